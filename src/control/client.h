@@ -1,0 +1,14 @@
+/* client.h: the other end of server.h, for commands. */
+#ifndef MF_CONTROL_CLIENT_H
+#define MF_CONTROL_CLIENT_H
+
+#include "control/verbs.h"
+
+/* The account's socket, as server.h makes it; the caller frees. */
+char *control_socket_path(const char *account);
+/* Sends one line, hands each answer line to say, returns the exit code in *ret_exit. MF_NOT_FOUND: nobody listens there. */
+enum mf_err control_ask(const char *account, const char *line, control_say *say, void *context, int *ret_exit, struct mf_reason *why);
+/* percent-encodes one argument of a line; the caller frees */
+char *control_quote(const char *argument);
+
+#endif

@@ -1,0 +1,34 @@
+/* imap.h: the "imap" back-end of remote.h.
+ *
+ * Over net/transport.h an engine of our own numbers commands, writes several at once and hands every response, line by
+ * line and in wire order, to libetpan's parser. A catch-all extension turns what libetpan cannot parse into "skipped". */
+#ifndef MF_SYNC_IMAP_IMAP_H
+#define MF_SYNC_IMAP_IMAP_H
+
+#include "net/transport.h"
+#include "sync/credentials.h"
+#include "sync/remote.h"
+
+/* What one session learns and the next one of the same account may rely on: capabilities after login, so that commands
+ * are pipelined behind AUTHENTICATE, and what has proved broken there. Thread-safe. Survives restarts as text. */
+struct imap_memory;
+struct imap_memory *imap_memory_create(const char *text);  /* NULL or unreadable text: knows nothing */
+char *imap_memory_text(struct imap_memory *memory);        /* the caller frees */
+void imap_memory_destroy(struct imap_memory *memory);
+
+struct imap_options {
+	struct transport_options transport;   /* .implicit_tls or not */
+	bool require_starttls;                /* imap:// with TLS; refuses PREAUTH and a server without STARTTLS */
+	struct credentials *credentials;      /* outlives the session */
+	unsigned auth;                        /* enum auth_mechanism bits that may be used */
+	struct imap_memory *memory;           /* outlives the session */
+	bool idle;                            /* IDLE and NOTIFY may be used */
+	bool compress;                        /* COMPRESS=DEFLATE may be used: sessions for metadata, not for bodies */
+	uint64_t message_max;                 /* the largest literal accepted; 0: 4 GiB - 1 */
+};
+
+/* To be called once, before the first thread that uses a session. */
+void imap_global_init(void);
+struct remote *imap_remote_create(const struct imap_options *options);  /* copies the options; does not connect yet */
+
+#endif

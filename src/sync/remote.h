@@ -1,0 +1,192 @@
+/* remote.h: a live session with one server: "imap", "memory" (tests), later "pop3".
+ *
+ * A session is made, used and destroyed by one thread; only its options' stop sign is raised from elsewhere. Calls block;
+ * every wait has the transport's deadlines. Verbs take lists and pipeline inside: what matters is round trips.
+ *
+ * Errors: scope ITEM and MAILBOX concern one item or mailbox and are told through the sinks; the session goes on.
+ * Anything of scope CONNECTION or ACCOUNT, returned by a verb, means that the session is dead: destroy it. Nothing
+ * is sent after a parse error, since the stream cannot be trusted any more.
+ *
+ * Mailboxes are named by the server's own bytes (`raw`), without any interpretation. */
+#ifndef MF_SYNC_REMOTE_H
+#define MF_SYNC_REMOTE_H
+
+#include <pthread.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "base/cancel.h"
+#include "base/err.h"
+#include "mail/summary.h"
+
+/* --- what the server can do: the caller asks before it acts ------------------------------------------------------ */
+
+#define REMOTE_CAPS(X) \
+	X(MAILBOXES, 0)    /* more than INBOX */ \
+	X(FLAGS, 1)        /* keeps flags */ \
+	X(PUSH, 2)         /* remote_wait is told of changes in one mailbox (IDLE) */ \
+	X(PUSH_ALL, 3)     /* in all mailboxes (NOTIFY) */ \
+	X(RANGES, 4)       /* remote_fetch can fetch a part of a message */ \
+	X(UIDPLUS, 5) X(MOVE, 6) X(QUOTA, 7) X(STATUS_MODSEQ, 8) /* mailbox_status.modseq is a dirty test */ \
+	X(OBJECTID, 9) X(QRESYNC, 10) X(CONDSTORE, 11)
+enum remote_cap {
+#define X(name, bit) REMOTE_##name = 1 << (bit),
+	REMOTE_CAPS(X)
+#undef X
+};
+
+/* --- flags ------------------------------------------------------------------------------------------------------- */
+
+enum message_flag { /* system flags (RFC 9051 2.3.2) as bits; keywords go as text: names between single spaces, sorted */
+	FLAG_SEEN = 1, FLAG_ANSWERED = 2, FLAG_FLAGGED = 4, FLAG_DELETED = 8, FLAG_DRAFT = 16,
+};
+
+/* --- mailboxes --------------------------------------------------------------------------------------------------- */
+
+enum mailbox_flag {
+	MAILBOX_NOSELECT = 1, MAILBOX_NOINFERIORS = 2, MAILBOX_SUBSCRIBED = 4, MAILBOX_READONLY = 8,
+	MAILBOX_HAS_STATUS = 16, /* the numbers of mailbox_status are the server's word of just now */
+};
+enum special_use { USE_NONE, USE_INBOX, USE_ALL, USE_ARCHIVE, USE_DRAFTS, USE_FLAGGED, USE_JUNK, USE_SENT, USE_TRASH };
+
+struct mailbox_status {     /* 0: not known */
+	uint32_t uidvalidity, uidnext, messages, unseen;
+	uint64_t modseq;        /* HIGHESTMODSEQ */
+};
+struct remote_mailbox {
+	const char *raw;        /* valid during the call */
+	char delimiter;         /* 0: flat */
+	bool utf8;              /* raw is UTF-8, not modified UTF-7 */
+	unsigned flags;         /* enum mailbox_flag */
+	enum special_use use;
+	struct mailbox_status status;
+};
+/* each mailbox once; returning anything but MF_OK stops the verb with that */
+struct mailbox_sink {
+	enum mf_err (*mailbox)(void *context, const struct remote_mailbox *mailbox);
+	void *context;
+};
+
+/* --- changes ----------------------------------------------------------------------------------------------------- */
+
+struct uid_range { uint32_t first, last; };    /* inclusive, first <= last */
+struct uid_ranges { struct uid_range *items; size_t count; };  /* sorted, not overlapping */
+
+enum change_method {
+	CHANGES_AUTO,      /* the cheapest that tells additions, removals and flags since the given state */
+	CHANGES_NEW_ONLY,  /* only what has a UID of .uidnext and above: a push said EXISTS and nothing else */
+	CHANGES_VERIFY,    /* everything: all UIDs with flags, beside what is new */
+	CHANGES_ALL,       /* from nothing: all messages, newest first, as for a mailbox never seen */
+};
+struct mailbox_since {
+	const char *raw;
+	enum change_method method;
+	uint32_t uidvalidity, uidnext;  /* of the last time; unused with CHANGES_ALL */
+	uint64_t modseq;                /* 0: none */
+	uint32_t first_uid;             /* nothing below is wanted (max-messages); 0 or 1: everything */
+	uint32_t newest;                /* with CHANGES_ALL: only the newest N; 0: all */
+	struct mailbox_status hint;     /* from LIST with STATUS, to pipeline FETCH behind SELECT; zeroes: unknown */
+};
+struct remote_message {
+	uint32_t uid;
+	uint64_t size;                  /* RFC822.SIZE, the server's claim; 0 with !has_size */
+	bool has_size;
+	int64_t internal_date;          /* seconds since the epoch; 0 where the server's could not be read */
+	unsigned flags;
+	const char *keywords;
+	uint64_t modseq;                /* 0: none */
+	const char *email_id;           /* OBJECTID or X-GM-MSGID; NULL: none */
+	const void *header;             /* the MAIL_SUMMARY_FIELDS of the message; NULL: could not be had */
+	size_t header_len;
+};
+struct change_sink {                /* i: the index into the list. All called on the session's thread, in wire order */
+	/* SELECT is answered. Told first. uidvalidity other than the given one: nothing but closed() follows, with
+	 * MF_UIDVALIDITY (unless the method is CHANGES_ALL). */
+	enum mf_err (*opened)(void *context, size_t i, const struct mailbox_status *status, bool read_only);
+	enum mf_err (*message)(void *context, size_t i, const struct remote_message *message); /* new, complete */
+	enum mf_err (*flags)(void *context, size_t i, uint32_t uid, unsigned flags, const char *keywords, uint64_t modseq);
+	enum mf_err (*vanished)(void *context, size_t i, const struct uid_ranges *uids);
+	/* every UID that exists below the given uidnext: whoever is not in it has vanished */
+	enum mf_err (*present)(void *context, size_t i, const struct uid_ranges *uids);
+	/* the mailbox is done. MF_OK: everything up to *status has been told, and status->modseq may be stored.
+	 * MF_NOT_FOUND, MF_DENIED, MF_UIDVALIDITY, ...: this mailbox only */
+	enum mf_err (*closed)(void *context, size_t i, enum mf_err result, const struct mailbox_status *status);
+	void *context;
+};
+
+/* --- bodies ------------------------------------------------------------------------------------------------------ */
+
+struct fetch_batch {                /* one command */
+	const char *raw;
+	uint32_t uidvalidity;           /* another one at SELECT: every item of the batch ends with MF_UIDVALIDITY */
+	const uint32_t *uids;           /* sorted, no duplicates */
+	size_t count;
+	uint64_t offset, length;        /* a part of one message (count == 1); length 0: the whole of each */
+};
+struct fetch_source {
+	/* Called when the pipeline has room. false: nothing more now; the verb ends when what is under way has come.
+	 * The batch's memory stays valid until the next call. */
+	bool (*next)(void *context, struct fetch_batch *ret);
+	void *context;
+};
+struct fetch_sink {                 /* in wire order */
+	/* bytes of a message begin: length bytes will follow from offset on. */
+	enum mf_err (*begin)(void *context, uint32_t uid, uint64_t offset, uint64_t length);
+	enum mf_err (*data)(void *context, const void *data, size_t len);
+	/* told for every UID of every batch. MF_OK: all of what begin() announced has been given, and `whole` says
+	 * whether this is the whole message (a part shorter than asked for ends at the end of the message).
+	 * MF_NOT_FOUND: expunged. MF_DENIED, MF_PROTOCOL (the server will not give this one), MF_UIDVALIDITY. */
+	enum mf_err (*end)(void *context, uint32_t uid, enum mf_err result, bool whole);
+	void *context;
+};
+
+/* --- push -------------------------------------------------------------------------------------------------------- */
+
+struct push_sink {
+	/* something happened in the mailbox. new_only: messages arrived, and nothing else. raw NULL: the list of mailboxes */
+	void (*changed)(void *context, const char *raw, bool new_only);
+	void *context;
+};
+
+struct quota { uint64_t used, limit; }; /* bytes; limit 0: none */
+
+/* --- the session ------------------------------------------------------------------------------------------------- */
+
+struct remote;
+struct remote_impl {
+	const char *name;
+	enum mf_err (*login)(struct remote *, struct mf_reason *why);
+	unsigned (*caps)(struct remote *);
+	enum mf_err (*mailboxes)(struct remote *, const struct mailbox_sink *);
+	enum mf_err (*changes)(struct remote *, const struct mailbox_since *, size_t count, const struct change_sink *);
+	enum mf_err (*fetch)(struct remote *, const struct fetch_source *, const struct fetch_sink *);
+	enum mf_err (*wait)(struct remote *, const char *raw, int64_t timeout_ms, int wake_fd, const struct push_sink *);
+	enum mf_err (*quota)(struct remote *, struct quota *ret);
+	const char *(*reason)(struct remote *);
+	void (*destroy)(struct remote *);
+	/* Writing verbs (flags, append, copy, move, expunge, mailbox operations) join here with the journal. */
+};
+struct remote {
+	const struct remote_impl *impl;
+	pthread_t owner;
+};
+
+/* Connects and authenticates; pipelines what it can behind that. A dead session after failure: destroy it still.
+ * MF_AUTH: the credentials were refused (and nothing else is wrong). */
+enum mf_err remote_login(struct remote *r, struct mf_reason *why);
+unsigned remote_caps(struct remote *r);   /* enum remote_cap bits; after login */
+/* LIST with SPECIAL-USE, subscriptions and STATUS: the whole account's dirty test, one round trip where the server can. */
+enum mf_err remote_mailboxes(struct remote *r, const struct mailbox_sink *sink);
+/* What changed in many mailboxes, pipelined across them. */
+enum mf_err remote_changes(struct remote *r, const struct mailbox_since *since, size_t count, const struct change_sink *sink);
+/* Bodies. Keeps at least two commands under way while the source has more. */
+enum mf_err remote_fetch(struct remote *r, const struct fetch_source *source, const struct fetch_sink *sink);
+/* Waits for a push about mailbox `raw` (all with PUSH_ALL), for wake_fd, or timeout_ms; MF_OK then. Renews IDLE itself
+ * (at most every 9 minutes). Without PUSH it only sleeps. What it learnt is told before it returns. */
+enum mf_err remote_wait(struct remote *r, const char *raw, int64_t timeout_ms, int wake_fd, const struct push_sink *sink);
+enum mf_err remote_quota(struct remote *r, struct quota *ret);
+const char *remote_reason(struct remote *r);  /* of the last failure: one printable line */
+void remote_destroy(struct remote *r);        /* says goodbye only if that cannot wait; NULL is fine */
+
+#endif
