@@ -39,6 +39,8 @@ endif
 CFLAGS_ALL := -std=gnu17 $(OPT) $(WARNINGS) $(HARDEN) -pthread $(PKG_CFLAGS) $(CFLAGS)
 LDFLAGS_ALL := $(if $(SAN),-fsanitize=$(SAN)) $(LDHARDEN) -pthread $(LDFLAGS)
 
+say = $(if $(V),,@echo '  $(1)  $(patsubst build/%,%,$@)';)
+
 all: build/mailfs
 .PHONY: all clean objects unit contract
 
@@ -52,13 +54,13 @@ endif
 $(B)/libmailfs.a: $(OBJECTS)
 	@rm -f $@ && ar rcs $@ $^
 $(B)/mailfs: $(B)/obj/main.o $(B)/libmailfs.a
-	$(CC) $(CFLAGS_ALL) $(LDFLAGS_ALL) -o $@ $^ $(PKG_LIBS)
+	$(call say,LD)$(CC) $(CFLAGS_ALL) $(LDFLAGS_ALL) -o $@ $^ $(PKG_LIBS)
 $(B)/obj/%.o: src/%.c Makefile
 	@mkdir -p $(@D)
-	$(CC) $(CPPFLAGS) $(CFLAGS_ALL) -MMD -MP -c -o $@ $<
+	$(call say,CC)$(CC) $(CPPFLAGS) $(CFLAGS_ALL) -MMD -MP -c -o $@ $<
 $(B)/tests/%: tests/%.c $(B)/libmailfs.a
 	@mkdir -p $(@D)
-	$(CC) $(CPPFLAGS) -Itests $(CFLAGS_ALL) -MMD -MP $(LDFLAGS_ALL) -o $@ $< $(B)/libmailfs.a $(PKG_LIBS) -lcmocka
+	$(call say,LD)$(CC) $(CPPFLAGS) -Itests $(CFLAGS_ALL) -MMD -MP $(LDFLAGS_ALL) -o $@ $< $(B)/libmailfs.a $(PKG_LIBS) -lcmocka
 
 objects: $(OBJECTS)
 unit: $(UNIT_TESTS)

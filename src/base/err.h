@@ -47,7 +47,7 @@ bool mf_err_is_temporary(enum mf_err e);
 const char *mf_err_words(enum mf_err e);
 /* "MF_TIMEOUT"; for traces and tests */
 const char *mf_err_name(enum mf_err e);
-/* The status for an errno of a local file operation: ENOSPC and EDQUOT are MF_NO_SPACE, ENOENT is MF_NOT_FOUND,
+/* The status for an errno of a local file operation: ENOSPC, EDQUOT and EFBIG are MF_NO_SPACE, ENOENT is MF_NOT_FOUND,
  * EACCES and EPERM are MF_DENIED, EEXIST is MF_EXISTS, everything else MF_IO. */
 enum mf_err mf_err_from_errno(int number);
 
