@@ -47,7 +47,7 @@ static void raise_stop(int number)
 /* The first ^C asks the verb to end in good order, the second one ends the program. */
 static void catch_interrupts(void)
 {
-	struct sigaction action = { .sa_handler = raise_stop, .sa_flags = SA_RESETHAND | SA_RESTART };
+	struct sigaction action = { .sa_handler = raise_stop, .sa_flags = (int)(SA_RESETHAND | SA_RESTART) };
 	sigemptyset(&action.sa_mask);
 	sigaction(SIGINT, &action, NULL);
 	sigaction(SIGTERM, &action, NULL);
