@@ -208,8 +208,8 @@ static void let_signals_end(bool let)
 	pthread_sigmask(let ? SIG_UNBLOCK : SIG_BLOCK, &set, NULL);
 }
 
-/* SIGHUP. The file is read and judged, and what is wrong is told; what it says applies from the next mount on, but for a
- * password that was refused: an account that waits for its user tries again. */
+/* SIGHUP. The file is read and judged, and what is wrong is told; what it says applies from the next mount on. An account
+ * that waits because its password was refused asks its password-command again, and tries. */
 static void read_config_again(struct serving *s)
 {
 	struct config *config = NULL;
@@ -220,12 +220,23 @@ static void read_config_again(struct serving *s)
 	else
 		log_info("the config file is in order");
 	config_destroy(config);
+	for (size_t i = 0; i < s->holding->count; i++) {
+		struct link_info link;
+		account_link(s->holding->accounts[i], &link);
+		if (link.state == LINK_WAITING && link.error == MF_AUTH)
+			account_connect(s->holding->accounts[i]);
+	}
 }
 
+/* The network changed. Whoever waits for a person goes on waiting: no password is tried again because of an address. */
 static void connect_all(struct serving *s)
 {
-	for (size_t i = 0; i < s->holding->count; i++)
-		account_connect(s->holding->accounts[i]);
+	for (size_t i = 0; i < s->holding->count; i++) {
+		struct link_info link;
+		account_link(s->holding->accounts[i], &link);
+		if (link.state != LINK_WAITING)
+			account_connect(s->holding->accounts[i]);
+	}
 }
 
 static void stop(struct serving *s)

@@ -58,8 +58,6 @@ static void find_holder(struct holder *h)
 
 /* --- unmounting ---------------------------------------------------------------------------------------------------- */
 
-extern char **environ;
-
 /* fusermount3 -u [-z] -- MOUNTPOINT; what it says on standard error goes into text. MF_UNSUPPORTED: there is none. */
 static enum mf_err run_fusermount(const char *mountpoint, bool lazy, char *text, size_t size)
 {
