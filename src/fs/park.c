@@ -57,10 +57,14 @@ static bool claim_locked(struct park *p, enum mf_err result)
 	return !p->starting;
 }
 
-/* The claimer, with no lock held. A want that is still under way is given up before: its context goes with the answer. */
-static void answer(struct park *p)
+/* The claimer, with no lock held. A want that is still under way is given up before: its context goes with the answer.
+ * So is the interrupt hook, which libfuse might be about to call: taking it back waits for that. Inside the hook itself
+ * the request's lock is held, and a reply ends the hook too. */
+static void answer(struct park *p, bool inside_hook)
 {
 	struct parking *lot = p->lot;
+	if (p->req && !inside_hook)
+		fuse_req_interrupt_func(p->req, NULL, NULL);
 	pthread_mutex_lock(&lot->lock);
 	if (!p->want_over) {
 		p->cancelling = true;
@@ -93,7 +97,7 @@ static void on_done(void *context, enum mf_err result)
 	bool mine = claim_locked(p, result == MF_CANCELLED ? MF_OFFLINE : result);
 	pthread_mutex_unlock(&lot->lock);
 	if (mine)
-		answer(p);
+		answer(p, false);
 	pthread_mutex_lock(&lot->lock);
 	drop_locked(p);
 	pthread_mutex_unlock(&lot->lock);
@@ -108,7 +112,7 @@ void park_interrupted(fuse_req_t req, void *data)
 	bool mine = claim_locked(p, MF_CANCELLED);
 	pthread_mutex_unlock(&p->lot->lock);
 	if (mine)
-		answer(p);
+		answer(p, true);
 }
 
 void park(struct parking *lot, fuse_req_t req, uint64_t directory, int64_t window_ms, const struct park_call *call, void *context)
@@ -140,7 +144,7 @@ void park(struct parking *lot, fuse_req_t req, uint64_t directory, int64_t windo
 	pthread_cond_signal(&lot->wake);
 	pthread_mutex_unlock(&lot->lock);
 	if (mine)
-		answer(p);
+		answer(p, false);
 }
 
 bool parking_holds(struct parking *lot, uint64_t directory)
@@ -197,7 +201,7 @@ static void *watch_deadlines(void *context)
 		struct park *expired = claim_expired_locked(lot, now, &next);
 		if (expired) {
 			pthread_mutex_unlock(&lot->lock);
-			answer(expired);
+			answer(expired, false);
 			pthread_mutex_lock(&lot->lock);
 		} else if (next == 0) {
 			pthread_cond_wait(&lot->wake, &lot->lock);
@@ -251,7 +255,7 @@ void parking_answer_all(struct parking *lot)
 	struct park *p;
 	while ((p = claim_any_locked(lot))) {
 		pthread_mutex_unlock(&lot->lock);
-		answer(p);
+		answer(p, false);
 		pthread_mutex_lock(&lot->lock);
 	}
 	pthread_mutex_unlock(&lot->lock);
