@@ -15,6 +15,7 @@ struct open_message {
 	LIST_ENTRY(open_message) link;   /* fs->open_lock */
 	struct node node;
 	struct entry told;               /* as the kernel was told when it was opened */
+	atomic_bool noted;               /* the account knows that it is being read: readers of many are read ahead for */
 	pthread_mutex_t lock;            /* guards body */
 	struct body *body;               /* NULL: not looked for yet */
 };
@@ -192,7 +193,9 @@ void message_read(fuse_req_t req, const struct node *node, size_t size, off_t of
 	}
 	uint64_t offset = (uint64_t)off;
 	size_t length = cut(body, offset, size);
-	if (length == 0 || body_has(body, offset, length)) {
+	/* The account sees every first read, and every one of what is still coming, so that it has the next under way. */
+	bool noted = atomic_exchange(&m->noted, true) && body_is_whole(body);
+	if (length == 0 || noted) {
 		char buffer[64 * 1024];
 		reply_bytes(req, body, offset, length, buffer, sizeof buffer);
 		body_unref(body);

@@ -18,6 +18,7 @@
 
 /* --- what libfuse and fusermount3 say -------------------------------------------------------------------------------- */
 
+__attribute__((format(printf, 2, 0)))
 static void to_log(enum fuse_log_level level, const char *format, va_list arguments)
 {
 	char text[FUSE_LOG_WORDS], safe[FUSE_LOG_WORDS];
@@ -38,6 +39,7 @@ static void to_log(enum fuse_log_level level, const char *format, va_list argume
  * line. What other threads write meanwhile comes along, and goes to the log. */
 struct words { int saved, file; char text[FUSE_LOG_WORDS]; };
 
+__attribute__((format(printf, 2, 0)))
 static void words_to_stderr(enum fuse_log_level level, const char *format, va_list arguments)
 {
 	if (level <= FUSE_LOG_WARNING)
@@ -92,7 +94,6 @@ static enum mf_err explain(const struct fs *fs, const struct words *w, struct mf
 		hint = " (AppArmor lets users mount only below their home, /mnt, /media and /tmp)";
 	else if (strstr(w->text, "unknown option"))
 		hint = " (an -o option that neither mailfs nor FUSE knows)";
-	log_debug("mounting failed: %s", w->text);
 	return mf_fail(why, strstr(w->text, "unknown option") ? MF_INVALID : MF_DENIED, "%s cannot be mounted: %s%s",
 	               fs->real_mountpoint, w->text[0] ? w->text : "no reason was given", hint);
 }

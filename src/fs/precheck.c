@@ -5,6 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <sys/statvfs.h>
 #include <unistd.h>
 
 #include "base/mem.h"
@@ -17,7 +18,7 @@ static enum mf_err check_device(struct mf_reason *why)
 		return MF_OK;
 	if (errno == ENOENT || errno == ENODEV || errno == ENXIO)
 		return mf_fail(why, MF_UNSUPPORTED, "/dev/fuse is missing: load the module (modprobe fuse), or give the container that device");
-	return mf_fail(why, MF_DENIED, "/dev/fuse cannot be opened (%s): this user may not mount", strerror(errno));
+	return mf_fail(why, MF_DENIED, "/dev/fuse cannot be opened (%s): users need mode 0666 on it", strerror(errno));
 }
 
 static bool has_fusermount(void)
@@ -69,6 +70,11 @@ static enum mf_err check_user(const struct fs_options *options, const char *poin
 	return MF_OK;
 }
 
+static enum mf_err fail_dead(const char *point, struct mf_reason *why)
+{
+	return mf_fail(why, MF_BUSY, "%s is a mount whose process has died: fusermount3 -u %s clears it", point, point);
+}
+
 static enum mf_err check_point(const char *point, char **ret_real, struct mf_reason *why)
 {
 	struct stat s;
@@ -76,7 +82,7 @@ static enum mf_err check_point(const char *point, char **ret_real, struct mf_rea
 		if (errno == ENOENT)
 			return mf_fail(why, MF_NOT_FOUND, "%s does not exist: make the directory first (mkdir)", point);
 		if (errno == ENOTCONN)
-			return mf_fail(why, MF_BUSY, "%s is a mount whose process has died: fusermount3 -u %s clears it", point, point);
+			return fail_dead(point, why);
 		return mf_fail(why, mf_err_from_errno(errno), "%s: %s", point, strerror(errno));
 	}
 	if (!S_ISDIR(s.st_mode))
@@ -108,6 +114,9 @@ static enum mf_err check_not_inside(const char *real, struct mf_reason *why)
 	struct around a = { .point = real };
 	if (!mountinfo_read(find_around, &a) || !a.ours)
 		return MF_OK;
+	struct statvfs unused;
+	if (a.exactly && statvfs(real, &unused) != 0 && errno == ENOTCONN)
+		return fail_dead(real, why);
 	if (a.exactly)
 		return mf_fail(why, MF_BUSY, "%s is a mailfs mount already: mailfs umount %s ends it", real, real);
 	return mf_fail(why, MF_INVALID, "%s lies inside a mailfs mount: choose a directory outside of it", real);
