@@ -189,13 +189,21 @@ static enum mf_err take_line(void *context, const struct ini_line *line, struct 
 
 /* --- the file --- */
 
+/* How much to read at once: a file that is not regular may have anything up to FILE_MAX, and a byte more than it may */
+static size_t read_size(int fd)
+{
+	struct stat st;
+	bool known = fstat(fd, &st) == 0 && S_ISREG(st.st_mode) && st.st_size >= 0 && st.st_size < FILE_MAX;
+	return known ? (size_t)st.st_size + 1 : FILE_MAX + 1;
+}
+
 /* At most FILE_MAX bytes, in secret memory */
 static enum mf_err read_file(int fd, const char *path, char **ret, size_t *ret_len, struct mf_reason *why)
 {
-	MF_CLEANUP(secret_cleanup) char *text = secret_alloc(FILE_MAX + 1);
-	size_t len = 0;
-	for (;;) {
-		ssize_t n = read(fd, text + len, FILE_MAX + 1 - len);
+	size_t size = read_size(fd), len = 0;
+	MF_CLEANUP(secret_cleanup) char *text = secret_alloc(size);
+	while (len < size) {
+		ssize_t n = read(fd, text + len, size - len);
 		if (n < 0 && errno == EINTR)
 			continue;
 		if (n < 0)
@@ -203,9 +211,10 @@ static enum mf_err read_file(int fd, const char *path, char **ret, size_t *ret_l
 		if (n == 0)
 			break;
 		len += (size_t)n;
-		if (len > FILE_MAX)
-			return mf_fail(why, MF_INVALID, "%s: larger than %u bytes", path, FILE_MAX);
 	}
+	if (len == size)
+		return mf_fail(why, MF_INVALID, "%s: larger than %zu bytes%s", path, size - 1,
+		               size > FILE_MAX ? "" : ", which it was when it was opened");
 	*ret = text;
 	*ret_len = len;
 	text = NULL;
