@@ -1,7 +1,8 @@
 """The program under test: a home with its own XDG folders, commands, and mounts."""
+import errno
+import hashlib
 import json
 import os
-import signal
 import socket
 import subprocess
 import time
@@ -62,9 +63,16 @@ class Home:
         """the account's object of status --json"""
         answer = json.loads(self.run("status", "--json", check=0).stdout)
         for account in answer["accounts"]:
-            if account["name"] == self.account:
+            if account["account"] == self.account:
                 return account
         raise AssertionError(answer)
+
+    def link(self):
+        """online, connecting, offline or waiting"""
+        return self.status()["link"]["state"]
+
+    def wait_link(self, state, timeout=30):
+        system.wait_until(lambda: self.link() == state, f"the account is {state}", timeout)
 
     def mount(self, *options, **kwargs):
         mount = Mount(self, *options, **kwargs)
@@ -178,8 +186,39 @@ class Mount:
         elif system.fuse_device(self.where):
             lazy_umount(self.where)
 
-    def wait_state(self, state, timeout=30):
-        system.wait_until(lambda: self.home.status()["state"] == state, f"the account is {state}", timeout)
+    def digests(self, mailbox="INBOX"):
+        """sorted SHA-256 of all messages, read whole"""
+        return sorted(digest(path) for path in self.messages(mailbox))
+
+    def by_uid(self, mailbox="INBOX"):
+        """{uid: path}"""
+        return {int(os.getxattr(path, "user.mail.uid")): path for path in self.messages(mailbox)}
+
+
+def digest(path):
+    """SHA-256 of a file, which must be exactly as long as stat said before"""
+    size, read, sha = os.stat(path).st_size, 0, hashlib.sha256()
+    with open(path, "rb", buffering=0) as f:
+        while data := f.read(1 << 20):
+            read += len(data)
+            sha.update(data)
+    assert read == size, f"{path}: st_size {size}, read {read}"
+    return sha.hexdigest()
+
+
+def errno_of(function, *arguments):
+    """the name of the error a call ends with; "" if it succeeds"""
+    try:
+        function(*arguments)
+    except OSError as error:
+        return errno.errorcode[error.errno]
+    return ""
+
+
+def read(path, size=-1, offset=0):
+    with open(path, "rb", buffering=0) as f:
+        f.seek(offset)
+        return f.read(size)
 
 
 class MountFailed(AssertionError):
