@@ -5,8 +5,9 @@
  * Every byte arrives MS milliseconds later than it was sent, each way, and a connection costs the round trip that TCP's
  * handshake would. Faults and counters are asked for over the control socket, one line each, answered by one line of JSON:
  *
- *   stats              {"connections":N,"open":N,"up":BYTES,"down":BYTES,"turns":N}; up is to the server; a turn is the
- *                      client speaking after it has heard something: a round trip it waited for
+ *   stats              {"connections":N,"open":N,"up":BYTES,"down":BYTES,"turns":N,"heard":NS}; up is to the server; a turn
+ *                      is the client speaking after it has heard something: a round trip it waited for; heard is when the
+ *                      server first spoke since the reset (CLOCK_MONOTONIC; 0: it has not)
  *   reset              counters to zero
  *   delay MS           from now on
  *   rate BYTES         to the client, per second; 0 is unlimited
@@ -61,7 +62,7 @@ enum mode { MODE_NORMAL, MODE_SILENT, MODE_RESET };
 
 static struct line *lines[MAX_LINES];
 static size_t line_count;
-static struct { uint64_t connections, up, down, turns; } counters;
+static struct { uint64_t connections, up, down, turns, heard; } counters;
 static int64_t delay_ns;
 static uint64_t rate, cut_bytes;
 static long cut_times;                     /* -1: every one */
@@ -182,6 +183,8 @@ static bool flow_read(struct line *line, struct flow *flow, int from, bool up)
 	*flow->tail = chunk;
 	flow->tail = &chunk->next;
 	flow->queued += (size_t)n;
+	if (!up && !counters.heard)
+		counters.heard = (uint64_t)now_ns();
 	if (up && !line->client_spoke_last)
 		counters.turns++;
 	if (up) {
@@ -250,9 +253,9 @@ static void drop_all(void)
 
 static void stats(char *answer, size_t size)
 {
-	snprintf(answer, size, "{\"connections\":%llu,\"open\":%zu,\"up\":%llu,\"down\":%llu,\"turns\":%llu}\n",
+	snprintf(answer, size, "{\"connections\":%llu,\"open\":%zu,\"up\":%llu,\"down\":%llu,\"turns\":%llu,\"heard\":%llu}\n",
 		(unsigned long long)counters.connections, line_count, (unsigned long long)counters.up,
-		(unsigned long long)counters.down, (unsigned long long)counters.turns);
+		(unsigned long long)counters.down, (unsigned long long)counters.turns, (unsigned long long)counters.heard);
 }
 
 static bool command(const char *text, char *answer, size_t size)
