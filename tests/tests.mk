@@ -25,6 +25,8 @@ endif
 
 .PHONY: deps check check-all check-rules check-plain check-asan check-tsan programs prove e2e bench demo
 
+-include tests/fuzz/fuzz.mk
+
 deps:
 	@tests/tools/deps build check
 
