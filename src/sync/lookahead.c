@@ -1,0 +1,73 @@
+/* Read-ahead along a walk through a mailbox: readahead.h decides, this asks the index and queues. */
+#include <stdlib.h>
+
+#include "base/clock.h"
+#include "base/mem.h"
+#include "sync/engine.h"
+
+/* How near behind `from` the message comes in this order; -1: it does not. */
+static int successor_distance(struct account *a, uint64_t from, uint64_t message, enum listing_order order, size_t max)
+{
+	struct entry entries[READAHEAD_PROBE_NAME];
+	size_t count;
+	if (cache_successors(a->cache, from, order, max, entries, &count) != MF_OK)
+		return -1;
+	for (size_t i = 0; i < count; i++) {
+		if (entries[i].id == message)
+			return (int)i;
+	}
+	return -1;
+}
+
+static void lookahead_probe(struct account *a, struct readahead_step *step)
+{
+	int follows[2] = {-1, -1};
+	for (size_t i = 0; i < step->count && follows[0] < 0 && follows[1] < 0; i++) {
+		if (successor_distance(a, step->earlier[i], step->message, ORDER_ID, READAHEAD_PROBE_ID) >= 0)
+			follows[ORDER_ID] = (int)i;
+		int by_name = successor_distance(a, step->earlier[i], step->message, ORDER_NAME, READAHEAD_PROBE_NAME);
+		/* where both orders explain it, the nearer one does so better */
+		if (by_name >= 0 && (follows[ORDER_ID] < 0 || by_name == 0))
+			follows[ORDER_NAME] = (int)i;
+	}
+	pthread_mutex_lock(&a->lock);
+	readahead_probed(a->ahead, step, follows);
+	pthread_mutex_unlock(&a->lock);
+}
+
+static void lookahead_plan(struct account *a, const struct readahead_step *step, bool online)
+{
+	struct entry *entries = mf_alloc_array(step->max, sizeof *entries);
+	bool *cached = mf_alloc_array(step->max, sizeof *cached);
+	size_t count = 0;
+	/* offline the walk ends here; it is recognised again */
+	if (!online || cache_successors(a->cache, step->from, step->order, step->max, entries, &count) != MF_OK)
+		count = 0;
+	for (size_t i = 0; i < count; i++)
+		cached[i] = entries[i].uid == 0 || cache_body_is_cached(a->cache, entries[i].id);
+	pthread_mutex_lock(&a->lock);
+	size_t taken = readahead_planned(a->ahead, step, entries, cached, count);
+	bool queued = false;
+	for (size_t i = 0; i < taken; i++) {
+		if (!cached[i])
+			queued |= bodies_ahead_locked(a, &entries[i], QUEUE_AHEAD);
+	}
+	if (queued)
+		sessions_wake_locked(a, ROLE_BULK);
+	pthread_mutex_unlock(&a->lock);
+	free(cached);
+	free(entries);
+}
+
+void lookahead_note(struct account *a, uint64_t mailbox, uint64_t message, bool missing)
+{
+	struct readahead_step step;
+	pthread_mutex_lock(&a->lock);
+	readahead_note(a->ahead, mailbox, message, missing, clock_mono_ms(), &step);
+	bool online = a->link.state == LINK_ONLINE || a->link.state == LINK_CONNECTING;
+	pthread_mutex_unlock(&a->lock);
+	if (step.kind == READAHEAD_PROBE)
+		lookahead_probe(a, &step);
+	if (step.kind == READAHEAD_PLAN)
+		lookahead_plan(a, &step, online);
+}
