@@ -32,28 +32,28 @@ deps:
 
 # Every part is a make of its own, so that packages that deps installed are seen, and builds of several variants keep apart.
 check: deps
-	@$(AGAIN) parts PARTS="rules plain asan tsan"
+	+@$(AGAIN) parts PARTS="rules plain asan tsan"
 check-all: deps
 	@echo "seed $(or $(SEED),of each file: see its first line)"
-	@MAILFS_TEST_LONG=1 MAILFS_TEST_LIMIT=7200 $(AGAIN) parts PARTS="rules plain asan tsan"
+	+@MAILFS_TEST_LONG=1 MAILFS_TEST_LIMIT=7200 $(AGAIN) parts PARTS="rules plain asan tsan"
 
 # runs every part even when one fails, then says which
 .PHONY: parts
 parts:
-	@failed=; for part in $(PARTS); do echo "== $$part"; $(AGAIN) check-$$part || failed="$$failed $$part"; done; \
+	+@failed=; for part in $(PARTS); do echo "== $$part"; $(AGAIN) check-$$part || failed="$$failed $$part"; done; \
 	if [ -n "$$failed" ]; then echo "FAILED:$$failed"; exit 1; fi; echo "all parts passed: $(PARTS)"
 
 check-rules:
 	@$(PROVE) $(RULES)
 check-plain:
-	@$(AGAIN) all programs
-	@$(AGAIN) prove TESTS='$$(UNIT_TESTS) $$(CONTRACT_TESTS) $$(T)'
+	+@$(AGAIN) all programs
+	+@$(AGAIN) prove TESTS='$$(UNIT_TESTS) $$(CONTRACT_TESTS) $$(T)'
 check-asan:
-	@$(AGAIN) SAN=address,undefined programs
-	@$(AGAIN) SAN=address,undefined prove TESTS='$$(UNIT_TESTS) $$(CONTRACT_TESTS) $$(FUZZ_TESTS) $$(SHORT)'
+	+@$(AGAIN) SAN=address,undefined programs
+	+@$(AGAIN) SAN=address,undefined prove TESTS='$$(UNIT_TESTS) $$(CONTRACT_TESTS) $$(FUZZ_TESTS) $$(SHORT)'
 check-tsan:
-	@$(AGAIN) SAN=thread CC=clang programs
-	@$(AGAIN) SAN=thread CC=clang prove TESTS='$$(UNIT_TESTS) $$(CONTRACT_TESTS)'
+	+@$(AGAIN) SAN=thread CC=clang programs
+	+@$(AGAIN) SAN=thread CC=clang prove TESTS='$$(UNIT_TESTS) $$(CONTRACT_TESTS)'
 programs: $(B)/mailfs $(UNIT_TESTS) $(CONTRACT_TESTS) $(FUZZ_TESTS) $(TOOLS)
 prove:
 	@$(PROVE) $(TESTS)
@@ -69,10 +69,10 @@ $(B)/tools/%: tests/bench/%.c
 
 bench:
 	@tests/tools/deps build bench
-	@$(AGAIN) all $(TOOLS)
+	+@$(AGAIN) all $(TOOLS)
 	@MAILFS=$(CURDIR)/build/mailfs MAILFS_TOOLS=$(CURDIR)/$(B)/tools $(PYTHON) -B tests/bench/bench.py $(ROWS)
 
 demo:
 	@tests/tools/deps build demo
-	@$(AGAIN) all
+	+@$(AGAIN) all
 	@MAILFS=$(CURDIR)/build/mailfs exec $(PYTHON) -B tests/tools/demo

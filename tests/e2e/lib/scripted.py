@@ -200,6 +200,8 @@ class Session:
             if verb == "LOGOUT":
                 raise Closed
         if block:
+            if verb in ("SELECT", "EXAMINE"):
+                self.selected = self._box(arguments)
             block.play(self, tag, normal)
         else:
             normal()
@@ -432,6 +434,7 @@ class Block:
         ended = not tag
         for line in self.lines:
             word, _, rest = line.partition(" ")
+            ended = ended or bool(re.search(r"(^|\\n|^!raw )\{tag\} ", line))
             if word == "!raw":
                 session.send(_escapes(rest, tag))
             elif word == "!repeat":
@@ -453,7 +456,6 @@ class Block:
                 while True:
                     session._more()
             else:
-                ended = ended or "{tag}" in line
                 session.send(_escapes(line, tag) + b"\r\n")
         if not ended:
             session.send(f"{tag} OK done\r\n")
