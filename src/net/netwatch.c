@@ -66,9 +66,20 @@ int netwatch_fd(const struct netwatch *w)
 	return w->epoll;
 }
 
+/* the kernel's macros for these two cast const away */
+static const void *body_of(const struct nlmsghdr *message)
+{
+	return (const char *)message + NLMSG_HDRLEN;
+}
+
+static const void *value_of(const struct rtattr *attribute)
+{
+	return (const char *)attribute + RTA_LENGTH(0);
+}
+
 static const struct rtattr *find_attribute(const struct nlmsghdr *message, unsigned short type)
 {
-	const struct ifaddrmsg *body = NLMSG_DATA(message);
+	const struct ifaddrmsg *body = body_of(message);
 	size_t left = IFA_PAYLOAD(message);
 	const char *p = (const char *)body + NLMSG_ALIGN(sizeof *body);
 	while (left >= sizeof(struct rtattr)) {
@@ -94,13 +105,13 @@ static bool is_news(const struct nlmsghdr *message)
 		return true;
 	if (message->nlmsg_type != RTM_NEWADDR || message->nlmsg_len < NLMSG_LENGTH(sizeof(struct ifaddrmsg)))
 		return false;
-	const struct ifaddrmsg *body = NLMSG_DATA(message);
+	const struct ifaddrmsg *body = body_of(message);
 	if (body->ifa_flags & IFA_F_TENTATIVE)
 		return false;
 	const struct rtattr *attribute = find_attribute(message, IFA_CACHEINFO);
 	if (!attribute || RTA_PAYLOAD(attribute) < sizeof(struct ifa_cacheinfo))
 		return true;
-	const struct ifa_cacheinfo *info = RTA_DATA(attribute);
+	const struct ifa_cacheinfo *info = value_of(attribute);
 	return info->cstamp == info->tstamp;
 }
 
