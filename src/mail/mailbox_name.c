@@ -102,7 +102,7 @@ static void add_raw(struct buf *out, const char *p, const char *end)
 
 static bool all_showable(const char *utf8)
 {
-	for (; *utf8; utf8 = g_utf8_next_char(utf8))
+	for (; *utf8; utf8 = text_next(utf8))
 		if (!is_showable(g_utf8_get_char(utf8)))
 			return false;
 	return true;

@@ -6,6 +6,7 @@
 #include "base/buf.h"
 #include "base/mem.h"
 #include "mail/name.h"
+#include "mail/text.h"
 
 static const char alphabet[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+,";
 
@@ -137,7 +138,7 @@ enum mf_err mutf7_encode(const char *utf8, char **ret)
 		return MF_INVALID;
 	struct encoder e = { 0 };
 	buf_init(&e.out, 5 * strlen(utf8) + 8); /* a control character alone: "&AAo-" */
-	for (const char *p = utf8; *p; p = g_utf8_next_char(p)) {
+	for (const char *p = utf8; *p; p = text_next(p)) {
 		gunichar c = g_utf8_get_char(p);
 		if (!is_direct(c)) {
 			put_encoded(&e, c);

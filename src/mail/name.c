@@ -82,22 +82,34 @@ static size_t cut(const char *s, size_t len, size_t max)
 	return n;
 }
 
-/* Appends text's share of a name to ret; returns how many bytes that was, at most max */
-static size_t add_part(char *ret, const char *text, size_t max, const char *empty)
+/* Appends text's share of a name to ret; returns how many bytes that was, at most max. 0: nothing of it can be in a name */
+static size_t add_part(char *ret, const char *text, size_t max)
 {
 	char filtered[FILTERED_MAX];
 	bool ascii;
-	size_t len = filter(text, filtered, &ascii);
+	size_t len = text ? filter(text, filtered, &ascii) : 0;
+	if (len == 0)
+		return 0;
 	char *composed = ascii ? NULL : g_utf8_normalize(filtered, (gssize)len, G_NORMALIZE_NFC);
 	const char *part = composed ? composed : filtered;
 	len = cut(part, composed ? strlen(composed) : len, max);
-	if (len == 0) {
-		part = empty;
-		len = strlen(empty);
-	}
 	memcpy(ret, part, len);
 	g_free(composed);
 	return len;
+}
+
+static size_t add_sender(char *ret, const struct mail_summary *summary)
+{
+	size_t n = add_part(ret, summary->from_name, SENDER_MAX);
+	if (n == 0)
+		n = add_part(ret, summary->from, SENDER_MAX); /* a display name of emoji only still has its address */
+	return n > 0 ? n : (size_t)(stpcpy(ret, "unknown") - ret);
+}
+
+static size_t add_subject(char *ret, const struct mail_summary *summary, size_t max)
+{
+	size_t n = add_part(ret, summary->subject, max);
+	return n > 0 ? n : (size_t)(stpcpy(ret, "no-subject") - ret);
 }
 
 void mail_message_name(const struct mail_summary *summary, int64_t internal_date, unsigned twin, char ret[static MAIL_NAME_MAX + 1])
@@ -109,8 +121,8 @@ void mail_message_name(const struct mail_summary *summary, int64_t internal_date
 	size_t n = strlen(day);
 	memcpy(ret, day, n);
 	ret[n++] = '_';
-	n += add_part(ret + n, summary->from_name ? summary->from_name : "", SENDER_MAX, "unknown");
+	n += add_sender(ret + n, summary);
 	ret[n++] = '_';
-	n += add_part(ret + n, summary->subject ? summary->subject : "", MAIL_NAME_MAX - (size_t)tail_len - n, "no-subject");
+	n += add_subject(ret + n, summary, MAIL_NAME_MAX - (size_t)tail_len - n);
 	memcpy(ret + n, tail, (size_t)tail_len + 1);
 }

@@ -20,8 +20,9 @@
  *
  * SENDER and SUBJECT hold letters, marks and digits of every script (Unicode L, M, Nd) and '.', '@', '+'; any run of anything
  * else is one '-', and none begins with '-' or '.' or ends with '-'. A mark is kept behind a letter or digit only. What a
- * font shows nothing for (variation selectors, joiners' marks, fillers) is left out. A sender has at most 60 bytes, then the
- * subject takes what is left; neither is cut between a letter and its marks. Empty ones are "unknown" and "no-subject". */
+ * font shows nothing for (variation selectors, the grapheme joiner, fillers) is left out. A sender has at most 60 bytes, then the
+ * subject takes what is left; neither is cut between a letter and its marks. A display name with
+ * none of these gives way to the address. Empty ones are "unknown" and "no-subject". */
 void mail_message_name(const struct mail_summary *summary, int64_t internal_date, unsigned twin, char ret[static MAIL_NAME_MAX + 1]);
 
 /* One level of a mailbox's name, as the server spells it (bytes between two delimiters), to a file name. utf8: the session

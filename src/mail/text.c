@@ -1,6 +1,5 @@
 #include "mail/text.h"
 
-#include <glib.h>
 #include <iconv.h>
 #include <stdbool.h>
 #include <string.h>
@@ -288,7 +287,7 @@ char *text_clean(const char *s, size_t len, size_t max)
 	char *text = mf_alloc(limit + 1);
 	bool gap = false;
 	for (const char *p = s, *end = s + len; p < end;) {
-		const char *next = g_utf8_next_char(p);
+		const char *next = text_next(p);
 		size_t size = (size_t)(next - p);
 		if (is_gap(g_utf8_get_char(p))) {
 			gap = n > 0;

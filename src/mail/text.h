@@ -5,6 +5,7 @@
 #ifndef MF_MAIL_TEXT_H
 #define MF_MAIL_TEXT_H
 
+#include <glib.h>
 #include <stddef.h>
 
 #include "base/buf.h"
@@ -20,6 +21,12 @@ void text_add_decoded(struct buf *out, const char *s, size_t len);
 /* s (valid UTF-8) with runs of white space and control characters made one space, none at the ends, cut at a character
  * to at most max bytes. The caller frees. */
 char *text_clean(const char *s, size_t len, size_t max);
+
+/* the character behind the one at p (valid UTF-8); g_utf8_next_char casts const away */
+static inline const char *text_next(const char *p)
+{
+	return p + g_utf8_skip[(unsigned char)*p];
+}
 
 /* the longest prefix of s that ends at a character and has at most max bytes */
 size_t text_cut(const char *s, size_t len, size_t max);

@@ -41,7 +41,7 @@ static void check_message(char *sender, char *subject)
 	struct mail_summary s = { .from_name = sender, .subject = subject, .key = "aaaaaaaa" };
 	char name[MAIL_NAME_MAX + 1];
 	mail_message_name(&s, 0, 0, name);
-	HOLDS(strlen(name) <= MAIL_NAME_MAX && strlen(name) > 27);
+	HOLDS(strlen(name) <= MAIL_NAME_MAX && strlen(name) >= 27);
 	HOLDS(g_utf8_validate(name, -1, NULL));
 	g_autofree char *nfc = g_utf8_normalize(name, -1, G_NORMALIZE_NFC);
 	HOLDS(strcmp(nfc, name) == 0);
