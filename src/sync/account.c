@@ -217,18 +217,22 @@ bool account_want_mailbox(struct account *a, uint64_t mailbox, want_done *done, 
 bool account_want_body(struct account *a, struct body *body, uint64_t offset, uint64_t length, want_done *done, void *context,
                        enum mf_err *ret_result, struct want **ret)
 {
-	bool had = body_has(body, offset, length);
-	if (!had)
+	if (!body_has(body, offset, length))
 		return bodies_want(a, body, offset, length, done, context, ret_result, ret);
 	*ret = NULL;
 	*ret_result = MF_OK;
+	account_passed(a, body, offset, length);
+	return true;
+}
+
+void account_passed(struct account *a, struct body *body, uint64_t offset, uint64_t length)
+{
 	if (!body_is_whole(body)) {
 		pthread_mutex_lock(&a->lock);
 		bodies_passed_locked(a, body, offset, length);
 		pthread_mutex_unlock(&a->lock);
 	}
 	lookahead_note(a, 0, body_message(body), false);
-	return true;
 }
 
 static void want_list_locked(struct account *a, struct want *want)

@@ -384,6 +384,8 @@ bool bodies_want(struct account *a, struct body *body, uint64_t offset, uint64_t
 		download_wait_locked(a, want, &e);
 	}
 	pthread_mutex_unlock(&a->lock);
+	if (!answered)
+		lookahead_note(a, e.mailbox, e.id, true);
 	return answered;
 }
 

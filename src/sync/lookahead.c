@@ -5,30 +5,28 @@
 #include "base/mem.h"
 #include "sync/engine.h"
 
-/* How near behind `from` the message comes in this order; -1: it does not. */
-static int successor_distance(struct account *a, uint64_t from, uint64_t message, enum listing_order order, size_t max)
+/* How many are between `from` and the message in this order; false: it does not come soon. */
+static bool follows_within(struct account *a, uint64_t from, uint64_t message, enum listing_order order, size_t *ret_between)
 {
 	struct entry entries[READAHEAD_PROBE_NAME];
-	size_t count;
+	size_t count, max = order == ORDER_ID ? READAHEAD_PROBE_ID : READAHEAD_PROBE_NAME;
 	if (cache_successors(a->cache, from, order, max, entries, &count) != MF_OK)
-		return -1;
-	for (size_t i = 0; i < count; i++) {
-		if (entries[i].id == message)
-			return (int)i;
+		return false;
+	for (*ret_between = 0; *ret_between < count; ++*ret_between) {
+		if (entries[*ret_between].id == message)
+			return true;
 	}
-	return -1;
+	return false;
 }
 
 static void lookahead_probe(struct account *a, struct readahead_step *step)
 {
-	int follows[2] = {-1, -1};
-	for (size_t i = 0; i < step->count && follows[0] < 0 && follows[1] < 0; i++) {
-		if (successor_distance(a, step->earlier[i], step->message, ORDER_ID, READAHEAD_PROBE_ID) >= 0)
-			follows[ORDER_ID] = (int)i;
-		int by_name = successor_distance(a, step->earlier[i], step->message, ORDER_NAME, READAHEAD_PROBE_NAME);
-		/* where both orders explain it, the nearer one does so better */
-		if (by_name >= 0 && (follows[ORDER_ID] < 0 || by_name == 0))
-			follows[ORDER_NAME] = (int)i;
+	struct readahead_follows follows[2] = {{.earlier = -1}, {.earlier = -1}};
+	for (size_t i = 0; i < step->count && follows[0].earlier < 0 && follows[1].earlier < 0; i++) {
+		for (enum listing_order o = ORDER_ID; o <= ORDER_NAME; o++) {
+			if (follows_within(a, step->earlier[i], step->message, o, &follows[o].between))
+				follows[o].earlier = (int)i;
+		}
 	}
 	pthread_mutex_lock(&a->lock);
 	readahead_probed(a->ahead, step, follows);

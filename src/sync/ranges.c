@@ -70,8 +70,9 @@ bool ranges_want(struct ranges *r, uint64_t offset, uint64_t length, bool missin
 			if (!ranges_advance(r))
 				return false;
 		}
-		/* it reads the newest window: have one more under way */
-		return (end <= r->last || ranges_advance(r)) && (!missing || ranges_plan(r, offset, end));
+		/* it is well into the newest window: have one more under way */
+		bool ahead = end - r->last >= (r->end - r->last) / 2 && end > r->last;
+		return (!ahead || ranges_advance(r)) && (!missing || ranges_plan(r, offset, end));
 	}
 	if (!missing)
 		return true;

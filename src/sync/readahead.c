@@ -99,7 +99,7 @@ static void readahead_remember(struct readahead *r, const struct recent *new)
 	r->recent[0] = *new;
 }
 
-static void walk_plan(struct walk *w, struct readahead_step *ret)
+static void walk_plan(const struct readahead *r, struct walk *w, struct readahead_step *ret)
 {
 	size_t room = RING - (size_t)(w->tail - w->head);
 	size_t max = w->window > w->lead ? w->window - w->lead : 0;
@@ -107,6 +107,7 @@ static void walk_plan(struct walk *w, struct readahead_step *ret)
 		return;
 	w->planning = true;
 	ret->kind = READAHEAD_PLAN;
+	ret->walk = (unsigned)(w - r->walks);
 	ret->mailbox = w->mailbox;
 	ret->serial = w->serial;
 	ret->from = w->frontier;
@@ -127,14 +128,27 @@ static void walk_read(struct readahead *r, struct planned *p, bool missing, stru
 	walk_advance(r, w);
 	if (w->serial != serial)
 		return;
-	bool behind = w->lead_bytes < READAHEAD_BYTES / 2;
-	if ((missing || w->lead < w->window / 2) && behind && w->window < READAHEAD_MAX)
-		w->window *= 2;
 	/* in sizeable portions, so that the commands for them are */
-	if (w->lead * 4 <= w->window * 3 && w->lead_bytes * 4 <= (uint64_t)READAHEAD_BYTES * 3) {
-		ret->walk = (unsigned)(w - r->walks);
-		walk_plan(w, ret);
-	}
+	bool low = w->lead * 4 <= w->window * 3 && w->lead_bytes * 4 <= (uint64_t)READAHEAD_BYTES * 3;
+	if ((missing || low) && w->lead_bytes < READAHEAD_BYTES / 2 && w->window < READAHEAD_MAX && !w->planning)
+		w->window *= 2;
+	if (missing || low)
+		walk_plan(r, w, ret);
+}
+
+/* The reader is where the last plan ended; what was planned has been read, though nobody said so. */
+static void walk_continue(struct readahead *r, struct walk *w, struct readahead_step *ret)
+{
+	for (uint64_t i = w->head; i < w->tail; i++)
+		walk_settle(r, w, walk_at(w, i));
+	w->head = w->tail;
+	w->frontier = ret->message;
+	w->position = w->tail;
+	w->used_ms = ret->now_ms;
+	w->planning = w->at_end = false;
+	w->serial = ++r->serial; /* a plan under way is void */
+	w->window = w->window < READAHEAD_MAX ? w->window * 2 : READAHEAD_MAX;
+	walk_plan(r, w, ret);
 }
 
 void readahead_note(struct readahead *r, uint64_t mailbox, uint64_t message, bool missing, int64_t now_ms, struct readahead_step *ret)
@@ -150,6 +164,12 @@ void readahead_note(struct readahead *r, uint64_t mailbox, uint64_t message, boo
 			readahead_remember(r, &(struct recent){.message = message, .ms = now_ms});
 		return;
 	}
+	/* ends of what walks have planned, then what was read lately */
+	for (size_t i = 0; i < WALKS && ret->count < READAHEAD_PROBES / 3; i++) {
+		const struct walk *w = &r->walks[i];
+		if (w->serial && w->mailbox == mailbox && now_ms - w->used_ms < FORGET_MS)
+			ret->earlier[ret->count++] = w->frontier;
+	}
 	for (size_t i = 0; i < RECENT && ret->count < READAHEAD_PROBES; i++) {
 		const struct recent *e = &r->recent[i];
 		if (e->message == message)
@@ -164,12 +184,12 @@ void readahead_note(struct readahead *r, uint64_t mailbox, uint64_t message, boo
 	readahead_remember(r, &(struct recent){.mailbox = mailbox, .message = message, .ms = now_ms});
 }
 
-static unsigned readahead_run(const struct readahead *r, const struct readahead_step *step, int follows, enum listing_order order)
+static unsigned readahead_run(const struct readahead *r, const struct readahead_step *step, const struct readahead_follows *f, enum listing_order order)
 {
-	if (follows < 0)
+	if (f->earlier < 0)
 		return 0;
 	for (size_t i = 0; i < RECENT; i++) {
-		if (r->recent[i].message == step->earlier[follows])
+		if (r->recent[i].message == step->earlier[f->earlier])
 			return r->recent[i].run[order] + 1;
 	}
 	return 1;
@@ -188,24 +208,45 @@ static struct walk *readahead_free_walk(struct readahead *r)
 	return best;
 }
 
-void readahead_probed(struct readahead *r, struct readahead_step *step, const int follows[2])
+static struct walk *readahead_walk_ending_at(struct readahead *r, const struct readahead_step *step, const struct readahead_follows follows[2])
 {
-	unsigned run[2] = {readahead_run(r, step, follows[ORDER_ID], ORDER_ID), readahead_run(r, step, follows[ORDER_NAME], ORDER_NAME)};
+	for (size_t i = 0; i < WALKS; i++) {
+		struct walk *w = &r->walks[i];
+		int earlier = w->serial ? follows[w->order].earlier : -1;
+		bool near = earlier >= 0 && follows[w->order].between <= w->window / 8 + READAHEAD_NEAR;
+		if (near && w->mailbox == step->mailbox && w->frontier == step->earlier[earlier])
+			return w;
+	}
+	return NULL;
+}
+
+void readahead_probed(struct readahead *r, struct readahead_step *step, const struct readahead_follows follows[2])
+{
+	unsigned run[2] = {0, 0};
+	bool walks[2];
+	for (enum listing_order o = ORDER_ID; o <= ORDER_NAME; o++) {
+		run[o] = readahead_run(r, step, &follows[o], o);
+		walks[o] = run[o] >= 2 || (run[o] == 1 && follows[o].between < READAHEAD_NEAR);
+	}
 	readahead_remember(r, &(struct recent){.mailbox = step->mailbox, .message = step->message, .run = {run[0], run[1]}, .ms = step->now_ms});
 	step->kind = READAHEAD_NONE;
-	if (run[ORDER_ID] == 0 && run[ORDER_NAME] == 0)
+	struct walk *w = readahead_walk_ending_at(r, step, follows);
+	if (w) {
+		walk_continue(r, w, step);
 		return;
-	struct walk *w = readahead_free_walk(r);
+	}
+	if (!walks[ORDER_ID] && !walks[ORDER_NAME])
+		return;
+	w = readahead_free_walk(r);
 	if (!w->ring)
 		w->ring = mf_alloc_array(RING, sizeof *w->ring);
 	w->mailbox = step->mailbox;
 	w->serial = ++r->serial;
-	w->order = run[ORDER_ID] >= run[ORDER_NAME] ? ORDER_ID : ORDER_NAME;
+	w->order = walks[ORDER_ID] && (!walks[ORDER_NAME] || run[ORDER_ID] >= run[ORDER_NAME]) ? ORDER_ID : ORDER_NAME;
 	w->frontier = step->message;
 	w->window = READAHEAD_FIRST;
 	w->used_ms = step->now_ms;
-	step->walk = (unsigned)(w - r->walks);
-	walk_plan(w, step);
+	walk_plan(r, w, step);
 }
 
 size_t readahead_planned(struct readahead *r, const struct readahead_step *step, const struct entry *entries, const bool *cached, size_t count)
