@@ -1,5 +1,6 @@
 #include "control/status.h"
 
+#include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
 #include <time.h>

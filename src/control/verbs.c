@@ -252,7 +252,7 @@ static const struct verb *find_verb(const char *name)
 /* Parses and finds the verb, which is taken off the arguments. */
 static enum mf_err understand(const char *line, const struct verb **ret, char ***ret_arguments, struct mf_reason *why)
 {
-	char **words;
+	char **words = NULL;
 	enum mf_err e = parse_line(line, &words, why);
 	if (e)
 		return e;
@@ -389,7 +389,7 @@ static void reap(const struct control *control, bool stop)
 enum mf_err control_start(const struct control *control, const char *account, const char *line)
 {
 	const struct verb *verb;
-	char **arguments;
+	char **arguments = NULL;
 	enum mf_err e = understand(line, &verb, &arguments, NULL);
 	if (e)
 		return e;
