@@ -42,7 +42,7 @@ LDFLAGS_ALL := $(if $(SAN),-fsanitize=$(SAN)) $(LDHARDEN) -pthread $(LDFLAGS)
 say = $(if $(V),,@echo '  $(1)  $(patsubst build/%,%,$@)';)
 
 all: build/mailfs
-.PHONY: all clean objects unit contract
+.PHONY: all clean objects unit contract install uninstall
 
 ifdef SAN
 build/mailfs: $(B)/mailfs
@@ -69,5 +69,28 @@ contract: $(CONTRACT_TESTS)
 	@set -e; for t in $^; do echo "== $$t"; timeout 300 $$t; done
 clean:
 	rm -rf build
+
+# DESTDIR and PREFIX as usual. mount(8) looks for its helpers in /sbin only.
+BIN := $(DESTDIR)$(PREFIX)/bin
+SHARE := $(DESTDIR)$(PREFIX)/share
+SBIN := $(DESTDIR)/sbin
+UNITS := $(DESTDIR)$(PREFIX)/lib/systemd/user
+PAGES := $(wildcard man/*.[1-8])
+page = $(SHARE)/man/man$(subst .,,$(suffix $(1)))/$(notdir $(1))
+install: all
+	install -D -m 755 build/plain/mailfs $(BIN)/mailfs
+	install -d $(SBIN)
+	ln -sf $(PREFIX)/bin/mailfs $(SBIN)/mount.mailfs
+	ln -sf $(PREFIX)/bin/mailfs $(SBIN)/mount.fuse.mailfs
+	$(foreach p,$(PAGES),install -D -m 644 $(p) $(call page,$(p)) &&) true
+	install -D -m 644 share/completion.bash $(SHARE)/bash-completion/completions/mailfs
+	install -D -m 644 share/completion.zsh $(SHARE)/zsh/site-functions/_mailfs
+	install -d $(UNITS)
+	sed 's|@PREFIX@|$(PREFIX)|g' share/mailfs@.service >$(UNITS)/mailfs@.service
+uninstall:
+	rm -f $(BIN)/mailfs $(SBIN)/mount.mailfs $(SBIN)/mount.fuse.mailfs $(foreach p,$(PAGES),$(call page,$(p))) \
+		$(SHARE)/bash-completion/completions/mailfs $(SHARE)/zsh/site-functions/_mailfs $(UNITS)/mailfs@.service
+
+include tests/tests.mk
 
 -include $(OBJECTS:.o=.d) $(B)/obj/main.d
