@@ -229,7 +229,7 @@ static void cat(const char *path)
 {
 	char buffer[65536];
 	int fd = open(path, O_RDONLY | O_CLOEXEC);
-	ssize_t n;
+	ssize_t n = 0;
 	while (fd >= 0 && (n = read(fd, buffer, sizeof buffer)) > 0)
 		continue;
 	_exit(fd < 0 || n < 0 ? 1 : 0);
