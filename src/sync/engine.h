@@ -15,7 +15,7 @@
 #include "sync/ranges.h"
 #include "sync/readahead.h"
 #include "sync/reconcile.h"
-#include "sync/table.h"
+#include "sync/id_table.h"
 
 /* --- wants (wants.c) ----------------------------------------------------------------------------------------------- */
 
@@ -66,7 +66,7 @@ struct mailbox_work {
 	uint32_t weight;                /* messages that a check may bring, roughly */
 	uint32_t seen_messages;         /* at the server, when it was last synchronised; 0: not known */
 	int64_t checked_ms;             /* the last check began; 0: never in this process */
-	unsigned insane;                /* checks in a row after which the index was not what the server said */
+	unsigned insane;                /* short checks in a row after which the index was not what the server said */
 	struct part *waiters;           /* for the next check that begins; or the one running if all they want is completeness */
 	struct part *running_waiters;   /* for the one that runs */
 	struct download *parked;        /* downloads that wait for the mailbox to be numbered anew */
@@ -202,7 +202,7 @@ struct account {
 	pthread_cond_t fired_cond;
 	pthread_t keeper;               /* delivers wants that were settled by a caller's thread */
 
-	struct table mailboxes;         /* id -> struct mailbox_work */
+	struct id_table mailboxes;         /* id -> struct mailbox_work */
 	bool index_is_new;              /* no mailbox is known that could be asked for */
 	bool list_pending, list_running;
 	enum priority list_priority;
@@ -211,7 +211,7 @@ struct account {
 	bool cycle_open;                /* a LIST has been done, what it found dirty is not all synchronised */
 	unsigned list_serial;
 
-	struct table downloads;         /* message -> struct download */
+	struct id_table downloads;         /* message -> struct download */
 	struct queue_list queues[QUEUE_COUNT];
 	struct download *resting[RESTING_MAX];
 	size_t resting_next;
