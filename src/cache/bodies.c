@@ -10,9 +10,10 @@
 #include "base/mem.h"
 #include "cache/private.h"
 
+/* neighbours are read one after the other: they lie in one folder */
 unsigned bodies_fan_of(uint64_t message)
 {
-	return (unsigned)(message % FAN_OUT);
+	return (unsigned)(message / 256 % FAN_OUT);
 }
 
 void body_path(uint64_t message, char ret[static BODY_PATH_MAX])

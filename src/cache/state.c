@@ -282,6 +282,9 @@ static enum mf_err put_aside(struct cache *c, struct mf_reason *why)
 	}
 	MF_CLEANUP(mf_free) char *wal = mf_format("%s-wal", c->db_path);
 	MF_CLEANUP(mf_free) char *wal_aside = mf_format("%s-wal", aside);
+	struct stat st;
+	if (stat(wal, &st) == 0 && st.st_size == 0 && unlink(wal) < 0)
+		log_warning("%s: %s", wal, strerror(errno));
 	MF_CLEANUP(mf_free) char *shm = mf_format("%s-shm", c->db_path);
 	if (rename(c->db_path, aside) < 0 || (rename(wal, wal_aside) < 0 && errno != ENOENT) || (unlink(shm) < 0 && errno != ENOENT))
 		return mf_fail(why, mf_err_from_errno(errno), "%s is damaged and cannot be put aside: %s", c->db_path, strerror(errno));
