@@ -56,11 +56,11 @@ static void account_free(struct account *a)
 		cancel_finish(&a->sessions[i].cancel);
 	}
 	struct mailbox_work *w;
-	for (size_t i = 0; (w = table_next(&a->mailboxes, &i));) {
+	for (size_t i = 0; (w = id_table_next(&a->mailboxes, &i));) {
 		free(w->raw);
 		free(w);
 	}
-	table_finish(&a->mailboxes);
+	id_table_finish(&a->mailboxes);
 	bodies_finish_locked(a);
 	readahead_destroy(a->ahead);
 	connector_destroy(a->connector);
@@ -299,7 +299,7 @@ static bool watched_locked(const struct account *a, const struct mailbox_work *w
 void account_touch(struct account *a, uint64_t mailbox)
 {
 	pthread_mutex_lock(&a->lock);
-	struct mailbox_work *w = table_get(&a->mailboxes, mailbox);
+	struct mailbox_work *w = id_table_get(&a->mailboxes, mailbox);
 	int64_t now = clock_mono_ms();
 	/* a cold one is asked for by a want; one that is not known yet by the listing that is to come */
 	bool due = w && w->raw && !w->cold && !w->running && a->link.state == LINK_ONLINE
@@ -330,7 +330,7 @@ void account_progress(struct account *a, struct account_progress *ret)
 	for (size_t i = 0; i < a->session_count && !ret->doing[0]; i++)
 		*ret = a->sessions[i].progress;
 	struct mailbox_work *w;
-	for (size_t i = 0; (w = table_next(&a->mailboxes, &i));)
+	for (size_t i = 0; (w = id_table_next(&a->mailboxes, &i));)
 		ret->queued += w->pending != PRIORITY_NONE || w->populate;
 	for (int i = 0; i < QUEUE_COUNT; i++)
 		ret->queued += a->queues[i].count;

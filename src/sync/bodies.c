@@ -42,7 +42,7 @@ static bool refill_visit(void *context, const struct entry *e, const char *name)
 static struct mailbox_work *refill_choose_locked(struct account *a)
 {
 	struct mailbox_work *w, *best = NULL;
-	for (size_t i = 0; (w = table_next(&a->mailboxes, &i));) {
+	for (size_t i = 0; (w = id_table_next(&a->mailboxes, &i));) {
 		if (w->populate && !w->cold && (!best || w->is_inbox > best->is_inbox || (w->is_inbox == best->is_inbox && w->id < best->id)))
 			best = w;
 	}
@@ -437,7 +437,7 @@ static bool bodies_are_pinned(void *context, uint64_t message)
 	if (cache_entry(a->cache, message, &e) != MF_OK)
 		return false;
 	pthread_mutex_lock(&a->lock);
-	const struct mailbox_work *w = table_get(&a->mailboxes, e.mailbox);
+	const struct mailbox_work *w = id_table_get(&a->mailboxes, e.mailbox);
 	bool full = w && w->policy == SYNC_FULL;
 	pthread_mutex_unlock(&a->lock);
 	return full;

@@ -57,7 +57,7 @@ static struct download *download_create_locked(struct account *a, const struct e
 	d->uid = e->uid;
 	d->size = e->size;
 	d->queue = QUEUE_NONE;
-	table_put(&a->downloads, d->message, d);
+	id_table_put(&a->downloads, d->message, d);
 	return d;
 }
 
@@ -107,7 +107,7 @@ void download_settle_locked(struct account *a, struct download *d)
 	if (d->kind == DOWNLOAD_RANGES && !d->done && download_rests_locked(a, d))
 		return;
 	download_unrest_locked(a, d);
-	table_remove(&a->downloads, d->message);
+	id_table_remove(&a->downloads, d->message);
 	free(d);
 }
 
@@ -308,7 +308,7 @@ bool bodies_ahead_locked(struct account *a, const struct entry *e, enum queue qu
 {
 	if (e->uid == 0 || (queue == QUEUE_AHEAD && e->size > AHEAD_WHOLE_MAX))
 		return false;
-	struct download *d = table_get(&a->downloads, e->id);
+	struct download *d = id_table_get(&a->downloads, e->id);
 	if (d) {
 		if (d->kind == DOWNLOAD_WHOLE && d->queue != QUEUE_NONE && queue < d->queue)
 			download_queue_locked(a, d, queue);
@@ -325,7 +325,7 @@ bool bodies_ahead_locked(struct account *a, const struct entry *e, enum queue qu
 
 static void download_wait_locked(struct account *a, struct want *want, const struct entry *e)
 {
-	struct download *d = table_get(&a->downloads, e->id);
+	struct download *d = id_table_get(&a->downloads, e->id);
 	if (!d) {
 		d = download_create_locked(a, e);
 		if (e->size > RANGED_FROM) {
@@ -392,7 +392,7 @@ bool bodies_want(struct account *a, struct body *body, uint64_t offset, uint64_t
 /* A reader passed here without waiting: have what comes next under way. */
 void bodies_passed_locked(struct account *a, struct body *body, uint64_t offset, uint64_t length)
 {
-	struct download *d = a->downloads.count ? table_get(&a->downloads, body_message(body)) : NULL;
+	struct download *d = a->downloads.count ? id_table_get(&a->downloads, body_message(body)) : NULL;
 	if (!d || d->kind != DOWNLOAD_RANGES || d->parked || d->whole_after || d->done)
 		return;
 	ranges_want(&d->ranges, offset, length, false);
@@ -410,7 +410,7 @@ void bodies_resolve_parked(struct account *a, uint64_t mailbox)
 {
 	for (;;) {
 		pthread_mutex_lock(&a->lock);
-		struct mailbox_work *w = table_get(&a->mailboxes, mailbox);
+		struct mailbox_work *w = id_table_get(&a->mailboxes, mailbox);
 		struct download *d = w ? w->parked : NULL;
 		uint64_t message = 0;
 		if (d) {
@@ -460,9 +460,9 @@ void bodies_drop_idle_locked(struct account *a)
 void bodies_finish_locked(struct account *a)
 {
 	struct download *d;
-	for (size_t i = 0; (d = table_next(&a->downloads, &i));) {
+	for (size_t i = 0; (d = id_table_next(&a->downloads, &i));) {
 		body_unref(d->body);
 		free(d);
 	}
-	table_finish(&a->downloads);
+	id_table_finish(&a->downloads);
 }

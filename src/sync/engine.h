@@ -15,7 +15,7 @@
 #include "sync/ranges.h"
 #include "sync/readahead.h"
 #include "sync/reconcile.h"
-#include "sync/table.h"
+#include "sync/id_table.h"
 
 /* --- wants (wants.c) ----------------------------------------------------------------------------------------------- */
 
@@ -66,7 +66,7 @@ struct mailbox_work {
 	uint32_t weight;                /* messages that a check may bring, roughly */
 	uint32_t seen_messages;         /* at the server, when it was last synchronised; 0: not known */
 	int64_t checked_ms;             /* the last check began; 0: never in this process */
-	unsigned insane;                /* checks in a row after which the index was not what the server said */
+	unsigned insane;                /* short checks in a row after which the index was not what the server said */
 	struct part *waiters;           /* for the next check that begins; or the one running if all they want is completeness */
 	struct part *running_waiters;   /* for the one that runs */
 	struct download *parked;        /* downloads that wait for the mailbox to be numbered anew */
@@ -117,7 +117,7 @@ struct link {
 	int64_t since_s, next_try_s;        /* wall clock */
 	int64_t next_try_ms;                /* monotonic; INT64_MAX: never by itself */
 	unsigned failures;                  /* in a row */
-	bool was_good;                      /* the connection that ended had listed the mailboxes */
+	unsigned quick_retries;             /* connections made anew at once since one was of any use */
 	bool listed, attempted;             /* for account_wait_listed */
 	bool forget_credentials;
 };
@@ -125,8 +125,8 @@ struct link {
 void link_init(struct account *a, bool offline);
 void link_up_locked(struct account *a);
 void link_listed_locked(struct account *a);
-/* The worker's connection could not be made or was lost. */
-void link_failed_locked(struct account *a, enum mf_err error, const char *reason);
+/* The worker's connection was lost, or (was_connected false) could not be made. */
+void link_failed_locked(struct account *a, bool was_connected, enum mf_err error, const char *reason);
 int64_t backoff_ms(unsigned failures, unsigned random);  /* 1 s .. 5 min, each +-25 % */
 
 /* --- sessions (session.c) ---------------------------------------------------------------------------------------------- */
@@ -202,7 +202,7 @@ struct account {
 	pthread_cond_t fired_cond;
 	pthread_t keeper;               /* delivers wants that were settled by a caller's thread */
 
-	struct table mailboxes;         /* id -> struct mailbox_work */
+	struct id_table mailboxes;         /* id -> struct mailbox_work */
 	bool index_is_new;              /* no mailbox is known that could be asked for */
 	bool list_pending, list_running;
 	enum priority list_priority;
@@ -211,7 +211,7 @@ struct account {
 	bool cycle_open;                /* a LIST has been done, what it found dirty is not all synchronised */
 	unsigned list_serial;
 
-	struct table downloads;         /* message -> struct download */
+	struct id_table downloads;         /* message -> struct download */
 	struct queue_list queues[QUEUE_COUNT];
 	struct download *resting[RESTING_MAX];
 	size_t resting_next;

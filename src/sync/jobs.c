@@ -12,19 +12,19 @@
 
 struct mailbox_work *work_get_locked(struct account *a, uint64_t mailbox)
 {
-	struct mailbox_work *w = table_get(&a->mailboxes, mailbox);
+	struct mailbox_work *w = id_table_get(&a->mailboxes, mailbox);
 	if (!w) {
 		w = MF_NEW(struct mailbox_work);
 		w->id = mailbox;
 		w->policy = SYNC_DEMAND;
-		table_put(&a->mailboxes, mailbox, w);
+		id_table_put(&a->mailboxes, mailbox, w);
 	}
 	return w;
 }
 
 void work_remove_locked(struct account *a, struct mailbox_work *w)
 {
-	table_remove(&a->mailboxes, w->id);
+	id_table_remove(&a->mailboxes, w->id);
 	free(w->raw);
 	free(w);
 }
@@ -65,7 +65,7 @@ void work_populate_locked(struct account *a, struct mailbox_work *w, uint64_t af
 static struct mailbox_work *jobs_best_locked(struct account *a, enum priority least)
 {
 	struct mailbox_work *w, *best = NULL;
-	for (size_t i = 0; (w = table_next(&a->mailboxes, &i));) {
+	for (size_t i = 0; (w = id_table_next(&a->mailboxes, &i));) {
 		if (w->running || w->pending < least || w->pending == PRIORITY_NONE)
 			continue;
 		if (!best || w->pending > best->pending
@@ -101,7 +101,7 @@ static bool jobs_take_sync_locked(struct account *a, enum priority least, struct
 	enum priority priority = best->pending;
 	uint32_t weight = best->weight;
 	jobs_begin_locked(a, best, ret);
-	for (size_t i = 0; ret->count < SYNC_AT_ONCE && weight < SYNC_WEIGHT && (w = table_next(&a->mailboxes, &i));) {
+	for (size_t i = 0; ret->count < SYNC_AT_ONCE && weight < SYNC_WEIGHT && (w = id_table_next(&a->mailboxes, &i));) {
 		if (w->running || w->pending != priority || w->weight > SYNC_WEIGHT - weight)
 			continue;
 		weight += w->weight;
@@ -137,7 +137,7 @@ static bool session_is_free_locked(const struct account *a, unsigned role, const
 static bool jobs_populate_pending_locked(struct account *a)
 {
 	struct mailbox_work *w;
-	for (size_t i = 0; (w = table_next(&a->mailboxes, &i));) {
+	for (size_t i = 0; (w = id_table_next(&a->mailboxes, &i));) {
 		if (w->populate && !w->cold)
 			return true;
 	}

@@ -233,7 +233,7 @@ static void listing_expand_locked(struct account *a, struct want *want, const st
 {
 	for (size_t i = 0; i < l->known_count; i++) {
 		const struct known *k = &l->known[i];
-		struct mailbox_work *w = k->listed ? table_get(&a->mailboxes, k->m.id) : NULL;
+		struct mailbox_work *w = k->listed ? id_table_get(&a->mailboxes, k->m.id) : NULL;
 		if (!w || (k->m.flags & MAILBOX_NOSELECT))
 			continue;
 		if (want->verify || want->populate || w->pending) {
@@ -254,7 +254,7 @@ static void listing_expand_locked(struct account *a, struct want *want, const st
 static void listing_forget_gone_locked(struct account *a)
 {
 	struct mailbox_work *w;
-	for (size_t i = 0; (w = table_next(&a->mailboxes, &i));) {
+	for (size_t i = 0; (w = id_table_next(&a->mailboxes, &i));) {
 		if (w->serial == a->list_serial || w->running)
 			continue;
 		parts_done_locked(a, &w->waiters, MF_NOT_FOUND);

@@ -48,7 +48,7 @@ static bool push_take(struct session *s, const struct mailbox *m, bool new_only)
 	struct account *a = s->account;
 	enum change_method method = new_only ? CHANGES_NEW_ONLY : CHANGES_AUTO;
 	pthread_mutex_lock(&a->lock);
-	struct mailbox_work *w = table_get(&a->mailboxes, m->id);
+	struct mailbox_work *w = id_table_get(&a->mailboxes, m->id);
 	bool taken = false;
 	if (w && (m->complete || w->policy != SYNC_DEMAND)) {
 		if (!w->running && m->complete && w->pending == PRIORITY_NONE) {
@@ -94,7 +94,7 @@ static char *push_inbox(struct account *a)
 	struct mailbox_work *w;
 	char *raw = NULL;
 	pthread_mutex_lock(&a->lock);
-	for (size_t i = 0; !raw && (w = table_next(&a->mailboxes, &i));) {
+	for (size_t i = 0; !raw && (w = id_table_next(&a->mailboxes, &i));) {
 		if (w->is_inbox && w->raw)
 			raw = mf_strdup(w->raw);
 	}
@@ -129,7 +129,7 @@ static enum mf_err push_begin(struct session *s, const char *raw)
 	if (e != MF_OK || cache_mailbox_by_raw(a->cache, raw, &m) != MF_OK)
 		return e;
 	pthread_mutex_lock(&a->lock);
-	struct mailbox_work *w = table_get(&a->mailboxes, m.id);
+	struct mailbox_work *w = id_table_get(&a->mailboxes, m.id);
 	/* without MODSEQ flags of all messages would have to be compared: the poll does that */
 	if (w && (m.complete || w->running))
 		work_want_locked(a, w, PRIORITY_BACKGROUND, m.modseq ? CHANGES_AUTO : CHANGES_NEW_ONLY);

@@ -3,7 +3,7 @@
 #include <stdlib.h>
 
 #include "base/mem.h"
-#include "sync/table.h"
+#include "sync/id_table.h"
 
 #define WALKS 8
 #define RING 2048             /* planned messages that a walk remembers; more than READAHEAD_MAX plus SLACK */
@@ -33,7 +33,7 @@ struct recent {
 	int64_t ms;
 };
 struct readahead {
-	struct table planned;           /* message -> struct planned, of those not read */
+	struct id_table planned;           /* message -> struct planned, of those not read */
 	struct walk walks[WALKS];
 	struct recent recent[RECENT];   /* newest first */
 	uint64_t serial;
@@ -50,7 +50,7 @@ void readahead_destroy(struct readahead *r)
 		return;
 	for (size_t i = 0; i < WALKS; i++)
 		free(r->walks[i].ring);
-	table_finish(&r->planned);
+	id_table_finish(&r->planned);
 	free(r);
 }
 
@@ -65,7 +65,7 @@ static void walk_settle(struct readahead *r, struct walk *w, struct planned *p)
 	if (p->read)
 		return;
 	p->read = true;
-	table_remove(&r->planned, p->message);
+	id_table_remove(&r->planned, p->message);
 	w->lead--;
 	w->lead_bytes -= p->weight;
 }
@@ -154,7 +154,7 @@ static void walk_continue(struct readahead *r, struct walk *w, struct readahead_
 void readahead_note(struct readahead *r, uint64_t mailbox, uint64_t message, bool missing, int64_t now_ms, struct readahead_step *ret)
 {
 	*ret = (struct readahead_step){.message = message, .mailbox = mailbox, .now_ms = now_ms};
-	struct planned *p = table_get(&r->planned, message);
+	struct planned *p = id_table_get(&r->planned, message);
 	if (p) {
 		walk_read(r, p, missing, ret);
 		return;
@@ -260,10 +260,10 @@ size_t readahead_planned(struct readahead *r, const struct readahead_step *step,
 	while (taken < count && (w->lead_bytes < READAHEAD_BYTES || taken == 0)) {
 		const struct entry *e = &entries[taken];
 		w->frontier = e->id;
-		if (!table_get(&r->planned, e->id)) { /* else another walk is there already */
+		if (!id_table_get(&r->planned, e->id)) { /* else another walk is there already */
 			struct planned *p = walk_at(w, w->tail);
 			*p = (struct planned){.walk = w, .message = e->id, .position = w->tail++, .weight = cached[taken] ? 0 : e->size};
-			table_put(&r->planned, e->id, p);
+			id_table_put(&r->planned, e->id, p);
 			w->lead++;
 			w->lead_bytes += p->weight;
 		}

@@ -220,8 +220,8 @@ static void item_settle(struct sync_run *run, struct sync_item *item, enum mf_er
 		w->running_waiters = NULL;
 		work_want_locked(a, w, w->waiters ? PRIORITY_PERSON : PRIORITY_BACKGROUND, item->rung.method == CHANGES_NEW_ONLY ? CHANGES_AUTO : CHANGES_VERIFY);
 	} else if (result == MF_OK) {
-		if (item->rung.method == CHANGES_VERIFY || item->rung.method == CHANGES_ALL || !item->rung.with_modseq)
-			w->insane = 0;
+		if (item->rung.method == CHANGES_AUTO && item->m.modseq && item->rung.with_modseq)
+			w->insane = 0; /* the short way was right this time */
 		w->cold = false;
 		w->weight = 20;
 		w->seen_messages = server_messages;
@@ -369,7 +369,7 @@ void syncmail_cycle(struct account *a)
 	struct mailbox_work *w;
 	pthread_mutex_lock(&a->lock);
 	bool over = a->cycle_open && !a->list_pending && !a->list_running;
-	for (size_t i = 0; over && (w = table_next(&a->mailboxes, &i));)
+	for (size_t i = 0; over && (w = id_table_next(&a->mailboxes, &i));)
 		over = !w->running && w->pending == PRIORITY_NONE;
 	if (over)
 		a->cycle_open = false;

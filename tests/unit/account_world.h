@@ -3,6 +3,7 @@
 #define MF_TESTS_ACCOUNT_WORLD_H
 
 #include <pthread.h>
+#include <stdatomic.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>

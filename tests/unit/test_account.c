@@ -378,6 +378,7 @@ static void looking_at_a_mailbox_checks_it(void **state)
 {
 	struct world *w = *state;
 	w->config->poll_ms = 3600000;
+	w->config->idle = false;
 	memory_mailbox_add(w->server, "Archive", 0, USE_ARCHIVE);
 	world_start(w);
 	assert_int_equal(want_sync(w, false), MF_OK);
