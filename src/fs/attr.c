@@ -94,8 +94,9 @@ enum mf_err attr_node(struct fs *fs, const struct node *node, struct stat *ret)
 		attr_fill(fs, node, S_IFDIR | 0555, 0, fs->started, ret);
 		return MF_OK;
 	case NODE_ACCOUNT: {
-		int64_t ns = atomic_load(&fs_account(fs, node)->root_mtime);
-		attr_fill(fs, node, S_IFDIR | 0777, 0, (struct timespec){ .tv_sec = ns / 1000000000, .tv_nsec = ns % 1000000000 }, ret);
+		struct timespec mtime;
+		cache_root_mtime(fs_account(fs, node)->cache, &mtime);
+		attr_fill(fs, node, S_IFDIR | 0777, 0, mtime.tv_sec ? mtime : fs->started, ret);
 		return MF_OK;
 	}
 	case NODE_MAILBOX:

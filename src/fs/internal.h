@@ -34,7 +34,6 @@ struct fs_account {
 	unsigned number;             /* what changes on the bus call it */
 	uint32_t epoch;              /* the generation of its nodes */
 	atomic_bool sizes_lie;       /* its server was caught: sizes are checked before they are trusted */
-	_Atomic int64_t root_mtime;  /* nanoseconds; last change of the account's root list of names */
 };
 
 struct open_message;
@@ -108,6 +107,9 @@ void message_open(fuse_req_t req, const struct node *node, struct fuse_file_info
 void message_read(fuse_req_t req, const struct node *node, size_t size, off_t off, struct fuse_file_info *fi);
 void message_release(fuse_req_t req, const struct node *node, struct fuse_file_info *fi);
 void message_forget(struct fs *fs, struct open_message *m); /* as if it had been closed */
+/* A size turned out wrong. true: somebody has it open who trusted it; the kernel is told when they read or close it, since
+ * between a reader's question for the size and its answer a notification makes the kernel ignore that answer. */
+bool message_corrects_size(struct fs *fs, uint8_t account, uint64_t id);
 /* the attributes of a message that is gone from the index but still open; false: nobody has it open */
 bool message_attr_of_open(struct fs *fs, const struct node *node, struct stat *ret);
 /* a message left the index: whoever has it open keeps its bytes */
@@ -153,8 +155,12 @@ void readonly_fallocate(fuse_req_t req, fuse_ino_t ino, int mode, off_t offset, 
 /* --- notify.c */
 
 struct notifier *notifier_start(struct fs *fs);
-/* Ends its threads while the session still serves: one that waits for a directory's lock needs that. NULL is fine */
+/* Ends its threads while the session still serves: one that waits for a directory's lock needs that. What is put in later
+ * goes nowhere. Twice is fine. One thread at a time */
 void notifier_stop(struct notifier *n);
+void notifier_destroy(struct notifier *n); /* after the session's loop; NULL is fine */
+/* the kernel forgets the attributes of this node */
+void notifier_attr(struct notifier *n, uint64_t ino);
 
 /* --- probes.c */
 

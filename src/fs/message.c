@@ -14,7 +14,9 @@
 struct open_message {
 	LIST_ENTRY(open_message) link;   /* fs->open_lock */
 	struct node node;
-	struct entry told;               /* as the kernel was told when it was opened */
+	struct entry told;               /* fs->open_lock guards .size: as the kernel was told when it was opened, then what was counted */
+	bool trusts;                     /* opened on the server's word for its size */
+	bool kernel_errs;                /* fs->open_lock; the kernel has a wrong size, and has not been told */
 	atomic_bool noted;               /* the account knows that it is being read: readers of many are read ahead for */
 	pthread_mutex_t lock;            /* guards body */
 	struct body *body;               /* NULL: not looked for yet */
@@ -89,10 +91,18 @@ bool message_attr_of_open(struct fs *fs, const struct node *node, struct stat *r
 
 /* --- answering a read ------------------------------------------------------------------------------------------------ */
 
-/* how much of [offset, offset + length) the message has, as far as is known */
-static size_t cut(const struct body *b, uint64_t offset, size_t length)
+/* How much of [offset, offset + length) the message has, as far as is known: the row's size is ahead of what a body that is
+ * still coming was expected to have. */
+static size_t cut(struct fs *fs, const struct open_message *m, const struct body *b, uint64_t offset, size_t length)
 {
-	uint64_t size = body_size(b);
+	uint64_t size;
+	if (body_is_whole(b)) {
+		size = body_size(b);
+	} else {
+		pthread_mutex_lock(&fs->open_lock);
+		size = m->told.size;
+		pthread_mutex_unlock(&fs->open_lock);
+	}
 	if (offset >= size)
 		return 0;
 	return length < size - offset ? length : (size_t)(size - offset);
@@ -119,16 +129,43 @@ static void reply_bytes(fuse_req_t req, const struct body *b, uint64_t offset, s
 	fuse_reply_buf(req, buffer, length);
 }
 
-/* The server lied about the size: the kernel must ask again before it believes an end of file. Attributes only, which
- * waits for nothing. */
-static void correct_size(struct fs *fs, struct open_message *m, const struct body *b)
+/* The bytes have been counted: whoever has the message open believes their number from now on. true: it is news, and the
+ * kernel must ask for the size again before it believes an end of file. */
+static bool believe_size(struct fs *fs, const struct open_message *m, const struct body *b)
 {
-	if (!body_is_whole(b) || body_size(b) == m->told.size)
-		return;
-	atomic_store(&fs_account(fs, &m->node)->sizes_lie, true);
-	trace(TRACE_FS, "message %llu: %llu bytes, not %llu", (unsigned long long)m->node.id,
-	      (unsigned long long)body_size(b), (unsigned long long)m->told.size);
-	fuse_lowlevel_notify_inval_inode(fs->session, fs_ino(fs, &m->node), -1, 0);
+	if (!body_is_whole(b))
+		return false;
+	uint64_t size = body_size(b);
+	bool news = false;
+	struct open_message *other;
+	pthread_mutex_lock(&fs->open_lock);
+	LIST_FOREACH(other, &fs->open_messages, link) {
+		if (other->node.id != m->node.id || other->node.account != m->node.account)
+			continue;
+		news |= other->told.size != size;
+		other->told.size = size;
+		other->told.size_checked = true;
+		other->kernel_errs = false;
+	}
+	pthread_mutex_unlock(&fs->open_lock);
+	if (news)
+		atomic_store(&fs_account(fs, &m->node)->sizes_lie, true);
+	return news;
+}
+
+bool message_corrects_size(struct fs *fs, uint8_t account, uint64_t id)
+{
+	bool trusted = false;
+	struct open_message *m;
+	pthread_mutex_lock(&fs->open_lock);
+	LIST_FOREACH(m, &fs->open_messages, link) {
+		if (m->node.id != id || m->node.account != account || !m->trusts)
+			continue;
+		trusted = true;
+		m->kernel_errs = !m->told.size_checked;
+	}
+	pthread_mutex_unlock(&fs->open_lock);
+	return trusted;
 }
 
 /* A want for bytes of an open message, for a read or (sizes that lie) for the open itself. The kernel sends no RELEASE
@@ -157,8 +194,11 @@ static void waiting_bytes_destroy(struct waiting_bytes *w)
 static void answer_read(void *context, fuse_req_t req, enum mf_err result)
 {
 	struct waiting_bytes *w = context;
-	correct_size(fs_of(req), w->message, w->body);
-	size_t length = cut(w->body, w->offset, w->length);
+	struct fs *fs = fs_of(req);
+	/* attributes only, which waits for nothing; the reader holds the inode */
+	if (believe_size(fs, w->message, w->body))
+		fuse_lowlevel_notify_inval_inode(fs->session, fs_ino(fs, &w->message->node), -1, 0);
+	size_t length = cut(fs, w->message, w->body, w->offset, w->length);
 	if (result == MF_OK && !body_has(w->body, w->offset, length))
 		result = MF_PROTOCOL;
 	trace(TRACE_FS, "read of message %llu at %llu: %s", (unsigned long long)body_message(w->body), (unsigned long long)w->offset, mf_err_name(result));
@@ -192,7 +232,7 @@ void message_read(fuse_req_t req, const struct node *node, size_t size, off_t of
 		return;
 	}
 	uint64_t offset = (uint64_t)off;
-	size_t length = cut(body, offset, size);
+	size_t length = cut(fs, m, body, offset, size);
 	/* The account sees every first read, and every one of what is still coming, so that it has the next under way. */
 	bool noted = atomic_exchange(&m->noted, true) && body_is_whole(body);
 	if (length == 0 || noted) {
@@ -212,18 +252,25 @@ void message_forget(struct fs *fs, struct open_message *m)
 	pthread_mutex_lock(&fs->open_lock);
 	LIST_REMOVE(m, link);
 	pthread_mutex_unlock(&fs->open_lock);
+	if (m->kernel_errs && fs->notifier)
+		notifier_attr(fs->notifier, fs_ino(fs, &m->node));
 	body_unref(m->body);
 	pthread_mutex_destroy(&m->lock);
 	free(m);
 }
 
-/* A message never changes: its pages stay valid from one open to the next, and there is nothing to flush. */
-static void reply_open(fuse_req_t req, struct open_message *m, struct fuse_file_info *fi)
+/* A message never changes: its pages stay valid from one open to the next, and there is nothing to flush. Where sizes lie,
+ * reads go past the page cache, since the kernel ends a cached read at the size it has, and it may have the lie still
+ * (the notification comes when it comes); and it asks for the attributes again. */
+static void reply_open(struct fs *fs, fuse_req_t req, struct open_message *m, struct fuse_file_info *fi)
 {
-	fi->keep_cache = 1;
+	bool lies = atomic_load(&fs_account(fs, &m->node)->sizes_lie);
+	fi->keep_cache = !lies;
+	fi->direct_io = lies;
 	fi->noflush = 1;
 	fi->fh = (uint64_t)(uintptr_t)m;
-	struct fs *fs = fs_of(req);
+	if (lies)
+		fuse_lowlevel_notify_inval_inode(fs->session, fs_ino(fs, &m->node), -1, 0); /* waits for nothing: the opener holds it */
 	if (fuse_reply_open(req, fi) == -ENOENT)
 		message_forget(fs, m); /* the opener was interrupted meanwhile: no RELEASE will come */
 }
@@ -232,9 +279,9 @@ static void answer_open(void *context, fuse_req_t req, enum mf_err result)
 {
 	struct waiting_bytes *w = context;
 	struct fs *fs = fs_of(req);
-	correct_size(fs, w->message, w->body);
+	believe_size(fs, w->message, w->body);
 	if (result == MF_OK) {
-		reply_open(req, w->message, &w->fi);
+		reply_open(fs, req, w->message, &w->fi);
 	} else {
 		fs_reply(req, result);
 		message_forget(fs, w->message);
@@ -246,8 +293,7 @@ static const struct park_call open_call = {
 	.start = start_bytes, .cancel = wait_cancel, .progress = wait_progress, .answer = answer_open,
 };
 
-/* The size must be right before the first read: the message is fetched now. One byte more than it is said to have, so that
- * one that is longer shows too. */
+/* The size must be right before the first read: the message is fetched now, to its end, wherever that is. */
 static void open_when_measured(fuse_req_t req, struct open_message *m, struct fuse_file_info *fi)
 {
 	struct fs *fs = fs_of(req);
@@ -258,7 +304,7 @@ static void open_when_measured(fuse_req_t req, struct open_message *m, struct fu
 		message_forget(fs, m);
 		return;
 	}
-	struct waiting_bytes *w = waiting_bytes_create(fs, m, body, 0, (size_t)m->told.size + 1);
+	struct waiting_bytes *w = waiting_bytes_create(fs, m, body, 0, SIZE_MAX);
 	w->fi = *fi;
 	park(fs->parking, req, 0, fs_wait_window(w->account), &open_call, w);
 }
@@ -280,16 +326,18 @@ void message_open(fuse_req_t req, const struct node *node, struct fuse_file_info
 	struct open_message *m = MF_NEW(struct open_message);
 	m->node = *node;
 	m->told = e;
+	bool lies = atomic_load(&fs_account(fs, node)->sizes_lie);
+	m->trusts = !e.size_checked && e.size != 0 && !lies;
 	pthread_mutex_init(&m->lock, NULL);
 	pthread_mutex_lock(&fs->open_lock);
 	LIST_INSERT_HEAD(&fs->open_messages, m, link);
 	pthread_mutex_unlock(&fs->open_lock);
-	trace(TRACE_FS, "open message %llu", (unsigned long long)node->id);
+	trace(TRACE_FS, "open message %llu, %llu bytes%s", (unsigned long long)node->id, (unsigned long long)e.size, e.size_checked ? "" : " (a claim)");
 	/* of an empty message no byte is ever asked for, so a server that did not know its size would never be found out */
-	if (!e.size_checked && (e.size == 0 || atomic_load(&fs_account(fs, node)->sizes_lie)))
+	if (!e.size_checked && (e.size == 0 || lies))
 		open_when_measured(req, m, fi);
 	else
-		reply_open(req, m, fi);
+		reply_open(fs, req, m, fi);
 }
 
 void message_release(fuse_req_t req, const struct node *node, struct fuse_file_info *fi)

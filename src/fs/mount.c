@@ -10,11 +10,9 @@
 #include <unistd.h>
 
 #include "base/buf.h"
-#include "base/clock.h"
 #include "base/log.h"
 #include "base/mem.h"
 #include "fs/internal.h"
-#include "fs/notify.h"
 
 /* --- what libfuse and fusermount3 say -------------------------------------------------------------------------------- */
 
@@ -143,22 +141,6 @@ static void add_options(struct fuse_args *args, const struct fs_options *options
 
 /* --- the accounts ---------------------------------------------------------------------------------------------------- */
 
-static void load_root_mtime(struct fs_account *a)
-{
-	MF_CLEANUP(mf_free) char *note = NULL;
-	int64_t stored = 0;
-	if (cache_get_note(a->cache, FS_ROOT_MTIME_NOTE, &note) == MF_OK)
-		stored = strtoll(note, NULL, 10);
-	if (stored <= 0) {
-		stored = clock_wall_ns();
-		MF_CLEANUP(mf_free) char *text = mf_format("%lld", (long long)stored);
-		enum mf_err err = cache_set_note(a->cache, FS_ROOT_MTIME_NOTE, text);
-		if (err != MF_OK)
-			log_warning("the time of the mailbox list was not stored: %s", mf_err_words(err));
-	}
-	atomic_init(&a->root_mtime, stored);
-}
-
 static void add_accounts(struct fs *fs)
 {
 	fs->accounts = mf_alloc_array(fs->account_count, sizeof *fs->accounts);
@@ -171,7 +153,6 @@ static void add_accounts(struct fs *fs)
 		a->number = cache_account(a->cache);
 		a->epoch = cache_epoch(a->cache);
 		atomic_init(&a->sizes_lie, cache_get_note(a->cache, "sizes-lie", &lies) == MF_OK);
-		load_root_mtime(a);
 	}
 }
 
@@ -248,19 +229,27 @@ enum mf_err fs_mount(const struct fs_options *options, struct fs **ret, struct m
 	return MF_OK;
 }
 
-/* Whatever lies over or instead of our mount by now is somebody else's: that is not unmounted. */
-static bool still_ours(const struct fs *fs)
+/* Whatever lies over or instead of our mount by now is somebody else's: that is not unmounted. If nothing is there any
+ * more, libfuse closes its connection, and complains on standard error that there is nothing to unmount. */
+static void unmount(struct fs *fs)
 {
 	uint64_t top = mountinfo_topmost(fs->real_mountpoint);
-	return top == 0 || fs->mount_id == 0 || top == fs->mount_id;
+	if (top != 0 && fs->mount_id != 0 && top != fs->mount_id)
+		return;
+	struct words words;
+	words_catch(&words);
+	fuse_session_unmount(fs->session);
+	words_release(&words);
+	if (words.text[0])
+		log_debug("unmounting %s: %s", fs->real_mountpoint, words.text);
 }
 
 void fs_destroy(struct fs *fs)
 {
 	if (!fs)
 		return;
-	if (fs->mounted && still_ours(fs))
-		fuse_session_unmount(fs->session);
+	if (fs->mounted)
+		unmount(fs);
 	if (fs->session)
 		fuse_session_destroy(fs->session);
 	struct open_message *left;

@@ -1,34 +1,31 @@
 /* The bus to the kernel: what changed is forgotten there, so that names and attributes may be kept for long.
  *
  * Two lanes, each with its thread: one for what the kernel does at once (attributes, cached listings), one for what takes
- * a directory's lock or waits for pages (names, contents), so that a slow one never delays a listing. Neither is ever
- * run from a handler, and no lock of ours is held.
+ * a directory's lock (names), so that a slow one never delays a listing. Neither is ever run from a handler, and no lock
+ * of ours is held. The pages of a message need no word: they never change, and if a size was wrong the kernel drops them
+ * when it sees another one.
  *
  * Why this is enough against races: a name's reply and its invalidation both go under the kernel's lock of the directory,
  * so a reply from before the change is dropped, not kept; and a listing cached across a change is found out by the
  * directory's mtime, which strictly increases (AUTO_INVAL_DATA). */
 #include <errno.h>
-#include <inttypes.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
 
-#include "base/clock.h"
 #include "base/log.h"
 #include "base/mem.h"
 #include "fs/internal.h"
-#include "fs/notify.h"
 
 enum { COALESCE = 16, DEFER_MS = 20 };
 
-enum item_kind { ITEM_NOTHING, ITEM_ATTR, ITEM_LIST, ITEM_CONTENT, ITEM_NAME, ITEM_ROOT_MTIME };
+enum item_kind { ITEM_NOTHING, ITEM_ATTR, ITEM_LIST, ITEM_NAME };
 
 struct item {
 	STAILQ_ENTRY(item) link;
 	enum item_kind kind;
-	uint64_t ino;           /* ITEM_ROOT_MTIME: the account's index */
-	char name[];            /* ITEM_NAME */
+	uint64_t ino;
+	char name[];             /* ITEM_NAME */
 };
 STAILQ_HEAD(items, item);
 
@@ -47,6 +44,7 @@ struct notifier {
 	struct fs *fs;
 	struct lane fast, slow;
 	struct bus_subscription *subscription;
+	bool stopped;
 };
 
 /* --- queues ---------------------------------------------------------------------------------------------------------- */
@@ -73,13 +71,19 @@ static void put(struct lane *lane, enum item_kind kind, uint64_t ino, const char
 	if (name)
 		memcpy(item->name, name, len);
 	pthread_mutex_lock(&lane->lock);
-	if (lane->stopping || is_repeated_locked(lane, kind, ino)) {
-		free(item);
-	} else {
+	bool wanted = !lane->stopping && !is_repeated_locked(lane, kind, ino);
+	if (wanted) {
 		STAILQ_INSERT_TAIL(&lane->queue, item, link);
 		pthread_cond_signal(&lane->wake);
 	}
 	pthread_mutex_unlock(&lane->lock);
+	if (!wanted)
+		free(item);
+}
+
+void notifier_attr(struct notifier *n, uint64_t ino)
+{
+	put(&n->fast, ITEM_ATTR, ino, NULL);
 }
 
 /* --- from the bus ---------------------------------------------------------------------------------------------------- */
@@ -90,19 +94,8 @@ static uint64_t directory(const struct fs *fs, uint8_t account, uint64_t mailbox
 	return fs_ino(fs, &node);
 }
 
-/* The root of an account has no row: its mtime is kept here and in a note. */
-static void account_root_changed(struct notifier *n, uint8_t account)
-{
-	_Atomic int64_t *mtime = &n->fs->accounts[account].root_mtime;
-	int64_t now = clock_wall_ns(), last = atomic_load(mtime);
-	atomic_store(mtime, now > last ? now : last + 1);
-	put(&n->slow, ITEM_ROOT_MTIME, account, NULL);
-}
-
 static void list_changed(struct notifier *n, uint8_t account, uint64_t mailbox)
 {
-	if (mailbox == 0)
-		account_root_changed(n, account);
 	put(&n->fast, ITEM_LIST, directory(n->fs, account, mailbox), NULL);
 }
 
@@ -161,8 +154,8 @@ static void on_change(void *context, const struct change *c)
 		break;
 	case CHANGE_MESSAGE_SIZE:
 		atomic_store(&n->fs->accounts[account].sizes_lie, true);
-		put(&n->fast, ITEM_ATTR, message_ino(n->fs, account, c->message), NULL);
-		put(&n->slow, ITEM_CONTENT, message_ino(n->fs, account, c->message), NULL);
+		if (!message_corrects_size(n->fs, account, c->message))
+			put(&n->fast, ITEM_ATTR, message_ino(n->fs, account, c->message), NULL);
 		break;
 	case CHANGE_MESSAGE_ADDED:     /* CHANGE_MAILBOX_LIST says enough */
 	case CHANGE_MAILBOX_ATTR:      /* nothing that the kernel keeps */
@@ -175,17 +168,8 @@ static void on_change(void *context, const struct change *c)
 
 /* --- to the kernel --------------------------------------------------------------------------------------------------- */
 
-static void save_root_mtime(struct fs_account *account)
-{
-	char text[32];
-	snprintf(text, sizeof text, "%" PRId64, atomic_load(&account->root_mtime));
-	enum mf_err err = cache_set_note(account->cache, FS_ROOT_MTIME_NOTE, text);
-	if (err != MF_OK)
-		log_warning("the time of the mailbox list was not stored: %s", mf_err_words(err));
-}
-
 /* ENOENT: the kernel does not have it. */
-static void tell(struct fs *fs, const struct item *item)
+static void tell(const struct fs *fs, const struct item *item)
 {
 	int result = 0;
 	switch (item->kind) {
@@ -195,14 +179,10 @@ static void tell(struct fs *fs, const struct item *item)
 		result = fuse_lowlevel_notify_inval_inode(fs->session, item->ino, -1, 0);
 		break;
 	case ITEM_LIST:
-	case ITEM_CONTENT:
 		result = fuse_lowlevel_notify_inval_inode(fs->session, item->ino, 0, 0);
 		break;
 	case ITEM_NAME:
 		result = fuse_lowlevel_notify_inval_entry(fs->session, item->ino, item->name, strlen(item->name));
-		break;
-	case ITEM_ROOT_MTIME:
-		save_root_mtime(&fs->accounts[item->ino]);
 		break;
 	}
 	if (result != 0 && result != -ENOENT)
@@ -300,11 +280,11 @@ static void lane_stop(struct lane *lane)
 	pthread_cond_signal(&lane->wake);
 	pthread_mutex_unlock(&lane->lock);
 	pthread_join(lane->thread, NULL);
-	struct item *item;
-	STAILQ_FOREACH(item, &lane->queue, link)
-		if (item->kind == ITEM_ROOT_MTIME)
-			tell(lane->notifier->fs, item); /* goes to the index; the kernel needs no more news */
 	items_free(&lane->queue);
+}
+
+static void lane_finish(struct lane *lane)
+{
 	pthread_cond_destroy(&lane->wake);
 	pthread_mutex_destroy(&lane->lock);
 }
@@ -322,10 +302,20 @@ struct notifier *notifier_start(struct fs *fs)
 
 void notifier_stop(struct notifier *n)
 {
-	if (!n)
+	if (n->stopped)
 		return;
+	n->stopped = true;
 	bus_unsubscribe(n->fs->options.bus, n->subscription);
 	lane_stop(&n->fast);
 	lane_stop(&n->slow);
+}
+
+void notifier_destroy(struct notifier *n)
+{
+	if (!n)
+		return;
+	notifier_stop(n);
+	lane_finish(&n->fast);
+	lane_finish(&n->slow);
 	free(n);
 }

@@ -34,7 +34,6 @@ static void end_loop(struct watcher *w)
 	/* before the loop ends: a notification may wait for a directory that a request not yet answered keeps locked */
 	parking_answer_all(w->fs->parking);
 	notifier_stop(w->fs->notifier);
-	w->fs->notifier = NULL;
 	fuse_session_exit(w->fs->session);
 	struct pollfd ended = { .fd = w->ended.fd, .events = POLLIN };
 	do
@@ -101,7 +100,7 @@ enum mf_err fs_serve(struct fs *fs)
 	pthread_join(w.thread, NULL);
 
 	parking_answer_all(fs->parking);
-	notifier_stop(fs->notifier);
+	notifier_destroy(fs->notifier);
 	fs->notifier = NULL;
 	parking_destroy(fs->parking);
 	fs->parking = NULL;

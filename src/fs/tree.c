@@ -267,7 +267,7 @@ void tree_getattr(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
 	enum mf_err err = fs_node(fs, ino, &node) ? attr_node(fs, &node, &attr) : MF_STALE;
 	if (node.kind == NODE_MESSAGE && err == MF_STALE && message_attr_of_open(fs, &node, &attr))
 		err = MF_OK;
-	trace(TRACE_FS, "getattr %llx: %s", (unsigned long long)ino, mf_err_name(err));
+	trace(TRACE_FS, "getattr %llx: %s, %lld bytes", (unsigned long long)ino, mf_err_name(err), err == MF_OK ? (long long)attr.st_size : 0LL);
 	if (err == MF_OK)
 		fuse_reply_attr(req, &attr, attr_timeout(&node));
 	else

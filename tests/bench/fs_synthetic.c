@@ -23,8 +23,6 @@
 #include "base/mem.h"
 #include "fs/fs.h"
 
-extern char **environ;
-
 enum { BATCH = 500, BODY_SIZE = 9000 };
 
 static unsigned messages = 100000, bodies = 10000, runs = 5;
@@ -55,7 +53,7 @@ static void pin(void)
 {
 	cpu_set_t set;
 	CPU_ZERO(&set);
-	CPU_SET(sysconf(_SC_NPROCESSORS_ONLN) - 1, &set);
+	CPU_SET((size_t)sysconf(_SC_NPROCESSORS_ONLN) - 1, &set);
 	if (sched_setaffinity(0, sizeof set, &set) != 0)
 		die("sched_setaffinity");
 }

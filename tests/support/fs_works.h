@@ -229,10 +229,10 @@ static void cat(const char *path)
 {
 	char buffer[65536];
 	int fd = open(path, O_RDONLY | O_CLOEXEC);
-	ssize_t n;
+	ssize_t n = -1;
 	while (fd >= 0 && (n = read(fd, buffer, sizeof buffer)) > 0)
 		continue;
-	_exit(fd < 0 || n < 0 ? 1 : 0);
+	_exit(n < 0 ? 1 : 0);
 }
 
 /* the pid of a process that reads it */

@@ -5,6 +5,8 @@
 #include <pthread.h>
 #include <semaphore.h>
 #include <stdio.h>
+#include <stdlib.h>
+#include <sys/mount.h>
 #include <sys/stat.h>
 #include <time.h>
 #include <unistd.h>
@@ -134,13 +136,27 @@ static void world_finish(struct world *w)
 	sem_destroy(&w->ready);
 }
 
+/* what failed tests left mounted */
+static void world_sweep(void)
+{
+	for (int i = 0; i < 100; i++) {
+		char point[128];
+		snprintf(point, sizeof point, "%s/world%d/mount", world_root, i);
+		umount2(point, MNT_DETACH);
+	}
+	char command[128];
+	snprintf(command, sizeof command, "rm -rf --one-file-system %s", world_root);
+	if (system(command) != 0)
+		fprintf(stderr, "%s is left\n", world_root);
+}
+
 /* a path in the mount; good for the next few calls */
 static const char *world_path(const struct world *w, const char *below)
 {
-	static char paths[8][1024];
+	static char paths[8][2048];
 	static unsigned next;
 	char *path = paths[next++ % 8];
-	snprintf(path, sizeof paths[0], "%s/%s", w->point, below);
+	snprintf(path, sizeof paths[0], "%s/%.1500s", w->point, below);
 	return path;
 }
 

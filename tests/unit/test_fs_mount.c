@@ -9,6 +9,7 @@
 
 static char world_root[] = "/tmp/mailfs-mount-XXXXXX";
 
+#include "base/log.h"
 #include "support/fs_works.h"
 #include "support/fs_world.h"
 #include "sync/remote.h"
@@ -167,7 +168,7 @@ static void test_everything_that_writes(void **state)
 	};
 	struct world w;
 	world_start(&w, fill);
-	char message[1024];
+	char message[2048];
 	snprintf(message, sizeof message, "%s", find(&w, "INBOX", "one"));
 	for (size_t i = 0; i < sizeof table / sizeof *table; i++) {
 		const char *path = strcmp(table[i].name, "message") == 0 ? message : world_path(&w, table[i].name);
@@ -183,7 +184,7 @@ static void test_everything_that_writes(void **state)
 
 static void check_xattr(const char *name, const char *path, const char *expected)
 {
-	char argument[2048];
+	char argument[4096];
 	snprintf(argument, sizeof argument, "%s %s", name, path);
 	int64_t result = hands(do_getxattr, argument);
 	if (result < 0)
@@ -193,7 +194,7 @@ static void check_xattr(const char *name, const char *path, const char *expected
 
 static int64_t xattr_error(hands_work *work, const char *what, const char *path)
 {
-	char argument[2048];
+	char argument[4096];
 	snprintf(argument, sizeof argument, "%s %s", what, path);
 	return hands(work, argument);
 }
@@ -203,7 +204,7 @@ static void test_xattrs(void **state)
 	(void)state;
 	struct world w;
 	world_start(&w, fill);
-	char one[1024], two[1024];
+	char one[2048], two[2048];
 	snprintf(one, sizeof one, "%s", find(&w, "INBOX", "one"));
 	snprintf(two, sizeof two, "%s", find(&w, "INBOX", "two"));
 	check_xattr("user.mail.flags", one, "\\Seen");
@@ -248,7 +249,7 @@ static void test_changes_are_seen(void **state)
 	(void)state;
 	struct world w;
 	world_start(&w, fill);
-	char one[1024], one_before[1024];
+	char one[2048], one_before[2100];
 	snprintf(one, sizeof one, "%s", find(&w, "INBOX", "one"));
 	assert_int_equal(hands(do_stat, one), 0);
 	struct stat before = *last_stat();
@@ -347,7 +348,7 @@ static void test_expunged_while_open(void **state)
 	(void)state;
 	struct world w;
 	world_start(&w, fill);
-	char one[1024], two[1024];
+	char one[2048], two[2048];
 	snprintf(one, sizeof one, "%s", find(&w, "INBOX", "one"));
 	snprintf(two, sizeof two, "%s", find(&w, "INBOX", "two"));
 	assert_int_equal(hands(do_read, one), sizeof first_body - 1);   /* cached, then opened without a read */
@@ -466,7 +467,7 @@ static void test_offline(void **state)
 	(void)state;
 	struct world w;
 	world_start(&w, fill);
-	char one[1024], two[1024];
+	char one[2048], two[2048];
 	snprintf(one, sizeof one, "%s", find(&w, "INBOX", "one"));
 	snprintf(two, sizeof two, "%s", find(&w, "INBOX", "two"));
 	assert_int_equal(hands(do_read, one), sizeof first_body - 1);
@@ -497,7 +498,7 @@ static void fill_lies(struct memory_server *s)
 
 static void check_lie(struct world *w, unsigned n, bool stat_first)
 {
-	char part[32], expected[256], path[1024];
+	char part[32], expected[256], path[2048];
 	snprintf(part, sizeof part, "number-%u_", n);
 	int len = snprintf(expected, sizeof expected, "From: Alice <alice@example.org>\r\nSubject: number %u\r\nMessage-ID: <INBOX.%u@x>\r\n\r\nbody %u\r\n", n, n, n);
 	snprintf(path, sizeof path, "%s", find(w, "INBOX", part));
@@ -533,7 +534,7 @@ static void test_numbers_survive(void **state)
 	(void)state;
 	struct world w;
 	world_start(&w, fill);
-	char one[1024];
+	char one[2048];
 	snprintf(one, sizeof one, "%s", find(&w, "INBOX", "one"));
 	assert_int_equal(hands(do_stat, one), 0);
 	ino_t before = last_stat()->st_ino;
@@ -683,7 +684,8 @@ static void test_mounts_that_fail(void **state)
 	world_finish(&w);
 }
 
-int main(void)
+/* an argument chooses tests: a pattern of their names; MAILFS_TRACE=fs,sync shows what happens */
+int main(int argc, char **argv)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_listing),
@@ -714,12 +716,16 @@ int main(void)
 	}
 	if (!mkdtemp(world_root))
 		return 1;
+	const char *unknown;
+	if (argc > 1)
+		cmocka_set_test_filter(argv[1]);
+	if (getenv("MAILFS_TRACE"))
+		trace_enable(getenv("MAILFS_TRACE"), &unknown);
 	watchdog_start(world_root, 240);
 	hands_start();
 	int result = cmocka_run_group_tests(tests, NULL, NULL);
 	hands_stop();
 	watchdog_stop();
-	char command[128];
-	snprintf(command, sizeof command, "rm -rf --one-file-system %s", world_root);
-	return system(command) == 0 ? result : 1;
+	world_sweep();
+	return result;
 }
