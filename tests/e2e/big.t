@@ -65,6 +65,7 @@ with Suite("100,000 messages in one mailbox", timeout=400) as suite:
         server.stop()
         begun = time.monotonic()
         again = home.mount()
-        assert len(os.listdir(again / "INBOX")) == count + 1
+        found = len(os.listdir(again / "INBOX"))
+        assert found == count + 1, found
         suite.say(f"mounted and listed in {time.monotonic() - begun:.2f} s")
         again.umount()
