@@ -311,6 +311,39 @@ enum mf_err cache_body_create(struct cache *c, uint64_t message, uint64_t size, 
 	return MF_OK;
 }
 
+/* MF_CORRUPT where the file is not what it says of itself */
+static enum mf_err verify_file(int fd, uint64_t *ret_length)
+{
+	struct stat st;
+	struct trailer trailer;
+	if (fstat(fd, &st) < 0)
+		return mf_err_from_errno(errno);
+	uint64_t length = (uint64_t)st.st_size - sizeof trailer;
+	if (st.st_size < (off_t)sizeof trailer || pread(fd, &trailer, sizeof trailer, (off_t)length) != sizeof trailer)
+		return MF_CORRUPT;
+	if (memcmp(trailer.magic, magic, sizeof magic) != 0 || trailer.length != length)
+		return MF_CORRUPT;
+	uint32_t crc = 0;
+	enum mf_err e = read_through(fd, 0, length, &crc, -1);
+	if (e || crc != trailer.crc)
+		return e ? e : MF_CORRUPT;
+	*ret_length = length;
+	return MF_OK;
+}
+
+enum mf_err cache_body_verify(struct cache *c, uint64_t message, uint64_t *ret_size)
+{
+	char path[BODY_PATH_MAX];
+	body_path(message, path);
+	MF_CLEANUP(mf_close) int fd = openat(c->bodies.dir, path, O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
+	if (fd < 0)
+		return mf_err_from_errno(errno);
+	enum mf_err e = verify_file(fd, ret_size);
+	if (e == MF_CORRUPT)
+		cache_body_drop(c, message);
+	return e;
+}
+
 bool cache_body_is_cached(struct cache *c, uint64_t message)
 {
 	pthread_mutex_lock(&c->bodies.lock);

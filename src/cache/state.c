@@ -246,7 +246,7 @@ static enum mf_err prepare(struct cache *c)
 	if (!e)
 		e = read_epoch(c);
 	if (!e)
-		e = table_load(c);
+		e = mailboxes_load(c);
 	if (e)
 		return e;
 	unmark(c->db_path);
@@ -261,7 +261,7 @@ static enum mf_err open_once(struct cache *c)
 		return e;
 	e = prepare(c);
 	if (e) {
-		table_finish(&c->table);
+		mailboxes_finish(&c->table);
 		db_close(&c->db);
 	}
 	return e;

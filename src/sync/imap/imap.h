@@ -20,15 +20,24 @@ struct imap_options {
 	struct transport_options transport;   /* .implicit_tls or not */
 	bool require_starttls;                /* imap:// with TLS; refuses PREAUTH and a server without STARTTLS */
 	struct credentials *credentials;      /* outlives the session */
-	unsigned auth;                        /* enum auth_mechanism bits that may be used */
+	/* enum auth_mechanism bits that may be used. On an encrypted connection PLAIN is taken first (one round trip, with
+	 * SASL-IR; others take two or three), in clear one that does not tell the password; a token's wherever it is allowed. */
+	unsigned auth;
 	struct imap_memory *memory;           /* outlives the session */
 	bool idle;                            /* IDLE and NOTIFY may be used */
 	bool compress;                        /* COMPRESS=DEFLATE may be used: sessions for metadata, not for bodies */
 	uint64_t message_max;                 /* the largest literal accepted; 0: 4 GiB - 1 */
+	bool list_ahead;                      /* remote_mailboxes() will be the first verb: its commands go out behind the login */
+	/* A password or token may go over a connection that is not encrypted, because the user said so. To a loopback address
+	 * it may anyway; otherwise such a login fails with MF_TLS. */
+	bool clear_allowed;
 };
 
 /* To be called once, before the first thread that uses a session. */
 void imap_global_init(void);
 struct remote *imap_remote_create(const struct imap_options *options);  /* copies the options; does not connect yet */
+struct remote *imap_remote_adopt(const struct imap_options *options, int fd);  /* tests: over a connected descriptor, now its own */
+uint64_t imap_remote_commands(struct remote *r);  /* commands sent so far */
+void imap_remote_counters(struct remote *r, uint64_t *ret_received, uint64_t *ret_sent);  /* bytes on the wire */
 
 #endif
