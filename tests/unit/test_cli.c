@@ -4,6 +4,7 @@
 #include <stdint.h>
 #include <setjmp.h>
 #include <cmocka.h>
+#include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -242,12 +243,14 @@ static void mountpoints_are_resolved(void **state)
 	assert_string_equal(b, inner);
 	assert_string_equal(c, "/");
 	assert_null(mountinfo_resolve("/nowhere/at/all"));
+	int before = open(".", O_PATH | O_DIRECTORY);
 	assert_int_equal(chdir(directory), 0);
 	MF_CLEANUP(mf_free) char *d = mountinfo_resolve("inner");
 	MF_CLEANUP(mf_free) char *e = mountinfo_resolve(".");
 	assert_string_equal(d, inner);
 	assert_string_equal(e, directory);
-	assert_int_equal(chdir("/"), 0);
+	assert_int_equal(fchdir(before), 0);
+	close(before);
 	unlink(link);
 	rmdir(inner);
 	rmdir(directory);
