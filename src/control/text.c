@@ -105,7 +105,7 @@ char *text_progress(char *to, size_t size, const struct account_progress *p)
 	if (p->rate)
 		len += snprintf(line + len, sizeof line - (size_t)len, ", %s/s", text_size(rate, p->rate));
 	if (p->queued)
-		len += snprintf(line + len, sizeof line - (size_t)len, ", %zu more behind it", p->queued);
+		len += snprintf(line + len, sizeof line - (size_t)len, ", %zu queued", p->queued);
 	mf_printable(to, size, line, (size_t)len);  /* cuts at a character */
 	return to;
 }
