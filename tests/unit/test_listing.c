@@ -234,7 +234,7 @@ static void the_budget_is_kept(void **state)
 			assert_int_equal(list_count(f, boxes[i]), 200);
 			assert_int_equal(list_count(f, boxes[0]), 200); /* in use all the time */
 			assert_true(f->c->listing_bytes <= 60000);
-			assert_non_null(table_find(&f->c->table, boxes[0])->listing);
+			assert_non_null(mailboxes_find(&f->c->table, boxes[0])->listing);
 		}
 	}
 	assert_true(f->c->loaded_count < 8);
