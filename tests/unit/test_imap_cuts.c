@@ -6,10 +6,10 @@
 #include "support/imap_script.c"
 
 /* libetpan loses a few bytes of each response that it cannot parse: known, bounded by what a server sends, not ours */
-const char *__lsan_default_suppressions(void);
+__attribute__((visibility("default"))) const char *__lsan_default_suppressions(void);
 const char *__lsan_default_suppressions(void)
 {
-	return "leak:libetpan.so\n";
+	return "leak:libetpan\n";
 }
 
 /* the R: lines as one text */
