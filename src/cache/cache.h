@@ -48,6 +48,9 @@ enum mf_err cache_set_note(struct cache *c, const char *key, const char *value);
 
 /* --- mailboxes ---------------------------------------------------------------------------------------------------- */
 
+/* The flags that mean something here; the values are those of sync/remote.h */
+enum { CACHE_MAILBOX_READONLY = 8, CACHE_MAILBOX_HAS_STATUS = 16, CACHE_MESSAGE_SEEN = 1 };
+
 struct mailbox {
 	uint64_t id, parent;         /* parent 0: at the root */
 	char *name;                  /* of the directory */
@@ -79,6 +82,8 @@ enum mf_err cache_mailboxes(struct cache *c, mailbox_visitor *visit, void *conte
 /* "Archive/2024" as the tree shows it; the caller frees. NULL: no such mailbox */
 char *cache_mailbox_path(struct cache *c, uint64_t id);
 enum mf_err cache_mailbox_by_path(struct cache *c, const char *path, struct mailbox *ret);
+/* Last change of the root's list of names, told as CHANGE_MAILBOX_LIST of mailbox 0; zeroes where it never changed */
+void cache_root_mtime(struct cache *c, struct timespec *ret);
 
 /* --- messages ------------------------------------------------------------------------------------------------------ */
 

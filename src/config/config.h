@@ -1,6 +1,9 @@
 /* config.h: accounts and options as plain structs, read once and handed down.
  *
- * The only reader of the config file. Everything is validated here: a caller never meets a value out of range. */
+ * The only reader of the config file. Everything is validated here: a caller never meets a value out of range.
+ * How the file is written: config/ini.h. Sections are [account NAME] and [mailbox ACCOUNT/NAME] (keys sync and max-messages),
+ * in any order, each key once. Times have a unit (500ms 30s 5m 1h 2d; only 0 needs none), sizes may have one (10K 512M 2G 1T,
+ * powers of 1024), booleans are yes and no. */
 #ifndef MF_CONFIG_CONFIG_H
 #define MF_CONFIG_CONFIG_H
 
@@ -11,7 +14,9 @@
 #include "base/err.h"
 
 enum server_protocol { PROTOCOL_IMAP, PROTOCOL_POP3, PROTOCOL_SMTP };
-enum server_security { SECURITY_TLS, SECURITY_STARTTLS, SECURITY_NONE }; /* NONE only with tls = none */
+/* With tls = none, imap:// and its like are SECURITY_NONE (no TLS at all), and imaps:// stays SECURITY_TLS, with a
+ * certificate that nothing verifies. account_config_set keeps this right in whichever order they are set. */
+enum server_security { SECURITY_TLS, SECURITY_STARTTLS, SECURITY_NONE };
 
 /* imaps://host[:port], imap://host[:port] and their like. host == NULL: not configured. */
 struct server_address {
@@ -40,10 +45,11 @@ struct mailbox_config {           /* [mailbox ACCOUNT/NAME]: what it sets differ
 };
 
 struct account_config {
-	char *name;                   /* a file name: no '/', not starting with '.', not a verb of the command */
+	char *name;                   /* from the file: no '/' or white space, not starting with '.' or '-', at most 64 bytes,
+	                               * not a verb of the command */
 	struct server_address imap, pop3, smtp;
 	char *user;
-	char *password;               /* NULL unless the file gives it; in memory kept out of core files, wiped on free */
+	char *password;               /* NULL unless the file gives it; secret memory (base/secret.h) */
 	char *password_command;
 	unsigned auth;                /* enum auth_mechanism bits */
 	char *from;
@@ -53,7 +59,8 @@ struct account_config {
 	bool tls_insecure;            /* tls = none is allowed beyond loopback */
 	enum sync_policy sync;
 	bool subscribed_only;
-	char **exclude;               /* fnmatch(3) patterns on the tree's path of a mailbox, NULL-terminated; may be NULL */
+	char **exclude;               /* fnmatch(3) patterns on the tree's path of a mailbox (or the path itself), with all that is
+	                               * inside it; '*' matches '/' too. NULL-terminated; may be NULL */
 	uint32_t max_messages;        /* 0: all */
 	uint64_t cache_size, cache_min_free; /* bytes */
 	enum delete_policy delete_policy;
@@ -91,14 +98,14 @@ void config_destroy(struct config *config);
 struct account_config *config_find(const struct config *config, const char *name); /* NULL: none */
 
 /* One setting, as in the file or in `-o key=value`. MF_INVALID with the reason; MF_NOT_FOUND for an unknown key (the
- * reason names the nearest). from_command_line: `password` is refused. */
+ * reason names the nearest). from_command_line: `password` is refused. A server's URL has no user here: that is a key. */
 enum mf_err account_config_set(struct account_config *account, const char *key, const char *value,
                                bool from_command_line, struct mf_reason *why);
 /* Checks that go over several keys (a server at all, tls = none only on loopback, ...). */
 enum mf_err account_config_check(const struct account_config *account, struct mf_reason *why);
 
-/* imaps://user@host:port as a SOURCE. On MF_OK *ret_user (may be NULL) belongs to the caller. A password in the URL is
- * MF_INVALID. */
+/* imaps://user@host:port as a SOURCE. On MF_OK *ret_user (may be NULL) belongs to the caller; it is percent-decoded, and may
+ * have an '@' of its own (the last one is in front of the host). A password in the URL is MF_INVALID, and so is a path. */
 enum mf_err server_address_parse(const char *url, struct server_address *ret, char **ret_user, struct mf_reason *why);
 void server_address_finish(struct server_address *address);
 /* the account of the config with this server (host, and user where the URL names one); NULL: none */

@@ -72,6 +72,9 @@ bool account_want_mailbox(struct account *a, uint64_t mailbox, want_done *done, 
 /* body_has(body, offset, length): *body is what cache_body_create() gave for the message. Concurrent wants share one
  * download; neighbours are read ahead as the account sees a walk. MF_STALE: expunged. MF_OFFLINE at once when offline. */
 bool account_want_body(struct account *a, struct body *body, uint64_t offset, uint64_t length, want_done *done, void *context, enum mf_err *ret_result, struct want **ret);
+/* A read was answered without a want, since body_has() said so: tells where the reader is, so that what comes next is under
+ * way before it is missed. Cheap; good for every such read, most needed for the first of each open file. */
+void account_passed(struct account *a, struct body *body, uint64_t offset, uint64_t length);
 /* true: done has not been called and never will be. false: it has been, or is being called. The download goes on for others. */
 bool want_cancel(struct account *a, struct want *want);
 

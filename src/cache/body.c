@@ -1,0 +1,539 @@
+#include "cache/body.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+#include <zlib.h>
+
+#include "base/clock.h"
+#include "base/log.h"
+#include "base/mem.h"
+#include "cache/private.h"
+#include "cache/ranges.h"
+
+#define SIZE_LIMIT (1ULL << 40)
+#define TOUCH_AFTER_S 3600
+#define TEMPORARY_MAX 48
+
+/* Behind the bytes of a whole body. Native byte order: the folder stays on its machine. */
+struct trailer {
+	char magic[8];
+	uint64_t length;
+	uint32_t crc;                  /* zlib's crc32 of the bytes */
+	uint32_t trust;                /* bodies.trust when it was written or last compared */
+};
+static const char magic[8] = "mfbody1";
+_Static_assert(sizeof(struct trailer) == 24, "no padding");
+
+struct body {
+	struct cache *cache;
+	uint64_t message;
+	atomic_uint references;        /* from 0 nothing comes back: it reaches it under bodies.lock */
+	int fd;
+	char temporary[TEMPORARY_MAX]; /* its name until it is whole, where it has one */
+	bool dropped;                  /* bodies.lock: its message is gone, so it gets no name */
+	atomic_bool whole;
+	_Atomic uint64_t size;
+	pthread_mutex_t writing;       /* one writer at a time; guards crc and crc_end. Before lock */
+	uint32_t crc;
+	uint64_t crc_end;              /* the bytes from 0 to here are in crc */
+	pthread_mutex_t lock;          /* guards ranges */
+	struct ranges ranges;
+};
+
+static struct body *body_new(struct cache *c, uint64_t message, int fd, uint64_t size)
+{
+	struct body *b = MF_NEW(struct body);
+	b->cache = c;
+	b->message = message;
+	b->fd = fd;
+	atomic_init(&b->references, 1);
+	atomic_init(&b->size, size);
+	pthread_mutex_init(&b->writing, NULL);
+	pthread_mutex_init(&b->lock, NULL);
+	return b;
+}
+
+static void body_free(struct body *b)
+{
+	if (*b->temporary && unlinkat(b->cache->bodies.dir, b->temporary, 0) < 0 && errno != ENOENT)
+		log_warning("%s/%s: %s", b->cache->cache_dir, b->temporary, strerror(errno));
+	mf_close(&b->fd);
+	ranges_finish(&b->ranges);
+	pthread_mutex_destroy(&b->writing);
+	pthread_mutex_destroy(&b->lock);
+	free(b);
+}
+
+struct body *body_ref(struct body *b)
+{
+	atomic_fetch_add(&b->references, 1);
+	return b;
+}
+
+void body_unref(struct body *b)
+{
+	if (!b)
+		return;
+	struct bodies *all = &b->cache->bodies;
+	pthread_mutex_lock(&all->lock);
+	bool last = atomic_fetch_sub(&b->references, 1) == 1;
+	if (last)
+		map_remove_pointer(&all->open, b->message, b);
+	pthread_mutex_unlock(&all->lock);
+	if (last)
+		body_free(b);
+}
+
+uint64_t body_message(const struct body *b)
+{
+	return b->message;
+}
+
+uint64_t body_size(const struct body *b)
+{
+	return atomic_load(&b->size);
+}
+
+bool body_is_whole(const struct body *b)
+{
+	return atomic_load(&b->whole);
+}
+
+int body_fd(const struct body *b)
+{
+	return b->fd;
+}
+
+bool body_has(const struct body *b, uint64_t offset, uint64_t length)
+{
+	if (body_is_whole(b))
+		return true;
+	uint64_t end = length > UINT64_MAX - offset ? UINT64_MAX : offset + length;
+	struct body *own = (struct body *)(uintptr_t)b; /* a lock is no change */
+	pthread_mutex_lock(&own->lock);
+	bool has = ranges_have(&b->ranges, offset, end);
+	pthread_mutex_unlock(&own->lock);
+	return has || body_is_whole(b);
+}
+
+/* --- files ------------------------------------------------------------------------------------------------------------- */
+
+static enum mf_err write_all(int fd, uint64_t offset, const void *data, size_t len)
+{
+	const char *p = data;
+	while (len) {
+		ssize_t n = pwrite(fd, p, len, (off_t)offset);
+		if (n < 0 && errno == EINTR)
+			continue;
+		if (n <= 0)
+			return n < 0 ? mf_err_from_errno(errno) : MF_NO_SPACE;
+		p += n;
+		offset += (uint64_t)n;
+		len -= (size_t)n;
+	}
+	return MF_OK;
+}
+
+/* takes the bytes from `from` to `to` into *crc; calls copy, if there is one, with each part */
+static enum mf_err read_through(int fd, uint64_t from, uint64_t to, uint32_t *crc, int copy_to)
+{
+	char part[65536];
+	while (from < to) {
+		uint64_t left = to - from;
+		ssize_t n = pread(fd, part, left < sizeof part ? (size_t)left : sizeof part, (off_t)from);
+		if (n < 0 && errno == EINTR)
+			continue;
+		if (n <= 0)
+			return n < 0 ? mf_err_from_errno(errno) : MF_CORRUPT;
+		if (crc)
+			*crc = (uint32_t)crc32_z(*crc, (const unsigned char *)part, (size_t)n);
+		enum mf_err e = copy_to >= 0 ? write_all(copy_to, from, part, (size_t)n) : MF_OK;
+		if (e)
+			return e;
+		from += (uint64_t)n;
+	}
+	return MF_OK;
+}
+
+/* Written before the machine ended without warning: its name may have reached the disk before its bytes. */
+static enum mf_err compare(struct cache *c, const char *path, int fd, const struct trailer *trailer)
+{
+	uint32_t crc = 0;
+	enum mf_err e = read_through(fd, 0, trailer->length, &crc, -1);
+	if (e || crc != trailer->crc)
+		return e ? e : MF_CORRUPT;
+	MF_CLEANUP(mf_close) int writable = openat(c->bodies.dir, path, O_WRONLY | O_CLOEXEC | O_NOFOLLOW);
+	uint64_t at = trailer->length + offsetof(struct trailer, trust);
+	/* where this fails it is compared again the next time */
+	if (writable < 0 || write_all(writable, at, &c->bodies.trust, sizeof c->bodies.trust) != MF_OK)
+		trace(TRACE_CACHE, "body %s: cannot be marked", path);
+	return MF_OK;
+}
+
+/* MF_NOT_FOUND: no file. MF_CORRUPT: what is there is not a whole body */
+static enum mf_err open_whole(struct cache *c, uint64_t message, int *ret_fd, uint64_t *ret_size)
+{
+	char path[BODY_PATH_MAX];
+	body_path(message, path);
+	MF_CLEANUP(mf_close) int fd = openat(c->bodies.dir, path, O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
+	if (fd < 0)
+		return errno == ELOOP ? MF_CORRUPT : mf_err_from_errno(errno); /* nothing of ours is a link */
+	struct stat st;
+	struct trailer trailer;
+	if (fstat(fd, &st) < 0)
+		return mf_err_from_errno(errno);
+	if (!S_ISREG(st.st_mode) || st.st_size < (off_t)sizeof trailer)
+		return MF_CORRUPT;
+	uint64_t length = (uint64_t)st.st_size - sizeof trailer;
+	if (pread(fd, &trailer, sizeof trailer, (off_t)length) != sizeof trailer)
+		return MF_CORRUPT;
+	if (memcmp(trailer.magic, magic, sizeof magic) != 0 || trailer.length != length)
+		return MF_CORRUPT;
+	if (trailer.trust != c->bodies.trust) {
+		enum mf_err e = compare(c, path, fd, &trailer);
+		if (e)
+			return e;
+	}
+	if (clock_wall_s() - st.st_mtim.tv_sec > TOUCH_AFTER_S && futimens(fd, NULL) < 0)
+		trace(TRACE_CACHE, "body %s: %s", path, strerror(errno));
+	*ret_fd = fd;
+	*ret_size = length;
+	fd = -1;
+	return MF_OK;
+}
+
+static enum mf_err open_named(struct cache *c, char ret_name[static TEMPORARY_MAX], int *ret_fd)
+{
+	snprintf(ret_name, TEMPORARY_MAX, "tmp/%ld-%u", (long)getpid(), atomic_fetch_add(&c->bodies.temporaries, 1));
+	*ret_fd = openat(c->bodies.dir, ret_name, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
+	return *ret_fd < 0 ? mf_err_from_errno(errno) : MF_OK;
+}
+
+/* MF_NOT_FOUND: the folder is gone, for which file systems have several words */
+static enum mf_err open_unnamed(struct cache *c, int *ret_fd)
+{
+	*ret_fd = openat(c->bodies.dir, ".", O_RDWR | O_TMPFILE | O_CLOEXEC, 0600);
+	if (*ret_fd < 0 && (errno == EOPNOTSUPP || errno == EISDIR || errno == EINVAL))
+		return MF_UNSUPPORTED;
+	if (*ret_fd >= 0)
+		return MF_OK;
+	enum mf_err e = mf_err_from_errno(errno);
+	struct stat st;
+	return fstat(c->bodies.dir, &st) == 0 && st.st_nlink == 0 ? MF_NOT_FOUND : e;
+}
+
+static enum mf_err try_temporary(struct cache *c, char ret_name[static TEMPORARY_MAX], int *ret_fd)
+{
+	ret_name[0] = 0;
+	if (!atomic_load(&c->bodies.named_temporaries)) {
+		enum mf_err e = open_unnamed(c, ret_fd);
+		if (e != MF_UNSUPPORTED)
+			return e;
+		atomic_store(&c->bodies.named_temporaries, true);
+	}
+	return open_named(c, ret_name, ret_fd);
+}
+
+static enum mf_err open_temporary(struct cache *c, char ret_name[static TEMPORARY_MAX], int *ret_fd)
+{
+	enum mf_err e = try_temporary(c, ret_name, ret_fd);
+	if (e != MF_NOT_FOUND)
+		return e;
+	e = bodies_make_dirs(c, 0); /* somebody has cleared the cache */
+	return e ? e : try_temporary(c, ret_name, ret_fd);
+}
+
+/* --- finding and making ---------------------------------------------------------------------------------------------------- */
+
+static struct body *find_open(struct bodies *all, uint64_t message)
+{
+	struct body *b = map_get_pointer(&all->open, message);
+	return b ? body_ref(b) : NULL;
+}
+
+/* the one in the table, or b, which is given to it */
+static struct body *share(struct cache *c, struct body *b)
+{
+	struct bodies *all = &c->bodies;
+	pthread_mutex_lock(&all->lock);
+	struct body *other = find_open(all, b->message);
+	if (!other)
+		map_add_pointer(&all->open, b->message, b);
+	pthread_mutex_unlock(&all->lock);
+	if (!other)
+		return b;
+	body_free(b);
+	return other;
+}
+
+enum mf_err cache_body_get(struct cache *c, uint64_t message, struct body **ret)
+{
+	struct bodies *all = &c->bodies;
+	pthread_mutex_lock(&all->lock);
+	struct body *b = find_open(all, message);
+	pthread_mutex_unlock(&all->lock);
+	if (!b) {
+		int fd = -1;
+		uint64_t size = 0;
+		enum mf_err e = open_whole(c, message, &fd, &size);
+		if (e == MF_CORRUPT) {
+			log_warning("the body of message %llu was damaged; it will be fetched again", (unsigned long long)message);
+			cache_body_drop(c, message);
+			return MF_NOT_FOUND;
+		}
+		if (e)
+			return e;
+		b = body_new(c, message, fd, size);
+		atomic_store(&b->whole, true);
+		b = share(c, b);
+	}
+	*ret = b;
+	return MF_OK;
+}
+
+enum mf_err cache_body_create(struct cache *c, uint64_t message, uint64_t size, struct body **ret)
+{
+	enum mf_err e = cache_body_get(c, message, ret);
+	if (e != MF_NOT_FOUND)
+		return e;
+	char name[TEMPORARY_MAX];
+	int fd;
+	e = open_temporary(c, name, &fd);
+	if (e)
+		return e;
+	struct body *b = body_new(c, message, fd, size);
+	memcpy(b->temporary, name, sizeof name);
+	*ret = share(c, b);
+	return MF_OK;
+}
+
+/* MF_CORRUPT where the file is not what it says of itself */
+static enum mf_err verify_file(int fd, uint64_t *ret_length)
+{
+	struct stat st;
+	struct trailer trailer;
+	if (fstat(fd, &st) < 0)
+		return mf_err_from_errno(errno);
+	uint64_t length = (uint64_t)st.st_size - sizeof trailer;
+	if (st.st_size < (off_t)sizeof trailer || pread(fd, &trailer, sizeof trailer, (off_t)length) != sizeof trailer)
+		return MF_CORRUPT;
+	if (memcmp(trailer.magic, magic, sizeof magic) != 0 || trailer.length != length)
+		return MF_CORRUPT;
+	uint32_t crc = 0;
+	enum mf_err e = read_through(fd, 0, length, &crc, -1);
+	if (e || crc != trailer.crc)
+		return e ? e : MF_CORRUPT;
+	*ret_length = length;
+	return MF_OK;
+}
+
+enum mf_err cache_body_verify(struct cache *c, uint64_t message, uint64_t *ret_size)
+{
+	char path[BODY_PATH_MAX];
+	body_path(message, path);
+	MF_CLEANUP(mf_close) int fd = openat(c->bodies.dir, path, O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
+	if (fd < 0)
+		return mf_err_from_errno(errno);
+	enum mf_err e = verify_file(fd, ret_size);
+	if (e == MF_CORRUPT)
+		cache_body_drop(c, message);
+	return e;
+}
+
+bool cache_body_is_cached(struct cache *c, uint64_t message)
+{
+	pthread_mutex_lock(&c->bodies.lock);
+	const struct body *b = map_get_pointer(&c->bodies.open, message);
+	bool whole = b && body_is_whole(b);
+	pthread_mutex_unlock(&c->bodies.lock);
+	if (b)
+		return whole;
+	char path[BODY_PATH_MAX];
+	struct stat st;
+	body_path(message, path);
+	return fstatat(c->bodies.dir, path, &st, AT_SYMLINK_NOFOLLOW) == 0 && st.st_size >= (off_t)sizeof(struct trailer);
+}
+
+/* --- filling ------------------------------------------------------------------------------------------------------------------ */
+
+/* in order as downloads come, it costs nothing to read again */
+static void checksum(struct body *b, uint64_t offset, const void *data, size_t len)
+{
+	if (offset == b->crc_end) {
+		b->crc = (uint32_t)crc32_z(b->crc, data, len);
+		b->crc_end += len;
+	} else if (offset < b->crc_end) {
+		b->crc = 0;
+		b->crc_end = 0;
+	}
+}
+
+enum mf_err body_write(struct body *b, uint64_t offset, const void *data, size_t len)
+{
+	if (offset > SIZE_LIMIT || len > SIZE_LIMIT - offset)
+		return MF_TOO_BIG;
+	pthread_mutex_lock(&b->writing);
+	enum mf_err e = MF_OK;
+	if (!body_is_whole(b)) { /* else these bytes are there */
+		e = write_all(b->fd, offset, data, len);
+		if (!e) {
+			checksum(b, offset, data, len);
+			pthread_mutex_lock(&b->lock);
+			ranges_add(&b->ranges, offset, offset + len);
+			pthread_mutex_unlock(&b->lock);
+		}
+	}
+	pthread_mutex_unlock(&b->writing);
+	return e;
+}
+
+/* The folder of a named one has been cleared while it was filled: it goes on in another file. */
+static enum mf_err renew(struct body *b, uint64_t size)
+{
+	char name[TEMPORARY_MAX];
+	MF_CLEANUP(mf_close) int fd = -1;
+	enum mf_err e = open_temporary(b->cache, name, &fd);
+	if (!e)
+		e = read_through(b->fd, 0, size, NULL, fd);
+	if (e)
+		return e;
+	if (dup3(fd, b->fd, O_CLOEXEC) < 0)
+		return mf_err_from_errno(errno);
+	memcpy(b->temporary, name, sizeof name);
+	return MF_OK;
+}
+
+static int link_once(struct body *b, const char *path)
+{
+	int dir = b->cache->bodies.dir;
+	if (*b->temporary)
+		return renameat(dir, b->temporary, dir, path);
+	char self[32];
+	snprintf(self, sizeof self, "/proc/self/fd/%d", b->fd);
+	return linkat(AT_FDCWD, self, dir, path, AT_SYMLINK_FOLLOW);
+}
+
+/* bodies.lock is held */
+static enum mf_err give_name(struct body *b, uint64_t file_size)
+{
+	struct cache *c = b->cache;
+	char path[BODY_PATH_MAX];
+	body_path(b->message, path);
+	bodies_unlink(c, b->message);
+	for (int attempt = 0; attempt < 2; attempt++) {
+		if (link_once(b, path) == 0) {
+			b->temporary[0] = 0;
+			bodies_add(c, b->message, 1, (int64_t)file_size);
+			return MF_OK;
+		}
+		if (errno != ENOENT)
+			return mf_err_from_errno(errno);
+		enum mf_err e = bodies_make_dirs(c, b->message);
+		if (!e && *b->temporary && faccessat(c->bodies.dir, b->temporary, F_OK, 0) < 0)
+			e = renew(b, file_size);
+		if (e)
+			return e;
+	}
+	return MF_IO;
+}
+
+static enum mf_err seal(struct body *b, uint64_t length)
+{
+	enum mf_err e = MF_OK;
+	if (b->crc_end > length) /* more came than there is */
+		b->crc = 0, b->crc_end = 0;
+	e = read_through(b->fd, b->crc_end, length, &b->crc, -1);
+	if (e)
+		return e;
+	b->crc_end = length;
+	struct trailer trailer = { .length = length, .crc = b->crc, .trust = b->cache->bodies.trust };
+	memcpy(trailer.magic, magic, sizeof magic);
+	if (ftruncate(b->fd, (off_t)length) < 0)
+		return mf_err_from_errno(errno);
+	return write_all(b->fd, length, &trailer, sizeof trailer);
+}
+
+enum mf_err body_finish(struct body *b, uint64_t length)
+{
+	struct bodies *all = &b->cache->bodies;
+	bool named = false;
+	pthread_mutex_lock(&b->writing);
+	enum mf_err e = body_is_whole(b) || body_has(b, 0, length) ? MF_OK : MF_PROTOCOL;
+	if (!e && !body_is_whole(b)) {
+		e = seal(b, length);
+		pthread_mutex_lock(&all->lock);
+		if (!e && !b->dropped) {
+			e = give_name(b, length + sizeof(struct trailer));
+			named = !e;
+		}
+		if (!e) {
+			atomic_store(&b->size, length);
+			atomic_store(&b->whole, true);
+		}
+		pthread_mutex_unlock(&all->lock);
+	}
+	pthread_mutex_unlock(&b->writing);
+	if (named)
+		bodies_publish(b->cache, CHANGE_BODY_CACHED, b->message);
+	return e;
+}
+
+void body_abandon(struct body *b)
+{
+	pthread_mutex_lock(&b->writing);
+	if (!body_is_whole(b)) {
+		b->crc = 0;
+		b->crc_end = 0;
+		pthread_mutex_lock(&b->lock);
+		ranges_finish(&b->ranges);
+		pthread_mutex_unlock(&b->lock);
+	}
+	pthread_mutex_unlock(&b->writing);
+}
+
+/* Who has it keeps it; nobody else gets it, and it gets no name. bodies.lock is held */
+static void detach(struct bodies *all, uint64_t message)
+{
+	struct body *b = map_get_pointer(&all->open, message);
+	if (!b)
+		return;
+	b->dropped = true;
+	map_remove_pointer(&all->open, message, b);
+}
+
+void bodies_adopt(struct cache *c, uint64_t from, uint64_t to)
+{
+	char old_path[BODY_PATH_MAX], path[BODY_PATH_MAX];
+	struct stat st;
+	body_path(from, old_path);
+	body_path(to, path);
+	pthread_mutex_lock(&c->bodies.lock);
+	detach(&c->bodies, from);
+	bool known = faccessat(c->bodies.dir, path, F_OK, AT_SYMLINK_NOFOLLOW) == 0;
+	bool moved = !known && fstatat(c->bodies.dir, old_path, &st, AT_SYMLINK_NOFOLLOW) == 0 &&
+	             bodies_make_dirs(c, to) == MF_OK && renameat(c->bodies.dir, old_path, c->bodies.dir, path) == 0;
+	if (moved) {
+		bodies_add(c, from, -1, -(int64_t)st.st_size);
+		bodies_add(c, to, 1, (int64_t)st.st_size);
+	} else {
+		bodies_unlink(c, from);
+	}
+	pthread_mutex_unlock(&c->bodies.lock);
+	if (moved)
+		bodies_publish(c, CHANGE_BODY_CACHED, to);
+}
+
+void cache_body_drop(struct cache *c, uint64_t message)
+{
+	struct bodies *all = &c->bodies;
+	pthread_mutex_lock(&all->lock);
+	detach(all, message);
+	bool was_there = bodies_unlink(c, message);
+	pthread_mutex_unlock(&all->lock);
+	if (was_there)
+		bodies_publish(c, CHANGE_BODY_DROPPED, message);
+}

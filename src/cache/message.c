@@ -1,0 +1,124 @@
+/* Messages: the questions that need SQL. */
+#include <string.h>
+
+#include "base/mem.h"
+#include "cache/private.h"
+
+void message_finish(struct message *m)
+{
+	free(m->name);
+	free(m->subject);
+	free(m->from);
+	free(m->to);
+	free(m->message_id);
+	free(m->keywords);
+	free(m->email_id);
+	*m = (struct message){ 0 };
+}
+
+static void copy_text(sqlite3_stmt *s, int column, char *to, size_t size)
+{
+	const char *text = (const char *)sqlite3_column_text(s, column);
+	size_t len = text ? strnlen(text, size - 1) : 0;
+	if (len)
+		memcpy(to, text, len);
+	to[len] = 0;
+}
+
+void row_read(sqlite3_stmt *s, struct row *ret)
+{
+	ret->entry = (struct entry){
+		.id = (uint64_t)sqlite3_column_int64(s, 0), .uid = (uint32_t)sqlite3_column_int64(s, 2),
+		.size = (uint64_t)sqlite3_column_int64(s, 3), .size_checked = sqlite3_column_int(s, 4) != 0,
+		.mtime = sqlite3_column_int64(s, 5), .ctime = sqlite3_column_int64(s, 6),
+	};
+	ret->shelf = (uint64_t)sqlite3_column_int64(s, 1);
+	ret->flags = (unsigned)sqlite3_column_int64(s, 7);
+	copy_text(s, 8, ret->keywords, sizeof ret->keywords);
+	ret->modseq = (uint64_t)sqlite3_column_int64(s, 9);
+	ret->match = (uint64_t)sqlite3_column_int64(s, 10);
+	copy_text(s, 11, ret->name, sizeof ret->name);
+}
+
+static char *text_or_empty(sqlite3_stmt *s, int column)
+{
+	char *text = db_text(s, column);
+	return text ? text : mf_strdup("");
+}
+
+static void message_read(sqlite3_stmt *s, struct message *ret, uint64_t *ret_shelf)
+{
+	struct row row;
+	row_read(s, &row);
+	*ret_shelf = row.shelf;
+	*ret = (struct message){
+		.entry = row.entry, .name = mf_strdup(row.name), .keywords = mf_strdup(row.keywords), .flags = row.flags,
+		.modseq = row.modseq, .date = sqlite3_column_int64(s, 12), .message_id = text_or_empty(s, 13),
+		.email_id = db_text(s, 14), .subject = text_or_empty(s, 15), .from = text_or_empty(s, 16), .to = text_or_empty(s, 17),
+	};
+}
+
+enum mf_err cache_message(struct cache *c, uint64_t message, struct message *ret)
+{
+	enum mf_err e;
+	struct db *db = cache_reader(c, &e);
+	if (!db)
+		return e;
+	struct message m;
+	uint64_t shelf = 0;
+	sqlite3_stmt *s = db_use(db, SQL_MESSAGE_WHOLE);
+	sqlite3_bind_int64(s, 1, (int64_t)message);
+	e = db_step(db, s);
+	if (!e) {
+		message_read(s, &m, &shelf);
+		db_done(s);
+	}
+	cache_reader_done(c, db);
+	if (e)
+		return e;
+	pthread_rwlock_rdlock(&c->tree);
+	const struct node *n = map_get_pointer(&c->table.by_shelf, shelf);
+	if (n)
+		m.entry.mailbox = n->m.id;
+	pthread_rwlock_unlock(&c->tree);
+	if (!m.entry.mailbox) { /* in limbo */
+		message_finish(&m);
+		return MF_NOT_FOUND;
+	}
+	*ret = m;
+	return MF_OK;
+}
+
+enum mf_err cache_uids(struct cache *c, uint64_t mailbox, struct uid_id **ret, size_t *ret_count)
+{
+	pthread_rwlock_rdlock(&c->tree);
+	const struct node *n = mailboxes_find(&c->table, mailbox);
+	uint64_t shelf = n ? n->shelf : 0;
+	size_t room = n ? n->m.total + 1UL : 0;
+	pthread_rwlock_unlock(&c->tree);
+	if (!n)
+		return MF_NOT_FOUND;
+	enum mf_err e;
+	struct db *db = cache_reader(c, &e);
+	if (!db)
+		return e;
+	struct uid_id *uids = mf_alloc_array(room, sizeof *uids);
+	size_t count = 0;
+	sqlite3_stmt *s = db_use(db, SQL_MESSAGE_UIDS);
+	sqlite3_bind_int64(s, 1, (int64_t)shelf);
+	while ((e = db_step(db, s)) == MF_OK) {
+		if (count == room) {
+			room *= 2;
+			uids = mf_realloc_array(uids, room, sizeof *uids);
+		}
+		uids[count++] = (struct uid_id){ (uint32_t)sqlite3_column_int64(s, 0), (uint64_t)sqlite3_column_int64(s, 1) };
+	}
+	cache_reader_done(c, db);
+	if (e != MF_NOT_FOUND) {
+		free(uids);
+		return e;
+	}
+	*ret = uids;
+	*ret_count = count;
+	return MF_OK;
+}

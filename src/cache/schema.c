@@ -1,0 +1,73 @@
+#include <stdio.h>
+
+#include "cache/db.h"
+
+/* A message lies on a shelf. Each mailbox has one shelf that is seen in the tree; the others (with `since`) are limbo:
+ * what vanished, or belonged to an earlier UIDVALIDITY, and waits to be matched or purged. So a mailbox of any size is
+ * renumbered or removed by changing one row. told: the removal of what lies there has been published.
+ *
+ * message is what listings need and is read whole; summary is the rest. match: a hash of what makes two rows the same
+ * message. uid is NULL while the server has not numbered it. */
+const struct schema_step schema_steps[] = {
+	{ 1,
+	  "CREATE TABLE meta (key TEXT PRIMARY KEY, value) WITHOUT ROWID;"
+	  "CREATE TABLE note (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;"
+	  "CREATE TABLE mailbox (id INTEGER PRIMARY KEY AUTOINCREMENT, parent INTEGER NOT NULL, name TEXT NOT NULL,"
+	  " path TEXT NOT NULL UNIQUE, raw TEXT, delimiter INTEGER NOT NULL DEFAULT 0, utf8 INTEGER NOT NULL DEFAULT 0,"
+	  " flags INTEGER NOT NULL DEFAULT 0, special_use INTEGER NOT NULL DEFAULT 0, mtime INTEGER NOT NULL DEFAULT 0,"
+	  " shelf INTEGER NOT NULL DEFAULT 0, complete INTEGER NOT NULL DEFAULT 0, uidvalidity INTEGER NOT NULL DEFAULT 0,"
+	  " uidnext INTEGER NOT NULL DEFAULT 0, total INTEGER NOT NULL DEFAULT 0, unseen INTEGER NOT NULL DEFAULT 0,"
+	  " modseq INTEGER NOT NULL DEFAULT 0, first_uid INTEGER NOT NULL DEFAULT 0,"
+	  " server_uidvalidity INTEGER NOT NULL DEFAULT 0, server_uidnext INTEGER NOT NULL DEFAULT 0,"
+	  " server_messages INTEGER NOT NULL DEFAULT 0, server_unseen INTEGER NOT NULL DEFAULT 0,"
+	  " server_modseq INTEGER NOT NULL DEFAULT 0, sync INTEGER NOT NULL DEFAULT -1, UNIQUE (parent, name));"
+	  "CREATE TABLE shelf (id INTEGER PRIMARY KEY AUTOINCREMENT, mailbox INTEGER NOT NULL, since INTEGER,"
+	  " told INTEGER NOT NULL DEFAULT 0);"
+	  "CREATE INDEX shelf_limbo ON shelf (mailbox) WHERE since IS NOT NULL;"
+	  "CREATE TABLE message (id INTEGER PRIMARY KEY AUTOINCREMENT, shelf INTEGER NOT NULL, uid INTEGER,"
+	  " size INTEGER NOT NULL, size_checked INTEGER NOT NULL DEFAULT 0, mtime INTEGER NOT NULL, ctime INTEGER NOT NULL,"
+	  " flags INTEGER NOT NULL, keywords TEXT NOT NULL, modseq INTEGER NOT NULL, match INTEGER NOT NULL,"
+	  " name TEXT NOT NULL);"
+	  "CREATE UNIQUE INDEX message_uid ON message (shelf, uid);"
+	  "CREATE UNIQUE INDEX message_name ON message (shelf, name);"
+	  "CREATE TABLE summary (id INTEGER PRIMARY KEY, date INTEGER NOT NULL, message_id TEXT NOT NULL, email_id TEXT,"
+	  " subject TEXT NOT NULL, sender TEXT NOT NULL, recipients TEXT NOT NULL);" },
+};
+const size_t schema_step_count = sizeof schema_steps / sizeof *schema_steps;
+
+static enum mf_err set_version(struct db *db, int version)
+{
+	char sql[64];
+	snprintf(sql, sizeof sql, "PRAGMA user_version = %d", version); /* a PRAGMA takes no parameters */
+	return db_exec(db, sql);
+}
+
+static enum mf_err run_steps(struct db *db, const struct schema_step *steps, size_t count, int64_t version)
+{
+	enum mf_err e = MF_OK;
+	for (size_t i = 0; i < count && !e; i++)
+		if (steps[i].version > version)
+			e = db_exec(db, steps[i].sql);
+	return e ? e : set_version(db, steps[count - 1].version);
+}
+
+enum mf_err schema_migrate(struct db *db, const struct schema_step *steps, size_t count)
+{
+	int64_t version;
+	enum mf_err e = db_number(db, "PRAGMA user_version", &version);
+	if (e)
+		return e;
+	if (version > steps[count - 1].version)
+		return MF_NEWER;
+	if (version == steps[count - 1].version)
+		return MF_OK;
+	e = db_exec(db, "BEGIN IMMEDIATE");
+	if (e)
+		return e;
+	e = run_steps(db, steps, count, version);
+	if (!e)
+		e = db_exec(db, "COMMIT");
+	if (e)
+		(void)db_exec(db, "ROLLBACK"); /* SQLite may have done it already */
+	return e;
+}

@@ -1,0 +1,310 @@
+#include "cache/txn.h"
+
+#include <string.h>
+
+#include "base/clock.h"
+#include "base/log.h"
+#include "base/mem.h"
+
+/* room for one more in an array of the transaction */
+#define FIT(array, count, room) \
+	do { \
+		if ((count) == (room)) { \
+			(room) = (room) ? (room) * 2 : 32; \
+			(array) = mf_realloc_array((array), (room), sizeof *(array)); \
+		} \
+	} while (0)
+
+enum mf_err cache_begin(struct cache *c, struct txn **ret)
+{
+	pthread_mutex_lock(&c->writer);
+	enum mf_err e = db_run(&c->db, db_use(&c->db, SQL_BEGIN));
+	if (e) {
+		pthread_mutex_unlock(&c->writer);
+		return e;
+	}
+	struct txn *t = MF_NEW(struct txn);
+	t->cache = c;
+	t->db = &c->db;
+	t->now_ns = clock_wall_ns();
+	*ret = t;
+	return MF_OK;
+}
+
+enum mf_err txn_fail(struct txn *t, enum mf_err e)
+{
+	if (e && !t->failed)
+		t->failed = e;
+	return e;
+}
+
+struct node *txn_node_added(struct txn *t, struct node *n)
+{
+	FIT(t->nodes, t->node_count, t->node_room);
+	t->nodes[t->node_count++] = n;
+	map_add_pointer(&t->nodes_by_id, n->m.id, n);
+	return n;
+}
+
+struct node *txn_node(struct txn *t, uint64_t id)
+{
+	struct node *n = map_get_pointer(&t->nodes_by_id, id);
+	if (n)
+		return n->removed ? NULL : n;
+	/* only the writer changes the table, and that is us: no lock is needed to read it */
+	const struct node *known = mailboxes_find(&t->cache->table, id);
+	if (!known)
+		return NULL;
+	n = MF_NEW(struct node);
+	node_copy(n, known);
+	return txn_node_added(t, n);
+}
+
+void txn_names_changed(struct txn *t, uint64_t mailbox)
+{
+	if (!mailbox) {
+		t->root_names_changed = true;
+		return;
+	}
+	struct node *n = txn_node(t, mailbox);
+	if (!n || n->names_changed)
+		return;
+	n->names_changed = n->dirty = true;
+	/* two changes never have one time, whatever the clock does */
+	int64_t last = timespec_ns(n->m.mtime);
+	n->m.mtime = timespec_from_ns(t->now_ns > last ? t->now_ns : last + 1);
+}
+
+void txn_attributes_changed(struct node *n)
+{
+	n->attributes_changed = n->dirty = true;
+}
+
+void txn_listing(struct txn *t, enum listing_op op, const struct entry *e, const char *name)
+{
+	FIT(t->listing_changes, t->listing_count, t->listing_room);
+	t->listing_changes[t->listing_count++] = (struct listing_change){ op, *e, name ? mf_strdup(name) : NULL };
+}
+
+void txn_change(struct txn *t, const struct change *change)
+{
+	if (!t->cache->bus)
+		return;
+	FIT(t->changes, t->change_count, t->change_room);
+	struct change *own = &t->changes[t->change_count++];
+	*own = *change;
+	own->account = t->cache->account;
+	own->name = change->name ? mf_strdup(change->name) : NULL;
+	own->old_name = change->old_name ? mf_strdup(change->old_name) : NULL;
+}
+
+static void change_finish(struct change *change)
+{
+	free((void *)(uintptr_t)change->name);
+	free((void *)(uintptr_t)change->old_name);
+	*change = (struct change){ .kind = CHANGE_NONE };
+}
+
+bool txn_change_cancel(struct txn *t, enum change_kind kind, uint64_t message)
+{
+	for (size_t i = t->change_count; i-- > 0;) {
+		if (t->changes[i].kind != kind || t->changes[i].message != message)
+			continue;
+		change_finish(&t->changes[i]);
+		return true;
+	}
+	return false;
+}
+
+void txn_body(struct txn *t, uint64_t message, uint64_t heir)
+{
+	FIT(t->bodies, t->body_count, t->body_room);
+	t->bodies[t->body_count++] = (struct txn_body){ message, heir };
+}
+
+/* --- the end ---------------------------------------------------------------------------------------------------------- */
+
+static void txn_free(struct txn *t)
+{
+	for (size_t i = 0; i < t->node_count; i++) {
+		if (!t->nodes[i])
+			continue; /* in the table now */
+		node_finish(t->nodes[i]);
+		free(t->nodes[i]);
+	}
+	for (size_t i = 0; i < t->listing_count; i++)
+		free(t->listing_changes[i].name);
+	for (size_t i = 0; i < t->change_count; i++)
+		change_finish(&t->changes[i]);
+	free(t->nodes);
+	free(t->listing_changes);
+	free(t->changes);
+	free(t->bodies);
+	map_finish(&t->nodes_by_id);
+	free(t);
+}
+
+static enum mf_err node_store(struct txn *t, const struct node *n)
+{
+	const struct mailbox *m = &n->m;
+	sqlite3_stmt *s = db_use(t->db, SQL_MAILBOX_STORE);
+	int i = 1;
+	sqlite3_bind_int64(s, i++, (int64_t)m->id);
+	db_bind_text(s, i++, m->raw);
+	sqlite3_bind_int(s, i++, m->delimiter);
+	sqlite3_bind_int(s, i++, m->utf8);
+	sqlite3_bind_int64(s, i++, m->flags);
+	sqlite3_bind_int64(s, i++, m->use);
+	sqlite3_bind_int64(s, i++, timespec_ns(m->mtime));
+	sqlite3_bind_int64(s, i++, (int64_t)n->shelf);
+	sqlite3_bind_int(s, i++, m->complete);
+	sqlite3_bind_int64(s, i++, m->uidvalidity);
+	sqlite3_bind_int64(s, i++, m->uidnext);
+	sqlite3_bind_int64(s, i++, m->total);
+	sqlite3_bind_int64(s, i++, m->unseen);
+	sqlite3_bind_int64(s, i++, (int64_t)m->modseq);
+	sqlite3_bind_int64(s, i++, m->first_uid);
+	sqlite3_bind_int64(s, i++, m->server_uidvalidity);
+	sqlite3_bind_int64(s, i++, m->server_uidnext);
+	sqlite3_bind_int64(s, i++, m->server_messages);
+	sqlite3_bind_int64(s, i++, m->server_unseen);
+	sqlite3_bind_int64(s, i++, (int64_t)m->server_modseq);
+	sqlite3_bind_int(s, i, m->sync);
+	return db_run(t->db, s);
+}
+
+static enum mf_err store_rest(struct txn *t, struct timespec *ret_root_mtime)
+{
+	enum mf_err e = MF_OK;
+	for (size_t i = 0; i < t->node_count && !e; i++)
+		if (t->nodes[i]->dirty && !t->nodes[i]->removed)
+			e = node_store(t, t->nodes[i]);
+	int64_t last = timespec_ns(*ret_root_mtime);
+	if (!e && t->root_names_changed) {
+		*ret_root_mtime = timespec_from_ns(t->now_ns > last ? t->now_ns : last + 1);
+		e = meta_set_number(t->db, "root_mtime", timespec_ns(*ret_root_mtime));
+	}
+	if (!e && t->swept && !atomic_load(&t->cache->listed))
+		e = meta_set_number(t->db, "listed", 1);
+	return e;
+}
+
+/* The mailbox as the transaction leaves it takes its place in the table, with the listing of the one before. */
+static void apply_node(struct cache *c, struct node **place)
+{
+	struct node *n = *place, *old = mailboxes_find(&c->table, n->m.id);
+	if (!n->removed && !n->dirty)
+		return;
+	if (old)
+		mailboxes_detach(&c->table, old);
+	if (old && n->removed)
+		listings_forget(c, old);
+	if (n->removed) {
+		if (old) {
+			node_finish(old);
+			free(old);
+		}
+		return;
+	}
+	if (old) {
+		/* the address stays: others point to it */
+		node_finish(old);
+		old->m = n->m;
+		old->path = n->path;
+		old->shelf = n->shelf;
+		free(n);
+		n = old;
+	}
+	*n = (struct node){ .m = n->m, .path = n->path, .shelf = n->shelf, .listing = n->listing, .loading = n->loading };
+	mailboxes_add(&c->table, n);
+	*place = NULL;
+}
+
+static void publish_node(struct txn *t, const struct node *n)
+{
+	struct change change = { .account = t->cache->account, .mailbox = n->m.id, .parent = n->m.parent };
+	if (!n->removed && n->names_changed && !n->added) {
+		change.kind = CHANGE_MAILBOX_LIST;
+		txn_change(t, &change);
+	}
+	if (!n->removed && n->attributes_changed && !n->added) {
+		change.kind = CHANGE_MAILBOX_ATTR;
+		txn_change(t, &change);
+	}
+}
+
+static void publish(struct txn *t)
+{
+	struct cache *c = t->cache;
+	for (size_t i = 0; i < t->change_count; i++)
+		if (t->changes[i].kind != CHANGE_NONE)
+			bus_publish(c->bus, &t->changes[i]);
+}
+
+static void apply(struct txn *t, struct timespec root_mtime)
+{
+	struct cache *c = t->cache;
+	pthread_rwlock_wrlock(&c->tree);
+	for (size_t i = 0; i < t->node_count; i++)
+		apply_node(c, &t->nodes[i]);
+	for (size_t i = 0; i < t->listing_count; i++)
+		listings_apply(c, &t->listing_changes[i]);
+	listings_trim(c, NULL);
+	c->table.root_mtime = root_mtime;
+	pthread_rwlock_unlock(&c->tree);
+	if (t->swept)
+		atomic_store(&c->listed, true);
+}
+
+static void settle_bodies(struct txn *t)
+{
+	for (size_t i = 0; i < t->body_count; i++) {
+		if (t->bodies[i].heir)
+			bodies_adopt(t->cache, t->bodies[i].message, t->bodies[i].heir);
+		else
+			cache_body_drop(t->cache, t->bodies[i].message);
+	}
+}
+
+void txn_rollback(struct txn *t)
+{
+	if (!t)
+		return;
+	struct cache *c = t->cache;
+	/* after some failures SQLite has rolled back already */
+	if (!sqlite3_get_autocommit(c->db.handle)) {
+		enum mf_err e = db_run(&c->db, db_use(&c->db, SQL_ROLLBACK));
+		if (e)
+			log_error("%s: rolling back: %s", c->db_path, mf_err_words(e));
+	}
+	/* made again from what the database holds */
+	limbo_finish(&c->limbo);
+	pthread_mutex_unlock(&c->writer);
+	txn_free(t);
+}
+
+enum mf_err txn_commit(struct txn *t)
+{
+	struct cache *c = t->cache;
+	struct timespec root_mtime = c->table.root_mtime;
+	enum mf_err e = t->failed;
+	if (!e)
+		e = store_rest(t, &root_mtime);
+	if (!e)
+		e = db_run(&c->db, db_use(&c->db, SQL_COMMIT));
+	if (e) {
+		txn_rollback(t);
+		return e;
+	}
+	for (size_t i = 0; i < t->node_count; i++)
+		publish_node(t, t->nodes[i]);
+	if (t->root_names_changed)
+		txn_change(t, &(struct change){ .kind = CHANGE_MAILBOX_LIST });
+	apply(t, root_mtime);
+	publish(t); /* under the writer lock: in the order of the commits */
+	keeper_committed(c);
+	pthread_mutex_unlock(&c->writer);
+	settle_bodies(t);
+	txn_free(t);
+	return MF_OK;
+}

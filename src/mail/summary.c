@@ -1,0 +1,236 @@
+#include "mail/summary.h"
+
+#include <glib.h>
+#include <inttypes.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "base/buf.h"
+#include "base/mem.h"
+#include "mail/address.h"
+#include "mail/date.h"
+#include "mail/header.h"
+#include "mail/text.h"
+
+/* How much of a field is read at all. Encoded words take up to four bytes for one of text. */
+#define RAW_MAX 8192
+
+enum field { FIELD_DATE, FIELD_FROM, FIELD_TO, FIELD_SUBJECT, FIELD_MESSAGE_ID, FIELD_COUNT };
+static const char *const field_names[FIELD_COUNT] = { "Date", "From", "To", "Subject", "Message-ID" };
+
+/* A field's value, unfolded, as valid UTF-8 whose encoded words are still encoded */
+static void read_field(struct header_span span, struct buf *ret)
+{
+	size_t len;
+	MF_CLEANUP(mf_free) char *raw = header_unfold(span, RAW_MAX, &len);
+	buf_init(ret, 3 * RAW_MAX);
+	text_add_bytes(ret, raw, len);
+}
+
+static char *clean_decoded(const struct buf *text)
+{
+	struct buf decoded;
+	buf_init(&decoded, 3 * RAW_MAX);
+	text_add_decoded(&decoded, text->data, text->len);
+	char *clean = text_clean(decoded.data, decoded.len, MAIL_SUMMARY_VALUE_MAX);
+	buf_finish(&decoded);
+	return clean;
+}
+
+/* --- addresses --- */
+
+static void add_quoted(struct buf *out, const char *name)
+{
+	(void)buf_adds(out, "\"");
+	for (; *name; name++) {
+		if (*name == '"' || *name == '\\')
+			(void)buf_adds(out, "\\");
+		(void)buf_add(out, name, 1);
+	}
+	(void)buf_adds(out, "\"");
+}
+
+/* Name <local@domain>, quoted where the grammar wants it, so that it can be read again */
+static void add_mailbox(struct buf *out, const char *name, const char *addr)
+{
+	if (!*name || !*addr) {
+		(void)buf_adds(out, *name ? name : addr);
+		return;
+	}
+	if (strpbrk(name, "()<>[]:;@\\,\""))
+		add_quoted(out, name);
+	else
+		(void)buf_adds(out, name);
+	(void)buf_adds(out, " <");
+	(void)buf_adds(out, addr);
+	(void)buf_adds(out, ">");
+}
+
+static char *format_mailbox(const char *name, const char *addr)
+{
+	struct buf text;
+	buf_init(&text, 4 * MAIL_SUMMARY_VALUE_MAX);
+	add_mailbox(&text, name, addr);
+	char *clean = text_clean(text.data, text.len, MAIL_SUMMARY_VALUE_MAX);
+	buf_finish(&text);
+	return clean;
+}
+
+/* The first mailbox that has an address, else the first, else whatever the field says */
+static void parse_from(const struct buf *text, struct mail_summary *ret)
+{
+	struct address_reader reader;
+	address_reader_init(&reader, text->data, text->len);
+	MF_CLEANUP(mf_free) char *name = NULL;
+	MF_CLEANUP(mf_free) char *addr = NULL;
+	while (address_next(&reader)) {
+		if (name && reader.addr.len == 0)
+			continue;
+		free(name);
+		free(addr);
+		name = text_clean(reader.name.data, reader.name.len, MAIL_SUMMARY_VALUE_MAX);
+		addr = text_clean(reader.addr.data, reader.addr.len, MAIL_SUMMARY_VALUE_MAX);
+		if (*addr)
+			break;
+	}
+	address_reader_finish(&reader);
+	if (!name || (!*name && !*addr)) {
+		ret->from = clean_decoded(text);
+		ret->from_name = mf_strdup(ret->from);
+		return;
+	}
+	ret->from = format_mailbox(name, addr);
+	ret->from_name = mf_strdup(*name ? name : addr);
+}
+
+static char *parse_to(const struct buf *text)
+{
+	struct address_reader reader;
+	address_reader_init(&reader, text->data, text->len);
+	struct buf all;
+	buf_init(&all, MAIL_SUMMARY_VALUE_MAX);
+	while (address_next(&reader)) {
+		MF_CLEANUP(mf_free) char *name = text_clean(reader.name.data, reader.name.len, MAIL_SUMMARY_VALUE_MAX);
+		MF_CLEANUP(mf_free) char *addr = text_clean(reader.addr.data, reader.addr.len, MAIL_SUMMARY_VALUE_MAX);
+		MF_CLEANUP(mf_free) char *mailbox = format_mailbox(name, addr);
+		if (!*mailbox)
+			continue;
+		if (buf_addf(&all, all.len > 0 ? ", %s" : "%s", mailbox) != MF_OK)
+			break; /* full: no half addresses */
+	}
+	address_reader_finish(&reader);
+	char *to = all.len > 0 ? mf_strdup(all.data) : clean_decoded(text);
+	buf_finish(&all);
+	return to;
+}
+
+/* --- Message-ID and key --- */
+
+/* What stands between < and >, without white space; without brackets the first word. All of it: the key is of it. */
+static void read_message_id(struct header_span span, struct buf *ret)
+{
+	size_t len;
+	MF_CLEANUP(mf_free) char *raw = header_unfold(span, span.len, &len);
+	const char *open = memchr(raw, '<', len), *p = open ? open + 1 : raw, *end = raw + len;
+	buf_init(ret, span.len);
+	for (; p < end && *p != '>'; p++) {
+		if (*p != ' ' && *p != '\t')
+			(void)buf_add(ret, p, 1);
+		else if (!open)
+			break;
+	}
+}
+
+static void hash_unfolded(GChecksum *hash, struct header_span span)
+{
+	size_t len;
+	MF_CLEANUP(mf_free) char *text = header_unfold(span, span.len, &len);
+	g_checksum_update(hash, (const guchar *)text, (gssize)len);
+	g_checksum_update(hash, (const guchar *)"\n", 1);
+}
+
+static void finish_key(GChecksum *hash, char ret[static 9])
+{
+	static const char alphabet[] = "abcdefghijklmnopqrstuvwxyz234567";
+	guint8 digest[32];
+	gsize digest_len = sizeof digest;
+	g_checksum_get_digest(hash, digest, &digest_len);
+	uint64_t bits = 0;
+	for (size_t i = 0; i < 5; i++)
+		bits = bits << 8 | digest[i];
+	for (size_t i = 0; i < 8; i++)
+		ret[i] = alphabet[bits >> (35 - 5 * i) & 31];
+	ret[8] = '\0';
+}
+
+static void make_key(const struct header_span *fields, const struct buf *message_id, uint64_t size, char ret[static 9])
+{
+	GChecksum *hash = g_checksum_new(G_CHECKSUM_SHA256);
+	if (message_id->len > 0) {
+		g_checksum_update(hash, (const guchar *)message_id->data, (gssize)message_id->len);
+	} else {
+		char number[24];
+		hash_unfolded(hash, fields[FIELD_DATE]);
+		hash_unfolded(hash, fields[FIELD_FROM]);
+		hash_unfolded(hash, fields[FIELD_SUBJECT]);
+		int n = snprintf(number, sizeof number, "%" PRIu64, size);
+		g_checksum_update(hash, (const guchar *)number, n);
+	}
+	finish_key(hash, ret);
+	g_checksum_free(hash);
+}
+
+static void parse_message_id(const struct header_span *fields, uint64_t size, struct mail_summary *ret)
+{
+	struct buf id, text;
+	read_message_id(fields[FIELD_MESSAGE_ID], &id);
+	make_key(fields, &id, size, ret->key);
+	buf_init(&text, 3 * id.len);
+	text_add_bytes(&text, id.data, id.len);
+	ret->message_id = text_clean(text.data, text.len, MAIL_SUMMARY_VALUE_MAX);
+	buf_finish(&text);
+	buf_finish(&id);
+}
+
+/* --- all of it --- */
+
+void mail_summary_parse(const void *header, size_t len, uint64_t size, struct mail_summary *ret)
+{
+	struct header_span fields[FIELD_COUNT];
+	header_find(header, len, field_names, FIELD_COUNT, fields);
+	*ret = (struct mail_summary) { 0 };
+	struct buf from, to, subject, date;
+	read_field(fields[FIELD_FROM], &from);
+	read_field(fields[FIELD_TO], &to);
+	read_field(fields[FIELD_SUBJECT], &subject);
+	read_field(fields[FIELD_DATE], &date);
+	parse_from(&from, ret);
+	ret->to = parse_to(&to);
+	ret->subject = clean_decoded(&subject);
+	ret->has_date = mail_date_parse(date.data, date.len, &ret->date);
+	parse_message_id(fields, size, ret);
+	buf_finish(&from);
+	buf_finish(&to);
+	buf_finish(&subject);
+	buf_finish(&date);
+}
+
+void mail_summary_finish(struct mail_summary *summary)
+{
+	free(summary->from);
+	free(summary->from_name);
+	free(summary->to);
+	free(summary->subject);
+	free(summary->message_id);
+	*summary = (struct mail_summary) { 0 };
+}
+
+bool mail_looks_like_message(const void *data, size_t len)
+{
+	const char *line = len > 0 ? data : "", *end = line + len;
+	if (len >= 5 && memcmp(line, "From ", 5) == 0) {
+		const char *lf = memchr(line, '\n', len);
+		line = lf ? lf + 1 : end;
+	}
+	return header_name_length(line, (size_t)(end - line)) > 0;
+}

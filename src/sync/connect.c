@@ -1,0 +1,133 @@
+/* Sessions as the config wants them: what all connections of one account share. */
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/log.h"
+#include "base/mem.h"
+#include "sync/engine.h"
+#include "sync/imap/imap.h"
+
+#define MEMORY_NOTE "imap-memory"
+#define OLD_MAX 16      /* changes of credentials by account_connect() that are kept until the end */
+
+struct connector {
+	const struct account_config *config;
+	struct cache *cache;
+	struct tls_context *tls;        /* NULL: no encryption */
+	struct imap_memory *memory;
+	pthread_mutex_t lock;
+	char *saved;                    /* the memory as it was last saved. Guarded by lock */
+	struct credentials *credentials;        /* guarded by lock */
+	struct credentials *old[OLD_MAX];       /* sessions may still use them */
+	size_t old_count;
+};
+
+static enum transport_trust connector_trust(const struct account_config *config)
+{
+	switch (config->tls) {
+	case TLS_VERIFY:
+		return TRUST_VERIFY;
+	case TLS_FINGERPRINT:
+		return TRUST_FINGERPRINT;
+	case TLS_INSECURE:
+		return TRUST_ANY;
+	}
+	return TRUST_VERIFY;
+}
+
+static struct credentials *connector_credentials(const struct account_config *config)
+{
+	return credentials_create(config->user, config->password, config->password_command);
+}
+
+enum mf_err connector_create(const struct account_config *config, struct cache *cache, struct connector **ret, struct mf_reason *why)
+{
+	if (!config->imap.host)
+		return mf_fail(why, MF_UNSUPPORTED, "%s: no IMAP server is set", config->name);
+	imap_global_init();
+	struct tls_context *tls = NULL;
+	if (config->imap.security != SECURITY_NONE) {
+		struct tls_options options = {.trust = connector_trust(config), .fingerprint = config->fingerprint, .ca_file = config->tls_ca_file};
+		enum mf_err e = tls_context_create(&options, &tls, why);
+		if (e != MF_OK)
+			return e;
+	}
+	struct connector *c = MF_NEW(struct connector);
+	c->config = config;
+	c->cache = cache;
+	c->tls = tls;
+	pthread_mutex_init(&c->lock, NULL);
+	if (cache_get_note(cache, MEMORY_NOTE, &c->saved) != MF_OK)
+		c->saved = NULL;
+	c->memory = imap_memory_create(c->saved);
+	c->credentials = connector_credentials(config);
+	*ret = c;
+	return MF_OK;
+}
+
+void connector_destroy(struct connector *c)
+{
+	if (!c)
+		return;
+	connector_learnt(c);
+	for (size_t i = 0; i < c->old_count; i++)
+		credentials_destroy(c->old[i]);
+	credentials_destroy(c->credentials);
+	imap_memory_destroy(c->memory);
+	tls_context_destroy(c->tls);
+	pthread_mutex_destroy(&c->lock);
+	free(c->saved);
+	free(c);
+}
+
+struct remote *connector_make(void *connector, unsigned roles, struct cancel *cancel)
+{
+	struct connector *c = connector;
+	const struct account_config *config = c->config;
+	pthread_mutex_lock(&c->lock);
+	struct credentials *credentials = c->credentials;
+	pthread_mutex_unlock(&c->lock);
+	struct imap_options options = {
+		.transport = {
+			.host = config->imap.host, .port = config->imap.port, .implicit_tls = config->imap.security == SECURITY_TLS,
+			.tls = c->tls, .connect_timeout_ms = config->connect_timeout_ms, .io_timeout_ms = config->io_timeout_ms,
+			.cancel = cancel,
+		},
+		.require_starttls = config->imap.security == SECURITY_STARTTLS,
+		.credentials = credentials, .auth = config->auth, .memory = c->memory, .idle = config->idle,
+		/* bodies are mostly compressed or encrypted already, and deflate costs more than a fast line */
+		.compress = !(roles & ROLE_BULK),
+		.list_ahead = roles & ROLE_WORKER,
+	};
+	return imap_remote_create(&options);
+}
+
+void connector_learnt(struct connector *c)
+{
+	char *text = imap_memory_text(c->memory);
+	pthread_mutex_lock(&c->lock);
+	bool news = text && (!c->saved || strcmp(text, c->saved) != 0);
+	if (news) {
+		free(c->saved);
+		c->saved = mf_strdup(text);
+	}
+	pthread_mutex_unlock(&c->lock);
+	if (news) {
+		enum mf_err e = cache_set_note(c->cache, MEMORY_NOTE, text);
+		if (e != MF_OK)
+			log_error("%s: %s", c->config->name, mf_err_words(e));
+	}
+	free(text);
+}
+
+void connector_forget_password(struct connector *c)
+{
+	pthread_mutex_lock(&c->lock);
+	if (c->old_count < OLD_MAX) {
+		c->old[c->old_count++] = c->credentials;
+		c->credentials = connector_credentials(c->config);
+	} else {
+		credentials_accepted(c->credentials); /* one more run of its command is allowed again */
+	}
+	pthread_mutex_unlock(&c->lock);
+}

@@ -1,0 +1,260 @@
+/* engine.h: what the files of the engine share. Private to sync/.
+ *
+ * One lock (account.lock) guards everything in memory. It is held for short steps over memory only: never over the
+ * network, a cache call or a want's done(). body_has() is a leaf and may be called under it. Functions named x_locked
+ * need it. Work comes as state, not as queued objects: a mailbox says what it needs, a download waits in a list, and a
+ * session that has nothing to do picks the most urgent thing (jobs.c). So a lost connection forgets nothing. */
+#ifndef MF_SYNC_ENGINE_H
+#define MF_SYNC_ENGINE_H
+
+#include <pthread.h>
+#include <stdatomic.h>
+
+#include "base/cancel.h"
+#include "sync/account.h"
+#include "sync/ranges.h"
+#include "sync/readahead.h"
+#include "sync/reconcile.h"
+#include "sync/id_table.h"
+
+/* --- wants (wants.c) ----------------------------------------------------------------------------------------------- */
+
+enum want_kind { WANT_PARTS, WANT_BODY };
+struct want {
+	struct want *next, *previous;   /* among account.open; next alone in account.fired */
+	enum want_kind kind;
+	want_done *done;
+	void *context;
+	enum mf_err result;
+	bool fired;                     /* left account.open: cannot be cancelled any more */
+	size_t parts;                   /* WANT_PARTS: what is still missing */
+	bool populate, verify;          /* once the mailboxes are listed: what each of them is asked for */
+	struct download *download;      /* WANT_BODY */
+	struct want *next_waiter;       /* among download.waiters */
+	struct body *body;
+	uint64_t offset, length;
+};
+struct part {                           /* one of the things that a want waits for */
+	struct part *next;
+	struct want *want;
+};
+
+struct want *want_create_locked(struct account *a, enum want_kind kind, want_done *done, void *context);
+void part_add_locked(struct part **list, struct want *want);
+/* Every want of the list has one part less; a failure stays its result. Those that are complete are fired. */
+void parts_done_locked(struct account *a, struct part **list, enum mf_err result);
+void want_fire_locked(struct account *a, struct want *want, enum mf_err result);
+void wants_fail_locked(struct account *a, enum mf_err result);  /* all that are open */
+void wants_deliver(struct account *a);                          /* calls done() of those fired; no lock held */
+
+/* --- mailboxes ------------------------------------------------------------------------------------------------------ */
+
+enum priority { PRIORITY_NONE, PRIORITY_BACKGROUND, PRIORITY_LOOKED_AT, PRIORITY_PERSON };
+
+struct mailbox_work {
+	uint64_t id;
+	char *raw;
+	enum priority pending;          /* a check is asked for */
+	enum change_method method;      /* of it: the most thorough one asked for */
+	bool running;                   /* a session is at it; what is asked for meanwhile is done after */
+	bool is_inbox;
+	bool cold;                      /* not complete yet */
+	bool no_status;
+	enum sync_policy policy;
+	uint32_t max_messages;
+	unsigned serial;                /* of the LIST that named it last */
+	uint32_t weight;                /* messages that a check may bring, roughly */
+	uint32_t seen_messages;         /* at the server, when it was last synchronised; 0: not known */
+	int64_t checked_ms;             /* the last check began; 0: never in this process */
+	unsigned insane;                /* short checks in a row after which the index was not what the server said */
+	struct part *waiters;           /* for the next check that begins; or the one running if all they want is completeness */
+	struct part *running_waiters;   /* for the one that runs */
+	struct download *parked;        /* downloads that wait for the mailbox to be numbered anew */
+	/* bodies in the background */
+	bool populate;
+	uint64_t populate_after;        /* message ids up to this one have been looked at */
+	size_t populate_open;           /* downloads under way for it */
+	struct part *populate_waiters;
+};
+
+struct mailbox_work *work_get_locked(struct account *a, uint64_t mailbox);  /* made at first use */
+void work_want_locked(struct account *a, struct mailbox_work *w, enum priority priority, enum change_method method);
+void work_populate_locked(struct account *a, struct mailbox_work *w, uint64_t after);
+void work_remove_locked(struct account *a, struct mailbox_work *w);
+
+/* --- downloads (bodies.c) -------------------------------------------------------------------------------------------- */
+
+enum queue { QUEUE_PERSON, QUEUE_AHEAD, QUEUE_POPULATE, QUEUE_COUNT, QUEUE_NONE };
+enum download_kind { DOWNLOAD_WHOLE, DOWNLOAD_RANGES };
+
+struct download {
+	struct download *next, *previous;   /* in its queue; next alone in mailbox_work.parked */
+	enum queue queue;                   /* NONE: not waiting to be sent */
+	enum download_kind kind;
+	uint64_t message, mailbox, size;
+	uint32_t uid;
+	unsigned in_flight;                 /* commands under way for it */
+	unsigned tries;                     /* connections lost over it */
+	bool parked, populating;
+	bool resting;                       /* among account.resting */
+	bool done;                          /* finished, or not worth remembering */
+	bool verified;                      /* ranges: the end is where the size says */
+	bool whole_after;                   /* its size was a lie: fetch it whole when no command is under way */
+	struct body *body;                  /* ranges: from the start; whole: from the first byte on, by the session */
+	struct ranges ranges;
+	struct want *waiters;
+};
+struct queue_list { struct download *first, *last; size_t count; };
+
+struct fetch_run;                           /* one remote_fetch on one session (bodies.c) */
+
+/* --- the connection (link.c) ------------------------------------------------------------------------------------------ */
+
+struct link {
+	enum link_state state;
+	enum mf_err error;
+	struct mf_reason reason;
+	int64_t since_s, next_try_s;        /* wall clock */
+	int64_t next_try_ms;                /* monotonic; INT64_MAX: never by itself */
+	unsigned failures;                  /* in a row */
+	unsigned quick_retries;             /* connections made anew at once since one was of any use */
+	bool listed, attempted;             /* for account_wait_listed */
+	bool forget_credentials;
+};
+
+void link_init(struct account *a, bool offline);
+void link_up_locked(struct account *a);
+void link_listed_locked(struct account *a);
+/* The worker's connection was lost, or (was_connected false) could not be made. */
+void link_failed_locked(struct account *a, bool was_connected, enum mf_err error, const char *reason);
+int64_t backoff_ms(unsigned failures, unsigned random);  /* 1 s .. 5 min, each +-25 % */
+
+/* --- sessions (session.c) ---------------------------------------------------------------------------------------------- */
+
+struct session {
+	struct account *account;
+	unsigned roles;                 /* its own: enum connection_role bits */
+	pthread_t thread;
+	struct cancel cancel;           /* raised to take the connection down */
+	int wake_fd;                    /* eventfd: look for work */
+	/* guarded by account.lock */
+	bool connected, idle, idling_watch;
+	bool reset;                     /* the connection is being taken down on purpose */
+	bool failed;                    /* could not connect: the worker does its work meanwhile */
+	bool useless;                   /* the server cannot push: no connection for that */
+	unsigned failures;
+	int64_t next_try_ms;
+	unsigned caps;
+	struct account_progress progress;
+	struct fetch_run *fetch;
+	/* its thread's alone */
+	struct remote *remote;
+	int64_t sleep_offset_ms;        /* CLOCK_BOOTTIME - CLOCK_MONOTONIC at the last look */
+	int64_t quota_ms;               /* the last time that it asked */
+	bool watch_begun;
+};
+
+void session_start(struct session *s);
+void session_wake_locked(struct session *s);
+void sessions_wake_locked(struct account *a, unsigned roles);  /* the ones that have any of the roles */
+void session_reset_locked(struct session *s);                  /* takes the connection down, whatever it does */
+unsigned session_roles_locked(const struct session *s);        /* own, and those of connections that are not to be had */
+void session_progress(struct session *s, uint64_t total, bool bytes, const char *format, ...) __attribute__((format(printf, 4, 5)));
+
+/* --- what to do next (jobs.c) -------------------------------------------------------------------------------------------- */
+
+enum task_kind { TASK_NONE, TASK_LIST, TASK_SYNC, TASK_FETCH, TASK_QUOTA };
+struct task {
+	enum task_kind kind;
+	uint64_t *mailboxes;            /* TASK_SYNC; task_finish() frees */
+	size_t count;
+};
+/* Chooses, and marks what was chosen as under way. *ret_wait_ms: with TASK_NONE, when to look again at the latest. */
+void jobs_take_locked(struct session *s, struct task *ret, int64_t *ret_wait_ms);
+void task_finish(struct task *t);
+/* A person waits for something that this session should do before it goes on with long background work. */
+bool jobs_person_waits_locked(struct session *s);
+bool jobs_bulk_is_wanted_locked(struct account *a);
+
+/* --- the account ---------------------------------------------------------------------------------------------------------- */
+
+#define SESSIONS_MAX 3
+#define RECENT_MS 30000
+#define RESTING_MAX 16
+
+struct account {
+	const struct account_config *config;
+	struct cache *cache;
+	struct bus *bus;
+	struct remote *(*make_remote)(void *context, unsigned roles, struct cancel *cancel);
+	void *make_context;
+	struct connector *connector;    /* NULL with another make_remote */
+
+	pthread_mutex_t lock;
+	bool started, stopping, sessions_gone;
+	struct link link;
+	pthread_cond_t listed_cond;
+	struct session sessions[SESSIONS_MAX];
+	size_t session_count;
+
+	struct want *open;              /* list of wants not fired */
+	struct want *fired, *fired_last;
+	pthread_cond_t fired_cond;
+	pthread_t keeper;               /* delivers wants that were settled by a caller's thread */
+
+	struct id_table mailboxes;         /* id -> struct mailbox_work */
+	bool index_is_new;              /* no mailbox is known that could be asked for */
+	bool list_pending, list_running;
+	enum priority list_priority;
+	struct part *list_waiters, *list_running_waiters;
+	int64_t listed_ms;              /* when the last LIST began, monotonic; 0: not on this connection */
+	bool cycle_open;                /* a LIST has been done, what it found dirty is not all synchronised */
+	unsigned list_serial;
+
+	struct id_table downloads;         /* message -> struct download */
+	struct queue_list queues[QUEUE_COUNT];
+	struct download *resting[RESTING_MAX];
+	size_t resting_next;
+	struct readahead *ahead;
+	bool sizes_lie, no_qresync;
+	_Atomic uint64_t since_evict;   /* bytes downloaded since */
+
+	bool quota_known;
+	struct quota quota;
+	int64_t rate_ms;
+	uint64_t rate_bytes, rate;
+	_Atomic uint64_t received, fetched_messages, fetched_bytes, connections, commands;
+};
+
+/* --- what sessions do; each on its own thread, no lock held -------------------------------------------------------------- */
+
+enum mf_err listing_fetch(struct session *s);
+enum mf_err syncmail_changes(struct session *s, const uint64_t *mailboxes, size_t count);
+void syncmail_cycle(struct account *a);                 /* purges limbo if nothing is left to do */
+enum mf_err bodies_fetch(struct session *s);
+bool push_can_wait(const struct session *s);
+enum mf_err push_wait(struct session *s, int64_t timeout_ms);
+
+bool bodies_want(struct account *a, struct body *body, uint64_t offset, uint64_t length, want_done *done, void *context,
+                 enum mf_err *ret_result, struct want **ret);
+void bodies_passed_locked(struct account *a, struct body *body, uint64_t offset, uint64_t length); /* read without waiting */
+void lookahead_note(struct account *a, uint64_t mailbox, uint64_t message, bool missing);   /* lookahead.c; no lock held */
+void bodies_waiter_left_locked(struct account *a, struct want *want);
+void bodies_resolve_parked(struct account *a, uint64_t mailbox);   /* no lock held */
+void bodies_drop_idle_locked(struct account *a);        /* downloads that nobody waits for; the connection is gone */
+void bodies_finish_locked(struct account *a);
+/* Queues a download that nobody waits for yet; false: there is one already. */
+bool bodies_ahead_locked(struct account *a, const struct entry *e, enum queue queue);
+void bodies_evict(struct account *a, uint64_t least);
+
+/* What a connection's failure means for who waits: the few that have a meaning of their own, else MF_OFFLINE. */
+enum mf_err want_error(enum mf_err e);
+
+struct connector;                                       /* connect.c: sessions by the config */
+enum mf_err connector_create(const struct account_config *config, struct cache *cache, struct connector **ret, struct mf_reason *why);
+void connector_destroy(struct connector *c);
+struct remote *connector_make(void *connector, unsigned roles, struct cancel *cancel);
+void connector_learnt(struct connector *c);             /* saves what the last session learnt, if it did */
+void connector_forget_password(struct connector *c);
+
+#endif

@@ -1,0 +1,333 @@
+/* The list of mailboxes: what LIST with STATUS says, into the index, and from it which mailboxes need work. */
+#include <stdlib.h>
+#include <string.h>
+#include <strings.h>
+
+#include "base/buf.h"
+#include "base/clock.h"
+#include "base/log.h"
+#include "base/mem.h"
+#include "mail/name.h"
+#include "sync/engine.h"
+
+#define LIST_MAX 200000          /* mailboxes; a server that names more is not to be believed */
+#define SWEEP_MS 3600000         /* flags of a mailbox without MODSEQ are compared this often at least */
+#define KEPT_FLAGS (MAILBOX_NOSELECT | MAILBOX_NOINFERIORS | MAILBOX_SUBSCRIBED)
+
+struct listed {
+	char *raw, *path;
+	char delimiter;
+	bool utf8;
+	unsigned flags, use;
+	struct mailbox_status status;
+};
+struct known {                   /* a mailbox of the index, beside what the server says of it */
+	struct mailbox m;        /* raw and the numbers; no name */
+	const struct listed *listed;
+};
+struct listing {
+	struct account *account;
+	struct listed *items;
+	size_t count, capacity;
+	size_t told;             /* with those that the settings leave out */
+	struct known *known;
+	size_t known_count, known_capacity;
+};
+
+static void listing_finish(struct listing *l)
+{
+	for (size_t i = 0; i < l->count; i++) {
+		free(l->items[i].raw);
+		free(l->items[i].path);
+	}
+	for (size_t i = 0; i < l->known_count; i++)
+		free(l->known[i].m.raw);
+	free(l->items);
+	free(l->known);
+}
+
+static bool listed_is_inbox(const char *raw)
+{
+	return strcasecmp(raw, "INBOX") == 0;
+}
+
+/* The path as the tree shows it, which is what settings are about. */
+static char *listed_path(const struct remote_mailbox *m)
+{
+	struct buf path;
+	buf_init(&path, 65536);
+	const char *level = m->raw;
+	for (;;) {
+		const char *end = m->delimiter ? strchr(level, m->delimiter) : NULL;
+		size_t len = end ? (size_t)(end - level) : strlen(level);
+		char name[MAILBOX_NAME_MAX + 1];
+		mailbox_level_to_name(level, len, m->utf8, level == m->raw, name);
+		if (buf_addf(&path, "%s%s", path.len ? "/" : "", name) != MF_OK || !end)
+			break;
+		level = end + 1;
+	}
+	return buf_detach(&path);
+}
+
+static bool listing_wants(const struct account_config *config, const struct remote_mailbox *m, const char *path)
+{
+	if (config->subscribed_only && !(m->flags & MAILBOX_SUBSCRIBED) && !listed_is_inbox(m->raw))
+		return false;
+	return !account_config_excludes(config, path);
+}
+
+static enum mf_err listing_mailbox(void *context, const struct remote_mailbox *m)
+{
+	struct listing *l = context;
+	l->told++;
+	char *path = listed_path(m);
+	if (!listing_wants(l->account->config, m, path) || l->count == LIST_MAX) {
+		free(path);
+		return l->count == LIST_MAX ? MF_PROTOCOL : MF_OK;
+	}
+	if (l->count == l->capacity) {
+		l->capacity = l->capacity ? l->capacity * 2 : 64;
+		l->items = mf_realloc_array(l->items, l->capacity, sizeof *l->items);
+	}
+	l->items[l->count++] = (struct listed){
+		.raw = mf_strdup(m->raw), .path = path, .delimiter = m->delimiter, .utf8 = m->utf8, .flags = m->flags,
+		.use = listed_is_inbox(m->raw) ? USE_INBOX : m->use, .status = m->status,
+	};
+	return MF_OK;
+}
+
+/* --- against the index ----------------------------------------------------------------------------------------------- */
+
+static bool listing_know(void *context, const struct mailbox *m)
+{
+	struct listing *l = context;
+	if (!m->raw)
+		return true;
+	if (l->known_count == l->known_capacity) {
+		l->known_capacity = l->known_capacity ? l->known_capacity * 2 : 64;
+		l->known = mf_realloc_array(l->known, l->known_capacity, sizeof *l->known);
+	}
+	struct known *k = &l->known[l->known_count++];
+	*k = (struct known){.m = *m};
+	k->m.raw = mf_strdup(m->raw);
+	k->m.name = NULL;
+	return true;
+}
+
+static int by_raw(const void *a, const void *b)
+{
+	return strcmp(((const struct listed *)a)->raw, ((const struct listed *)b)->raw);
+}
+
+/* Puts what the server says beside what the index knows. */
+static enum mf_err listing_match(struct listing *l)
+{
+	for (size_t i = 0; i < l->known_count; i++)
+		free(l->known[i].m.raw);
+	l->known_count = 0;
+	enum mf_err e = cache_mailboxes(l->account->cache, listing_know, l);
+	for (size_t i = 0; i < l->known_count; i++) {
+		struct listed key = {.raw = l->known[i].m.raw};
+		l->known[i].listed = l->count ? bsearch(&key, l->items, l->count, sizeof *l->items, by_raw) : NULL;
+	}
+	return e;
+}
+
+static bool known_is_same(const struct known *k)
+{
+	const struct listed *s = k->listed;
+	return k->m.delimiter == s->delimiter && k->m.utf8 == s->utf8 && k->m.use == s->use
+		&& (k->m.flags & KEPT_FLAGS) == (s->flags & KEPT_FLAGS);
+}
+
+static bool known_has_numbers(const struct known *k)
+{
+	const struct mailbox_status *s = &k->listed->status;
+	return !(k->listed->flags & MAILBOX_HAS_STATUS)
+		|| (k->m.server_uidvalidity == s->uidvalidity && k->m.server_uidnext == s->uidnext && k->m.server_messages == s->messages
+		    && k->m.server_unseen == s->unseen && k->m.server_modseq == s->modseq);
+}
+
+static enum mf_err listed_say(struct txn *t, const struct listed *item)
+{
+	uint64_t id;
+	return txn_mailbox_said(t, &(struct mailbox_said){
+		.raw = item->raw, .delimiter = item->delimiter, .utf8 = item->utf8, .flags = item->flags & KEPT_FLAGS, .use = item->use,
+		.has_status = item->flags & MAILBOX_HAS_STATUS, .uidvalidity = item->status.uidvalidity, .uidnext = item->status.uidnext,
+		.messages = item->status.messages, .unseen = item->status.unseen, .modseq = item->status.modseq,
+	}, &id);
+}
+
+static bool listing_set_changed(const struct listing *l)
+{
+	size_t matched = 0;
+	for (size_t i = 0; i < l->known_count; i++) {
+		if (!l->known[i].listed || !known_is_same(&l->known[i]))
+			return true;
+		matched++;
+	}
+	return matched != l->count;
+}
+
+/* Writes what is different: nothing for an account where nothing happened; numbers alone where only they differ. */
+static enum mf_err listing_store(struct listing *l)
+{
+	struct txn *t;
+	bool all = listing_set_changed(l) || l->account->index_is_new, any = all;
+	for (size_t i = 0; i < l->known_count && !any; i++)
+		any = !known_has_numbers(&l->known[i]);
+	if (!any)
+		return MF_OK;
+	enum mf_err e = cache_begin(l->account->cache, &t);
+	if (e != MF_OK)
+		return e;
+	for (size_t i = 0; i < l->count && all && e == MF_OK; i++)
+		e = listed_say(t, &l->items[i]);
+	for (size_t i = 0; i < l->known_count && !all && e == MF_OK; i++) {
+		if (!known_has_numbers(&l->known[i]))
+			e = listed_say(t, l->known[i].listed);
+	}
+	if (all && e == MF_OK)
+		e = txn_mailboxes_swept(t);
+	if (e != MF_OK) {
+		txn_rollback(t);
+		return e;
+	}
+	e = txn_commit(t);
+	return e == MF_OK ? listing_match(l) : e;
+}
+
+/* --- what to do about it ------------------------------------------------------------------------------------------------ */
+
+static bool work_needs_sweep(const struct mailbox_work *w, const struct mailbox *m, int64_t now)
+{
+	return m->complete && m->modseq == 0 && w->checked_ms && now - w->checked_ms > SWEEP_MS && !(m->flags & MAILBOX_NOSELECT);
+}
+
+static void listing_judge_locked(struct account *a, const struct known *k, int64_t now)
+{
+	struct mailbox_work *w = work_get_locked(a, k->m.id);
+	const struct listed *said = k->listed;
+	if (!w->raw || strcmp(w->raw, k->m.raw) != 0) {
+		free(w->raw);
+		w->raw = mf_strdup(k->m.raw);
+	}
+	bool first = w->serial == 0;
+	w->serial = a->list_serial;
+	w->is_inbox = k->m.use == USE_INBOX;
+	w->max_messages = account_config_max_messages(a->config, said->path);
+	w->policy = k->m.sync >= 0 ? (enum sync_policy)k->m.sync : account_config_sync(a->config, said->path);
+	bool fresh = said->flags & MAILBOX_HAS_STATUS;
+	struct dirty_facts facts = {.mailbox = &k->m, .has_status = fresh, .max_messages = w->max_messages, .seen_messages = w->seen_messages};
+	enum dirty dirty = reconcile_dirty(&facts);
+	w->cold = dirty == DIRTY_COLD;
+	w->weight = !w->cold ? 20 : !fresh || k->m.server_messages > 100000 ? 100000 : k->m.server_messages + 5;
+	if (dirty == DIRTY_CHANGED || (w->cold && w->policy != SYNC_DEMAND) || work_needs_sweep(w, &k->m, now))
+		work_want_locked(a, w, PRIORITY_BACKGROUND, CHANGES_AUTO);
+	if (first && w->policy == SYNC_FULL)
+		work_populate_locked(a, w, 0);
+}
+
+/* What a want for the whole account comes down to, now that the mailboxes are known. */
+static void listing_expand_locked(struct account *a, struct want *want, const struct listing *l)
+{
+	for (size_t i = 0; i < l->known_count; i++) {
+		const struct known *k = &l->known[i];
+		struct mailbox_work *w = k->listed ? id_table_get(&a->mailboxes, k->m.id) : NULL;
+		if (!w || (k->m.flags & MAILBOX_NOSELECT))
+			continue;
+		if (want->verify || want->populate || w->pending) {
+			if (want->verify || w->pending || w->cold) {
+				work_want_locked(a, w, PRIORITY_BACKGROUND, want->verify ? CHANGES_VERIFY : CHANGES_AUTO);
+				part_add_locked(&w->waiters, want);
+			}
+		} else if (w->running) {
+			part_add_locked(&w->running_waiters, want);
+		}
+		if (want->populate) {
+			work_populate_locked(a, w, 0);
+			part_add_locked(&w->populate_waiters, want);
+		}
+	}
+}
+
+static void listing_forget_gone_locked(struct account *a)
+{
+	struct mailbox_work *w;
+	for (size_t i = 0; (w = id_table_next(&a->mailboxes, &i));) {
+		if (w->serial == a->list_serial || w->running)
+			continue;
+		parts_done_locked(a, &w->waiters, MF_NOT_FOUND);
+		parts_done_locked(a, &w->populate_waiters, MF_NOT_FOUND);
+		w->pending = PRIORITY_NONE;
+		w->populate = false;
+		if (w->parked || w->populate_open || w->serial == 0)
+			continue;
+		work_remove_locked(a, w);
+		i = 0; /* removing moves slots */
+	}
+}
+
+static void listing_apply(struct session *s, const struct listing *l)
+{
+	struct account *a = s->account;
+	int64_t now = clock_mono_ms();
+	pthread_mutex_lock(&a->lock);
+	a->list_running = false;
+	a->index_is_new = false;
+	a->cycle_open = true;
+	a->list_serial++;
+	for (size_t i = 0; i < l->known_count; i++) {
+		if (l->known[i].listed)
+			listing_judge_locked(a, &l->known[i], now);
+	}
+	for (struct part *p = a->list_running_waiters; p; p = p->next)
+		listing_expand_locked(a, p->want, l);
+	parts_done_locked(a, &a->list_running_waiters, MF_OK);
+	listing_forget_gone_locked(a);
+	link_listed_locked(a);
+	pthread_mutex_unlock(&a->lock);
+}
+
+static void listing_failed(struct account *a)
+{
+	pthread_mutex_lock(&a->lock);
+	a->list_running = false;
+	a->list_pending = true;
+	if (a->list_running_waiters)
+		a->list_priority = PRIORITY_PERSON;
+	struct part **tail = &a->list_waiters;
+	while (*tail)
+		tail = &(*tail)->next;
+	*tail = a->list_running_waiters;
+	a->list_running_waiters = NULL;
+	pthread_mutex_unlock(&a->lock);
+}
+
+enum mf_err listing_fetch(struct session *s)
+{
+	struct account *a = s->account;
+	struct listing l = {.account = a};
+	pthread_mutex_lock(&a->lock);
+	a->listed_ms = clock_mono_ms();
+	pthread_mutex_unlock(&a->lock);
+	session_progress(s, 0, false, "listing mailboxes");
+	enum mf_err e = remote_mailboxes(s->remote, &(struct mailbox_sink){listing_mailbox, &l});
+	/* there is always an INBOX: an empty answer must not empty the tree */
+	if (e == MF_OK && l.told == 0)
+		e = MF_PROTOCOL;
+	if (e == MF_OK && l.count)
+		qsort(l.items, l.count, sizeof *l.items, by_raw);
+	if (e == MF_OK)
+		e = listing_match(&l);
+	if (e == MF_OK)
+		e = listing_store(&l);
+	if (e == MF_OK)
+		listing_apply(s, &l);
+	else
+		listing_failed(a);
+	listing_finish(&l);
+	if (e == MF_OK)
+		syncmail_cycle(a);
+	return e;
+}

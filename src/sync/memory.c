@@ -1,0 +1,415 @@
+/* The memory back-end: what the server holds, and how tests change it. */
+#include "sync/memory.h"
+
+#include <stdlib.h>
+#include <string.h>
+#include <sys/eventfd.h>
+#include <time.h>
+
+#include "base/mem.h"
+#include "sync/memory_state.h"
+
+#define ALL_CAPS (REMOTE_MAILBOXES | REMOTE_FLAGS | REMOTE_PUSH | REMOTE_RANGES | REMOTE_UIDPLUS | REMOTE_MOVE | REMOTE_QUOTA \
+	| REMOTE_STATUS_MODSEQ | REMOTE_OBJECTID | REMOTE_QRESYNC | REMOTE_CONDSTORE)
+
+struct memory_server *memory_server_create(void)
+{
+	struct memory_server *m = MF_NEW(struct memory_server);
+	pthread_mutex_init(&m->lock, NULL);
+	pthread_cond_init(&m->changed, NULL);
+	m->next_validity = 1000;
+	m->next_number = 1;
+	m->caps = ALL_CAPS;
+	m->cut_bytes = UINT64_MAX;
+	m->cut_answers = UINT32_MAX;
+	m->release_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+	memory_mailbox_add(m, "INBOX", MAILBOX_SUBSCRIBED, USE_INBOX);
+	return m;
+}
+
+void memory_bytes_unref(struct memory_server *m, struct memory_bytes *bytes)
+{
+	pthread_mutex_lock(&m->lock);
+	bool last = --bytes->users == 0;
+	pthread_mutex_unlock(&m->lock);
+	if (last)
+		free(bytes);
+}
+
+static void message_finish_locked(struct memory_message *message)
+{
+	free(message->keywords);
+	if (message->bytes && --message->bytes->users == 0)
+		free(message->bytes);
+}
+
+static void mailbox_free_locked(struct memory_mailbox *b)
+{
+	for (size_t i = 0; i < b->count; i++)
+		message_finish_locked(&b->messages[i]);
+	free(b->messages);
+	free(b->gone);
+	free(b->raw);
+	free(b);
+}
+
+void memory_server_destroy(struct memory_server *m)
+{
+	if (!m)
+		return;
+	while (m->mailboxes) {
+		struct memory_mailbox *b = m->mailboxes;
+		m->mailboxes = b->next;
+		mailbox_free_locked(b);
+	}
+	mf_close(&m->release_fd);
+	pthread_cond_destroy(&m->changed);
+	pthread_mutex_destroy(&m->lock);
+	free(m);
+}
+
+/* --- finding -------------------------------------------------------------------------------------------------------- */
+
+struct memory_mailbox *memory_find_locked(struct memory_server *m, const char *raw)
+{
+	struct memory_mailbox *b = m->mailboxes;
+	while (b && strcmp(b->raw, raw) != 0)
+		b = b->next;
+	return b;
+}
+
+struct memory_message *memory_message_locked(struct memory_mailbox *b, uint32_t uid)
+{
+	size_t low = 0, high = b->count;
+	while (low < high) {
+		size_t middle = low + (high - low) / 2;
+		if (b->messages[middle].uid < uid)
+			low = middle + 1;
+		else
+			high = middle;
+	}
+	return low < b->count && b->messages[low].uid == uid ? &b->messages[low] : NULL;
+}
+
+void memory_status_locked(const struct memory_mailbox *b, unsigned caps, struct mailbox_status *ret)
+{
+	*ret = (struct mailbox_status){.uidvalidity = b->uidvalidity, .uidnext = b->uidnext, .messages = (uint32_t)b->count,
+	                               .modseq = caps & (REMOTE_CONDSTORE | REMOTE_QRESYNC) ? b->modseq : 0};
+	for (size_t i = 0; i < b->count; i++)
+		ret->unseen += !(b->messages[i].flags & FLAG_SEEN);
+}
+
+/* Tells the sessions that watch. raw NULL: the list of mailboxes changed. */
+static void notify_locked(struct memory_server *m, const char *raw, bool new_only)
+{
+	for (struct memory_session *s = m->sessions; s; s = s->next) {
+		if (!s->watched || !((s->caps & REMOTE_PUSH_ALL) || (raw && strcmp(s->watched, raw) == 0)))
+			continue;
+		struct memory_notice *n = mf_alloc(sizeof *n + (raw ? strlen(raw) : 0) + 1);
+		n->new_only = new_only;
+		n->list = !raw;
+		if (raw)
+			strcpy(n->raw, raw);
+		*s->notices_end = n;
+		s->notices_end = &n->next;
+		(void)eventfd_write(s->event_fd, 1);
+	}
+}
+
+/* --- changing --------------------------------------------------------------------------------------------------------- */
+
+void memory_mailbox_add(struct memory_server *m, const char *raw, unsigned flags, enum special_use use)
+{
+	pthread_mutex_lock(&m->lock);
+	struct memory_mailbox *b = MF_NEW(struct memory_mailbox), **end = &m->mailboxes;
+	b->raw = mf_strdup(raw);
+	b->flags = flags;
+	b->use = use;
+	b->uidvalidity = m->next_validity++;
+	b->uidnext = 1;
+	b->modseq = 1;
+	while (*end)
+		end = &(*end)->next;
+	*end = b;
+	notify_locked(m, NULL, false);
+	pthread_mutex_unlock(&m->lock);
+}
+
+void memory_mailbox_remove(struct memory_server *m, const char *raw)
+{
+	pthread_mutex_lock(&m->lock);
+	for (struct memory_mailbox **at = &m->mailboxes; *at; at = &(*at)->next) {
+		if (strcmp((*at)->raw, raw) != 0)
+			continue;
+		struct memory_mailbox *b = *at;
+		*at = b->next;
+		mailbox_free_locked(b);
+		notify_locked(m, NULL, false);
+		break;
+	}
+	pthread_mutex_unlock(&m->lock);
+}
+
+static size_t header_length(const char *data, size_t len)
+{
+	const char *end = memmem(data, len, "\r\n\r\n", 4);
+	return end ? (size_t)(end - data) + 4 : len;
+}
+
+static uint32_t mailbox_append_locked(struct memory_mailbox *b, const struct memory_message *message)
+{
+	if (b->count == b->capacity) {
+		b->capacity = b->capacity ? b->capacity * 2 : 16;
+		b->messages = mf_realloc_array(b->messages, b->capacity, sizeof *b->messages);
+	}
+	struct memory_message *new = &b->messages[b->count++];
+	*new = *message;
+	new->uid = b->uidnext++;
+	new->modseq = ++b->modseq;
+	return new->uid;
+}
+
+uint32_t memory_deliver(struct memory_server *m, const char *raw, const void *data, size_t len, int64_t date, unsigned flags)
+{
+	uint32_t uid = 0;
+	pthread_mutex_lock(&m->lock);
+	struct memory_mailbox *b = memory_find_locked(m, raw);
+	if (b) {
+		struct memory_bytes *bytes = mf_alloc(sizeof *bytes + len + 1);
+		*bytes = (struct memory_bytes){.users = 1, .len = len, .header_len = header_length(data, len)};
+		if (len)
+			memcpy(bytes->data, data, len);
+		struct memory_message message = {.flags = flags, .keywords = mf_strdup(""), .claim = len, .number = m->next_number++,
+		                                 .date = date, .bytes = bytes};
+		uid = mailbox_append_locked(b, &message);
+		notify_locked(m, raw, true);
+	}
+	pthread_mutex_unlock(&m->lock);
+	return uid;
+}
+
+/* Takes it out; *ret is the message, with what it owns. */
+static bool mailbox_take_locked(struct memory_mailbox *b, uint32_t uid, struct memory_message *ret)
+{
+	struct memory_message *message = b ? memory_message_locked(b, uid) : NULL;
+	if (!message)
+		return false;
+	*ret = *message;
+	size_t at = (size_t)(message - b->messages);
+	memmove(message, message + 1, (b->count - at - 1) * sizeof *message);
+	b->count--;
+	if (b->gone_count == b->gone_capacity) {
+		b->gone_capacity = b->gone_capacity ? b->gone_capacity * 2 : 16;
+		b->gone = mf_realloc_array(b->gone, b->gone_capacity, sizeof *b->gone);
+	}
+	b->gone[b->gone_count++] = (struct memory_gone){.uid = uid, .modseq = ++b->modseq};
+	return true;
+}
+
+bool memory_expunge(struct memory_server *m, const char *raw, uint32_t uid)
+{
+	struct memory_message message;
+	pthread_mutex_lock(&m->lock);
+	bool found = mailbox_take_locked(memory_find_locked(m, raw), uid, &message);
+	if (found) {
+		message_finish_locked(&message);
+		notify_locked(m, raw, false);
+	}
+	pthread_mutex_unlock(&m->lock);
+	return found;
+}
+
+bool memory_flag(struct memory_server *m, const char *raw, uint32_t uid, unsigned flags, const char *keywords)
+{
+	pthread_mutex_lock(&m->lock);
+	struct memory_mailbox *b = memory_find_locked(m, raw);
+	struct memory_message *message = b ? memory_message_locked(b, uid) : NULL;
+	if (message) {
+		message->flags = flags;
+		free(message->keywords);
+		message->keywords = mf_strdup(keywords);
+		message->modseq = ++b->modseq;
+		notify_locked(m, raw, false);
+	}
+	pthread_mutex_unlock(&m->lock);
+	return message != NULL;
+}
+
+uint32_t memory_move(struct memory_server *m, const char *raw, uint32_t uid, const char *to)
+{
+	struct memory_message message;
+	uint32_t new_uid = 0;
+	pthread_mutex_lock(&m->lock);
+	struct memory_mailbox *target = memory_find_locked(m, to);
+	if (target && mailbox_take_locked(memory_find_locked(m, raw), uid, &message)) {
+		new_uid = mailbox_append_locked(target, &message);
+		notify_locked(m, raw, false);
+		notify_locked(m, to, true);
+	}
+	pthread_mutex_unlock(&m->lock);
+	return new_uid;
+}
+
+void memory_renumber(struct memory_server *m, const char *raw)
+{
+	pthread_mutex_lock(&m->lock);
+	struct memory_mailbox *b = memory_find_locked(m, raw);
+	if (b) {
+		b->uidvalidity = m->next_validity++;
+		for (size_t i = 0; i < b->count; i++)
+			b->messages[i].uid = (uint32_t)i + 1 + b->uidnext % 7;
+		b->uidnext = b->count ? b->messages[b->count - 1].uid + 1 : 1;
+		b->gone_count = 0;
+		b->modseq++;
+		notify_locked(m, raw, false);
+	}
+	pthread_mutex_unlock(&m->lock);
+}
+
+void memory_claim_size(struct memory_server *m, const char *raw, uint32_t uid, uint64_t size)
+{
+	pthread_mutex_lock(&m->lock);
+	struct memory_mailbox *b = memory_find_locked(m, raw);
+	struct memory_message *message = b ? memory_message_locked(b, uid) : NULL;
+	if (message)
+		message->claim = size;
+	pthread_mutex_unlock(&m->lock);
+}
+
+/* --- behaviour: one number or bit each -------------------------------------------------------------------------------- */
+
+#define SET(m, statement) do { pthread_mutex_lock(&(m)->lock); statement; pthread_mutex_unlock(&(m)->lock); } while (0)
+
+void memory_quota(struct memory_server *m, uint64_t used, uint64_t limit)
+{
+	SET(m, (m->quota.used = used, m->quota.limit = limit));
+}
+
+void memory_caps(struct memory_server *m, unsigned caps)
+{
+	SET(m, m->caps = caps);
+}
+
+void memory_line(struct memory_server *m, int64_t round_trip_ms, uint64_t bytes_per_s)
+{
+	SET(m, (m->round_trip_ms = round_trip_ms, m->bytes_per_s = bytes_per_s));
+}
+
+void memory_login_result(struct memory_server *m, enum mf_err e)
+{
+	SET(m, m->login_result = e);
+}
+
+void memory_session_limit(struct memory_server *m, unsigned limit)
+{
+	SET(m, m->session_limit = limit);
+}
+
+void memory_fail_call(struct memory_server *m, enum memory_verb verb, unsigned n, enum mf_err e)
+{
+	SET(m, (m->faults[verb] = (struct memory_fault){.countdown = n, .error = e}));
+}
+
+void memory_cut_fetch(struct memory_server *m, uint64_t bytes)
+{
+	SET(m, m->cut_bytes = bytes);
+}
+
+void memory_cut_answers(struct memory_server *m, unsigned answers)
+{
+	SET(m, m->cut_answers = answers);
+}
+
+void memory_hide_vanished(struct memory_server *m, bool hide)
+{
+	SET(m, m->hide_vanished = hide);
+}
+
+void memory_empty_status(struct memory_server *m, bool empty)
+{
+	SET(m, m->empty_status = empty);
+}
+
+void memory_block(struct memory_server *m, enum memory_verb verb)
+{
+	eventfd_t ignored;
+	pthread_mutex_lock(&m->lock);
+	(void)eventfd_read(m->release_fd, &ignored);
+	m->blocking[verb] = true;
+	pthread_mutex_unlock(&m->lock);
+}
+
+void memory_release(struct memory_server *m)
+{
+	pthread_mutex_lock(&m->lock);
+	memset(m->blocking, 0, sizeof m->blocking);
+	(void)eventfd_write(m->release_fd, 1);
+	pthread_mutex_unlock(&m->lock);
+}
+
+bool memory_await_blocked(struct memory_server *m, int64_t timeout_ms)
+{
+	struct timespec until;
+	clock_gettime(CLOCK_REALTIME, &until);
+	until.tv_sec += (time_t)(timeout_ms / 1000 + 1);
+	int waited = 0;
+	pthread_mutex_lock(&m->lock);
+	while (m->blocked == 0 && waited == 0)
+		waited = pthread_cond_timedwait(&m->changed, &m->lock, &until);
+	bool blocked = m->blocked > 0;
+	pthread_mutex_unlock(&m->lock);
+	return blocked;
+}
+
+void memory_drop_sessions(struct memory_server *m)
+{
+	pthread_mutex_lock(&m->lock);
+	for (struct memory_session *s = m->sessions; s; s = s->next) {
+		s->dropped = true;
+		(void)eventfd_write(s->event_fd, 1);
+	}
+	pthread_mutex_unlock(&m->lock);
+}
+
+/* --- what has been asked ------------------------------------------------------------------------------------------------- */
+
+#define GET(m, type, value) do { pthread_mutex_lock(&(m)->lock); type got = (value); pthread_mutex_unlock(&(m)->lock); return got; } while (0)
+
+unsigned memory_calls(struct memory_server *m, enum memory_verb verb)
+{
+	GET(m, unsigned, m->calls[verb]);
+}
+
+uint64_t memory_bytes_fetched(struct memory_server *m)
+{
+	GET(m, uint64_t, m->bytes_fetched);
+}
+
+unsigned memory_messages_fetched(struct memory_server *m)
+{
+	GET(m, unsigned, m->fetched);
+}
+
+unsigned memory_mailboxes_checked(struct memory_server *m)
+{
+	GET(m, unsigned, m->checked);
+}
+
+unsigned memory_sessions(struct memory_server *m)
+{
+	GET(m, unsigned, m->logged_in);
+}
+
+unsigned memory_answers(struct memory_server *m)
+{
+	GET(m, unsigned, m->answers);
+}
+
+void memory_forget_calls(struct memory_server *m)
+{
+	pthread_mutex_lock(&m->lock);
+	memset(m->calls, 0, sizeof m->calls);
+	m->fetched = m->checked = m->answers = 0;
+	m->bytes_fetched = 0;
+	pthread_mutex_unlock(&m->lock);
+}

@@ -1,0 +1,325 @@
+/* One thread for each connection: connect, look for work, do it, wait. */
+#include <errno.h>
+#include <poll.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/eventfd.h>
+
+#include "base/clock.h"
+#include "base/log.h"
+#include "base/mem.h"
+#include "sync/engine.h"
+
+#define SLEPT_MS 10000          /* CLOCK_BOOTTIME further ahead than before: the machine was suspended */
+#define BULK_IDLE_MS 600000     /* an unused connection for bodies is given back to the server */
+
+/* --- waking and stopping ------------------------------------------------------------------------------------------- */
+
+void session_wake_locked(struct session *s)
+{
+	/* a full counter is readable too */
+	(void)eventfd_write(s->wake_fd, 1);
+}
+
+void sessions_wake_locked(struct account *a, unsigned roles)
+{
+	for (size_t i = 0; i < a->session_count; i++) {
+		struct session *s = &a->sessions[i];
+		if (session_roles_locked(s) & roles)
+			session_wake_locked(s);
+	}
+}
+
+void session_reset_locked(struct session *s)
+{
+	s->reset = true;
+	s->failures = 0;
+	s->next_try_ms = 0;
+	cancel_raise(&s->cancel);
+	session_wake_locked(s);
+}
+
+unsigned session_roles_locked(const struct session *s)
+{
+	unsigned roles = s->roles;
+	if (!(roles & ROLE_WORKER))
+		return roles;
+	const struct account *a = s->account;
+	for (size_t i = 1; i < a->session_count; i++) {
+		const struct session *other = &a->sessions[i];
+		if (!other->connected && (other->failed || (other->roles & ROLE_BULK)))
+			roles |= other->roles;
+	}
+	return roles;
+}
+
+static void session_drain(struct session *s)
+{
+	eventfd_t ignored;
+	(void)eventfd_read(s->wake_fd, &ignored);
+}
+
+/* Sleeps until woken, stopped or the time is up. */
+static void session_sleep(struct session *s, int64_t ms)
+{
+	struct pollfd fds[2] = {{.fd = s->wake_fd, .events = POLLIN}, {.fd = s->cancel.fd, .events = POLLIN}};
+	int timeout = ms < 0 || ms > 3600000 ? 3600000 : (int)ms;
+	if (poll(fds, 2, timeout) < 0 && errno != EINTR)
+		log_error("%s: poll: %s", s->account->config->name, strerror(errno));
+	session_drain(s);
+}
+
+void session_progress(struct session *s, uint64_t total, bool bytes, const char *format, ...)
+{
+	struct account_progress p = {.total = total, .bytes = bytes};
+	va_list args;
+	va_start(args, format);
+	char text[sizeof p.doing];
+	vsnprintf(text, sizeof text, format, args);
+	va_end(args);
+	mf_printable(p.doing, sizeof p.doing, text, strlen(text));
+	pthread_mutex_lock(&s->account->lock);
+	s->progress = p;
+	pthread_mutex_unlock(&s->account->lock);
+}
+
+/* --- connecting ------------------------------------------------------------------------------------------------------ */
+
+/* How long until this session may connect; 0: now, -1: only when woken. */
+static int64_t session_turn_locked(struct session *s)
+{
+	struct account *a = s->account;
+	int64_t now = clock_mono_ms();
+	if (s->roles & ROLE_WORKER) {
+		if (a->link.next_try_ms == INT64_MAX)
+			return -1;
+		return a->link.next_try_ms > now ? a->link.next_try_ms - now : 0;
+	}
+	if (a->link.state != LINK_ONLINE || s->useless)
+		return -1;
+	if (!(s->roles & ROLE_WATCH) && !jobs_bulk_is_wanted_locked(a))
+		return -1;
+	return s->next_try_ms > now ? s->next_try_ms - now : 0;
+}
+
+/* false: the account stops. */
+static bool session_wait_turn(struct session *s)
+{
+	struct account *a = s->account;
+	for (;;) {
+		pthread_mutex_lock(&a->lock);
+		if (!a->stopping && s->reset) {
+			cancel_clear(&s->cancel);
+			s->reset = false;
+		}
+		bool stop = a->stopping;
+		int64_t wait = stop ? 0 : session_turn_locked(s);
+		if (wait == 0 && !stop && (s->roles & ROLE_WORKER) && a->link.state == LINK_OFFLINE)
+			a->link.next_try_s = 0;
+		pthread_mutex_unlock(&a->lock);
+		if (stop || wait == 0)
+			return !stop;
+		session_sleep(s, wait);
+	}
+}
+
+static void session_connected(struct session *s, unsigned caps)
+{
+	struct account *a = s->account;
+	pthread_mutex_lock(&a->lock);
+	s->connected = true;
+	s->failed = false;
+	s->caps = caps;
+	s->watch_begun = false;
+	s->quota_ms = 0;
+	if (s->roles & ROLE_WORKER)
+		link_up_locked(a);
+	pthread_mutex_unlock(&a->lock);
+	atomic_fetch_add(&a->connections, 1);
+}
+
+static enum mf_err session_connect(struct session *s, struct mf_reason *why)
+{
+	struct account *a = s->account;
+	pthread_mutex_lock(&a->lock);
+	bool forget = (s->roles & ROLE_WORKER) && a->link.forget_credentials;
+	if (forget)
+		a->link.forget_credentials = false;
+	unsigned roles = session_roles_locked(s);
+	pthread_mutex_unlock(&a->lock);
+	if (forget && a->connector)
+		connector_forget_password(a->connector);
+	s->remote = a->make_remote(a->make_context, roles, &s->cancel);
+	if (!s->remote)
+		return mf_fail(why, MF_IO, "no connection could be set up");
+	enum mf_err e = remote_login(s->remote, why);
+	if (e != MF_OK)
+		return e;
+	if (a->connector)
+		connector_learnt(a->connector);
+	session_connected(s, remote_caps(s->remote));
+	return MF_OK;
+}
+
+static void session_lost(struct session *s, enum mf_err e, const char *reason)
+{
+	struct account *a = s->account;
+	pthread_mutex_lock(&a->lock);
+	bool was = s->connected;
+	s->connected = s->idle = s->idling_watch = false;
+	s->progress = (struct account_progress){0};
+	if (s->reset || a->stopping || e == MF_OK) {
+		/* on purpose: nobody failed */
+	} else if (s->roles & ROLE_WORKER) {
+		link_failed_locked(a, was, e, reason);
+	} else {
+		s->failures = was ? 1 : s->failures + 1;
+		s->failed = true;
+		s->next_try_ms = clock_mono_ms() + backoff_ms(s->failures + 2, (unsigned)clock_wall_ns());
+		log_info("%s: an additional connection failed: %s", a->config->name, reason && *reason ? reason : mf_err_words(e));
+		/* what it noticed may concern the worker's connection as well, which finds out by using it */
+		a->list_pending |= was;
+		sessions_wake_locked(a, ROLE_WORKER);
+	}
+	pthread_mutex_unlock(&a->lock);
+}
+
+/* --- serving ----------------------------------------------------------------------------------------------------------- */
+
+static enum mf_err session_quota(struct session *s)
+{
+	struct account *a = s->account;
+	struct quota quota;
+	enum mf_err e = remote_quota(s->remote, &quota);
+	pthread_mutex_lock(&a->lock);
+	if (e == MF_OK)
+		a->quota = quota;
+	a->quota_known = e == MF_OK;
+	pthread_mutex_unlock(&a->lock);
+	return mf_err_scope(e) <= MF_SCOPE_MAILBOX ? MF_OK : e;
+}
+
+static enum mf_err session_do(struct session *s, const struct task *t)
+{
+	atomic_fetch_add(&s->account->commands, 1);
+	switch (t->kind) {
+	case TASK_LIST:
+		return listing_fetch(s);
+	case TASK_SYNC:
+		return syncmail_changes(s, t->mailboxes, t->count);
+	case TASK_FETCH:
+		return bodies_fetch(s);
+	case TASK_QUOTA:
+		return session_quota(s);
+	case TASK_NONE:
+		break;
+	}
+	return MF_OK;
+}
+
+/* A machine that slept has connections that only look alive. */
+static bool session_slept(struct session *s)
+{
+	int64_t offset = clock_boot_ms() - clock_mono_ms(), before = s->sleep_offset_ms;
+	s->sleep_offset_ms = offset;
+	return offset - before > SLEPT_MS;
+}
+
+static enum mf_err session_idle(struct session *s, int64_t wait_ms, unsigned roles)
+{
+	enum mf_err e = MF_OK;
+	if ((roles & ROLE_WATCH) && push_can_wait(s)) {
+		e = push_wait(s, wait_ms);
+		session_drain(s);
+	} else {
+		session_sleep(s, wait_ms);
+	}
+	if (session_slept(s)) {
+		log_info("%s: the machine was asleep, connecting again", s->account->config->name);
+		account_connect(s->account);
+	}
+	return e;
+}
+
+static bool session_should_leave_locked(struct session *s, int64_t idle_since)
+{
+	if (s->reset || s->account->stopping)
+		return true;
+	if (s->roles == ROLE_WATCH && !push_can_wait(s)) {
+		s->useless = true;
+		return true;
+	}
+	return s->roles == ROLE_BULK && clock_mono_ms() - idle_since > BULK_IDLE_MS && !jobs_bulk_is_wanted_locked(s->account);
+}
+
+/* A connection that has done something was worth making. */
+static void session_useful(struct session *s, enum mf_err e)
+{
+	if (e != MF_OK || !(s->roles & ROLE_WORKER))
+		return;
+	pthread_mutex_lock(&s->account->lock);
+	s->account->link.quick_retries = 0;
+	pthread_mutex_unlock(&s->account->lock);
+}
+
+static enum mf_err session_serve(struct session *s)
+{
+	struct account *a = s->account;
+	enum mf_err e = MF_OK;
+	int64_t idle_since = clock_mono_ms();
+	while (e == MF_OK) {
+		struct task task;
+		int64_t wait_ms;
+		pthread_mutex_lock(&a->lock);
+		if (session_should_leave_locked(s, idle_since)) {
+			pthread_mutex_unlock(&a->lock);
+			break;
+		}
+		jobs_take_locked(s, &task, &wait_ms);
+		unsigned roles = session_roles_locked(s);
+		s->idle = task.kind == TASK_NONE;
+		if (s->idle)
+			s->progress = (struct account_progress){0};
+		pthread_mutex_unlock(&a->lock);
+		if (task.kind == TASK_NONE) {
+			e = session_idle(s, wait_ms, roles);
+		} else {
+			e = session_do(s, &task);
+			idle_since = clock_mono_ms();
+			session_useful(s, e);
+		}
+		task_finish(&task);
+		wants_deliver(a);
+	}
+	return e;
+}
+
+static void *session_main(void *context)
+{
+	struct session *s = context;
+	s->sleep_offset_ms = clock_boot_ms() - clock_mono_ms();
+	while (session_wait_turn(s)) {
+		struct mf_reason why = {""};
+		enum mf_err e = session_connect(s, &why);
+		if (e == MF_OK) {
+			e = session_serve(s);
+			if (e != MF_OK)
+				snprintf(why.text, sizeof why.text, "%s", remote_reason(s->remote));
+		}
+		remote_destroy(s->remote);
+		s->remote = NULL;
+		session_lost(s, e, why.text);
+		wants_deliver(s->account);
+	}
+	return NULL;
+}
+
+void session_start(struct session *s)
+{
+	if (pthread_create(&s->thread, NULL, session_main, s) != 0) {
+		log_error("no thread can be started");
+		abort();
+	}
+}

@@ -1,0 +1,390 @@
+/* Messages of mailboxes: what the server says changed, into the index.
+ *
+ * What comes is gathered in memory and written in transactions of some hundred rows, so that none is open while the
+ * network is waited for. The numbers that say "complete up to here" are written in the transaction of the last rows. */
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/clock.h"
+#include "base/log.h"
+#include "base/mem.h"
+#include "sync/engine.h"
+#include "sync/syncrun.h"
+
+#define LIMBO_MS 600000          /* how long a message that vanished may turn up elsewhere as the same */
+#define ROUNDS 4                 /* a mailbox that is numbered anew is read again at once, but not for ever */
+
+/* --- before ------------------------------------------------------------------------------------------------------------ */
+
+static enum mf_err item_load(struct sync_run *run, struct sync_item *item)
+{
+	enum mf_err e = cache_mailbox(run->account->cache, item->id, &item->m);
+	if (e != MF_OK)
+		return e;
+	pthread_mutex_lock(&run->account->lock);
+	struct mailbox_work *w = work_get_locked(run->account, item->id);
+	if (!item->reread) {
+		item->method = w->method;
+		w->pending = PRIORITY_NONE;
+		w->method = CHANGES_AUTO;
+	}
+	w->checked_ms = clock_mono_ms();
+	item->max_messages = w->max_messages;
+	item->rung = reconcile_rung(&item->m, item->method, w->max_messages, run->account->no_qresync);
+	pthread_mutex_unlock(&run->account->lock);
+	return MF_OK;
+}
+
+static struct mailbox_since item_since(const struct sync_item *item)
+{
+	const struct mailbox *m = &item->m;
+	struct mailbox_since since = {
+		.raw = m->raw, .method = item->rung.method, .uidvalidity = m->uidvalidity, .uidnext = m->uidnext,
+		.modseq = item->rung.with_modseq ? m->modseq : 0, .first_uid = item->rung.first_uid, .newest = item->rung.newest,
+	};
+	if (m->server_uidvalidity)
+		since.hint = (struct mailbox_status){.uidvalidity = m->server_uidvalidity, .uidnext = m->server_uidnext,
+			.messages = m->server_messages, .unseen = m->server_unseen, .modseq = m->server_modseq};
+	return since;
+}
+
+/* --- while it comes ------------------------------------------------------------------------------------------------------ */
+
+static struct sync_item *run_item(struct sync_run *run, size_t i)
+{
+	return run->order[i];
+}
+
+static enum mf_err sync_opened(void *context, size_t i, const struct mailbox_status *status, bool read_only)
+{
+	struct sync_run *run = context;
+	struct sync_item *item = run_item(run, i);
+	item->opened = *status;
+	item->read_only = read_only;
+	session_progress(run->session, status->messages, false, "%s: %s", item->m.name, item->rung.method == CHANGES_ALL ? "headers" : "changes");
+	if (item->rung.method != CHANGES_ALL)
+		return MF_OK;
+	/* said before the first row, so that rows of two numberings never mix */
+	return syncrun_begin_mailbox(run, item);
+}
+
+static enum mf_err sync_message(void *context, size_t i, const struct remote_message *message)
+{
+	struct sync_run *run = context;
+	struct sync_item *item = run_item(run, i);
+	if (item->rung.method == CHANGES_ALL)
+		uid_set_add(&item->present, message->uid, message->uid);
+	return syncrun_message(run, item, message);
+}
+
+static enum mf_err sync_flags(void *context, size_t i, uint32_t uid, unsigned flags, const char *keywords, uint64_t modseq)
+{
+	struct sync_run *run = context;
+	struct sync_item *item = run_item(run, i);
+	if (item->rung.method == CHANGES_ALL)
+		uid_set_add(&item->present, uid, uid);
+	return syncrun_flags(run, item, uid, flags, keywords, modseq);
+}
+
+static enum mf_err sync_vanished(void *context, size_t i, const struct uid_ranges *uids)
+{
+	struct sync_run *run = context;
+	return syncrun_vanished(run, run_item(run, i), uids);
+}
+
+static enum mf_err sync_present(void *context, size_t i, const struct uid_ranges *uids)
+{
+	struct sync_run *run = context;
+	struct sync_item *item = run_item(run, i);
+	for (size_t k = 0; k < uids->count; k++)
+		uid_set_add(&item->present, uids->items[k].first, uids->items[k].last);
+	item->has_present = true;
+	return MF_OK;
+}
+
+/* --- when it is complete -------------------------------------------------------------------------------------------------- */
+
+/* What the server did not name is gone, and so is what is over max-messages. */
+static size_t item_gone(const struct sync_item *item, const struct uid_id *local, size_t count, uint32_t **ret)
+{
+	uint32_t below = item->rung.method == CHANGES_ALL ? 0 : item->m.uidnext;
+	if (item->rung.method != CHANGES_ALL && !item->has_present) {
+		*ret = NULL;
+		return 0;
+	}
+	return reconcile_missing(local, count, item->present.items, item->present.count, below, ret);
+}
+
+static size_t local_without(struct uid_id *local, size_t count, const uint32_t *gone, size_t gone_count)
+{
+	size_t kept = 0, g = 0;
+	for (size_t i = 0; i < count; i++) {
+		if (g < gone_count && gone[g] == local[i].uid)
+			g++;
+		else
+			local[kept++] = local[i];
+	}
+	return kept;
+}
+
+/* The index is not what the server says: ask for everything; if that explains it, the short way is not to be trusted. */
+static void item_distrust(struct sync_run *run, struct sync_item *item)
+{
+	struct account *a = run->account;
+	bool note = false;
+	pthread_mutex_lock(&a->lock);
+	struct mailbox_work *w = work_get_locked(a, item->id);
+	bool full = item->rung.method == CHANGES_VERIFY || item->rung.method == CHANGES_ALL;
+	item->distrusted = !full;
+	if (!full && item->rung.method == CHANGES_AUTO && item->m.modseq && item->rung.with_modseq && ++w->insane >= 2 && !a->no_qresync)
+		note = a->no_qresync = true;
+	pthread_mutex_unlock(&a->lock);
+	trace(TRACE_SYNC, "mailbox %ju: the index is not what the server says after method %d", (uintmax_t)item->id, item->rung.method);
+	if (note) {
+		log_warning("%s: the server's lists of changes are incomplete; comparing in full from now on", a->config->name);
+		enum mf_err e = cache_set_note(a->cache, "no-qresync", "1");
+		if (e != MF_OK)
+			log_error("%s: %s", a->config->name, mf_err_words(e));
+	}
+}
+
+static uint32_t item_first_uid(const struct sync_item *item, const struct uid_id *local, size_t count, uint32_t trimmed, uint32_t messages)
+{
+	if (trimmed)
+		return trimmed;
+	if (item->rung.method != CHANGES_ALL)
+		return item->m.first_uid;
+	return item->rung.newest && messages > count && count ? local[0].uid : 1;
+}
+
+static enum mf_err item_complete(struct sync_run *run, struct sync_item *item, const struct mailbox_status *status)
+{
+	struct uid_id *local = NULL;
+	size_t count = 0;
+	enum mf_err e = syncrun_flush(run);
+	if (e == MF_OK)
+		e = cache_uids(run->account->cache, item->id, &local, &count);
+	if (e != MF_OK)
+		return e;
+	uint32_t *gone = NULL;
+	uid_set_normalise(&item->present);
+	size_t gone_count = item_gone(item, local, count, &gone);
+	size_t kept = local_without(local, count, gone, gone_count);
+	uint32_t trimmed = reconcile_trim(local, kept, item->max_messages);
+	size_t cut = 0;
+	while (trimmed && cut < kept && local[cut].uid < trimmed)
+		cut++;
+	struct mailbox_status now = *status;
+	if (!now.uidnext)
+		now.uidnext = item->opened.uidnext;
+	uint32_t after_last = kept ? local[kept - 1].uid + 1 : 1;
+	uint32_t first_uid = item_first_uid(item, local + cut, kept - cut, trimmed, now.messages);
+	bool sane = reconcile_is_sane(local, kept, &now, first_uid);
+	if (!sane)
+		item_distrust(run, item);
+	if (now.uidnext < after_last)
+		now.uidnext = after_last;
+	if (item->rung.method == CHANGES_NEW_ONLY)
+		now.modseq = item->m.modseq; /* what else happened has not been told */
+	if (!sane && !item->distrusted)
+		now.modseq = 0; /* nothing better is to be had: compare again next time */
+	for (size_t i = 0; i < gone_count && e == MF_OK; i++)
+		e = syncrun_gone(run, item, gone[i]);
+	for (size_t i = 0; i < cut && e == MF_OK; i++)
+		e = syncrun_gone(run, item, local[i].uid);
+	if (e == MF_OK && !item->distrusted)
+		e = syncrun_complete(run, item, &now, first_uid);
+	else if (e == MF_OK)
+		e = syncrun_flush(run);
+	free(gone);
+	free(local);
+	return e;
+}
+
+/* Tells who waits, and what follows from it. */
+static void item_settle(struct sync_run *run, struct sync_item *item, enum mf_err result, uint32_t server_messages)
+{
+	struct account *a = run->account;
+	item->done = true;
+	pthread_mutex_lock(&a->lock);
+	struct mailbox_work *w = work_get_locked(a, item->id);
+	w->running = false;
+	if (item->distrusted) {
+		for (struct part **tail = &w->waiters;; tail = &(*tail)->next) {
+			if (!*tail) {
+				*tail = w->running_waiters;
+				break;
+			}
+		}
+		w->running_waiters = NULL;
+		work_want_locked(a, w, w->waiters ? PRIORITY_PERSON : PRIORITY_BACKGROUND, item->rung.method == CHANGES_NEW_ONLY ? CHANGES_AUTO : CHANGES_VERIFY);
+	} else if (result == MF_OK) {
+		if (item->rung.method == CHANGES_AUTO && item->m.modseq && item->rung.with_modseq)
+			w->insane = 0; /* the short way was right this time */
+		w->cold = false;
+		w->weight = 20;
+		w->seen_messages = server_messages;
+		if ((w->policy == SYNC_FULL && item->received) || w->populate_waiters)
+			work_populate_locked(a, w, item->first_new ? item->first_new - 1 : 0);
+	}
+	if (!item->distrusted)
+		parts_done_locked(a, &w->running_waiters, result);
+	if (result == MF_NOT_FOUND) {
+		a->list_pending = true;
+		if (a->list_priority < PRIORITY_BACKGROUND)
+			a->list_priority = PRIORITY_BACKGROUND;
+	}
+	if (result != MF_OK && !item->distrusted)
+		parts_done_locked(a, &w->populate_waiters, result);
+	pthread_mutex_unlock(&a->lock);
+	bodies_resolve_parked(a, item->id);
+	wants_deliver(a);
+}
+
+static enum mf_err sync_closed(void *context, size_t i, enum mf_err result, const struct mailbox_status *status)
+{
+	struct sync_run *run = context;
+	struct sync_item *item = run_item(run, i);
+	if (mf_err_scope(result) >= MF_SCOPE_CONNECTION)
+		return MF_OK; /* not the mailbox's fault: it stays to be done */
+	if (result == MF_UIDVALIDITY && item->rung.method != CHANGES_ALL) {
+		item->renumbered = true;
+		return MF_OK;
+	}
+	uint32_t messages = 0;
+	if (result == MF_OK) {
+		messages = status->messages;
+		enum mf_err e = item_complete(run, item, status);
+		if (e != MF_OK)
+			return e;
+	}
+	item_settle(run, item, result, messages);
+	return MF_OK;
+}
+
+/* --- the whole of it ------------------------------------------------------------------------------------------------------- */
+
+static enum mf_err run_once(struct sync_run *run)
+{
+	static const struct change_sink callbacks = {
+		.opened = sync_opened, .message = sync_message, .flags = sync_flags, .vanished = sync_vanished,
+		.present = sync_present, .closed = sync_closed,
+	};
+	struct change_sink sink = callbacks;
+	sink.context = run;
+	struct mailbox_since *since = mf_alloc_array(run->count, sizeof *since);
+	size_t n = 0;
+	for (size_t i = 0; i < run->count; i++) {
+		struct sync_item *item = &run->items[i];
+		if (item->done)
+			continue;
+		enum mf_err e = item_load(run, item);
+		if (e != MF_OK || !item->m.raw || (item->m.flags & MAILBOX_NOSELECT)) {
+			item_settle(run, item, e == MF_NOT_FOUND ? MF_NOT_FOUND : e, 0);
+			continue;
+		}
+		run->order[n] = item;
+		since[n++] = item_since(item);
+	}
+	enum mf_err e = n ? remote_changes(run->session->remote, since, n, &sink) : MF_OK;
+	free(since);
+	enum mf_err flushed = syncrun_flush(run);
+	return e != MF_OK ? e : flushed;
+}
+
+/* The mailboxes that were numbered anew: their messages step aside, and are matched with what is read now. */
+static enum mf_err run_renumber(struct sync_run *run, bool *ret_any)
+{
+	*ret_any = false;
+	for (size_t i = 0; i < run->count; i++) {
+		struct sync_item *item = &run->items[i];
+		if (!item->renumbered || item->done)
+			continue;
+		char name[256];
+		log_info("%s: %s was numbered anew by the server", run->account->config->name,
+		         mf_printable(name, sizeof name, item->m.name, strlen(item->m.name)));
+		enum mf_err e = syncrun_renumber(run, item);
+		if (e != MF_OK)
+			return e;
+		uid_set_finish(&item->present);
+		mailbox_finish(&item->m);
+		item->m = (struct mailbox){0};
+		item->renumbered = item->has_present = false;
+		item->reread = true;
+		item->method = CHANGES_ALL;
+		*ret_any = true;
+	}
+	return MF_OK;
+}
+
+/* A failed connection: what is not done is to be done on the next one. */
+static void run_put_back(struct sync_run *run)
+{
+	struct account *a = run->account;
+	pthread_mutex_lock(&a->lock);
+	for (size_t i = 0; i < run->count; i++) {
+		struct sync_item *item = &run->items[i];
+		if (item->done)
+			continue;
+		struct mailbox_work *w = work_get_locked(a, item->id);
+		w->running = false;
+		bool waited = w->running_waiters != NULL;
+		struct part **tail = &w->waiters;
+		while (*tail)
+			tail = &(*tail)->next;
+		*tail = w->running_waiters;
+		w->running_waiters = NULL;
+		work_want_locked(a, w, waited ? PRIORITY_PERSON : PRIORITY_BACKGROUND, item->method);
+	}
+	pthread_mutex_unlock(&a->lock);
+}
+
+enum mf_err syncmail_changes(struct session *s, const uint64_t *mailboxes, size_t count)
+{
+	struct sync_run *run = syncrun_create(s, mailboxes, count);
+	bool again = true;
+	enum mf_err e = MF_OK;
+	for (int round = 0; again && e == MF_OK && round < ROUNDS; round++) {
+		e = run_once(run);
+		if (e == MF_OK)
+			e = run_renumber(run, &again);
+	}
+	for (size_t i = 0; i < count && e == MF_OK; i++) {
+		/* numbers that change every time it is opened, or a mailbox that the session left out */
+		if (!run->items[i].done)
+			item_settle(run, &run->items[i], again ? MF_UIDVALIDITY : MF_PROTOCOL, 0);
+	}
+	if (e != MF_OK)
+		run_put_back(run);
+	syncrun_destroy(run);
+	if (e == MF_OK)
+		syncmail_cycle(s->account);
+	return e;
+}
+
+/* After a whole round over the mailboxes nothing that vanished can turn up elsewhere any more, beyond the time given. */
+void syncmail_cycle(struct account *a)
+{
+	struct mailbox_work *w;
+	pthread_mutex_lock(&a->lock);
+	bool over = a->cycle_open && !a->list_pending && !a->list_running;
+	for (size_t i = 0; over && (w = id_table_next(&a->mailboxes, &i));)
+		over = !w->running && w->pending == PRIORITY_NONE;
+	if (over)
+		a->cycle_open = false;
+	pthread_mutex_unlock(&a->lock);
+	if (!over)
+		return;
+	struct txn *t;
+	enum mf_err e = cache_begin(a->cache, &t);
+	if (e == MF_OK) {
+		e = txn_limbo_purge(t, LIMBO_MS);
+		if (e == MF_OK)
+			e = txn_commit(t);
+		else
+			txn_rollback(t);
+	}
+	if (e != MF_OK)
+		log_error("%s: %s", a->config->name, mf_err_words(e));
+}

@@ -1,0 +1,140 @@
+#include <stdlib.h>
+
+#include "base/mem.h"
+#include "sync/engine.h"
+
+struct want *want_create_locked(struct account *a, enum want_kind kind, want_done *done, void *context)
+{
+	struct want *want = MF_NEW(struct want);
+	want->kind = kind;
+	want->done = done;
+	want->context = context;
+	want->next = a->open;
+	if (a->open)
+		a->open->previous = want;
+	a->open = want;
+	return want;
+}
+
+static void want_unlink_locked(struct account *a, struct want *want)
+{
+	if (want->next)
+		want->next->previous = want->previous;
+	if (want->previous)
+		want->previous->next = want->next;
+	else
+		a->open = want->next;
+	want->next = want->previous = NULL;
+}
+
+void part_add_locked(struct part **list, struct want *want)
+{
+	struct part *part = MF_NEW(struct part);
+	part->want = want;
+	part->next = *list;
+	*list = part;
+	want->parts++;
+}
+
+void parts_done_locked(struct account *a, struct part **list, enum mf_err result)
+{
+	while (*list) {
+		struct part *part = *list;
+		*list = part->next;
+		if (part->want->result == MF_OK)
+			part->want->result = result;
+		if (--part->want->parts == 0)
+			want_fire_locked(a, part->want, part->want->result);
+		free(part);
+	}
+}
+
+static void parts_drop_locked(struct part **list, const struct want *want)
+{
+	while (*list) {
+		struct part *part = *list;
+		if (part->want == want) {
+			*list = part->next;
+			free(part);
+		} else {
+			list = &part->next;
+		}
+	}
+}
+
+/* Rare and short: a cancelled want is looked for wherever its parts can be. */
+static void want_drop_parts_locked(struct account *a, const struct want *want)
+{
+	parts_drop_locked(&a->list_waiters, want);
+	parts_drop_locked(&a->list_running_waiters, want);
+	struct mailbox_work *w;
+	for (size_t i = 0; (w = id_table_next(&a->mailboxes, &i));) {
+		parts_drop_locked(&w->waiters, want);
+		parts_drop_locked(&w->running_waiters, want);
+		parts_drop_locked(&w->populate_waiters, want);
+	}
+}
+
+static void want_detach_locked(struct account *a, struct want *want)
+{
+	if (want->kind == WANT_BODY && want->download)
+		bodies_waiter_left_locked(a, want);
+	else if (want->parts)
+		want_drop_parts_locked(a, want);
+	want_unlink_locked(a, want);
+}
+
+static void want_free(struct want *want)
+{
+	body_unref(want->body);
+	free(want);
+}
+
+void want_fire_locked(struct account *a, struct want *want, enum mf_err result)
+{
+	want_detach_locked(a, want);
+	want->fired = true;
+	want->result = result;
+	if (a->fired_last)
+		a->fired_last->next = want;
+	else
+		a->fired = want;
+	a->fired_last = want;
+	pthread_cond_signal(&a->fired_cond);
+}
+
+void wants_fail_locked(struct account *a, enum mf_err result)
+{
+	while (a->open)
+		want_fire_locked(a, a->open, result);
+}
+
+void wants_deliver(struct account *a)
+{
+	pthread_mutex_lock(&a->lock);
+	while (a->fired) {
+		struct want *want = a->fired;
+		a->fired = want->next;
+		if (!a->fired)
+			a->fired_last = NULL;
+		pthread_mutex_unlock(&a->lock);
+		want->done(want->context, want->result);
+		want_free(want);
+		pthread_mutex_lock(&a->lock);
+	}
+	pthread_mutex_unlock(&a->lock);
+}
+
+bool want_cancel(struct account *a, struct want *want)
+{
+	pthread_mutex_lock(&a->lock);
+	bool open = !want->fired;
+	if (open) {
+		want->result = MF_CANCELLED;
+		want_detach_locked(a, want);
+	}
+	pthread_mutex_unlock(&a->lock);
+	if (open)
+		want_free(want);
+	return open;
+}
