@@ -209,7 +209,7 @@ static void item_settle(struct sync_run *run, struct sync_item *item, enum mf_er
 	item->done = true;
 	pthread_mutex_lock(&a->lock);
 	struct mailbox_work *w = work_get_locked(a, item->id);
-	w->running = false;
+	w->running = w->renumbering = false;
 	if (item->distrusted) {
 		for (struct part **tail = &w->waiters;; tail = &(*tail)->next) {
 			if (!*tail) {
@@ -237,6 +237,8 @@ static void item_settle(struct sync_run *run, struct sync_item *item, enum mf_er
 	}
 	if (result != MF_OK && !item->distrusted)
 		parts_done_locked(a, &w->populate_waiters, result);
+	if (w->pending != PRIORITY_NONE) /* asked for again meanwhile; who saw it then saw it running, too */
+		sessions_wake_locked(a, ROLE_WORKER);
 	pthread_mutex_unlock(&a->lock);
 	bodies_resolve_parked(a, item->id);
 	wants_deliver(a);
