@@ -49,21 +49,28 @@ static struct mailbox_work *refill_choose_locked(struct account *a)
 	return best;
 }
 
-static void refill_apply_locked(struct account *a, uint64_t mailbox, const struct refill *r, const bool *cached, uint64_t after, uint64_t last)
+static void refill_apply_locked(struct account *a, uint64_t mailbox, const struct refill *r, const bool *cached, uint64_t after, uint64_t since)
 {
 	struct mailbox_work *w = work_get_locked(a, mailbox);
 	for (size_t i = 0; i < r->count; i++) {
 		if (!cached[i])
-			bodies_ahead_locked(a, &r->entries[i], QUEUE_POPULATE);
+			bodies_ahead_locked(a, &r->entries[i], QUEUE_POPULATE, since);
 	}
 	if (w->populate_after != after)
 		return; /* more was asked for meanwhile */
-	w->populate_after = last;
+	w->populate_after = r->count ? r->entries[r->count - 1].id : after;
 	if (r->count == REFILL)
 		return;
 	w->populate = false;
 	if (w->populate_open == 0 && !w->running && w->pending == PRIORITY_NONE)
 		parts_done_locked(a, &w->populate_waiters, MF_OK);
+}
+
+static void refill_failed_locked(struct account *a, uint64_t mailbox, enum mf_err e)
+{
+	struct mailbox_work *w = work_get_locked(a, mailbox);
+	w->populate = false;
+	parts_done_locked(a, &w->populate_waiters, e);
 }
 
 /* Looks for bodies to fetch in the background. false: there are none. */
@@ -73,16 +80,16 @@ static bool bodies_refill(struct account *a)
 	bool cached[REFILL];
 	pthread_mutex_lock(&a->lock);
 	struct mailbox_work *w = refill_choose_locked(a);
-	uint64_t mailbox = w ? w->id : 0, after = w ? w->populate_after : 0;
+	uint64_t mailbox = w ? w->id : 0, after = w ? w->populate_after : 0, since = a->finished_count;
 	pthread_mutex_unlock(&a->lock);
 	enum mf_err e = mailbox ? cache_list(a->cache, mailbox, after, refill_visit, r) : MF_OK;
 	for (size_t i = 0; i < r->count; i++)
 		cached[i] = r->entries[i].uid == 0 || cache_body_is_cached(a->cache, r->entries[i].id);
 	pthread_mutex_lock(&a->lock);
 	if (mailbox && e == MF_OK)
-		refill_apply_locked(a, mailbox, r, cached, after, r->count ? r->entries[r->count - 1].id : after);
+		refill_apply_locked(a, mailbox, r, cached, after, since);
 	else if (mailbox)
-		work_get_locked(a, mailbox)->populate = false;
+		refill_failed_locked(a, mailbox, e);
 	pthread_mutex_unlock(&a->lock);
 	free(r);
 	return mailbox != 0;
@@ -333,7 +340,12 @@ static void item_ended(struct fetch_run *run, enum mf_err result)
 	pthread_mutex_lock(&a->lock);
 	if (f->length)
 		ranges_done(&d->ranges, f->offset);
-	d->done |= result == MF_OK && verdict == WINDOW_LAST;
+	if (result == MF_OK)
+		d->tries = 0;
+	if (result == MF_OK && verdict == WINDOW_LAST) {
+		d->done = true;
+		a->finished[a->finished_count++ % FINISHED_MAX] = d->message;
+	}
 	d->whole_after |= verdict == WINDOW_LIE;
 	if (result == MF_OK)
 		download_tell_locked(a, d, MF_OK, d->done);

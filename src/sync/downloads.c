@@ -304,7 +304,16 @@ void download_landed_locked(struct account *a, struct flight *f, size_t item)
 
 /* --- wanting --------------------------------------------------------------------------------------------------------------- */
 
-bool bodies_ahead_locked(struct account *a, const struct entry *e, enum queue queue)
+static bool finished_since_locked(const struct account *a, uint64_t message, uint64_t since)
+{
+	for (uint64_t i = since; i < a->finished_count; i++) {
+		if (a->finished[i % FINISHED_MAX] == message)
+			return true;
+	}
+	return false;
+}
+
+bool bodies_ahead_locked(struct account *a, const struct entry *e, enum queue queue, uint64_t since)
 {
 	if (e->uid == 0 || (queue == QUEUE_AHEAD && e->size > AHEAD_WHOLE_MAX))
 		return false;
@@ -314,6 +323,8 @@ bool bodies_ahead_locked(struct account *a, const struct entry *e, enum queue qu
 			download_queue_locked(a, d, queue);
 		return false;
 	}
+	if (finished_since_locked(a, e->id, since))
+		return false;
 	d = download_create_locked(a, e);
 	if (queue == QUEUE_POPULATE) {
 		d->populating = true;
@@ -323,7 +334,8 @@ bool bodies_ahead_locked(struct account *a, const struct entry *e, enum queue qu
 	return true;
 }
 
-static void download_wait_locked(struct account *a, struct want *want, const struct entry *e)
+/* aside: the message is in no mailbox right now, see mailbox_work.renumbering */
+static void download_wait_locked(struct account *a, struct want *want, const struct entry *e, bool aside)
 {
 	struct download *d = id_table_get(&a->downloads, e->id);
 	if (!d) {
@@ -340,7 +352,9 @@ static void download_wait_locked(struct account *a, struct want *want, const str
 	d->waiters = want;
 	if (d->parked || d->whole_after)
 		return;
-	if (d->kind == DOWNLOAD_RANGES) {
+	if (aside && d->in_flight == 0 && d->queue == QUEUE_NONE) {
+		download_park_locked(a, d);
+	} else if (d->kind == DOWNLOAD_RANGES) {
 		download_plan_locked(a, d);
 	} else if (d->in_flight == 0) {
 		download_queue_locked(a, d, QUEUE_PERSON);
@@ -362,6 +376,16 @@ static bool link_answers_locked(const struct account *a, enum mf_err *ret_result
 	return true;
 }
 
+static struct mailbox_work *renumbering_locked(const struct account *a)
+{
+	struct mailbox_work *w;
+	for (size_t i = 0; (w = id_table_next(&a->mailboxes, &i));) {
+		if (w->renumbering)
+			return w;
+	}
+	return NULL;
+}
+
 bool bodies_want(struct account *a, struct body *body, uint64_t offset, uint64_t length, want_done *done, void *context,
                  enum mf_err *ret_result, struct want **ret)
 {
@@ -370,6 +394,11 @@ bool bodies_want(struct account *a, struct body *body, uint64_t offset, uint64_t
 	*ret = NULL;
 	pthread_mutex_lock(&a->lock);
 	bool answered = true;
+	struct mailbox_work *aside = known == MF_NOT_FOUND ? renumbering_locked(a) : NULL;
+	if (aside) { /* whether the message is still there is about to be known */
+		known = MF_OK;
+		e = (struct entry){.id = body_message(body), .mailbox = aside->id, .uid = UINT32_MAX, .size = body_size(body)};
+	}
 	if (body_has(body, offset, length)) { /* it came meanwhile */
 		*ret_result = MF_OK;
 	} else if (known != MF_OK || e.uid == 0) {
@@ -381,7 +410,7 @@ bool bodies_want(struct account *a, struct body *body, uint64_t offset, uint64_t
 		want->offset = offset;
 		want->length = length;
 		*ret = want;
-		download_wait_locked(a, want, &e);
+		download_wait_locked(a, want, &e, aside != NULL);
 	}
 	pthread_mutex_unlock(&a->lock);
 	if (!answered)
@@ -411,7 +440,8 @@ void bodies_resolve_parked(struct account *a, uint64_t mailbox)
 	for (;;) {
 		pthread_mutex_lock(&a->lock);
 		struct mailbox_work *w = id_table_get(&a->mailboxes, mailbox);
-		struct download *d = w ? w->parked : NULL;
+		/* one who is at it again, or about to be, will see to them */
+		struct download *d = w && !w->running && w->pending == PRIORITY_NONE ? w->parked : NULL;
 		uint64_t message = 0;
 		if (d) {
 			message = d->message;
@@ -429,11 +459,12 @@ void bodies_resolve_parked(struct account *a, uint64_t mailbox)
 		if (known != MF_OK || e.uid == 0 || ++d->tries >= TRIES) {
 			download_fail_locked(a, d, MF_STALE);
 		} else {
-			populate_left_locked(a, d);
+			if (d->mailbox != e.mailbox)
+				populate_left_locked(a, d);
 			d->uid = e.uid;
 			d->mailbox = e.mailbox;
 			if (d->waiters || d->kind == DOWNLOAD_WHOLE)
-				download_queue_locked(a, d, d->waiters ? QUEUE_PERSON : QUEUE_AHEAD);
+				download_queue_locked(a, d, d->waiters ? QUEUE_PERSON : d->populating ? QUEUE_POPULATE : QUEUE_AHEAD);
 			download_settle_locked(a, d);
 			sessions_wake_locked(a, ROLE_BULK | ROLE_WORKER);
 		}

@@ -57,6 +57,7 @@ struct mailbox_work {
 	enum priority pending;          /* a check is asked for */
 	enum change_method method;      /* of it: the most thorough one asked for */
 	bool running;                   /* a session is at it; what is asked for meanwhile is done after */
+	bool renumbering;               /* its messages have stepped aside, and are being matched with new ones */
 	bool is_inbox;
 	bool cold;                      /* not complete yet */
 	bool no_status;
@@ -181,6 +182,7 @@ bool jobs_bulk_is_wanted_locked(struct account *a);
 #define SESSIONS_MAX 3
 #define RECENT_MS 30000
 #define RESTING_MAX 16
+#define FINISHED_MAX 4096
 
 struct account {
 	const struct account_config *config;
@@ -213,6 +215,8 @@ struct account {
 
 	struct id_table downloads;         /* message -> struct download */
 	struct queue_list queues[QUEUE_COUNT];
+	uint64_t finished[FINISHED_MAX];        /* messages whose bodies became whole lately: a ring */
+	uint64_t finished_count;
 	struct download *resting[RESTING_MAX];
 	size_t resting_next;
 	struct readahead *ahead;
@@ -243,8 +247,9 @@ void bodies_waiter_left_locked(struct account *a, struct want *want);
 void bodies_resolve_parked(struct account *a, uint64_t mailbox);   /* no lock held */
 void bodies_drop_idle_locked(struct account *a);        /* downloads that nobody waits for; the connection is gone */
 void bodies_finish_locked(struct account *a);
-/* Queues a download that nobody waits for yet; false: there is one already. */
-bool bodies_ahead_locked(struct account *a, const struct entry *e, enum queue queue);
+/* Queues a download that nobody waits for yet; false: there is one already. The caller has seen that the body is not on the
+ * disk after it read account.finished_count, which is `since`: what was finished between does not count as missing. */
+bool bodies_ahead_locked(struct account *a, const struct entry *e, enum queue queue, uint64_t since);
 void bodies_evict(struct account *a, uint64_t least);
 
 /* What a connection's failure means for who waits: the few that have a meaning of their own, else MF_OFFLINE. */

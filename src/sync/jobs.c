@@ -194,12 +194,12 @@ static bool jobs_take_worker_locked(struct session *s, int64_t now, struct task 
 static bool jobs_take_bulk_locked(struct session *s, struct task *ret)
 {
 	struct account *a = s->account;
-	bool bodies = a->queues[QUEUE_PERSON].count || a->queues[QUEUE_AHEAD].count;
-	if (bodies)
+	/* the order of jobs_person_waits_locked(), which ends a fetch: else it would begin the same again */
+	if (a->queues[QUEUE_PERSON].count)
 		ret->kind = TASK_FETCH;
 	else if (!session_is_free_locked(a, ROLE_WORKER, s) && jobs_take_sync_locked(a, PRIORITY_PERSON, ret))
 		return true;
-	else if (a->queues[QUEUE_POPULATE].count || jobs_populate_pending_locked(a))
+	else if (jobs_bulk_is_wanted_locked(a))
 		ret->kind = TASK_FETCH;
 	return ret->kind != TASK_NONE;
 }

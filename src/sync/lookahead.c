@@ -38,6 +38,9 @@ static void lookahead_plan(struct account *a, const struct readahead_step *step,
 	struct entry *entries = mf_alloc_array(step->max, sizeof *entries);
 	bool *cached = mf_alloc_array(step->max, sizeof *cached);
 	size_t count = 0;
+	pthread_mutex_lock(&a->lock);
+	uint64_t since = a->finished_count;
+	pthread_mutex_unlock(&a->lock);
 	/* offline the walk ends here; it is recognised again */
 	if (!online || cache_successors(a->cache, step->from, step->order, step->max, entries, &count) != MF_OK)
 		count = 0;
@@ -48,7 +51,7 @@ static void lookahead_plan(struct account *a, const struct readahead_step *step,
 	bool queued = false;
 	for (size_t i = 0; i < taken; i++) {
 		if (!cached[i])
-			queued |= bodies_ahead_locked(a, &entries[i], QUEUE_AHEAD);
+			queued |= bodies_ahead_locked(a, &entries[i], QUEUE_AHEAD, since);
 	}
 	if (queued)
 		sessions_wake_locked(a, ROLE_BULK);

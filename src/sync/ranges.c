@@ -78,8 +78,11 @@ bool ranges_want(struct ranges *r, uint64_t offset, uint64_t length, bool missin
 		return true;
 	uint64_t from = offset - offset % RANGES_ALIGN;
 	uint64_t to = least((end + RANGES_ALIGN - 1) / RANGES_ALIGN * RANGES_ALIGN, r->size);
+	size_t before = r->count;
 	if (!ranges_plan(r, from, to))
 		return false;
+	if (r->count == before)
+		return true; /* a reader who is still in an earlier window, which is on its way */
 	r->last = from;
 	r->end = to;
 	r->grow = least((to - from) * 2, RANGES_WINDOW_MAX);

@@ -209,7 +209,7 @@ static void item_settle(struct sync_run *run, struct sync_item *item, enum mf_er
 	item->done = true;
 	pthread_mutex_lock(&a->lock);
 	struct mailbox_work *w = work_get_locked(a, item->id);
-	w->running = false;
+	w->running = w->renumbering = false;
 	if (item->distrusted) {
 		for (struct part **tail = &w->waiters;; tail = &(*tail)->next) {
 			if (!*tail) {

@@ -213,6 +213,13 @@ enum mf_err syncrun_complete(struct sync_run *run, struct sync_item *item, const
 	return e;
 }
 
+static void run_renumbering(struct sync_run *run, const struct sync_item *item)
+{
+	pthread_mutex_lock(&run->account->lock);
+	work_get_locked(run->account, item->id)->renumbering = true;
+	pthread_mutex_unlock(&run->account->lock);
+}
+
 enum mf_err syncrun_begin_mailbox(struct sync_run *run, struct sync_item *item)
 {
 	const struct mailbox *m = &item->m;
@@ -223,6 +230,8 @@ enum mf_err syncrun_begin_mailbox(struct sync_run *run, struct sync_item *item)
 	struct txn *t;
 	if (e != MF_OK || (e = cache_begin(run->account->cache, &t)) != MF_OK)
 		return e;
+	if (m->uidvalidity)
+		run_renumbering(run, item);
 	if (m->uidvalidity)
 		e = txn_mailbox_renumbered(t, item->id, validity);
 	if (e == MF_OK)
@@ -237,6 +246,7 @@ enum mf_err syncrun_begin_mailbox(struct sync_run *run, struct sync_item *item)
 enum mf_err syncrun_renumber(struct sync_run *run, struct sync_item *item)
 {
 	struct txn *t;
+	run_renumbering(run, item);
 	enum mf_err e = cache_begin(run->account->cache, &t);
 	if (e != MF_OK)
 		return e;

@@ -142,6 +142,7 @@ static void a_lost_connection_that_cannot_be_made_again(void **state)
 static void a_timeout_says_so(void **state)
 {
 	struct world *w = *state;
+	w->config->idle = false; /* nobody notices before the read does */
 	world_start(w);
 	assert_int_equal(want_sync(w, false), MF_OK);
 	memory_login_result(w->server, MF_TIMEOUT);

@@ -80,6 +80,23 @@ static void one_window_is_always_ahead(void **state)
 	assert_true(send_all(&r) >= 128 * KB + 512 * KB); /* what is read now, and the next */
 }
 
+/* the windows come out of order: who waits for an earlier one does not begin the later ones again */
+static void windows_out_of_order(void **state)
+{
+	(void)state;
+	struct ranges r;
+	ranges_init(&r, 1000000);
+	for (uint64_t at = 0; at < 7 * 128 * KB; at += 128 * KB)
+		assert_true(ranges_want(&r, at, 128 * KB, true));
+	assert_int_equal(send_all(&r), 1000000);
+	ranges_done(&r, r.windows[r.count - 1].offset);
+	size_t left = r.count;
+	for (uint64_t at = 0; at < 6 * 128 * KB; at += 128 * KB)
+		assert_true(ranges_want(&r, at, 128 * KB, true));
+	assert_int_equal(r.count, left);
+	assert_false(ranges_pending(&r));
+}
+
 static void many_readers_at_random(void **state)
 {
 	(void)state;
@@ -122,7 +139,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(head_moves_little), cmocka_unit_test(sequential_reader_gets_larger_windows),
-		cmocka_unit_test(one_window_is_always_ahead), cmocka_unit_test(many_readers_at_random), cmocka_unit_test(ends_and_nonsense),
+		cmocka_unit_test(one_window_is_always_ahead), cmocka_unit_test(windows_out_of_order), cmocka_unit_test(many_readers_at_random), cmocka_unit_test(ends_and_nonsense),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }
