@@ -117,7 +117,7 @@ struct link {
 	int64_t since_s, next_try_s;        /* wall clock */
 	int64_t next_try_ms;                /* monotonic; INT64_MAX: never by itself */
 	unsigned failures;                  /* in a row */
-	bool was_good;                      /* the connection that ended had listed the mailboxes */
+	unsigned quick_retries;             /* connections made anew at once since one was of any use */
 	bool listed, attempted;             /* for account_wait_listed */
 	bool forget_credentials;
 };
@@ -125,8 +125,8 @@ struct link {
 void link_init(struct account *a, bool offline);
 void link_up_locked(struct account *a);
 void link_listed_locked(struct account *a);
-/* The worker's connection could not be made or was lost. */
-void link_failed_locked(struct account *a, enum mf_err error, const char *reason);
+/* The worker's connection was lost, or (was_connected false) could not be made. */
+void link_failed_locked(struct account *a, bool was_connected, enum mf_err error, const char *reason);
 int64_t backoff_ms(unsigned failures, unsigned random);  /* 1 s .. 5 min, each +-25 % */
 
 /* --- sessions (session.c) ---------------------------------------------------------------------------------------------- */

@@ -8,6 +8,7 @@
 
 #define BACKOFF_MIN_MS 1000
 #define BACKOFF_MAX_MS 300000
+#define QUICK_RETRIES 2
 #define BACKOFF_TLS_MS 60000   /* a bad certificate is seldom repaired within seconds */
 
 int64_t backoff_ms(unsigned failures, unsigned random)
@@ -47,7 +48,6 @@ void link_init(struct account *a, bool offline)
 
 void link_up_locked(struct account *a)
 {
-	a->link.was_good = false;
 	link_set_locked(a, LINK_ONLINE, MF_OK, NULL);
 	a->listed_ms = 0;
 	a->list_pending = true;
@@ -61,7 +61,6 @@ void link_up_locked(struct account *a)
 void link_listed_locked(struct account *a)
 {
 	a->link.failures = 0;
-	a->link.was_good = true;
 	a->link.listed = true;
 	a->link.attempted = true;
 	pthread_cond_broadcast(&a->listed_cond);
@@ -73,18 +72,17 @@ enum mf_err want_error(enum mf_err e)
 	return own ? e : MF_OFFLINE;
 }
 
-/* One that had worked is tried anew at once, and who waits goes on waiting for that one attempt. */
-static bool link_retry_at_once(const struct link *l, enum mf_err error)
+/* One that had worked is tried anew at once, and who waits goes on waiting for that; but not in a loop. */
+static bool link_retry_at_once(struct link *l, bool was_connected, enum mf_err error)
 {
-	return l->was_good && error != MF_AUTH && error != MF_TLS && error != MF_NO_SPACE && error != MF_IO && error != MF_CORRUPT;
+	bool hopeless = error == MF_AUTH || error == MF_TLS || error == MF_NO_SPACE || error == MF_IO || error == MF_CORRUPT;
+	return was_connected && !hopeless && l->quick_retries++ < QUICK_RETRIES;
 }
 
-void link_failed_locked(struct account *a, enum mf_err error, const char *reason)
+void link_failed_locked(struct account *a, bool was_connected, enum mf_err error, const char *reason)
 {
 	struct link *l = &a->link;
-	bool again = link_retry_at_once(l, error);
-	l->was_good = false;
-	if (again) {
+	if (link_retry_at_once(l, was_connected, error)) {
 		log_info("%s: connection lost (%s), connecting again", a->config->name, reason && *reason ? reason : mf_err_words(error));
 		l->next_try_ms = 0;
 		link_set_locked(a, LINK_CONNECTING, error, reason);
@@ -122,7 +120,8 @@ void account_connect(struct account *a)
 	struct link *l = &a->link;
 	l->forget_credentials |= l->error == MF_AUTH;
 	l->failures = 0;
-	l->was_good = l->attempted = false;
+	l->quick_retries = 0;
+	l->attempted = false;
 	l->next_try_ms = 0;
 	if (!a->stopping) {
 		for (size_t i = 0; i < a->session_count; i++)
@@ -136,7 +135,6 @@ void account_disconnect(struct account *a)
 {
 	pthread_mutex_lock(&a->lock);
 	a->link.next_try_ms = INT64_MAX;
-	a->link.was_good = false;
 	a->link.attempted = true;
 	link_set_locked(a, LINK_WAITING, MF_OK, "disconnected by command");
 	for (size_t i = 0; i < a->session_count; i++)

@@ -173,7 +173,7 @@ static void session_lost(struct session *s, enum mf_err e, const char *reason)
 	if (s->reset || a->stopping || e == MF_OK) {
 		/* on purpose: nobody failed */
 	} else if (s->roles & ROLE_WORKER) {
-		link_failed_locked(a, e, reason);
+		link_failed_locked(a, was, e, reason);
 	} else {
 		s->failures = was ? 1 : s->failures + 1;
 		s->failed = true;
@@ -254,6 +254,16 @@ static bool session_should_leave_locked(struct session *s, int64_t idle_since)
 	return s->roles == ROLE_BULK && clock_mono_ms() - idle_since > BULK_IDLE_MS && !jobs_bulk_is_wanted_locked(s->account);
 }
 
+/* A connection that has done something was worth making. */
+static void session_useful(struct session *s, enum mf_err e)
+{
+	if (e != MF_OK || !(s->roles & ROLE_WORKER))
+		return;
+	pthread_mutex_lock(&s->account->lock);
+	s->account->link.quick_retries = 0;
+	pthread_mutex_unlock(&s->account->lock);
+}
+
 static enum mf_err session_serve(struct session *s)
 {
 	struct account *a = s->account;
@@ -278,6 +288,7 @@ static enum mf_err session_serve(struct session *s)
 		} else {
 			e = session_do(s, &task);
 			idle_since = clock_mono_ms();
+			session_useful(s, e);
 		}
 		task_finish(&task);
 		wants_deliver(a);

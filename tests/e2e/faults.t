@@ -1,4 +1,6 @@
 #!/usr/bin/python3
+import errno
+import json
 import os
 import signal
 import subprocess
@@ -20,7 +22,15 @@ with Suite("broken lines and dead servers", timeout=300) as suite:
     proxy = suite.proxy(server.port)
 
     def home(**settings):
-        return suite.home(server, port=proxy.port, connect_timeout="3s", io_timeout="3s", **settings)
+        proxy.do("mode normal")
+        proxy.do("resume")
+        proxy.do("cut 0")
+        proxy.do("rate 0")
+        return suite.home(server, port=proxy.port, **{"connect_timeout": "3s", "io_timeout": "3s", **settings})
+
+    def blocked_in_read(pid):
+        with open(f"/proc/{pid}/syscall") as call:
+            return call.read().startswith("0 ") and system.process_state(pid) in ("S", "D")
 
     def right_or_error(mount):
         """Reads everything once; what comes is right or a clear error. Returns how many were right."""
@@ -30,7 +40,6 @@ with Suite("broken lines and dead servers", timeout=300) as suite:
                 assert digest(path) in truth, f"{path}: wrong bytes"
                 good += 1
             except OSError as error:
-                import errno
                 assert errno.errorcode[error.errno] in CLEAR | {"ESTALE"}, (path, error)
         return good
 
@@ -46,8 +55,8 @@ with Suite("broken lines and dead servers", timeout=300) as suite:
         good = 0
         for point in points:
             assert point < total
-            proxy.do(f"cut {point} 3")
             h = home()
+            proxy.do(f"cut {point} 3")
             try:
                 mount = h.mount()
             except MountFailed as failed:      # cut three times before the list was there
@@ -86,10 +95,11 @@ with Suite("broken lines and dead servers", timeout=300) as suite:
 
     @suite.case("a server that accepts and then says nothing: mount fails within the deadline, in one clear line")
     def _():
+        silent = home()
         proxy.do("mode silent")
         started = time.monotonic()
         try:
-            home().mount()
+            silent.mount()
             raise AssertionError("mounted")
         except MountFailed as failed:
             took = time.monotonic() - started
@@ -140,10 +150,6 @@ with Suite("broken lines and dead servers", timeout=300) as suite:
         recovered(mount)
         mount.umount()
 
-    def blocked_in_read(pid):
-        with open(f"/proc/{pid}/syscall") as call:
-            return call.read().startswith("0 ") and system.process_state(pid) in ("S", "D")
-
     @suite.case("umount while the server is silent and readers wait")
     def _():
         h = home(io_timeout="60s")
@@ -186,7 +192,7 @@ with Suite("broken lines and dead servers", timeout=300) as suite:
             h.run("connect")
             h.wait_link("waiting")
             status = h.status()["link"]
-            assert "password" in json_text(status) or "credential" in json_text(status) or "uthentication" in json_text(status), status
+            assert "password" in json.dumps(status) or "credential" in json.dumps(status) or "uthentication" in json.dumps(status), status
             tries = proxy.stats()["connections"]
             assert errno_of(read, mount.messages()[9]) in CLEAR | {"EACCES"}
             wait_until(lambda: True, "")
@@ -199,7 +205,3 @@ with Suite("broken lines and dead servers", timeout=300) as suite:
         h.wait_link("online")
         recovered(mount)
         mount.umount()
-
-    def json_text(value):
-        import json
-        return json.dumps(value)

@@ -17,6 +17,33 @@ with Suite("kill -9 at random points", timeout=400) as suite:
     truth = {hashlib.sha256(data).hexdigest() for data in content}
     kills = 1000 if suite.long else 20 if suite.short else COUNT
 
+    def read_until(mount, deadline, complete, server):
+        """Reads in random order until killed at the deadline; returns how many bodies were wrong."""
+        wrong = 0
+        stop = threading.Timer(max(0, deadline - time.monotonic()), lambda: mount.process.kill())
+        stop.start()
+        try:
+            while not system.fuse_device(mount.where):
+                if time.monotonic() > deadline:
+                    return 0
+                time.sleep(.001)
+            mount.device = system.fuse_device(mount.where)
+            paths = mount.messages()
+            suite.random.shuffle(paths)
+            for path in paths:
+                uid = int(os.getxattr(path, "user.mail.uid"))
+                with open(path, "rb", buffering=0) as f:
+                    data = b"".join(iter(lambda: f.read(1 << 20), b""))
+                if hashlib.sha256(data).hexdigest() not in truth:
+                    wrong += 1
+                last = (uid, server.fetched.count(uid))
+                complete.setdefault(*last)
+        except OSError:
+            pass            # the mount died under us
+        finally:
+            stop.join()
+        return wrong
+
     @suite.case(f"{kills} times, during the first sync and during downloads: the next mount is right, and nothing complete is fetched twice")
     def _():
         done = 0
@@ -49,33 +76,6 @@ with Suite("kill -9 at random points", timeout=400) as suite:
         assert torn == 0, f"{torn} torn bodies"
         assert twice <= kills // 20, f"{twice} bodies that a reader had completely were fetched again"
         suite.say(f"{done} kills; {twice} bodies fetched again")
-
-    def read_until(mount, deadline, complete, server):
-        """Reads in random order until killed at the deadline; returns how many bodies were wrong."""
-        wrong = 0
-        stop = threading.Timer(max(0, deadline - time.monotonic()), lambda: mount.process.kill())
-        stop.start()
-        try:
-            while not system.fuse_device(mount.where):
-                if time.monotonic() > deadline:
-                    return 0
-                time.sleep(.001)
-            mount.device = system.fuse_device(mount.where)
-            paths = mount.messages()
-            suite.random.shuffle(paths)
-            for path in paths:
-                uid = int(os.getxattr(path, "user.mail.uid"))
-                with open(path, "rb", buffering=0) as f:
-                    data = b"".join(iter(lambda: f.read(1 << 20), b""))
-                if hashlib.sha256(data).hexdigest() not in truth:
-                    wrong += 1
-                last = (uid, server.fetched.count(uid))
-                complete.setdefault(*last)
-        except OSError:
-            pass            # the mount died under us
-        finally:
-            stop.join()
-        return wrong
 
     @suite.case("the index is lost or damaged: rebuilt, and the tree is the same")
     def _():

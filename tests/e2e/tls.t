@@ -6,6 +6,7 @@ import ssl
 import sys
 import threading
 import time
+import warnings
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 from lib import MountFailed, Suite, corpus, require_fuse  # noqa: E402
@@ -47,7 +48,7 @@ with Suite("certificates and STARTTLS", timeout=120) as suite:
     def _():
         server = serve(authority.issue(names=["DNS:localhost"]))
         works(server, imap=f"imaps://localhost:{server.port}")
-        refused(server, "127.0.0.1", "name", "host", "match")
+        refused(serve(authority.issue(names=["DNS:localhost"])), "is for")
 
     @suite.case("expired")
     def _():
@@ -55,7 +56,7 @@ with Suite("certificates and STARTTLS", timeout=120) as suite:
 
     @suite.case("of another host")
     def _():
-        refused(serve(authority.issue(names=["DNS:other.example.org"])), "name", "host", "match")
+        refused(serve(authority.issue(names=["DNS:other.example.org"])), "other.example.org")
 
     @suite.case("self-signed")
     def _():
@@ -98,7 +99,7 @@ with Suite("certificates and STARTTLS", timeout=120) as suite:
     def _():
         server = serve(authority.issue(), starttls=True,
                        script="on STARTTLS:\n\t!raw {tag} OK begin\\r\\n* OK injected\\r\\n\n\t!hang\n")
-        refused(server, "starttls", "tls", "clear", "before", "protocol")
+        refused(server, "in clear", code=15)
 
     @suite.case("plain text where TLS is expected")
     def _():
@@ -111,6 +112,7 @@ with Suite("certificates and STARTTLS", timeout=120) as suite:
         server.context.minimum_version = server.context.maximum_version = ssl.TLSVersion.TLSv1_2
         works(server)
         old = serve(authority.issue())
+        warnings.simplefilter("ignore", DeprecationWarning)
         old.context.set_ciphers("ALL:@SECLEVEL=0")
         old.context.minimum_version = ssl.TLSVersion.TLSv1
         old.context.maximum_version = ssl.TLSVersion.TLSv1_1
@@ -128,7 +130,7 @@ with Suite("certificates and STARTTLS", timeout=120) as suite:
     def _():
         home = suite.home(imap="imap://mail.example.org", user="a", password="b", tls="none")
         answer = home.run("mount", "work", suite.path("mnt"))
-        assert answer.returncode == 3 and "loopback" in answer.stderr, (answer.returncode, answer.stderr)
+        assert answer.returncode == 3 and "tls-insecure" in answer.stderr, (answer.returncode, answer.stderr)
 
     @suite.case("a certificate that changes to a bad one while mounted: readers are told, the tree stays, and a good one heals it")
     def _():

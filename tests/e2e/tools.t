@@ -165,9 +165,9 @@ with Suite("the tools that people use", timeout=150) as suite:
             raise Skip("vim is not installed")
         path = [p for p in mount.messages() if "Needle" in p.name][0]
         before = os.listdir(inbox)
-        shown, code = in_terminal([vim, "-u", "NONE", "-R", str(path)], b":q\r")
+        shown, code = in_terminal([vim, "-u", "NONE", "-R", str(path)], b"\r:q\r")
         assert code == 0 and b"xyzzy42" in shown, (code, shown[-300:])
-        shown, code = in_terminal([vim, "-u", "NONE", "-n", str(path)], b":q\r")
+        shown, code = in_terminal([vim, "-u", "NONE", "-n", str(path)], b"\r:q\r")
         assert code == 0 and b"xyzzy42" in shown, (code, shown[-300:])
         assert os.listdir(inbox) == before
 

@@ -78,8 +78,7 @@ static void world_start(struct world *w)
 __attribute__((unused))
 static uint32_t world_deliver(struct world *w, const char *raw, const char *subject)
 {
-	MF_CLEANUP(mf_free) char *text = mf_format("From: Bob <bob@example.org>\r\nSubject: %s\r\nMessage-ID: <%s@x>\r\n\r\nhello\r\n", subject,
-	                                           subject);
+	MF_CLEANUP(mf_free) char *text = mf_format("From: Bob <bob@example.org>\r\nSubject: %s\r\nMessage-ID: <%s@x>\r\n\r\nhello\r\n", subject, subject);
 	return memory_deliver(w->server, raw, text, strlen(text), 1763600000, 0);
 }
 

@@ -1,4 +1,5 @@
 """Messages: every byte that mail can hold, names of every kind, and crowds of realistic size. All of it seeded."""
+import base64
 import random
 import time
 import zlib
@@ -19,8 +20,11 @@ def date(when):
 
 
 def encoded(text):
-    import base64
-    return text if text.isascii() else "=?utf-8?B?" + base64.b64encode(text.encode()).decode() + "?="
+    """RFC 2047, in words short enough, folded"""
+    if text.isascii():
+        return text
+    words = [base64.b64encode(text[i:i + 10].encode()).decode() for i in range(0, len(text), 10)]
+    return "\r\n ".join(f"=?utf-8?B?{word}?=" for word in words)
 
 
 def message(subject="hello", sender="Alice Example <alice@example.org>", when=BASE, body=b"Hello.\r\n", mid=None, extra=b"", eol=b"\r\n"):
@@ -133,7 +137,6 @@ class _Filler:
     """Text and base64 lines by slicing a pool: as fast as the disk."""
 
     def __init__(self, rng):
-        import base64
         lines = []
         for _ in range(6000):
             line = ""
@@ -164,7 +167,7 @@ def realistic(count, seed=20261120):
             subject += " — größer €"
         trace = b"".join(b"Received: from mx%d.example.net (mx%d.example.net [192.0.2.%d])\n\tby mail.example.org (Postfix) with ESMTPS id %012X\n\tfor <me@example.org>; %s\n"
                          % (k, k, k, rng.getrandbits(48), date(when - k).encode()) for k in range(rng.randrange(1, 5)))
-        head = trace + message(encoded(subject), f"{encoded(sender) if not sender.isascii() else chr(34) + sender + chr(34)} <{i % 97}@example.com>", when,
+        head = trace + message(encoded(subject).replace("\r", ""), f"{encoded(sender) if not sender.isascii() else chr(34) + sender + chr(34)} <{i % 97}@example.com>", when,
                                b"", mid=f"<{rng.getrandbits(64):x}.{i}@example.com>", eol=b"\n")[:-1]
         rest = max(size - len(head), 200)
         kind = rng.random()

@@ -158,26 +158,33 @@ protocol imap {{
 
     def stop(self):
         if self.process and self.process.poll() is None:
+            children = self.children()
             self.process.terminate()
             try:
                 self.process.wait(10)
             except subprocess.TimeoutExpired:
                 self.kill()
+            self._end(children)      # a login process may linger, and would accept connections meant for the next start
         self.process = None
 
     def kill(self):
         """kill -9 of the server and of everything that serves a connection"""
         if not self.process:
             return
-        processes = [self.process.pid] + self.children()
+        children = self.children()
+        self.process.kill()
+        self.process.wait()
+        self._end(children)
+        self.process = None
+
+    @staticmethod
+    def _end(processes):
         for pid in processes:
             try:
                 os.kill(pid, signal.SIGKILL)
             except ProcessLookupError:
                 pass
-        self.process.wait()
         system.wait_until(lambda: not any(system.process_state(pid) not in (None, "Z") for pid in processes), "Dovecot is gone")
-        self.process = None
 
     def children(self):
         found = []

@@ -84,6 +84,7 @@ class Suite(contextlib.ExitStack):
         def run(function):
             if not when or self.only not in name:
                 return None
+            before = len(self.mounts)
             try:
                 function()
             except Skip as skip:
@@ -91,6 +92,8 @@ class Suite(contextlib.ExitStack):
                 print(f"ok {self.count} - {name} # SKIP {skip}")
             except Exception as error:
                 self._report(name, error)
+                for mount in self.mounts[before:]:
+                    mount.kill_hard()
             else:
                 self.count += 1
                 print(f"ok {self.count} - {name}")
@@ -104,9 +107,9 @@ class Suite(contextlib.ExitStack):
         text = "".join(traceback.format_exception(type(error), error, error.__traceback__))
         for line in text.rstrip().split("\n")[-40:]:
             print("#   " + line[:400])
-        for mount in self.mounts:
-            for line in mount.log_tail(15):
-                print("#   mailfs: " + line[:300])
+        for mount in self.mounts[-1:]:
+            for line in mount.log_tail(12):
+                print("#   mailfs' log: " + line[:300])
 
     def say(self, text):
         print("# " + text)
