@@ -100,7 +100,8 @@ bool bodies_unlink(struct cache *c, uint64_t message)
 			log_warning("%s/bodies/%08x/%s: %s", c->cache_dir, c->epoch, path, strerror(errno));
 		return false;
 	}
-	bodies_add(c, message, -1, -(int64_t)st.st_size);
+	if (S_ISREG(st.st_mode))
+		bodies_add(c, message, -1, -(int64_t)st.st_size);
 	return true;
 }
 

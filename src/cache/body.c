@@ -181,7 +181,7 @@ static enum mf_err open_whole(struct cache *c, uint64_t message, int *ret_fd, ui
 	body_path(message, path);
 	MF_CLEANUP(mf_close) int fd = openat(c->bodies.dir, path, O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
 	if (fd < 0)
-		return mf_err_from_errno(errno);
+		return errno == ELOOP ? MF_CORRUPT : mf_err_from_errno(errno); /* nothing of ours is a link */
 	struct stat st;
 	struct trailer trailer;
 	if (fstat(fd, &st) < 0)
@@ -213,36 +213,38 @@ static enum mf_err open_named(struct cache *c, char ret_name[static TEMPORARY_MA
 	return *ret_fd < 0 ? mf_err_from_errno(errno) : MF_OK;
 }
 
+/* MF_NOT_FOUND: the folder is gone, for which file systems have several words */
 static enum mf_err open_unnamed(struct cache *c, int *ret_fd)
 {
 	*ret_fd = openat(c->bodies.dir, ".", O_RDWR | O_TMPFILE | O_CLOEXEC, 0600);
 	if (*ret_fd < 0 && (errno == EOPNOTSUPP || errno == EISDIR || errno == EINVAL))
 		return MF_UNSUPPORTED;
-	return *ret_fd < 0 ? mf_err_from_errno(errno) : MF_OK;
+	if (*ret_fd >= 0)
+		return MF_OK;
+	enum mf_err e = mf_err_from_errno(errno);
+	struct stat st;
+	return fstat(c->bodies.dir, &st) == 0 && st.st_nlink == 0 ? MF_NOT_FOUND : e;
+}
+
+static enum mf_err try_temporary(struct cache *c, char ret_name[static TEMPORARY_MAX], int *ret_fd)
+{
+	ret_name[0] = 0;
+	if (!atomic_load(&c->bodies.named_temporaries)) {
+		enum mf_err e = open_unnamed(c, ret_fd);
+		if (e != MF_UNSUPPORTED)
+			return e;
+		atomic_store(&c->bodies.named_temporaries, true);
+	}
+	return open_named(c, ret_name, ret_fd);
 }
 
 static enum mf_err open_temporary(struct cache *c, char ret_name[static TEMPORARY_MAX], int *ret_fd)
 {
-	enum mf_err e = MF_UNSUPPORTED;
-	for (int attempt = 0; attempt < 2; attempt++) {
-		ret_name[0] = 0;
-		if (!atomic_load(&c->bodies.named_temporaries))
-			e = open_unnamed(c, ret_fd);
-		if (e == MF_UNSUPPORTED) {
-			atomic_store(&c->bodies.named_temporaries, true);
-			e = open_named(c, ret_name, ret_fd);
-		}
-		if (e != MF_NOT_FOUND)
-			break;
-		/* somebody has cleared the cache */
-		e = bodies_make_dirs(c, 0);
-		if (e)
-			break;
-		e = MF_UNSUPPORTED;
-	}
-	if (e)
-		ret_name[0] = 0;
-	return e;
+	enum mf_err e = try_temporary(c, ret_name, ret_fd);
+	if (e != MF_NOT_FOUND)
+		return e;
+	e = bodies_make_dirs(c, 0); /* somebody has cleared the cache */
+	return e ? e : try_temporary(c, ret_name, ret_fd);
 }
 
 /* --- finding and making ---------------------------------------------------------------------------------------------------- */
@@ -307,6 +309,39 @@ enum mf_err cache_body_create(struct cache *c, uint64_t message, uint64_t size, 
 	memcpy(b->temporary, name, sizeof name);
 	*ret = share(c, b);
 	return MF_OK;
+}
+
+/* MF_CORRUPT where the file is not what it says of itself */
+static enum mf_err verify_file(int fd, uint64_t *ret_length)
+{
+	struct stat st;
+	struct trailer trailer;
+	if (fstat(fd, &st) < 0)
+		return mf_err_from_errno(errno);
+	uint64_t length = (uint64_t)st.st_size - sizeof trailer;
+	if (st.st_size < (off_t)sizeof trailer || pread(fd, &trailer, sizeof trailer, (off_t)length) != sizeof trailer)
+		return MF_CORRUPT;
+	if (memcmp(trailer.magic, magic, sizeof magic) != 0 || trailer.length != length)
+		return MF_CORRUPT;
+	uint32_t crc = 0;
+	enum mf_err e = read_through(fd, 0, length, &crc, -1);
+	if (e || crc != trailer.crc)
+		return e ? e : MF_CORRUPT;
+	*ret_length = length;
+	return MF_OK;
+}
+
+enum mf_err cache_body_verify(struct cache *c, uint64_t message, uint64_t *ret_size)
+{
+	char path[BODY_PATH_MAX];
+	body_path(message, path);
+	MF_CLEANUP(mf_close) int fd = openat(c->bodies.dir, path, O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
+	if (fd < 0)
+		return mf_err_from_errno(errno);
+	enum mf_err e = verify_file(fd, ret_size);
+	if (e == MF_CORRUPT)
+		cache_body_drop(c, message);
+	return e;
 }
 
 bool cache_body_is_cached(struct cache *c, uint64_t message)

@@ -3,14 +3,15 @@
 
 #include <stdio.h>
 #include <string.h>
-#include <sys/stat.h>
 
+#include "base/clock.h"
 #include "base/mem.h"
 #include "control/json.h"
 #include "control/mailboxes.h"
 #include "control/status.h"
 
-#define STEP 1024   /* messages whose bodies are looked at between two looks at the stop sign */
+#define STEP 1024          /* messages taken from the index at a time */
+#define PROGRESS_MS 250
 
 struct batch {
 	struct entry entries[STEP];
@@ -22,6 +23,7 @@ struct checking {
 	struct verb_call *call;
 	struct account *account;
 	uint64_t messages, bodies, problems;
+	int64_t next_ms;       /* of a line of progress */
 };
 
 /* under the cache's lock: copies only */
@@ -44,33 +46,29 @@ static void say_problem(struct checking *c, const char *mailbox, const char *nam
 	c->problems++;
 }
 
-/* A body that is not what the index says is dropped: the server has it, and it is fetched again when it is read. */
+/* A body that is not what it says of itself has been dropped: the server has it, and it is fetched again when it is read. */
 static void check_body(struct checking *c, const char *mailbox, const struct entry *entry, const char *name)
 {
-	struct cache *cache = account_cache(c->account);
-	if (!cache_body_is_cached(cache, entry->id))
+	uint64_t size = 0;
+	enum mf_err e = cache_body_verify(account_cache(c->account), entry->id, &size);
+	if (e == MF_NOT_FOUND)
 		return;
 	c->bodies++;
-	struct body *body;
-	enum mf_err e = cache_body_get(cache, entry->id, &body);
-	if (e) {
-		cache_body_drop(cache, entry->id);
-		say_problem(c, mailbox, name, "the cached body was damaged and has been dropped");
-		return;
-	}
-	struct stat st;
-	if (body_is_whole(body) && (fstat(body_fd(body), &st) || (uint64_t)st.st_size < body_size(body))) {
-		cache_body_drop(cache, entry->id);
-		say_problem(c, mailbox, name, "the cached body was shorter than it should be and has been dropped");
-	} else if (body_is_whole(body) && body_size(body) != entry->size) {
-		say_problem(c, mailbox, name, "the index had another size than the cached body");
-	}
-	body_unref(body);
+	if (e == MF_CORRUPT)
+		say_problem(c, mailbox, name, "the cached message was damaged and has been dropped");
+	else if (e)
+		say_problem(c, mailbox, name, "the cached message cannot be read");
+	else if (size != entry->size)
+		say_problem(c, mailbox, name, "the index had another size than the cached message");
 }
 
 /* false: nobody listens */
 static bool say_checking(struct checking *c, const char *path)
 {
+	int64_t now = clock_mono_ms();
+	if (now < c->next_ms)
+		return true;
+	c->next_ms = now + PROGRESS_MS;
 	struct cache_totals totals;
 	cache_totals(account_cache(c->account), &totals);
 	struct account_progress progress = { .done = c->messages, .total = totals.messages };
@@ -78,25 +76,36 @@ static bool say_checking(struct checking *c, const char *path)
 	return verb_say_member(c->call, "progress", status_progress_object(&progress));
 }
 
+/* The bodies of a batch, which is empty afterwards. false: interrupted. */
+static bool check_batch(struct checking *c, const char *path, struct batch *batch)
+{
+	bool go_on = true;
+	for (size_t i = 0; i < batch->count; i++) {
+		go_on = go_on && !cancel_is_raised(c->call->stop) && say_checking(c, path);
+		if (go_on)
+			check_body(c, path, &batch->entries[i], batch->names[i]);
+		c->messages += go_on;
+		free(batch->names[i]);
+	}
+	batch->count = 0;
+	return go_on;
+}
+
 static enum mf_err check_mailbox(struct checking *c, const struct mailbox_row *row)
 {
 	MF_CLEANUP(mf_free) struct batch *batch = MF_NEW(struct batch);
 	uint64_t after = 0;
-	do {
-		batch->count = 0;
+	bool last = false;
+	while (!last) {
 		enum mf_err e = cache_list(account_cache(c->account), row->id, after, collect, batch);
-		for (size_t i = 0; i < batch->count; i++) {
-			if (!e)
-				check_body(c, row->path, &batch->entries[i], batch->names[i]);
-			after = batch->entries[i].id;
-			free(batch->names[i]);
-		}
-		c->messages += batch->count;
+		last = e || batch->count < STEP;
+		if (batch->count)
+			after = batch->entries[batch->count - 1].id;
+		if (!check_batch(c, row->path, batch))
+			return mf_fail(&c->call->why, MF_CANCELLED, "interrupted");
 		if (e)
 			return mf_fail(&c->call->why, e, "cannot read the index of %s: %s", account_config(c->account)->name, mf_err_words(e));
-		if (cancel_is_raised(c->call->stop) || !say_checking(c, row->path))
-			return mf_fail(&c->call->why, MF_CANCELLED, "interrupted");
-	} while (batch->count == STEP);
+	}
 	return MF_OK;
 }
 

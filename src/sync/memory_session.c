@@ -10,6 +10,7 @@
 #include "sync/memory_state.h"
 
 #define LOGIN_ROUND_TRIPS 3
+#define BUFFERED_NS 50000000
 
 static struct memory_session *session_of(struct remote *r)
 {
@@ -65,6 +66,17 @@ enum mf_err memory_travel(struct memory_session *s, unsigned round_trips)
 	return ns ? memory_sleep_until(s, memory_now_ns() + ns) : MF_OK;
 }
 
+/* All connections share one line. Returns when these bytes will have passed it. */
+static int64_t line_take_locked(struct memory_server *m, size_t bytes)
+{
+	int64_t earliest = memory_now_ns() - BUFFERED_NS;
+	/* what it carried while the receiver was busy waits in the buffers of the system */
+	if (m->line_free_ns < earliest)
+		m->line_free_ns = earliest;
+	m->line_free_ns += (int64_t)(bytes * 1000000000 / m->bytes_per_s);
+	return m->line_free_ns;
+}
+
 enum mf_err memory_answer(struct memory_session *s, size_t bytes)
 {
 	struct memory_server *m = s->server;
@@ -77,18 +89,12 @@ enum mf_err memory_answer(struct memory_session *s, size_t bytes)
 	else if (m->cut_answers != UINT32_MAX)
 		m->cut_answers--;
 	m->answers++;
-	uint64_t rate = m->bytes_per_s;
+	int64_t free_ns = m->bytes_per_s ? line_take_locked(m, bytes) : 0;
 	pthread_mutex_unlock(&m->lock);
 	if (cut)
 		return memory_die(s, MF_OFFLINE, "connection cut");
-	if (rate == 0)
-		return MF_OK;
-	int64_t now = memory_now_ns();
-	if (s->line_free_ns < now - 2000000)
-		s->line_free_ns = now;
-	s->line_free_ns += (int64_t)(bytes * 1000000000 / rate);
 	/* sleeping for every few bytes would measure the timer */
-	return s->line_free_ns - now > 1000000 ? memory_sleep_until(s, s->line_free_ns) : MF_OK;
+	return free_ns - memory_now_ns() > 1000000 ? memory_sleep_until(s, free_ns) : MF_OK;
 }
 
 static enum mf_err session_block(struct memory_session *s, enum memory_verb verb)

@@ -41,7 +41,6 @@ struct memory_session {
 	bool logged_in;
 	enum mf_err dead;
 	const char *reason;
-	int64_t line_free_ns;            /* when the last byte sent to it will have passed the line */
 	/* push; guarded by the server's lock */
 	int event_fd;
 	bool dropped;
@@ -59,6 +58,7 @@ struct memory_server {
 	unsigned caps, session_limit, logged_in;
 	int64_t round_trip_ms;
 	uint64_t bytes_per_s;
+	int64_t line_free_ns;            /* when the last byte sent will have passed the line */
 	enum mf_err login_result;
 	struct memory_fault faults[MEMORY_VERBS];
 	uint64_t cut_bytes;              /* UINT64_MAX: never */

@@ -9,6 +9,7 @@
 #define RING 2048             /* planned messages that a walk remembers; more than READAHEAD_MAX plus SLACK */
 #define SLACK 256             /* how far behind the reader a message may stay unread before it counts as skipped */
 #define RECENT 8
+#define LEISURE_MS 2000      /* a window that lasts longer need not grow */
 #define FORGET_MS 60000       /* reads further apart are not one walk */
 
 struct planned {
@@ -23,7 +24,7 @@ struct walk {
 	uint64_t head, tail, position;  /* of the ring: oldest remembered, next free; the furthest that was read */
 	size_t window, lead, was_read, was_skipped;
 	uint64_t lead_bytes;
-	int64_t used_ms;
+	int64_t used_ms, planned_ms;
 	bool planning, at_end;
 	struct planned *ring;
 };
@@ -106,6 +107,7 @@ static void walk_plan(const struct readahead *r, struct walk *w, struct readahea
 	if (w->planning || w->at_end || max == 0 || room < READAHEAD_MAX || w->lead_bytes >= READAHEAD_BYTES)
 		return;
 	w->planning = true;
+	w->planned_ms = ret->now_ms;
 	ret->kind = READAHEAD_PLAN;
 	ret->walk = (unsigned)(w - r->walks);
 	ret->mailbox = w->mailbox;
@@ -130,8 +132,10 @@ static void walk_read(struct readahead *r, struct planned *p, bool missing, stru
 		return;
 	/* in sizeable portions, so that the commands for them are */
 	bool low = w->lead * 4 <= w->window * 3 && w->lead_bytes * 4 <= (uint64_t)READAHEAD_BYTES * 3;
-	if ((missing || low) && w->lead_bytes < READAHEAD_BYTES / 2 && w->window < READAHEAD_MAX && !w->planning)
-		w->window *= 2;
+	/* one who reads at leisure has no use for more */
+	bool quick = missing || ret->now_ms - w->planned_ms < LEISURE_MS;
+	if (quick && (missing || low) && w->lead_bytes < READAHEAD_BYTES / 2 && !w->planning)
+		w->window = w->window * 2 < READAHEAD_MAX ? w->window * 2 : READAHEAD_MAX;
 	if (missing || low)
 		walk_plan(r, w, ret);
 }

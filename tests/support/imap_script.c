@@ -74,7 +74,7 @@ struct imap_script *imap_script_load(const char *path)
 			add_login(s, line + 2 + (line[2] == ' '));
 			continue;
 		}
-		if (len < 2 || !strchr("OSBMCEVR", *line) || (line[1] != ':' && line[1] != '-'))
+		if (len < 2 || !strchr("OSBMCEVRQ", *line) || (line[1] != ':' && line[1] != '-'))
 			fail_msg("%s: what is \"%s\"?", path, line);
 		add(s, line[1] == '-' ? '-' : *line, mf_strdup(line + (line[2] == ' ' ? 3 : 2)));
 	}
@@ -262,7 +262,8 @@ static void *serve(void *context)
 		}
 	}
 	char *line;
-	shutdown(v->fd, SHUT_WR);
+	if (v->over)
+		shutdown(v->fd, SHUT_WR);
 	while ((line = get_line(v))) { /* what the client still says: goodbye, or what nobody waited for */
 		if (!v->over && !strstr(line, "LOGOUT") && strcmp(line, "DONE"))
 			(void)buf_addf(&v->complaint, "did not expect \"%s\"\n", line);
@@ -618,26 +619,34 @@ size_t imap_script_run(const struct imap_script *script, const struct imap_scrip
 	return server.sent;
 }
 
-/* The R: lines against what was said, line by line. "" when they agree. */
+/* the next line that the client must (R), or may (Q), be told */
+static size_t next_told(const struct imap_script *script, size_t at)
+{
+	while (at < script->count && script->lines[at].kind != 'R' && script->lines[at].kind != 'Q')
+		at++;
+	return at;
+}
+
+/* The R: and Q: lines against what was said, line by line. "" when they agree. */
 static char *compare(const struct imap_script *script, const char *said)
 {
-	size_t at = 0;
+	size_t at = next_told(script, 0);
 	for (const char *p = said; *p;) {
 		size_t len = strcspn(p, "\n");
 		char *line = mf_strndup(p, len);
-		while (at < script->count && script->lines[at].kind != 'R')
-			at++;
+		while (at < script->count && script->lines[at].kind == 'Q' && !matches(script->lines[at].text, line))
+			at = next_told(script, at + 1);
 		if (at == script->count || !matches(script->lines[at].text, line)) {
 			char *text = mf_format("expected \"%s\"\n     got \"%s\"", at < script->count ? script->lines[at].text : "(nothing more)", line);
 			free(line);
 			return text;
 		}
 		free(line);
-		at++;
+		at = next_told(script, at + 1);
 		p += len + 1;
 	}
-	while (at < script->count && script->lines[at].kind != 'R')
-		at++;
+	while (at < script->count && script->lines[at].kind == 'Q')
+		at = next_told(script, at + 1);
 	return at < script->count ? mf_format("expected \"%s\", and it was not said", script->lines[at].text) : mf_strdup("");
 }
 

@@ -12,6 +12,8 @@
  *   L: CAPS          a login that succeeds, with these capabilities after it; ENABLE QRESYNC if they have it
  *   V: VERB ARGS     the client calls a verb: see verb_run()
  *   R: TEXT          ... and this is what it is told, line by line; "..." stands for anything
+ *   Q: TEXT          likewise, but it may be missing
+ * At the end the server waits for the client to leave.
  * The server's and the client's lines run side by side, each in its own order. */
 #ifndef MF_TESTS_IMAP_SCRIPT_H
 #define MF_TESTS_IMAP_SCRIPT_H

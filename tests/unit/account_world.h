@@ -56,7 +56,8 @@ static inline void world_open_cache(struct world *w)
 static inline void world_init(struct world *w)
 {
 	*w = (struct world){0};
-	snprintf(w->dir, sizeof w->dir, "/tmp/mailfs-test-XXXXXX");
+	const char *tmp = getenv("TMPDIR");
+	snprintf(w->dir, sizeof w->dir, "%s/mailfs-test-XXXXXX", tmp && strlen(tmp) < 40 ? tmp : "/tmp");
 	assert_non_null(mkdtemp(w->dir));
 	snprintf(w->state, sizeof w->state, "%s/state", w->dir);
 	snprintf(w->bodies, sizeof w->bodies, "%s/cache", w->dir);

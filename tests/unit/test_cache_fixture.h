@@ -130,6 +130,13 @@ static inline const struct told *told_of(struct fixture *f, enum change_kind kin
 	return NULL;
 }
 
+static inline struct told need_told(struct fixture *f, enum change_kind kind, uint64_t message)
+{
+	const struct told *told = told_of(f, kind, message);
+	assert_non_null(told);
+	return told ? *told : (struct told){ 0 };
+}
+
 static inline struct txn *begin(struct fixture *f)
 {
 	struct txn *t = NULL;

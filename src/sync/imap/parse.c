@@ -274,7 +274,7 @@ static void scan_items(struct scan s, struct imap_fetch *f)
 		struct scan value = s;
 		if (span_is(name, "UID") && scan_uid(&value, &uid)) {
 			f->uid = uid;
-		} else if (span_is(name, "RFC822.SIZE") && scan_number(&value, &size)) {
+		} else if (span_is(name, "RFC822.SIZE") && scan_number(&value, &size) && value.p < value.end && (*value.p == ' ' || *value.p == ')')) {
 			f->size = size;
 			f->has_size = true;
 		}
