@@ -307,9 +307,11 @@ static enum mf_err bring_up_accounts(struct serving *s, struct mf_reason *why)
 static enum mf_err bring_up_fs(struct serving *s, struct mf_reason *why)
 {
 	const struct mount_options *o = s->plan->options;
+	MF_CLEANUP(mf_free) char *bodies = path_cache(s->plan->accounts[0]->name);
 	struct fs_options options = {
 		.mountpoint = s->plan->mountpoint,
 		.source = s->plan->source,
+		.cache_dir = bodies,
 		.accounts = s->holding->accounts,
 		.account_count = s->holding->count,
 		.account_is_root = s->plan->account_is_root,

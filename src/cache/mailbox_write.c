@@ -182,7 +182,7 @@ enum mf_err txn_mailbox_said(struct txn *t, const struct mailbox_said *said, uin
 
 /* --- going ------------------------------------------------------------------------------------------------------------------ */
 
-static bool has_children(struct txn *t, uint64_t id)
+bool txn_has_children(struct txn *t, uint64_t id)
 {
 	const struct map *children = &t->cache->table.by_parent;
 	for (uint32_t at = map_first(children, id); at; at = map_next(children, at)) {
@@ -221,7 +221,7 @@ static enum mf_err remove_node(struct txn *t, struct node *n)
 /* The server has it no more: it stays as a level while others are inside it. */
 static enum mf_err unlist(struct txn *t, struct node *n)
 {
-	if (!has_children(t, n->m.id))
+	if (!txn_has_children(t, n->m.id))
 		return remove_node(t, n);
 	if (!n->m.raw)
 		return MF_OK;
@@ -269,7 +269,7 @@ static enum mf_err remove_empty_levels(struct txn *t, uint64_t id)
 {
 	enum mf_err e = MF_OK;
 	struct node *n;
-	while (!e && (n = txn_node(t, id)) && !n->m.raw && !has_children(t, id)) {
+	while (!e && (n = txn_node(t, id)) && !n->m.raw && !txn_has_children(t, id)) {
 		id = n->m.parent;
 		e = remove_node(t, n);
 	}

@@ -23,7 +23,7 @@ enum mf_err name_is_free(struct txn *t, const struct node *n, const char *name, 
 {
 	bool taken;
 	enum mf_err e = ask(t, SQL_MESSAGE_NAME_TAKEN, n->shelf, name, &taken);
-	if (!e && !taken)
+	if (!e && !taken && txn_has_children(t, n->m.id))
 		e = ask(t, SQL_MAILBOX_NAME_TAKEN, n->m.id, name, &taken);
 	*ret = !taken;
 	return e;

@@ -117,6 +117,9 @@ static enum exit_code serve(struct mounting *m, bool account_is_root)
 	enum exit_code code = EXIT_OK;
 	fflush(stdout);
 	bool foreground = m->options.foreground || m->options.debug;
+	const char *unknown;
+	if (m->options.debug)
+		(void)trace_enable("fs", &unknown);
 	if (!detach_begin(&detach, foreground, &code))
 		return code;
 	log_open(foreground ? LOG_TO_STDERR : LOG_TO_SYSLOG, m->options.debug ? LOG_LEVEL_DEBUG : LOG_LEVEL_INFO);

@@ -307,9 +307,9 @@ int control_run(const struct control *control, const char *account, const char *
 		code = verb->run(&call);
 	arguments_destroy(call.arguments);
 	struct json_object *end = json_object_new_object();
-	json_put_number(end, "exit", code);
+	json_put_number(end, "exit", (uint64_t)code);
 	if (code)
-		json_put_string(end, "error", call.why.text[0] ? call.why.text : exit_code_words(code));
+		json_put_string(end, "error", call.why.text[0] ? call.why.text : exit_code_words((int)code));
 	verb_say(&call, end);
 	return (int)code;
 }

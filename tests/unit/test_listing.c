@@ -225,7 +225,7 @@ static void the_budget_is_kept(void **state)
 	fixture_open(f);
 	uint64_t boxes[8];
 	for (int i = 0; i < 8; i++) {
-		char raw[8];
+		char raw[16];
 		snprintf(raw, sizeof raw, "box%d", i);
 		boxes[i] = fill(f, raw, 200);
 	}
