@@ -128,5 +128,6 @@ void bodies_publish(struct cache *c, enum change_kind kind, uint64_t message)
 	/* of a message that is gone there is no mailbox to be told */
 	if (cache_entry(c, message, &entry) != MF_OK)
 		entry.mailbox = 0;
-	bus_publish(c->bus, &(struct change){ .kind = kind, .account = c->account, .mailbox = entry.mailbox, .message = message });
+	bus_publish(c->bus, &(struct change){ .kind = kind, .account = c->account, .mailbox = entry.mailbox,
+		.message = message });
 }

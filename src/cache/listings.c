@@ -306,7 +306,8 @@ static enum mf_err make_name_order(struct cache *c, uint64_t mailbox)
 	return MF_OK;
 }
 
-static void copy_successors(const struct listing *l, uint32_t row, enum listing_order order, size_t max, struct entry *ret, size_t *ret_count)
+static void copy_successors(const struct listing *l, uint32_t row, enum listing_order order, size_t max,
+                            struct entry *ret, size_t *ret_count)
 {
 	struct entry self;
 	listing_entry(l, row, &self);
@@ -318,7 +319,8 @@ static void copy_successors(const struct listing *l, uint32_t row, enum listing_
 	*ret_count = count;
 }
 
-enum mf_err cache_successors(struct cache *c, uint64_t message, enum listing_order order, size_t max, struct entry *ret, size_t *ret_count)
+enum mf_err cache_successors(struct cache *c, uint64_t message, enum listing_order order, size_t max,
+                             struct entry *ret, size_t *ret_count)
 {
 	for (int attempt = 0; attempt < 8; attempt++) { /* what goes on meanwhile seldom matters twice */
 		struct entry self;

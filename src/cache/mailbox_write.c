@@ -63,7 +63,8 @@ static enum mf_err add_row(struct txn *t, struct node *n)
 }
 
 /* path is the whole path of the level to be made, and level its last part */
-static enum mf_err add_level(struct txn *t, uint64_t parent, const char *path, const char *level, const struct mailbox_said *said, struct node **ret)
+static enum mf_err add_level(struct txn *t, uint64_t parent, const char *path, const char *level,
+                             const struct mailbox_said *said, struct node **ret)
 {
 	char wish[MAILBOX_NAME_MAX + 1], name[NAME_MAX_BYTES + 1];
 	mailbox_level_to_name(level, strlen(level), said->utf8, parent == 0, wish);
@@ -214,7 +215,8 @@ static enum mf_err remove_node(struct txn *t, struct node *n)
 		return e;
 	n->removed = true;
 	txn_names_changed(t, n->m.parent);
-	txn_change(t, &(struct change){ .kind = CHANGE_MAILBOX_REMOVED, .mailbox = n->m.id, .parent = n->m.parent, .name = n->m.name });
+	txn_change(t, &(struct change){ .kind = CHANGE_MAILBOX_REMOVED, .mailbox = n->m.id, .parent = n->m.parent,
+		.name = n->m.name });
 	return MF_OK;
 }
 
@@ -339,7 +341,8 @@ static enum mf_err drop_below(struct txn *t, const struct node *n, uint32_t firs
 	}
 }
 
-enum mf_err txn_mailbox_synced(struct txn *t, uint64_t mailbox, bool complete, uint32_t uidvalidity, uint32_t uidnext, uint64_t modseq, uint32_t first_uid, bool read_only)
+enum mf_err txn_mailbox_synced(struct txn *t, uint64_t mailbox, bool complete, uint32_t uidvalidity,
+                               uint32_t uidnext, uint64_t modseq, uint32_t first_uid, bool read_only)
 {
 	struct node *n = t->failed ? NULL : txn_node(t, mailbox);
 	if (!n)

@@ -286,7 +286,8 @@ static enum mf_err put_aside(struct cache *c, struct mf_reason *why)
 	if (stat(wal, &st) == 0 && st.st_size == 0 && unlink(wal) < 0)
 		log_warning("%s: %s", wal, strerror(errno));
 	MF_CLEANUP(mf_free) char *shm = mf_format("%s-shm", c->db_path);
-	if (rename(c->db_path, aside) < 0 || (rename(wal, wal_aside) < 0 && errno != ENOENT) || (unlink(shm) < 0 && errno != ENOENT))
+	if (rename(c->db_path, aside) < 0 || (rename(wal, wal_aside) < 0 && errno != ENOENT) ||
+	    (unlink(shm) < 0 && errno != ENOENT))
 		return mf_fail(why, mf_err_from_errno(errno), "%s is damaged and cannot be put aside: %s", c->db_path, strerror(errno));
 	unmark(c->db_path);
 	log_warning("the index %s was damaged; it is kept as %s, and a new one is built from the server", c->db_path, aside);

@@ -241,7 +241,17 @@ static void compared_after_a_power_failure(void **state)
 {
 	struct fixture *f = *state;
 	uint64_t inbox = add_mailbox(f, "INBOX"), good = add_message(f, inbox, 1, 1), bad = add_message(f, inbox, 2, 2);
+	uint64_t redone = add_message(f, inbox, 3, 3);
 	char path[256];
+	struct body *b;
+	/* the checksum is of what was written last, however it came to be there */
+	assert_int_equal(cache_body_create(f->c, redone, 8, &b), MF_OK);
+	assert_int_equal(body_write(b, 0, "wrongbad", 8), MF_OK);
+	body_abandon(b);
+	assert_int_equal(body_write(b, 0, "righttoo", 8), MF_OK);
+	assert_int_equal(body_write(b, 0, "fine", 4), MF_OK);
+	assert_int_equal(body_finish(b, 8), MF_OK);
+	body_unref(b);
 	add_body(f, good, "good bytes");
 	add_body(f, bad, "bad bytes!");
 	path_of_body(f, bad, path);
@@ -254,7 +264,7 @@ static void compared_after_a_power_failure(void **state)
 	sqlite3_close(db);
 	flip_byte(path);
 	fixture_open(f);
-	struct body *b;
+	assert_true(has_body(f, redone, "finettoo"));
 	assert_int_equal(cache_body_get(f->c, bad, &b), MF_NOT_FOUND);
 	assert_true(has_body(f, good, "good bytes"));
 	/* compared once: now it is trusted again */
@@ -262,6 +272,21 @@ static void compared_after_a_power_failure(void **state)
 	flip_byte(path);
 	assert_int_equal(cache_body_get(f->c, good, &b), MF_OK);
 	body_unref(b);
+}
+
+static void verified_on_demand(void **state)
+{
+	struct fixture *f = *state;
+	char path[256];
+	uint64_t size = 0;
+	add_body(f, 1, "some bytes");
+	assert_int_equal(cache_body_verify(f->c, 1, &size), MF_OK);
+	assert_int_equal(size, 10);
+	assert_int_equal(cache_body_verify(f->c, 2, &size), MF_NOT_FOUND);
+	path_of_body(f, 1, path);
+	flip_byte(path);
+	assert_int_equal(cache_body_verify(f->c, 1, &size), MF_CORRUPT);
+	assert_int_equal(cache_body_verify(f->c, 1, &size), MF_NOT_FOUND);
 }
 
 static void the_folder_is_cleared_while_running(void **state)
@@ -450,7 +475,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(ranges_against_a_model), WITH_CACHE(written_in_any_order), WITH_CACHE(an_empty_message),
 		WITH_CACHE(shorter_than_expected), WITH_CACHE(abandoned), WITH_CACHE(dropped_while_open), WITH_CACHE(torn_files_are_never_served),
-		WITH_CACHE(compared_after_a_power_failure), WITH_CACHE(the_folder_is_cleared_while_running),
+		WITH_CACHE(compared_after_a_power_failure), WITH_CACHE(verified_on_demand), WITH_CACHE(the_folder_is_cleared_while_running),
 		WITH_CACHE(where_there_are_no_unnamed_files), WITH_CACHE(what_is_left_over_goes), WITH_CACHE(the_least_recently_used_go_first),
 		WITH_CACHE(pinned_bodies_are_not_asked_for_again_and_again),
 	};
