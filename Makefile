@@ -52,7 +52,7 @@ build/mailfs: $(B)/mailfs
 endif
 
 $(B)/libmailfs.a: $(OBJECTS)
-	@rm -f $@ && ar rcs $@ $^
+	@rm -f $@ && ar qcs $@ $^
 $(B)/mailfs: $(B)/obj/main.o $(B)/libmailfs.a
 	$(call say,LD)$(CC) $(CFLAGS_ALL) $(LDFLAGS_ALL) -o $@ $^ $(PKG_LIBS)
 $(B)/obj/%.o: src/%.c Makefile

@@ -122,7 +122,7 @@ struct serving {
 	struct control_server *server;
 	struct netwatch *netwatch;
 	struct bus_subscription *links;
-	struct fs *fs;
+	struct fs *_Atomic fs;
 	pthread_t thread;            /* of fs_serve */
 	int signals;                 /* a signalfd */
 	int news;                    /* an eventfd: look at news_bits */
@@ -145,6 +145,14 @@ static void on_ready(void *context)
 static void on_stop(void *context)
 {
 	tell_main(context, NEWS_STOP);
+}
+
+static void settle(void *context)
+{
+	struct serving *s = context;
+	struct fs *fs = s->fs;
+	if (fs)
+		fs_settle(fs);
 }
 
 static void *serve_fs(void *context)
@@ -293,6 +301,8 @@ static enum mf_err bring_up_accounts(struct serving *s, struct mf_reason *why)
 	control->on_stop = on_stop;
 	control->stop_context = s;
 	control->mountpoint = s->plan->mountpoint;
+	control->settle = settle;
+	control->settle_context = s;
 	s->links = bus_subscribe(s->holding->bus, link_changed, s);
 	holding_start(s->holding);
 	if (!s->plan->options->offline) {
@@ -328,9 +338,11 @@ static enum mf_err bring_up_fs(struct serving *s, struct mf_reason *why)
 		.on_ready = on_ready,
 		.ready_context = s,
 	};
-	enum mf_err e = fs_mount(&options, &s->fs, why);
+	struct fs *fs;
+	enum mf_err e = fs_mount(&options, &fs, why);
 	if (e)
 		return e;
+	s->fs = fs;
 	if (!pthread_create(&s->thread, NULL, serve_fs, s))
 		return MF_OK;
 	fs_destroy(s->fs);
@@ -377,12 +389,12 @@ static void run(struct serving *s)
 
 static void take_down(struct serving *s)
 {
-	fs_destroy(s->fs);
 	control_server_stop(s->server);
 	if (s->holding) {
 		control_finish(&s->holding->control);
 		bus_unsubscribe(s->holding->bus, s->links);
 	}
+	fs_destroy(s->fs);
 	netwatch_destroy(s->netwatch);
 	holding_close(s->holding);
 	mf_close(&s->news);
@@ -435,6 +447,7 @@ static void prepare_process(void)
 	struct sigaction ignore = { .sa_handler = SIG_IGN };
 	sigaction(SIGPIPE, &ignore, NULL); /* a peer that went away is told by the call's result */
 	mallopt(M_ARENA_MAX, 2);           /* threads by the dozen with an arena each would cost more than the index */
+	mallopt(M_MMAP_THRESHOLD, 131072); /* fixed: what a listing grew out of goes back to the system */
 	if (!getenv("PATH"))
 		setenv("PATH", "/usr/local/bin:/usr/bin:/bin", 1);
 }

@@ -124,13 +124,28 @@ void bus_publish(struct bus *bus, const struct change *change)
 	pthread_mutex_unlock(&bus->lock);
 }
 
-struct bus_subscription *bus_subscribe(struct bus *bus, bus_handler *handler, void *context)
+static struct bus_subscription *subscription_create(bus_handler *handler, void *context)
 {
 	struct bus_subscription *s = MF_NEW(struct bus_subscription);
 	s->handler = handler;
 	s->context = context;
+	return s;
+}
+
+struct bus_subscription *bus_subscribe(struct bus *bus, bus_handler *handler, void *context)
+{
+	struct bus_subscription *s = subscription_create(handler, context);
 	pthread_mutex_lock(&bus->lock);
 	TAILQ_INSERT_TAIL(&bus->subscriptions, s, link);
+	pthread_mutex_unlock(&bus->lock);
+	return s;
+}
+
+struct bus_subscription *bus_subscribe_first(struct bus *bus, bus_handler *handler, void *context)
+{
+	struct bus_subscription *s = subscription_create(handler, context);
+	pthread_mutex_lock(&bus->lock);
+	TAILQ_INSERT_HEAD(&bus->subscriptions, s, link);
 	pthread_mutex_unlock(&bus->lock);
 	return s;
 }

@@ -41,6 +41,8 @@ struct bus *bus_create(void);       /* starts the delivery thread */
 void bus_destroy(struct bus *bus);  /* delivers what is queued first; NULL is fine */
 void bus_publish(struct bus *bus, const struct change *change); /* NULL bus: does nothing */
 struct bus_subscription *bus_subscribe(struct bus *bus, bus_handler *handler, void *context);
+/* Called before all that have subscribed so far: for who must know before a person can hear of it. */
+struct bus_subscription *bus_subscribe_first(struct bus *bus, bus_handler *handler, void *context);
 void bus_unsubscribe(struct bus *bus, struct bus_subscription *subscription);
 void bus_flush(struct bus *bus);    /* returns when everything published before has been delivered; not from a handler */
 

@@ -270,5 +270,7 @@ enum exit_code verb_sync(struct verb_call *call)
 		if (e)
 			result = e;
 	}
+	if (call->control->settle) /* who runs ls next sees it */
+		call->control->settle(call->control->settle_context);
 	return exit_code_of(result);
 }

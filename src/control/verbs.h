@@ -31,6 +31,8 @@ struct control {                       /* what the verbs act on; plain reference
 	void (*on_stop)(void *context);    /* verb "stop": umount and exit; NULL: refused */
 	void *stop_context;
 	const char *mountpoint;            /* told by "ping"; NULL: nothing is mounted */
+	void (*settle)(void *context);     /* waits until the tree shows what the cache has; NULL: there is no tree */
+	void *settle_context;
 };
 /* line: without its newline, valid during the call. Each answer line is given to say(), without newline; say() returns
  * false when nobody listens any more, and the verb ends. Blocks until the verb is done or *stop is raised: never call it

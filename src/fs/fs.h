@@ -39,6 +39,9 @@ enum mf_err fs_mount(const struct fs_options *options, struct fs **ret, struct m
  * fs_stop(). Returns MF_OK for a clean end. */
 enum mf_err fs_serve(struct fs *fs);
 void fs_stop(struct fs *fs);           /* any thread */
+/* Returns when the tree shows everything that the cache has: what was published before has reached the kernel. Waits 2
+ * seconds at most. Any thread but the kernel's own requests and the bus. */
+void fs_settle(struct fs *fs);
 void fs_destroy(struct fs *fs);        /* unmounts if still mounted; NULL is fine */
 
 #endif

@@ -51,7 +51,8 @@ struct fs {
 	uint64_t mount_id;           /* of mountinfo; 0: not known */
 
 	struct parking *parking;     /* while serving */
-	struct notifier *notifier;   /* while serving */
+	struct notifier *notifier;   /* while serving; written under settle_lock */
+	pthread_mutex_t settle_lock; /* held by fs_settle() */
 	struct cancel stop;
 
 	pthread_mutex_t open_lock;   /* guards open_messages */
@@ -159,6 +160,8 @@ struct notifier *notifier_start(struct fs *fs);
  * goes nowhere. Twice is fine. One thread at a time */
 void notifier_stop(struct notifier *n);
 void notifier_destroy(struct notifier *n); /* after the session's loop; NULL is fine */
+/* Returns when the kernel has been told all that was published before, or after 2 seconds */
+void notifier_settle(struct notifier *n);
 /* the kernel forgets the attributes of this node */
 void notifier_attr(struct notifier *n, uint64_t ino);
 

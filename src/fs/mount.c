@@ -167,6 +167,7 @@ static struct fs *fs_create(const struct fs_options *options)
 	fs->options.accounts = NULL; /* account_list has them */
 	fs->account_count = options->account_count;
 	pthread_mutex_init(&fs->open_lock, NULL);
+	pthread_mutex_init(&fs->settle_lock, NULL);
 	LIST_INIT(&fs->open_messages);
 	clock_gettime(CLOCK_REALTIME, &fs->started);
 	return fs;
@@ -257,6 +258,7 @@ void fs_destroy(struct fs *fs)
 		message_forget(fs, left);
 	cancel_finish(&fs->stop);
 	pthread_mutex_destroy(&fs->open_lock);
+	pthread_mutex_destroy(&fs->settle_lock);
 	free(fs->accounts);
 	free(fs->account_list);
 	free(fs->real_mountpoint);

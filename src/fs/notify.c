@@ -1,8 +1,8 @@
 /* The bus to the kernel: what changed is forgotten there, so that names and attributes may be kept for long.
  *
- * Two lanes, each with its thread: one for what the kernel does at once (attributes, cached listings), one for what takes
- * a directory's lock (names), so that a slow one never delays a listing. Neither is ever run from a handler, and no lock
- * of ours is held. The pages of a message need no word: they never change, and if a size was wrong the kernel drops them
+ * A cached listing is dropped on the bus's own thread, before anyone else hears of the change: who lists the directory
+ * because of an event sees it. The rest goes two lanes, each with its thread: one for attributes, which the kernel drops at
+ * once, one for names, which take a directory's lock. None of it is ever run from a handler, and no lock of ours is held. The pages of a message need no word: they never change, and if a size was wrong the kernel drops them
  * when it sees another one.
  *
  * Why this is enough against races: a name's reply and its invalidation both go under the kernel's lock of the directory,
@@ -17,9 +17,9 @@
 #include "base/mem.h"
 #include "fs/internal.h"
 
-enum { COALESCE = 16, DEFER_MS = 20 };
+enum { COALESCE = 16, DEFER_MS = 20, SETTLE_MS = 2000 };
 
-enum item_kind { ITEM_NOTHING, ITEM_ATTR, ITEM_LIST, ITEM_NAME };
+enum item_kind { ITEM_NOTHING, ITEM_ATTR, ITEM_NAME };
 
 struct item {
 	STAILQ_ENTRY(item) link;
@@ -32,8 +32,9 @@ STAILQ_HEAD(items, item);
 struct lane {
 	struct notifier *notifier;
 	pthread_mutex_t lock;     /* guards what follows */
-	pthread_cond_t wake;
+	pthread_cond_t wake, settled;
 	struct items queue;
+	uint64_t put, told;
 	struct { uint64_t ino; enum item_kind kind; } recent[COALESCE]; /* the last ones of the queue: bursts say the same again */
 	unsigned next_recent;
 	bool stopping;
@@ -74,6 +75,7 @@ static void put(struct lane *lane, enum item_kind kind, uint64_t ino, const char
 	bool wanted = !lane->stopping && !is_repeated_locked(lane, kind, ino);
 	if (wanted) {
 		STAILQ_INSERT_TAIL(&lane->queue, item, link);
+		lane->put++;
 		pthread_cond_signal(&lane->wake);
 	}
 	pthread_mutex_unlock(&lane->lock);
@@ -94,9 +96,17 @@ static uint64_t directory(const struct fs *fs, uint8_t account, uint64_t mailbox
 	return fs_ino(fs, &node);
 }
 
+/* ENOENT: the kernel does not have it. */
+static void complain(int result, uint64_t ino)
+{
+	if (result != 0 && result != -ENOENT)
+		trace(TRACE_FS, "notifying the kernel of %llx: %s", (unsigned long long)ino, strerror(-result));
+}
+
 static void list_changed(struct notifier *n, uint8_t account, uint64_t mailbox)
 {
-	put(&n->fast, ITEM_LIST, directory(n->fs, account, mailbox), NULL);
+	uint64_t ino = directory(n->fs, account, mailbox);
+	complain(fuse_lowlevel_notify_inval_inode(n->fs->session, ino, 0, 0), ino);
 }
 
 static void name_gone(struct notifier *n, uint8_t account, uint64_t mailbox, const char *name)
@@ -168,7 +178,6 @@ static void on_change(void *context, const struct change *c)
 
 /* --- to the kernel --------------------------------------------------------------------------------------------------- */
 
-/* ENOENT: the kernel does not have it. */
 static void tell(const struct fs *fs, const struct item *item)
 {
 	int result = 0;
@@ -178,15 +187,11 @@ static void tell(const struct fs *fs, const struct item *item)
 	case ITEM_ATTR:
 		result = fuse_lowlevel_notify_inval_inode(fs->session, item->ino, -1, 0);
 		break;
-	case ITEM_LIST:
-		result = fuse_lowlevel_notify_inval_inode(fs->session, item->ino, 0, 0);
-		break;
 	case ITEM_NAME:
 		result = fuse_lowlevel_notify_inval_entry(fs->session, item->ino, item->name, strlen(item->name));
 		break;
 	}
-	if (result != 0 && result != -ENOENT)
-		trace(TRACE_FS, "notifying the kernel of %llx: %s", (unsigned long long)item->ino, strerror(-result));
+	complain(result, item->ino);
 }
 
 /* While a LOOKUP in this directory waits for the server, the kernel holds its lock: who asked for it exclusively would
@@ -205,10 +210,11 @@ static void items_free(struct items *items)
 	}
 }
 
-/* With no lock held. What must wait goes to *deferred. */
-static void tell_all(struct fs *fs, struct items *items, struct items *deferred)
+/* With no lock held. What must wait goes to *deferred; returns how many need not. */
+static uint64_t tell_all(struct fs *fs, struct items *items, struct items *deferred)
 {
 	struct item *item;
+	uint64_t told = 0;
 	while ((item = STAILQ_FIRST(items))) {
 		STAILQ_REMOVE_HEAD(items, link);
 		if (must_wait(fs, item)) {
@@ -217,18 +223,27 @@ static void tell_all(struct fs *fs, struct items *items, struct items *deferred)
 		}
 		tell(fs, item);
 		free(item);
+		told++;
 	}
+	return told;
+}
+
+static struct timespec in_ms(long ms)
+{
+	struct timespec t;
+	clock_gettime(CLOCK_MONOTONIC, &t);
+	t.tv_sec += ms / 1000;
+	t.tv_nsec += ms % 1000 * 1000000;
+	if (t.tv_nsec >= 1000000000) {
+		t.tv_sec++;
+		t.tv_nsec -= 1000000000;
+	}
+	return t;
 }
 
 static void wait_for_items_locked(struct lane *lane, bool deferred)
 {
-	struct timespec until;
-	clock_gettime(CLOCK_MONOTONIC, &until);
-	until.tv_nsec += DEFER_MS * 1000000;
-	if (until.tv_nsec >= 1000000000) {
-		until.tv_sec++;
-		until.tv_nsec -= 1000000000;
-	}
+	struct timespec until = in_ms(DEFER_MS);
 	if (deferred)
 		pthread_cond_timedwait(&lane->wake, &lane->lock, &until);
 	else
@@ -251,12 +266,31 @@ static void *run_lane(void *context)
 		STAILQ_CONCAT(&batch, &lane->queue);
 		memset(lane->recent, 0, sizeof lane->recent);
 		pthread_mutex_unlock(&lane->lock);
-		tell_all(lane->notifier->fs, &batch, &deferred);
+		uint64_t told = tell_all(lane->notifier->fs, &batch, &deferred);
 		pthread_mutex_lock(&lane->lock);
+		lane->told += told;
+		pthread_cond_broadcast(&lane->settled);
 	}
 	pthread_mutex_unlock(&lane->lock);
 	items_free(&deferred);
 	return NULL;
+}
+
+static void lane_settle(struct lane *lane, const struct timespec *until)
+{
+	pthread_mutex_lock(&lane->lock);
+	uint64_t target = lane->put;
+	while (lane->told < target && !lane->stopping && pthread_cond_timedwait(&lane->settled, &lane->lock, until) == 0)
+		continue;
+	pthread_mutex_unlock(&lane->lock);
+}
+
+void notifier_settle(struct notifier *n)
+{
+	struct timespec until = in_ms(SETTLE_MS);
+	bus_flush(n->fs->options.bus);
+	lane_settle(&n->fast, &until);
+	lane_settle(&n->slow, &until);
 }
 
 static void lane_start(struct lane *lane, struct notifier *n)
@@ -268,6 +302,7 @@ static void lane_start(struct lane *lane, struct notifier *n)
 	pthread_condattr_init(&monotonic);
 	pthread_condattr_setclock(&monotonic, CLOCK_MONOTONIC);
 	pthread_cond_init(&lane->wake, &monotonic);
+	pthread_cond_init(&lane->settled, &monotonic);
 	pthread_condattr_destroy(&monotonic);
 	if (pthread_create(&lane->thread, NULL, run_lane, lane) != 0)
 		abort();
@@ -278,6 +313,7 @@ static void lane_stop(struct lane *lane)
 	pthread_mutex_lock(&lane->lock);
 	lane->stopping = true;
 	pthread_cond_signal(&lane->wake);
+	pthread_cond_broadcast(&lane->settled);
 	pthread_mutex_unlock(&lane->lock);
 	pthread_join(lane->thread, NULL);
 	items_free(&lane->queue);
@@ -286,6 +322,7 @@ static void lane_stop(struct lane *lane)
 static void lane_finish(struct lane *lane)
 {
 	pthread_cond_destroy(&lane->wake);
+	pthread_cond_destroy(&lane->settled);
 	pthread_mutex_destroy(&lane->lock);
 }
 
@@ -296,7 +333,7 @@ struct notifier *notifier_start(struct fs *fs)
 	lane_start(&n->fast, n);
 	lane_start(&n->slow, n);
 	if (fs->options.bus)
-		n->subscription = bus_subscribe(fs->options.bus, on_change, n);
+		n->subscription = bus_subscribe_first(fs->options.bus, on_change, n);
 	return n;
 }
 

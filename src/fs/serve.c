@@ -105,7 +105,9 @@ enum mf_err fs_serve(struct fs *fs)
 	pthread_sigmask(SIG_UNBLOCK, &open_set, &mask);
 
 	fs->parking = parking_create();
+	pthread_mutex_lock(&fs->settle_lock);
 	fs->notifier = notifier_start(fs);
+	pthread_mutex_unlock(&fs->settle_lock);
 	if (pthread_create(&w.thread, NULL, watch, &w) != 0)
 		abort();
 	int result = loop(fs);
@@ -113,8 +115,10 @@ enum mf_err fs_serve(struct fs *fs)
 	pthread_join(w.thread, NULL);
 
 	parking_answer_all(fs->parking);
+	pthread_mutex_lock(&fs->settle_lock);
 	notifier_destroy(fs->notifier);
 	fs->notifier = NULL;
+	pthread_mutex_unlock(&fs->settle_lock);
 	parking_destroy(fs->parking);
 	fs->parking = NULL;
 	pthread_sigmask(SIG_SETMASK, &mask, NULL);
@@ -123,6 +127,14 @@ enum mf_err fs_serve(struct fs *fs)
 	if (result != 0)
 		log_error("serving %s ended: %s", fs->real_mountpoint, result < 0 ? strerror(-result) : strsignal(result));
 	return result == 0 ? MF_OK : MF_IO;
+}
+
+void fs_settle(struct fs *fs)
+{
+	pthread_mutex_lock(&fs->settle_lock);
+	if (fs->notifier)
+		notifier_settle(fs->notifier);
+	pthread_mutex_unlock(&fs->settle_lock);
 }
 
 void fs_stop(struct fs *fs)

@@ -94,6 +94,7 @@ struct remote *connector_make(void *connector, unsigned roles, struct cancel *ca
 			.cancel = cancel,
 		},
 		.require_starttls = config->imap.security == SECURITY_STARTTLS,
+		.clear_allowed = config->tls_insecure,
 		.credentials = credentials, .auth = config->auth, .memory = c->memory, .idle = config->idle,
 		/* bodies are mostly compressed or encrypted already, and deflate costs more than a fast line */
 		.compress = !(roles & ROLE_BULK),
