@@ -18,7 +18,7 @@ OBJECTS := $(SOURCES:src/%.c=$(B)/obj/%.o)
 UNIT_TESTS := $(patsubst tests/unit/%.c,$(B)/tests/unit/%,$(wildcard tests/unit/test_*.c))
 CONTRACT_TESTS := $(patsubst tests/contract/%.c,$(B)/tests/contract/%,$(wildcard tests/contract/test_*.c))
 
-PKGS := fuse3 openssl sqlite3 gmime-3.0 libgsasl zlib json-c inih
+PKGS := fuse3 openssl sqlite3 glib-2.0 libgsasl zlib json-c
 PKG_CFLAGS := $(patsubst -I%,-isystem %,$(shell pkg-config --cflags $(PKGS) 2>/dev/null))
 # libetpan's own flags turn PIE off and name libraries it does not need
 PKG_LIBS := $(shell pkg-config --libs $(PKGS) 2>/dev/null) -letpan
@@ -42,7 +42,7 @@ LDFLAGS_ALL := $(if $(SAN),-fsanitize=$(SAN)) $(LDHARDEN) -pthread $(LDFLAGS)
 say = $(if $(V),,@echo '  $(1)  $(patsubst build/%,%,$@)';)
 
 all: build/mailfs
-.PHONY: all clean objects unit contract
+.PHONY: all clean objects unit contract install uninstall
 
 ifdef SAN
 build/mailfs: $(B)/mailfs
@@ -60,7 +60,7 @@ $(B)/obj/%.o: src/%.c Makefile
 	$(call say,CC)$(CC) $(CPPFLAGS) $(CFLAGS_ALL) -MMD -MP -c -o $@ $<
 $(B)/tests/%: tests/%.c $(B)/libmailfs.a
 	@mkdir -p $(@D)
-	$(call say,LD)$(CC) $(CPPFLAGS) -Itests $(CFLAGS_ALL) -MMD -MP $(LDFLAGS_ALL) -o $@ $< $(B)/libmailfs.a $(PKG_LIBS) -lcmocka
+	$(call say,LD)$(CC) $(CPPFLAGS) -Itests $(CFLAGS_ALL) -Wno-format-truncation -MMD -MP $(LDFLAGS_ALL) -o $@ $< $(B)/libmailfs.a $(PKG_LIBS) -lcmocka
 
 objects: $(OBJECTS)
 unit: $(UNIT_TESTS)
@@ -69,5 +69,28 @@ contract: $(CONTRACT_TESTS)
 	@set -e; for t in $^; do echo "== $$t"; timeout 300 $$t; done
 clean:
 	rm -rf build
+
+# DESTDIR and PREFIX as usual. mount(8) looks for its helpers in /sbin only.
+BIN := $(DESTDIR)$(PREFIX)/bin
+SHARE := $(DESTDIR)$(PREFIX)/share
+SBIN := $(DESTDIR)/sbin
+UNITS := $(DESTDIR)$(PREFIX)/lib/systemd/user
+PAGES := $(wildcard man/*.[1-8])
+page = $(SHARE)/man/man$(subst .,,$(suffix $(1)))/$(notdir $(1))
+install: all
+	install -D -m 755 build/plain/mailfs $(BIN)/mailfs
+	install -d $(SBIN)
+	ln -sf $(PREFIX)/bin/mailfs $(SBIN)/mount.mailfs
+	ln -sf $(PREFIX)/bin/mailfs $(SBIN)/mount.fuse.mailfs
+	$(foreach p,$(PAGES),install -D -m 644 $(p) $(call page,$(p)) &&) true
+	install -D -m 644 share/completion.bash $(SHARE)/bash-completion/completions/mailfs
+	install -D -m 644 share/completion.zsh $(SHARE)/zsh/site-functions/_mailfs
+	install -d $(UNITS)
+	sed 's|@PREFIX@|$(PREFIX)|g' share/mailfs@.service >$(UNITS)/mailfs@.service
+uninstall:
+	rm -f $(BIN)/mailfs $(SBIN)/mount.mailfs $(SBIN)/mount.fuse.mailfs $(foreach p,$(PAGES),$(call page,$(p))) \
+		$(SHARE)/bash-completion/completions/mailfs $(SHARE)/zsh/site-functions/_mailfs $(UNITS)/mailfs@.service
+
+include tests/tests.mk
 
 -include $(OBJECTS:.o=.d) $(B)/obj/main.d

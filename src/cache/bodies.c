@@ -10,9 +10,10 @@
 #include "base/mem.h"
 #include "cache/private.h"
 
+/* neighbours are read one after the other: they lie in one folder */
 unsigned bodies_fan_of(uint64_t message)
 {
-	return (unsigned)(message % FAN_OUT);
+	return (unsigned)(message / 256 % FAN_OUT);
 }
 
 void body_path(uint64_t message, char ret[static BODY_PATH_MAX])
@@ -99,7 +100,8 @@ bool bodies_unlink(struct cache *c, uint64_t message)
 			log_warning("%s/bodies/%08x/%s: %s", c->cache_dir, c->epoch, path, strerror(errno));
 		return false;
 	}
-	bodies_add(c, message, -1, -(int64_t)st.st_size);
+	if (S_ISREG(st.st_mode))
+		bodies_add(c, message, -1, -(int64_t)st.st_size);
 	return true;
 }
 
@@ -126,5 +128,6 @@ void bodies_publish(struct cache *c, enum change_kind kind, uint64_t message)
 	/* of a message that is gone there is no mailbox to be told */
 	if (cache_entry(c, message, &entry) != MF_OK)
 		entry.mailbox = 0;
-	bus_publish(c->bus, &(struct change){ .kind = kind, .account = c->account, .mailbox = entry.mailbox, .message = message });
+	bus_publish(c->bus, &(struct change){ .kind = kind, .account = c->account, .mailbox = entry.mailbox,
+		.message = message });
 }

@@ -159,13 +159,32 @@ static enum mf_err read_through(int fd, uint64_t from, uint64_t to, uint32_t *cr
 	return MF_OK;
 }
 
-/* Written before the machine ended without warning: its name may have reached the disk before its bytes. */
-static enum mf_err compare(struct cache *c, const char *path, int fd, const struct trailer *trailer)
+/* MF_CORRUPT: the file is not what it says of itself */
+static enum mf_err read_trailer(int fd, struct trailer *ret, struct stat *ret_st)
+{
+	if (fstat(fd, ret_st) < 0)
+		return mf_err_from_errno(errno);
+	if (!S_ISREG(ret_st->st_mode) || ret_st->st_size < (off_t)sizeof *ret)
+		return MF_CORRUPT;
+	uint64_t length = (uint64_t)ret_st->st_size - sizeof *ret;
+	if (pread(fd, ret, sizeof *ret, (off_t)length) != sizeof *ret)
+		return MF_CORRUPT;
+	return memcmp(ret->magic, magic, sizeof magic) == 0 && ret->length == length ? MF_OK : MF_CORRUPT;
+}
+
+static enum mf_err compare_bytes(int fd, const struct trailer *trailer)
 {
 	uint32_t crc = 0;
 	enum mf_err e = read_through(fd, 0, trailer->length, &crc, -1);
-	if (e || crc != trailer->crc)
-		return e ? e : MF_CORRUPT;
+	return !e && crc != trailer->crc ? MF_CORRUPT : e;
+}
+
+/* Written before the machine ended without warning: its name may have reached the disk before its bytes. */
+static enum mf_err compare_old(struct cache *c, const char *path, int fd, const struct trailer *trailer)
+{
+	enum mf_err e = compare_bytes(fd, trailer);
+	if (e)
+		return e;
 	MF_CLEANUP(mf_close) int writable = openat(c->bodies.dir, path, O_WRONLY | O_CLOEXEC | O_NOFOLLOW);
 	uint64_t at = trailer->length + offsetof(struct trailer, trust);
 	/* where this fails it is compared again the next time */
@@ -174,34 +193,33 @@ static enum mf_err compare(struct cache *c, const char *path, int fd, const stru
 	return MF_OK;
 }
 
+static enum mf_err open_file(struct cache *c, uint64_t message, char ret_path[static BODY_PATH_MAX], int *ret_fd)
+{
+	body_path(message, ret_path);
+	*ret_fd = openat(c->bodies.dir, ret_path, O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
+	if (*ret_fd >= 0)
+		return MF_OK;
+	return errno == ELOOP ? MF_CORRUPT : mf_err_from_errno(errno); /* nothing of ours is a link */
+}
+
 /* MF_NOT_FOUND: no file. MF_CORRUPT: what is there is not a whole body */
 static enum mf_err open_whole(struct cache *c, uint64_t message, int *ret_fd, uint64_t *ret_size)
 {
 	char path[BODY_PATH_MAX];
-	body_path(message, path);
-	MF_CLEANUP(mf_close) int fd = openat(c->bodies.dir, path, O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
-	if (fd < 0)
-		return mf_err_from_errno(errno);
 	struct stat st;
 	struct trailer trailer;
-	if (fstat(fd, &st) < 0)
-		return mf_err_from_errno(errno);
-	if (!S_ISREG(st.st_mode) || st.st_size < (off_t)sizeof trailer)
-		return MF_CORRUPT;
-	uint64_t length = (uint64_t)st.st_size - sizeof trailer;
-	if (pread(fd, &trailer, sizeof trailer, (off_t)length) != sizeof trailer)
-		return MF_CORRUPT;
-	if (memcmp(trailer.magic, magic, sizeof magic) != 0 || trailer.length != length)
-		return MF_CORRUPT;
-	if (trailer.trust != c->bodies.trust) {
-		enum mf_err e = compare(c, path, fd, &trailer);
-		if (e)
-			return e;
-	}
+	MF_CLEANUP(mf_close) int fd = -1;
+	enum mf_err e = open_file(c, message, path, &fd);
+	if (!e)
+		e = read_trailer(fd, &trailer, &st);
+	if (!e && trailer.trust != c->bodies.trust)
+		e = compare_old(c, path, fd, &trailer);
+	if (e)
+		return e;
 	if (clock_wall_s() - st.st_mtim.tv_sec > TOUCH_AFTER_S && futimens(fd, NULL) < 0)
 		trace(TRACE_CACHE, "body %s: %s", path, strerror(errno));
 	*ret_fd = fd;
-	*ret_size = length;
+	*ret_size = trailer.length;
 	fd = -1;
 	return MF_OK;
 }
@@ -213,36 +231,38 @@ static enum mf_err open_named(struct cache *c, char ret_name[static TEMPORARY_MA
 	return *ret_fd < 0 ? mf_err_from_errno(errno) : MF_OK;
 }
 
+/* MF_NOT_FOUND: the folder is gone, for which file systems have several words */
 static enum mf_err open_unnamed(struct cache *c, int *ret_fd)
 {
 	*ret_fd = openat(c->bodies.dir, ".", O_RDWR | O_TMPFILE | O_CLOEXEC, 0600);
 	if (*ret_fd < 0 && (errno == EOPNOTSUPP || errno == EISDIR || errno == EINVAL))
 		return MF_UNSUPPORTED;
-	return *ret_fd < 0 ? mf_err_from_errno(errno) : MF_OK;
+	if (*ret_fd >= 0)
+		return MF_OK;
+	enum mf_err e = mf_err_from_errno(errno);
+	struct stat st;
+	return fstat(c->bodies.dir, &st) == 0 && st.st_nlink == 0 ? MF_NOT_FOUND : e;
+}
+
+static enum mf_err try_temporary(struct cache *c, char ret_name[static TEMPORARY_MAX], int *ret_fd)
+{
+	ret_name[0] = 0;
+	if (!atomic_load(&c->bodies.named_temporaries)) {
+		enum mf_err e = open_unnamed(c, ret_fd);
+		if (e != MF_UNSUPPORTED)
+			return e;
+		atomic_store(&c->bodies.named_temporaries, true);
+	}
+	return open_named(c, ret_name, ret_fd);
 }
 
 static enum mf_err open_temporary(struct cache *c, char ret_name[static TEMPORARY_MAX], int *ret_fd)
 {
-	enum mf_err e = MF_UNSUPPORTED;
-	for (int attempt = 0; attempt < 2; attempt++) {
-		ret_name[0] = 0;
-		if (!atomic_load(&c->bodies.named_temporaries))
-			e = open_unnamed(c, ret_fd);
-		if (e == MF_UNSUPPORTED) {
-			atomic_store(&c->bodies.named_temporaries, true);
-			e = open_named(c, ret_name, ret_fd);
-		}
-		if (e != MF_NOT_FOUND)
-			break;
-		/* somebody has cleared the cache */
-		e = bodies_make_dirs(c, 0);
-		if (e)
-			break;
-		e = MF_UNSUPPORTED;
-	}
-	if (e)
-		ret_name[0] = 0;
-	return e;
+	enum mf_err e = try_temporary(c, ret_name, ret_fd);
+	if (e != MF_NOT_FOUND)
+		return e;
+	e = bodies_make_dirs(c, 0); /* somebody has cleared the cache */
+	return e ? e : try_temporary(c, ret_name, ret_fd);
 }
 
 /* --- finding and making ---------------------------------------------------------------------------------------------------- */
@@ -307,6 +327,24 @@ enum mf_err cache_body_create(struct cache *c, uint64_t message, uint64_t size, 
 	memcpy(b->temporary, name, sizeof name);
 	*ret = share(c, b);
 	return MF_OK;
+}
+
+enum mf_err cache_body_verify(struct cache *c, uint64_t message, uint64_t *ret_size)
+{
+	char path[BODY_PATH_MAX];
+	struct stat st;
+	struct trailer trailer;
+	MF_CLEANUP(mf_close) int fd = -1;
+	enum mf_err e = open_file(c, message, path, &fd);
+	if (!e)
+		e = read_trailer(fd, &trailer, &st);
+	if (!e)
+		e = compare_bytes(fd, &trailer);
+	if (!e)
+		*ret_size = trailer.length;
+	if (e == MF_CORRUPT)
+		cache_body_drop(c, message);
+	return e;
 }
 
 bool cache_body_is_cached(struct cache *c, uint64_t message)

@@ -36,6 +36,9 @@ enum mf_err body_finish(struct body *b, uint64_t length);
 /* A download failed: forget the ranges, so that no half-true body stays. Readers that have it keep what they have. */
 void body_abandon(struct body *b);
 
+/* Reads a whole body through and compares its length and checksum. MF_NOT_FOUND: none is on disk. MF_CORRUPT: it was
+ * damaged, and has been dropped. */
+enum mf_err cache_body_verify(struct cache *c, uint64_t message, uint64_t *ret_size);
 void cache_body_drop(struct cache *c, uint64_t message);
 /* Keeps below body_limit and above body_min_free: drops least recently used bodies first, never those for which keep()
  * says true. Cheap when there is nothing to do. */

@@ -29,7 +29,7 @@ static void locks_init(struct cache *c)
 
 static void cache_free(struct cache *c)
 {
-	table_finish(&c->table);
+	mailboxes_finish(&c->table);
 	free(c->loaded);
 	limbo_finish(&c->limbo);
 	mf_close(&c->lock_fd); /* and with it the lock */

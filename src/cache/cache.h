@@ -34,7 +34,9 @@ struct cache_options {
 };
 
 /* MF_BUSY: another process holds the account (the reason names its pid). MF_NEWER: untouched. A corrupt database is put
- * aside as mailfs.db.corrupt-DATE, named in the log, and a new one is begun. */
+ * aside as mailfs.db.corrupt-DATE, named in the log, and a new one is begun.
+ * Starts a thread: not before the last fork. Memory stays small only with malloc's thresholds fixed: mallopt(3) with
+ * M_MMAP_THRESHOLD, else room that large tables leave is kept. */
 enum mf_err cache_open(const struct cache_options *options, struct cache **ret, struct mf_reason *why);
 /* Writes out what is only in the WAL, marks a clean stop. Every body, transaction and listing must have been released. */
 void cache_close(struct cache *c);
@@ -172,7 +174,8 @@ enum mf_err txn_message_flags(struct txn *t, uint64_t mailbox, uint32_t uid, uns
 /* Leaves the tree, goes into limbo. If the same message turned up in another mailbox within the last ten minutes, this
  * row takes that one's place there, so that inode, name and body follow a move made elsewhere. */
 enum mf_err txn_message_vanished(struct txn *t, uint64_t mailbox, uint32_t uid);
-/* What is in limbo for longer than age_ms is gone for good, with its body. */
+/* What is in limbo for longer than age_ms is gone for good, with its body. At most 2,000 messages in one call; the others
+ * go with the next ones. */
 enum mf_err txn_limbo_purge(struct txn *t, int64_t age_ms);
 /* The bytes have been counted. Publishes CHANGE_MESSAGE_SIZE if it differs. */
 enum mf_err txn_message_size(struct txn *t, uint64_t message, uint64_t size);

@@ -31,8 +31,11 @@ static void leave_mark(struct db *db)
 		log_error("%s: %s", mark, strerror(errno));
 }
 
+/* SQLite knows a full disk by ENOSPC alone, and forgets what else a write failed with; errno, cleared before each step,
+ * still has it (EDQUOT, EFBIG). */
 enum mf_err db_error(struct db *db, int code)
 {
+	int number = errno;
 	switch (code & 0xff) {
 	case SQLITE_FULL:
 		return MF_NO_SPACE;
@@ -45,7 +48,7 @@ enum mf_err db_error(struct db *db, int code)
 		return MF_BUSY;
 	case SQLITE_IOERR:
 	case SQLITE_CANTOPEN:
-		return mf_err_from_errno(sqlite3_system_errno(db->handle)) == MF_NO_SPACE ? MF_NO_SPACE : MF_IO;
+		return number && mf_err_from_errno(number) == MF_NO_SPACE ? MF_NO_SPACE : MF_IO;
 	default:
 		return MF_IO;
 	}
@@ -60,6 +63,7 @@ static enum mf_err failed(struct db *db, int code, const char *doing)
 
 enum mf_err db_exec(struct db *db, const char *sql)
 {
+	errno = 0;
 	int code = sqlite3_exec(db->handle, sql, NULL, NULL, NULL);
 	return code == SQLITE_OK ? MF_OK : failed(db, sqlite3_extended_errcode(db->handle), sql);
 }
@@ -70,6 +74,7 @@ enum mf_err db_number(struct db *db, const char *sql, int64_t *ret)
 	int code = sqlite3_prepare_v2(db->handle, sql, -1, &s, NULL);
 	if (code != SQLITE_OK)
 		return failed(db, code, sql);
+	errno = 0;
 	code = sqlite3_step(s);
 	if (code == SQLITE_ROW)
 		*ret = sqlite3_column_int64(s, 0);
@@ -105,6 +110,7 @@ enum mf_err db_open(struct db *db, const char *path, enum db_role role)
 	}
 	mf_close(&fd);
 	int flags = SQLITE_OPEN_NOMUTEX | (role == DB_READER ? SQLITE_OPEN_READONLY : SQLITE_OPEN_READWRITE);
+	errno = 0;
 	int code = sqlite3_open_v2(path, &db->handle, flags, NULL);
 	enum mf_err e = code == SQLITE_OK ? configure(db, role) : failed(db, code, "open");
 	if (e)
@@ -138,6 +144,7 @@ enum mf_err db_step(struct db *db, sqlite3_stmt *s)
 {
 	if (!s)
 		return db_error(db, sqlite3_extended_errcode(db->handle));
+	errno = 0;
 	int code = sqlite3_step(s);
 	if (code == SQLITE_ROW)
 		return MF_OK;

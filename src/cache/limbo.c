@@ -129,8 +129,9 @@ enum mf_err limbo_match(struct txn *t, const struct message_put *put, uint64_t m
 
 void limbo_taken(struct txn *t, uint64_t match, uint64_t message)
 {
-	if (t->cache->limbo.loaded)
-		map_remove(&t->cache->limbo.rows, match, message);
+	struct map *rows = &t->cache->limbo.rows;
+	if (t->cache->limbo.loaded && map_remove(rows, match, message) && !rows->count)
+		map_finish(rows); /* it may have been large */
 }
 
 enum mf_err limbo_put(struct txn *t, struct node *n, const struct row *row)

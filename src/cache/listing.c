@@ -339,8 +339,18 @@ void listing_load(struct listing *l, const struct entry *e, const char *name)
 	row_fill(l, row, e, tag_of(name), name_store(l, name));
 }
 
+/* gives back the room that growing has left over */
+static void shrink(struct listing *l)
+{
+	l->rows_room = l->rows_used;
+	l->rows = mf_realloc_array(l->rows, l->rows_room, sizeof *l->rows);
+	l->names_room = l->names_used;
+	l->names = mf_realloc_array(l->names, l->names_room, 1);
+}
+
 void listing_settle(struct listing *l)
 {
+	shrink(l);
 	orders_fit(l, l->rows_used);
 	bool sorted = true;
 	for (uint32_t i = 0; i < l->rows_used; i++) {

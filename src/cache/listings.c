@@ -65,7 +65,7 @@ static void drop(struct cache *c, struct node *n)
 
 void listings_apply(struct cache *c, const struct listing_change *change)
 {
-	struct node *n = table_find(&c->table, change->entry.mailbox);
+	struct node *n = mailboxes_find(&c->table, change->entry.mailbox);
 	if (n && n->listing) {
 		apply_to(n->listing, change);
 		account_for(c, n->listing);
@@ -134,7 +134,7 @@ static enum mf_err read_shelf(struct cache *c, uint64_t shelf, struct listing *l
 
 static void install(struct cache *c, uint64_t mailbox, struct listing *l, const struct loading *loading)
 {
-	struct node *n = table_find(&c->table, mailbox);
+	struct node *n = mailboxes_find(&c->table, mailbox);
 	n->loading = NULL;
 	for (size_t i = 0; i < loading->count; i++)
 		apply_to(l, &loading->changes[i]);
@@ -149,7 +149,7 @@ static void install(struct cache *c, uint64_t mailbox, struct listing *l, const 
 static enum mf_err load(struct cache *c, uint64_t mailbox)
 {
 	pthread_rwlock_wrlock(&c->tree);
-	struct node *n = table_find(&c->table, mailbox);
+	struct node *n = mailboxes_find(&c->table, mailbox);
 	if (!n || n->listing) {
 		pthread_rwlock_unlock(&c->tree);
 		return n ? MF_OK : MF_NOT_FOUND;
@@ -174,7 +174,7 @@ static enum mf_err load(struct cache *c, uint64_t mailbox)
 	else
 		listing_destroy(l);
 	if (!loading->gone && e)
-		table_find(&c->table, mailbox)->loading = NULL;
+		mailboxes_find(&c->table, mailbox)->loading = NULL;
 	pthread_mutex_lock(&c->load_lock);
 	pthread_cond_broadcast(&c->load_done);
 	pthread_mutex_unlock(&c->load_lock);
@@ -187,7 +187,7 @@ enum mf_err listings_acquire(struct cache *c, uint64_t mailbox, struct listing *
 {
 	for (;;) {
 		pthread_rwlock_rdlock(&c->tree);
-		struct node *n = table_find(&c->table, mailbox);
+		struct node *n = mailboxes_find(&c->table, mailbox);
 		if (n && n->listing) {
 			/* a tick for each load is enough to tell old from new, and spares readers a shared line */
 			uint64_t now = atomic_load_explicit(&c->clock, memory_order_relaxed);
@@ -295,7 +295,7 @@ static enum mf_err make_name_order(struct cache *c, uint64_t mailbox)
 	if (!order)
 		return MF_OK;
 	pthread_rwlock_wrlock(&c->tree);
-	struct node *n = table_find(&c->table, mailbox);
+	struct node *n = mailboxes_find(&c->table, mailbox);
 	if (n && n->listing == l && l->version == version && !l->by_name) {
 		listing_use_names(l, order);
 		account_for(c, l);
@@ -306,7 +306,8 @@ static enum mf_err make_name_order(struct cache *c, uint64_t mailbox)
 	return MF_OK;
 }
 
-static void copy_successors(const struct listing *l, uint32_t row, enum listing_order order, size_t max, struct entry *ret, size_t *ret_count)
+static void copy_successors(const struct listing *l, uint32_t row, enum listing_order order, size_t max,
+                            struct entry *ret, size_t *ret_count)
 {
 	struct entry self;
 	listing_entry(l, row, &self);
@@ -318,7 +319,8 @@ static void copy_successors(const struct listing *l, uint32_t row, enum listing_
 	*ret_count = count;
 }
 
-enum mf_err cache_successors(struct cache *c, uint64_t message, enum listing_order order, size_t max, struct entry *ret, size_t *ret_count)
+enum mf_err cache_successors(struct cache *c, uint64_t message, enum listing_order order, size_t max,
+                             struct entry *ret, size_t *ret_count)
 {
 	for (int attempt = 0; attempt < 8; attempt++) { /* what goes on meanwhile seldom matters twice */
 		struct entry self;

@@ -58,12 +58,12 @@ static uint64_t path_key(const char *path)
 	return hash_bytes(path, strlen(path));
 }
 
-struct node *table_find(const struct table *t, uint64_t id)
+struct node *mailboxes_find(const struct table *t, uint64_t id)
 {
 	return map_get_pointer(&t->by_id, id);
 }
 
-void table_add(struct table *t, struct node *n)
+void mailboxes_add(struct table *t, struct node *n)
 {
 	map_add_pointer(&t->by_id, n->m.id, n);
 	map_add_pointer(&t->by_shelf, n->shelf, n);
@@ -72,7 +72,7 @@ void table_add(struct table *t, struct node *n)
 	map_add_pointer(&t->by_name, name_key(n->m.parent, n->m.name), n);
 }
 
-void table_detach(struct table *t, struct node *n)
+void mailboxes_detach(struct table *t, struct node *n)
 {
 	map_remove_pointer(&t->by_id, n->m.id, n);
 	map_remove_pointer(&t->by_shelf, n->shelf, n);
@@ -81,7 +81,7 @@ void table_detach(struct table *t, struct node *n)
 	map_remove_pointer(&t->by_name, name_key(n->m.parent, n->m.name), n);
 }
 
-void table_finish(struct table *t)
+void mailboxes_finish(struct table *t)
 {
 	for (uint32_t i = 1; i <= t->by_id.used; i++) {
 		struct node *n = (struct node *)(uintptr_t)t->by_id.entries[i].value;
@@ -130,14 +130,14 @@ static struct node *node_read(sqlite3_stmt *s)
 	return n;
 }
 
-enum mf_err table_load(struct cache *c)
+enum mf_err mailboxes_load(struct cache *c)
 {
 	sqlite3_stmt *s = db_use(&c->db, SQL_MAILBOX_ALL);
 	enum mf_err e;
 	while ((e = db_step(&c->db, s)) == MF_OK) {
 		struct node *n = node_read(s);
 		if (n->m.name && n->path) {
-			table_add(&c->table, n);
+			mailboxes_add(&c->table, n);
 			continue;
 		}
 		node_finish(n); /* NOT NULL columns: only a damaged file gives this */
@@ -165,7 +165,7 @@ static enum mf_err copy_out(const struct node *n, struct mailbox *ret)
 enum mf_err cache_mailbox(struct cache *c, uint64_t id, struct mailbox *ret)
 {
 	pthread_rwlock_rdlock(&c->tree);
-	enum mf_err e = copy_out(table_find(&c->table, id), ret);
+	enum mf_err e = copy_out(mailboxes_find(&c->table, id), ret);
 	pthread_rwlock_unlock(&c->tree);
 	return e;
 }
@@ -248,7 +248,7 @@ enum mf_err cache_mailbox_children(struct cache *c, uint64_t parent, uint64_t af
 	struct id_list l = { 0 };
 	pthread_rwlock_rdlock(&c->tree);
 	const struct map *children = &c->table.by_parent;
-	bool known = parent == 0 || table_find(&c->table, parent);
+	bool known = parent == 0 || mailboxes_find(&c->table, parent);
 	for (uint32_t at = map_first(children, parent); at; at = map_next(children, at)) {
 		uint64_t id = ((const struct node *)(uintptr_t)children->entries[at].value)->m.id;
 		if (id > after)
@@ -286,7 +286,7 @@ enum mf_err cache_mailboxes(struct cache *c, mailbox_visitor *visit, void *conte
 static size_t path_length(const struct table *t, const struct node *n)
 {
 	size_t len = 0;
-	for (; n; n = table_find(t, n->m.parent))
+	for (; n; n = mailboxes_find(t, n->m.parent))
 		len += strlen(n->m.name) + 1;
 	return len;
 }
@@ -295,11 +295,11 @@ char *cache_mailbox_path(struct cache *c, uint64_t id)
 {
 	char *path = NULL;
 	pthread_rwlock_rdlock(&c->tree);
-	const struct node *n = table_find(&c->table, id);
+	const struct node *n = mailboxes_find(&c->table, id);
 	if (n) {
 		size_t at = path_length(&c->table, n);
 		path = mf_alloc(at);
-		for (; n; n = table_find(&c->table, n->m.parent)) {
+		for (; n; n = mailboxes_find(&c->table, n->m.parent)) {
 			size_t len = strlen(n->m.name);
 			at -= len + 1;
 			memcpy(path + at, n->m.name, len);

@@ -63,7 +63,8 @@ static enum mf_err add_row(struct txn *t, struct node *n)
 }
 
 /* path is the whole path of the level to be made, and level its last part */
-static enum mf_err add_level(struct txn *t, uint64_t parent, const char *path, const char *level, const struct mailbox_said *said, struct node **ret)
+static enum mf_err add_level(struct txn *t, uint64_t parent, const char *path, const char *level,
+                             const struct mailbox_said *said, struct node **ret)
 {
 	char wish[MAILBOX_NAME_MAX + 1], name[NAME_MAX_BYTES + 1];
 	mailbox_level_to_name(level, strlen(level), said->utf8, parent == 0, wish);
@@ -182,7 +183,7 @@ enum mf_err txn_mailbox_said(struct txn *t, const struct mailbox_said *said, uin
 
 /* --- going ------------------------------------------------------------------------------------------------------------------ */
 
-static bool has_children(struct txn *t, uint64_t id)
+bool txn_has_children(struct txn *t, uint64_t id)
 {
 	const struct map *children = &t->cache->table.by_parent;
 	for (uint32_t at = map_first(children, id); at; at = map_next(children, at)) {
@@ -214,14 +215,15 @@ static enum mf_err remove_node(struct txn *t, struct node *n)
 		return e;
 	n->removed = true;
 	txn_names_changed(t, n->m.parent);
-	txn_change(t, &(struct change){ .kind = CHANGE_MAILBOX_REMOVED, .mailbox = n->m.id, .parent = n->m.parent, .name = n->m.name });
+	txn_change(t, &(struct change){ .kind = CHANGE_MAILBOX_REMOVED, .mailbox = n->m.id, .parent = n->m.parent,
+		.name = n->m.name });
 	return MF_OK;
 }
 
 /* The server has it no more: it stays as a level while others are inside it. */
 static enum mf_err unlist(struct txn *t, struct node *n)
 {
-	if (!has_children(t, n->m.id))
+	if (!txn_has_children(t, n->m.id))
 		return remove_node(t, n);
 	if (!n->m.raw)
 		return MF_OK;
@@ -269,7 +271,7 @@ static enum mf_err remove_empty_levels(struct txn *t, uint64_t id)
 {
 	enum mf_err e = MF_OK;
 	struct node *n;
-	while (!e && (n = txn_node(t, id)) && !n->m.raw && !has_children(t, id)) {
+	while (!e && (n = txn_node(t, id)) && !n->m.raw && !txn_has_children(t, id)) {
 		id = n->m.parent;
 		e = remove_node(t, n);
 	}
@@ -339,7 +341,8 @@ static enum mf_err drop_below(struct txn *t, const struct node *n, uint32_t firs
 	}
 }
 
-enum mf_err txn_mailbox_synced(struct txn *t, uint64_t mailbox, bool complete, uint32_t uidvalidity, uint32_t uidnext, uint64_t modseq, uint32_t first_uid, bool read_only)
+enum mf_err txn_mailbox_synced(struct txn *t, uint64_t mailbox, bool complete, uint32_t uidvalidity,
+                               uint32_t uidnext, uint64_t modseq, uint32_t first_uid, bool read_only)
 {
 	struct node *n = t->failed ? NULL : txn_node(t, mailbox);
 	if (!n)

@@ -92,7 +92,7 @@ enum mf_err cache_message(struct cache *c, uint64_t message, struct message *ret
 enum mf_err cache_uids(struct cache *c, uint64_t mailbox, struct uid_id **ret, size_t *ret_count)
 {
 	pthread_rwlock_rdlock(&c->tree);
-	const struct node *n = table_find(&c->table, mailbox);
+	const struct node *n = mailboxes_find(&c->table, mailbox);
 	uint64_t shelf = n ? n->shelf : 0;
 	size_t room = n ? n->m.total + 1UL : 0;
 	pthread_rwlock_unlock(&c->tree);

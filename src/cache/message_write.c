@@ -95,7 +95,8 @@ static void count(struct node *n, int messages, unsigned flags)
 
 static struct change about(enum change_kind kind, const struct node *n, const struct row *row)
 {
-	return (struct change){ .kind = kind, .mailbox = n->m.id, .message = row->entry.id, .uid = row->entry.uid, .name = row->name };
+	return (struct change){ .kind = kind, .mailbox = n->m.id, .message = row->entry.id, .uid = row->entry.uid,
+		.name = row->name };
 }
 
 static void tell(struct txn *t, enum change_kind kind, const struct node *n, const struct row *row)
@@ -126,7 +127,8 @@ static void hide(struct txn *t, const struct node *n, uint64_t message)
 
 /* --- flags ------------------------------------------------------------------------------------------------------------------ */
 
-static enum mf_err set_flags(struct txn *t, struct node *n, struct row *row, unsigned flags, const char *keywords, uint64_t modseq)
+static enum mf_err set_flags(struct txn *t, struct node *n, struct row *row, unsigned flags,
+                             const char *keywords, uint64_t modseq)
 {
 	char capped[KEYWORDS_MAX + 1];
 	cap_keywords(keywords, capped);
@@ -153,7 +155,8 @@ static enum mf_err set_flags(struct txn *t, struct node *n, struct row *row, uns
 	return MF_OK;
 }
 
-enum mf_err txn_message_flags(struct txn *t, uint64_t mailbox, uint32_t uid, unsigned flags, const char *keywords, uint64_t modseq)
+enum mf_err txn_message_flags(struct txn *t, uint64_t mailbox, uint32_t uid, unsigned flags,
+                              const char *keywords, uint64_t modseq)
 {
 	struct node *n = t->failed ? NULL : txn_node(t, mailbox);
 	if (!n || !uid)
@@ -196,7 +199,8 @@ static enum mf_err limbo_of(struct txn *t, uint64_t shelf, uint64_t *ret_mailbox
 
 /* What is told of a message that is back depends on what was told before: nothing of an earlier UIDVALIDITY, and what
  * vanished in this very transaction has only moved. */
-static void tell_back(struct txn *t, const struct node *n, const struct row *row, const struct row *old, uint64_t old_mailbox, bool told)
+static void tell_back(struct txn *t, const struct node *n, const struct row *row, const struct row *old,
+                      uint64_t old_mailbox, bool told)
 {
 	bool moved = !told || txn_change_cancel(t, CHANGE_MESSAGE_REMOVED, row->entry.id);
 	if (!moved)
@@ -272,7 +276,8 @@ static enum mf_err add_message(struct txn *t, const struct node *n, struct row *
 	return e ? e : row->entry.id > ROW_ID_MAX ? MF_TOO_BIG : MF_OK;
 }
 
-static enum mf_err put_new(struct txn *t, struct node *n, const struct message_put *put, int64_t mtime, uint64_t match, uint64_t *ret_id)
+static enum mf_err put_new(struct txn *t, struct node *n, const struct message_put *put, int64_t mtime,
+                           uint64_t match, uint64_t *ret_id)
 {
 	struct row row = { .entry = { .uid = put->uid, .size = put->size, .mtime = mtime, .ctime = txn_now_s(t) },
 		           .flags = put->flags, .modseq = put->modseq, .match = match };
@@ -407,7 +412,8 @@ static enum mf_err purge_pick(struct txn *t, uint64_t shelf, size_t max, struct 
 	sqlite3_bind_int64(s, 2, (int64_t)max);
 	enum mf_err e;
 	while ((e = db_step(t->db, s)) == MF_OK)
-		list[found++] = (struct purged){ (uint64_t)sqlite3_column_int64(s, 0), (uint64_t)sqlite3_column_int64(s, 1), db_text(s, 2) };
+		list[found++] = (struct purged){ (uint64_t)sqlite3_column_int64(s, 0),
+			                         (uint64_t)sqlite3_column_int64(s, 1), db_text(s, 2) };
 	if (e != MF_NOT_FOUND) {
 		purged_free(list, found);
 		return e;
@@ -429,7 +435,8 @@ static enum mf_err purge_shelf(struct txn *t, uint64_t shelf, uint64_t mailbox, 
 		limbo_taken(t, list[i].match, list[i].id);
 		txn_body(t, list[i].id, 0);
 		if (!told)
-			txn_change(t, &(struct change){ .kind = CHANGE_MESSAGE_REMOVED, .mailbox = mailbox, .message = list[i].id, .name = list[i].name });
+			txn_change(t, &(struct change){ .kind = CHANGE_MESSAGE_REMOVED, .mailbox = mailbox,
+				.message = list[i].id, .name = list[i].name });
 	}
 	*left -= found;
 	if (!e && *left) {
@@ -458,7 +465,8 @@ enum mf_err txn_limbo_purge(struct txn *t, int64_t age_ms)
 			room = room ? room * 2 : 16;
 			due = mf_realloc_array(due, room, sizeof *due);
 		}
-		due[found++] = (struct due){ (uint64_t)sqlite3_column_int64(s, 0), (uint64_t)sqlite3_column_int64(s, 1), sqlite3_column_int(s, 2) != 0 };
+		due[found++] = (struct due){ (uint64_t)sqlite3_column_int64(s, 0), (uint64_t)sqlite3_column_int64(s, 1),
+			sqlite3_column_int(s, 2) != 0 };
 	}
 	e = e == MF_NOT_FOUND ? MF_OK : e;
 	for (size_t i = 0; i < found && left && !e; i++)

@@ -23,7 +23,7 @@ enum mf_err name_is_free(struct txn *t, const struct node *n, const char *name, 
 {
 	bool taken;
 	enum mf_err e = ask(t, SQL_MESSAGE_NAME_TAKEN, n->shelf, name, &taken);
-	if (!e && !taken)
+	if (!e && !taken && txn_has_children(t, n->m.id))
 		e = ask(t, SQL_MAILBOX_NAME_TAKEN, n->m.id, name, &taken);
 	*ret = !taken;
 	return e;
@@ -44,7 +44,8 @@ static enum mf_err is_unclaimed(struct txn *t, const struct node *n, const char 
 typedef void twin_maker(const void *context, unsigned twin, char ret[static NAME_MAX_BYTES + 1]);
 
 /* The first free twin from 2 on, found in few steps however many there are: doubling, then halving */
-static enum mf_err first_free_twin(struct txn *t, const struct node *n, twin_maker *make, const void *context, char ret[static NAME_MAX_BYTES + 1])
+static enum mf_err first_free_twin(struct txn *t, const struct node *n, twin_maker *make, const void *context,
+                                   char ret[static NAME_MAX_BYTES + 1])
 {
 	unsigned taken = 1, open = 2;
 	bool is_free = false;
@@ -82,7 +83,8 @@ static void make_new(const void *context, unsigned twin, char ret[static NAME_MA
 	mail_message_name(name->summary, name->mtime, twin, ret);
 }
 
-enum mf_err name_for_new(struct txn *t, const struct node *n, const struct message_put *put, int64_t mtime, char ret[static NAME_MAX_BYTES + 1])
+enum mf_err name_for_new(struct txn *t, const struct node *n, const struct message_put *put, int64_t mtime,
+                         char ret[static NAME_MAX_BYTES + 1])
 {
 	struct new_name name = { put->summary, mtime };
 	make_new(&name, 0, ret);

@@ -41,11 +41,11 @@ struct table {
 	struct timespec root_mtime;
 };
 uint64_t name_key(uint64_t parent, const char *name);
-struct node *table_find(const struct table *t, uint64_t id);
-void table_add(struct table *t, struct node *n);            /* takes it */
-void table_detach(struct table *t, struct node *n);         /* gives it back */
-enum mf_err table_load(struct cache *c);
-void table_finish(struct table *t);
+struct node *mailboxes_find(const struct table *t, uint64_t id);
+void mailboxes_add(struct table *t, struct node *n);            /* takes it */
+void mailboxes_detach(struct table *t, struct node *n);         /* gives it back */
+enum mf_err mailboxes_load(struct cache *c);
+void mailboxes_finish(struct table *t);
 int64_t timespec_ns(struct timespec t);
 struct timespec timespec_from_ns(int64_t ns);
 

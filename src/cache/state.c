@@ -246,7 +246,7 @@ static enum mf_err prepare(struct cache *c)
 	if (!e)
 		e = read_epoch(c);
 	if (!e)
-		e = table_load(c);
+		e = mailboxes_load(c);
 	if (e)
 		return e;
 	unmark(c->db_path);
@@ -261,7 +261,7 @@ static enum mf_err open_once(struct cache *c)
 		return e;
 	e = prepare(c);
 	if (e) {
-		table_finish(&c->table);
+		mailboxes_finish(&c->table);
 		db_close(&c->db);
 	}
 	return e;
@@ -282,8 +282,12 @@ static enum mf_err put_aside(struct cache *c, struct mf_reason *why)
 	}
 	MF_CLEANUP(mf_free) char *wal = mf_format("%s-wal", c->db_path);
 	MF_CLEANUP(mf_free) char *wal_aside = mf_format("%s-wal", aside);
+	struct stat st;
+	if (stat(wal, &st) == 0 && st.st_size == 0 && unlink(wal) < 0)
+		log_warning("%s: %s", wal, strerror(errno));
 	MF_CLEANUP(mf_free) char *shm = mf_format("%s-shm", c->db_path);
-	if (rename(c->db_path, aside) < 0 || (rename(wal, wal_aside) < 0 && errno != ENOENT) || (unlink(shm) < 0 && errno != ENOENT))
+	if (rename(c->db_path, aside) < 0 || (rename(wal, wal_aside) < 0 && errno != ENOENT) ||
+	    (unlink(shm) < 0 && errno != ENOENT))
 		return mf_fail(why, mf_err_from_errno(errno), "%s is damaged and cannot be put aside: %s", c->db_path, strerror(errno));
 	unmark(c->db_path);
 	log_warning("the index %s was damaged; it is kept as %s, and a new one is built from the server", c->db_path, aside);

@@ -52,7 +52,7 @@ struct node *txn_node(struct txn *t, uint64_t id)
 	if (n)
 		return n->removed ? NULL : n;
 	/* only the writer changes the table, and that is us: no lock is needed to read it */
-	const struct node *known = table_find(&t->cache->table, id);
+	const struct node *known = mailboxes_find(&t->cache->table, id);
 	if (!known)
 		return NULL;
 	n = MF_NEW(struct node);
@@ -192,11 +192,11 @@ static enum mf_err store_rest(struct txn *t, struct timespec *ret_root_mtime)
 /* The mailbox as the transaction leaves it takes its place in the table, with the listing of the one before. */
 static void apply_node(struct cache *c, struct node **place)
 {
-	struct node *n = *place, *old = table_find(&c->table, n->m.id);
+	struct node *n = *place, *old = mailboxes_find(&c->table, n->m.id);
 	if (!n->removed && !n->dirty)
 		return;
 	if (old)
-		table_detach(&c->table, old);
+		mailboxes_detach(&c->table, old);
 	if (old && n->removed)
 		listings_forget(c, old);
 	if (n->removed) {
@@ -216,7 +216,7 @@ static void apply_node(struct cache *c, struct node **place)
 		n = old;
 	}
 	*n = (struct node){ .m = n->m, .path = n->path, .shelf = n->shelf, .listing = n->listing, .loading = n->loading };
-	table_add(&c->table, n);
+	mailboxes_add(&c->table, n);
 	*place = NULL;
 }
 

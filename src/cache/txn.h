@@ -30,6 +30,7 @@ struct txn {
 /* the mailbox in this transaction; NULL: there is none */
 struct node *txn_node(struct txn *t, uint64_t id);
 struct node *txn_node_added(struct txn *t, struct node *n);
+bool txn_has_children(struct txn *t, uint64_t mailbox);
 static inline int64_t txn_now_s(const struct txn *t) { return t->now_ns / 1000000000; }
 static inline int64_t txn_now_ms(const struct txn *t) { return t->now_ns / 1000000; }
 enum mf_err txn_fail(struct txn *t, enum mf_err e);          /* remembers e if it is one */

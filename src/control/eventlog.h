@@ -1,5 +1,8 @@
 /* eventlog.h: the bus as a growing file of JSON lines, behind .mailfs/events and `mailfs events`.
  *
+ * Events: message-added, message-removed, message-moved (with old_mailbox, old_name), message-flags, mailbox-added,
+ * mailbox-removed, mailbox-renamed (with old_mailbox), link (with state, reason).
+ *
  * {"time":"2026-11-20T12:00:00.123Z","account":"work","event":"message-added","mailbox":"INBOX","name":"....eml","uid":7,"new":true}
  * Kept in memory from the start of the process; above limit bytes the oldest half is dropped, but offsets go on counting:
  * what was dropped reads as nothing and readers are told the first offset that is there. Thread-safe. */
@@ -18,7 +21,10 @@ void eventlog_destroy(struct eventlog *log);    /* NULL is fine */
  * Returns how many were copied; *ret_offset is where they begin (above the asked one if the oldest were dropped). */
 size_t eventlog_read(struct eventlog *log, int account, uint64_t offset, void *data, size_t size, int64_t timeout_ms, uint64_t *ret_offset);
 uint64_t eventlog_size(struct eventlog *log, int account);
-/* called, on the bus's thread, after lines were added; for kernel notifications. NULL: none */
+/* Ends every wait in eventlog_read() now. */
+void eventlog_wake(struct eventlog *log);
+/* called, on the bus's thread, after lines were added; for kernel notifications. NULL: none. Returns when the
+ * one before is not running and will not be called again: not from a handler of the bus. */
 void eventlog_on_growth(struct eventlog *log, void (*grown)(void *context, unsigned account), void *context);
 
 #endif

@@ -9,4 +9,8 @@
 char *status_text(struct account *const *accounts, size_t count);
 char *status_json(struct account *const *accounts, size_t count);
 
+struct json_object;
+/* {"doing":..,"done":..,"total":..,"unit":"bytes"|"messages","rate":..,"queued":..}; the caller owns it */
+struct json_object *status_progress_object(const struct account_progress *progress);
+
 #endif

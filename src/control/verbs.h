@@ -3,7 +3,19 @@
  *
  * A request is one line: VERB [ARG ...], arguments percent-encoded where they hold white space or '%'.
  * The answer is JSON lines: any number of {"progress":...} or verb-specific objects, then {"exit":N} or
- * {"exit":N,"error":"what happened, to what, what to do"}. Exit codes are those of mailfs.1. */
+ * {"exit":N,"error":"what happened, to what, what to do"}. Exit codes are those of exit.h and mailfs.1.
+ *
+ *   ping                          {"ping":{"pid":..,"version":"..","account":"..","mountpoint":".."|null}}
+ *   status [--json]               {"text":".."} or {"status":{..}}, as status.h
+ *   list                          {"mailbox":"..","messages":..,"unseen":..,"state":"..","sync":"..",..} for each
+ *   sync [--populate] [MAILBOX..] {"progress":{..}} while it works
+ *   connect | disconnect          {"link":"online"|..}
+ *   check [--local]               {"progress":{..}}, {"problem":{"mailbox","name","what"}} for each, {"checked":{..}}
+ *   events [--all]                the lines of eventlog.h, from now or from the start, until nobody listens
+ *   log                           {"text":".."}
+ *   stop                          unmounts and ends the process
+ *
+ * All strings are safe to print (json.h). */
 #ifndef MF_CONTROL_VERBS_H
 #define MF_CONTROL_VERBS_H
 
@@ -18,13 +30,18 @@ struct control {                       /* what the verbs act on; plain reference
 	struct eventlog *events;
 	void (*on_stop)(void *context);    /* verb "stop": umount and exit; NULL: refused */
 	void *stop_context;
+	const char *mountpoint;            /* told by "ping"; NULL: nothing is mounted */
 };
 /* line: without its newline, valid during the call. Each answer line is given to say(), without newline; say() returns
  * false when nobody listens any more, and the verb ends. Blocks until the verb is done or *stop is raised: never call it
- * on a thread that must not wait. Returns the exit code. */
+ * on a thread that must not wait. account NULL: all accounts. Returns the exit code. */
 typedef bool control_say(void *context, const char *json);
 int control_run(const struct control *control, const char *account, const char *line, struct cancel *stop, control_say *say, void *context);
-/* For .mailfs/ctl: starts the verb on a thread of its own; MF_INVALID at once for a line that is no command. */
+/* For .mailfs/ctl: starts the verb on a thread of its own; MF_INVALID at once for a line that is no command, MF_BUSY when
+ * too many run already. How it ended goes to the log. */
 enum mf_err control_start(const struct control *control, const char *account, const char *line);
+
+/* Ends the verbs that control_start() started, and waits for them: before what control refers to is destroyed. */
+void control_finish(const struct control *control);
 
 #endif

@@ -24,6 +24,7 @@ struct fs_options {
 	const struct control *control;     /* for .mailfs/ctl */
 	struct eventlog *events;           /* for .mailfs/events */
 	struct bus *bus;
+	const char *cache_dir;             /* df shows its file system where there is no quota; NULL: the root's */
 	bool read_only, allow_other, debug;
 	bool nomedia;                      /* show .nomedia */
 	uid_t uid; gid_t gid;              /* owner of everything */

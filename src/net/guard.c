@@ -10,6 +10,8 @@ enum kind {
 	LINE_STATUS,   /* and everything else that has no literals */
 };
 
+enum first_flag { FLAG_NOT_YET, FLAG_LIST, FLAG_BACKSLASH, FLAG_SEEN };
+
 enum brace { BRACE_NONE, BRACE_OPEN, BRACE_DIGITS, BRACE_PLUS, BRACE_CLOSED, BRACE_CR };
 
 void guard_init(struct guard *g, uint64_t literal_max)
@@ -175,10 +177,47 @@ static enum mf_err data_byte(struct guard *g, char c, struct mf_reason *why)
 	return MF_OK;
 }
 
+static bool is_alphanumeric(char c)
+{
+	return is_digit(c) || (upper(c) >= 'A' && upper(c) <= 'Z');
+}
+
+/* libetpan frees a list it has not got when it cannot read the first of the flags, be it for the end of the line. An empty list
+ * is fine. */
+static enum mf_err permanent_flags_byte(struct guard *g, char c, struct mf_reason *why)
+{
+	switch ((enum first_flag)g->first_flag) {
+	case FLAG_NOT_YET:
+		if (c == '(')
+			g->first_flag = FLAG_LIST;
+		return MF_OK;
+	case FLAG_LIST:
+		if (is_blank(c))
+			return MF_OK;
+		g->first_flag = c == '\\' ? FLAG_BACKSLASH : FLAG_SEEN;
+		if (c == '\\' || c == ')' || c == '$' || c == '_' || is_alphanumeric(c))
+			return MF_OK;
+		break;
+	case FLAG_BACKSLASH:
+		g->first_flag = FLAG_SEEN;
+		if (c == '*' || is_alphanumeric(c))
+			return MF_OK;
+		break;
+	case FLAG_SEEN:
+		return MF_OK;
+	}
+	return mf_fail(why, MF_PROTOCOL, "PERMANENTFLAGS that are no flags");
+}
+
 /* Quotes mean nothing here; parentheses are counted as they come. The flags in PERMANENTFLAGS are read as strings, so that a
  * quoted "]" does not end the code: nothing does, on that line. */
 static enum mf_err status_byte(struct guard *g, char c, struct mf_reason *why)
 {
+	if (g->permanent_flags) {
+		enum mf_err e = permanent_flags_byte(g, c, why);
+		if (e)
+			return e;
+	}
 	if (c == '\n') {
 		next_response(g);
 		return MF_OK;

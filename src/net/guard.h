@@ -1,6 +1,6 @@
 /* guard.h: looks at every byte an IMAP server sends before libetpan's parser does, and refuses what that parser does
  * not survive: deep nesting (it recurses), huge literals (it allocates them at once, and counts in 32 bits), endless
- * lines (it keeps them), and three responses on which it follows a NULL pointer.
+ * lines (it keeps them), and some responses on which it follows a NULL pointer.
  *
  * It must agree with the parser on where a literal is; where the parser is more lenient than RFC 9051 about one, the guard
  * refuses. A literal is "{digits}" or "{digits+}" at the very end of a line of untagged data. Status responses (OK, NO,
@@ -28,6 +28,7 @@ struct guard {
 	bool odd;                /* the literal's length is written as only libetpan would read it */
 	bool in_code;            /* between [ and ] of a status response */
 	bool permanent_flags;    /* PERMANENTFLAGS was seen in it */
+	uint8_t first_flag;      /* how far the start of its list has been read */
 	uint8_t badcharset_at, permanent_at, keyword_len;
 	char keyword[12];
 };

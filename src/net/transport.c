@@ -124,7 +124,7 @@ static enum mf_err closed(struct transport *t)
 
 /* --- waiting */
 
-/* When a wait without progress is over. *seen: bytes moved when it began. */
+/* When a wait without progress is over; seen: the bytes that had moved when it began. */
 struct patience {
 	uint64_t seen;
 	int64_t limit_ms;
@@ -175,8 +175,8 @@ static enum io push(struct transport *t)
 	return t->tls ? tls_push(t) : IO_OK;
 }
 
-/* The other side may be unable to read before we do. What was received when it closed is still worth reading, so that is left
- * for transport_read() to find. */
+/* The other side may be unable to read before we do. That it has closed is left for transport_read() to find, behind what it
+ * said before. */
 static void soak(struct transport *t)
 {
 	while (receive_in(t) == IO_OK)
@@ -255,9 +255,10 @@ static bool has_unsent(const struct transport *t)
 enum mf_err transport_read(struct transport *t, void *data, size_t size, size_t *ret_len)
 {
 	struct patience patience = { 0 };
+	*ret_len = size ? *ret_len : 0; /* else nothing would look like the end */
 	for (;;) {
 		enum mf_err e = transport_check(t);
-		if (e)
+		if (e || !size)
 			return e;
 		if (t->in_len) {
 			*ret_len = take_in(t, data, size);
@@ -341,7 +342,11 @@ enum mf_err transport_wait(struct transport *t, int64_t timeout_ms, int wake_fd,
 static void describe(struct transport *t)
 {
 	free(t->peer);
-	t->peer = mf_format("%s [%s]:%u%s%s", t->host, t->address, t->options.port, t->tls ? ", " : "", t->tls ? tls_version(t->tls) : "");
+	const char *comma = t->tls ? ", " : "", *version = t->tls ? tls_version(t->tls) : "";
+	if (t->address[0])
+		t->peer = mf_format("%s [%s]:%u%s%s", t->host, t->address, t->options.port, comma, version);
+	else
+		t->peer = mf_format("%s:%u%s%s", t->host, t->options.port, comma, version);
 }
 
 static struct transport *new_transport(const struct transport_options *options)
@@ -442,9 +447,7 @@ enum mf_err transport_start_tls(struct transport *t)
 		return e;
 	if (t->tls || t->deflate)
 		return transport_fail(t, MF_PROTOCOL, "TLS on a connection that is encrypted or compressed already");
-	if (is_buffered(t))
-		return transport_fail(t, MF_PROTOCOL, "the server sent something in clear behind its answer to STARTTLS");
-	e = transport_flush(t);
+	e = transport_flush(t); /* may receive as well */
 	if (e)
 		return e;
 	if (is_buffered(t))

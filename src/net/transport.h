@@ -1,8 +1,9 @@
 /* transport.h: a connection to one server as a stack of byte layers: TCP, TLS over it, DEFLATE over that; a script
  * instead of TCP in tests.
  *
- * One thread owns a transport and calls everything but transport_cancel(). The descriptor is non-blocking; every wait
- * is poll(2) on it, on the stop sign and on the deadline. After the first failure the transport is dead: every later
+ * One thread owns a transport and calls everything on it; another one that wants it to stop raises options.cancel, which
+ * the transport sees at its next step. The descriptor is non-blocking; every wait is poll(2) on it, on the stop sign and on
+ * the deadline. After the first failure the transport is dead: every later
  * call returns that failure at once, and sends nothing. EOF is a failure (MF_OFFLINE).
  *
  * Nothing received in clear survives transport_start_tls(): it refuses when a byte is already buffered (RFC 9051 11.1;
@@ -50,16 +51,18 @@ enum mf_err transport_start_tls(struct transport *t);
 /* COMPRESS has been agreed on (RFC 4978): everything from here on is deflated, both ways. */
 enum mf_err transport_start_deflate(struct transport *t);
 
-/* At least one byte, at most size; waits for it. */
+/* At least one byte, at most size; waits for it, after sending what was not flushed: its answer would never come. */
 enum mf_err transport_read(struct transport *t, void *data, size_t size, size_t *ret_len);
 /* Appends to the output; sends when some 64 KiB are gathered. While it waits to send it goes on receiving (into a
- * bounded buffer), so that two full pipes never stop each other. */
+ * buffer of at most 4 MiB), so that two full pipes never stop each other. Whoever writes many commands at once keeps
+ * their answers below that, or reads in between. */
 enum mf_err transport_write(struct transport *t, const void *data, size_t len);
 enum mf_err transport_flush(struct transport *t);
 
 /* Waits until a byte can be read (looking first at what is buffered here, in libetpan's stream and in TLS), wake_fd is
  * readable, timeout_ms have passed (-1: for ever) or the stop sign is raised.
- * MF_OK with *ret_readable true or false (woken); MF_TIMEOUT is not a failure of the transport here. */
+ * MF_OK with *ret_readable true or false (woken); MF_TIMEOUT is not a failure of the transport here. The deadline does
+ * not count. What was not flushed is sent first. */
 enum mf_err transport_wait(struct transport *t, int64_t timeout_ms, int wake_fd, bool *ret_readable);
 
 /* An absolute limit (clock_mono_ms) on top of io_timeout_ms, for one command; 0: none. */
@@ -79,8 +82,6 @@ const char *transport_reason(const struct transport *t);       /* why it died: o
 void transport_counters(const struct transport *t, uint64_t *ret_received, uint64_t *ret_sent); /* bytes on the wire; any thread */
 bool transport_is_encrypted(const struct transport *t);
 const char *transport_peer(const struct transport *t);         /* "imap.example.org [192.0.2.1]:993, TLSv1.3" */
-
-/* The thread-safe ones: raise options.cancel instead of a call; the transport sees it at its next step. */
 
 /* Tests: a transport over an already connected descriptor (a socketpair), which it owns from here on. */
 enum mf_err transport_adopt(int fd, const struct transport_options *options, struct transport **ret, struct mf_reason *why);

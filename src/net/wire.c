@@ -57,7 +57,7 @@ enum io wire_failed(struct transport *t, int number)
 	if (number == ECONNRESET || number == EPIPE)
 		transport_fail(t, MF_OFFLINE, "the server cut the connection");
 	else if (number == ETIMEDOUT)
-		transport_fail(t, MF_TIMEOUT, "the connection is dead: nothing that was sent arrives");
+		transport_fail(t, MF_TIMEOUT, "the connection is dead: the server no longer answers");
 	else
 		transport_fail(t, MF_OFFLINE, "the connection broke: %s", wire_words(number));
 	return IO_DEAD;

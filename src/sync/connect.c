@@ -97,6 +97,7 @@ struct remote *connector_make(void *connector, unsigned roles, struct cancel *ca
 		.credentials = credentials, .auth = config->auth, .memory = c->memory, .idle = config->idle,
 		/* bodies are mostly compressed or encrypted already, and deflate costs more than a fast line */
 		.compress = !(roles & ROLE_BULK),
+		.list_ahead = roles & ROLE_WORKER,
 	};
 	return imap_remote_create(&options);
 }

@@ -8,10 +8,12 @@
  *   B: N C           the server sends N bytes C
  *   M: N TEXT        the server sends the line N times, with $# counting from 1
  *   C: PATTERN       the client must send this line; "..." stands for anything, $1 in the tag's place binds it
- *   T:               the server starts no TLS here: it closes what it would handshake on
  *   E:               the server closes
+ *   L: CAPS          a login that succeeds, with these capabilities after it; ENABLE QRESYNC if they have it
  *   V: VERB ARGS     the client calls a verb: see verb_run()
  *   R: TEXT          ... and this is what it is told, line by line; "..." stands for anything
+ *   Q: TEXT          likewise, but it may be missing
+ * At the end the server waits for the client to leave.
  * The server's and the client's lines run side by side, each in its own order. */
 #ifndef MF_TESTS_IMAP_SCRIPT_H
 #define MF_TESTS_IMAP_SCRIPT_H

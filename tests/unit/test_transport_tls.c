@@ -241,6 +241,7 @@ static void check_resumption(int version)
 	struct fixture f;
 	fixture_open(&f, tells_resumption);
 	SSL_CTX_set_max_proto_version(f.server_side, version);
+	SSL_CTX_set_num_tickets(f.server_side, 1);
 	for (int i = 0; i < 4; i++) {
 		struct transport *t = fixture_connect(&f);
 		assert_answer(t, "?\r\n", i ? "resumed\r\n" : "full\r\n");
@@ -267,6 +268,7 @@ static void sessions_survive_a_cut(void **state)
 	(void)state;
 	struct fixture f;
 	fixture_open(&f, tells_resumption);
+	SSL_CTX_set_num_tickets(f.server_side, 1);
 	struct transport *t = fixture_connect(&f);
 	assert_answer(t, "?\r\n", "full\r\n");
 	cancel_raise(&stop);

@@ -137,7 +137,10 @@ static enum mf_err take_fetch(struct changes *v, struct box *b, struct imap_data
 	if (b->result)
 		return MF_OK;
 	if (!f->uid) {
-		b->failed = true; /* whose it is cannot be told: SEARCH will find who is missing */
+		if (data->kind == DATA_FETCH && !f->header && !f->has_size)
+			data->expected = false; /* news of somebody's flags */
+		else
+			b->failed = true; /* whose it is cannot be told: SEARCH will find who is missing */
 		return MF_OK;
 	}
 	if (f->uid < b->low)

@@ -15,7 +15,7 @@ enum stage { STAGE_MAIN, STAGE_SEARCH, STAGE_REFETCH, STAGE_SALVAGE, STAGE_DONE 
 enum ask { ASK_SELECT, ASK_NEW, ASK_CHANGED, ASK_FLAGS, ASK_PRESENT, ASK_CHUNK, ASK_MISSING, ASK_REFETCH, ASK_SALVAGE };
 
 #define CHUNK 500        /* messages of a FETCH; one of these is some 300 KB */
-#define CHUNKS_AHEAD 4
+#define CHUNKS_AHEAD 20   /* 6 MB: more than one round trip of a long fast line holds */
 #define MESSAGES_MAX 20000000U  /* no mailbox has more; a server that says so is not asked for them */
 #define COMMANDS_AHEAD 64
 

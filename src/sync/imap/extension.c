@@ -40,6 +40,34 @@ static bool literal_ahead(struct scan s, uint64_t *ret_len)
 	return scan_char(&s, '{') && scan_number(&s, ret_len) && (scan_char(&s, '+') || true) && scan_char(&s, '}') && scan_at_end(&s);
 }
 
+/* One value, from *index on. The buffer grows, and moves, as literals are met. */
+static int skip_value(mailstream *stream, MMAPString *buffer, size_t *index)
+{
+	size_t at = *index;
+	int depth = 0;
+	do {
+		struct scan s = { buffer->str + at, buffer->str + buffer->len };
+		uint64_t literal;
+		if (depth && scan_char(&s, ' ')) {
+			/* between two values */
+		} else if (scan_char(&s, '(')) {
+			depth++;
+		} else if (depth && scan_char(&s, ')')) {
+			depth--;
+		} else if (literal_ahead(s, &literal)) {
+			at = buffer->len;
+			if (!pass_literal(stream, buffer, literal))
+				return MAILIMAP_ERROR_STREAM;
+			continue;
+		} else if (!scan_skip(&s)) {
+			return MAILIMAP_ERROR_PARSE;
+		}
+		at = (size_t)(s.p - buffer->str);
+	} while (depth);
+	*index = at;
+	return MAILIMAP_NO_ERROR;
+}
+
 static int parse_item(int caller, mailstream *stream, MMAPString *buffer, struct mailimap_parser_context *context, size_t *index,
                       struct mailimap_extension_data **result, size_t rate, progress_function *progress)
 {
@@ -52,17 +80,13 @@ static int parse_item(int caller, mailstream *stream, MMAPString *buffer, struct
 		return MAILIMAP_ERROR_PARSE;
 	bool is_id = caller == MAILIMAP_EXTENDED_PARSER_FETCH_DATA && span_is(name, "EMAILID");
 	char *id = is_id ? object_id(s) : NULL;
-	uint64_t literal;
-	if (literal_ahead(s, &literal)) {
-		*index = buffer->len;
-		if (!pass_literal(stream, buffer, literal))
-			return MAILIMAP_ERROR_STREAM;
-	} else if (scan_skip(&s)) {
-		*index = (size_t)(s.p - buffer->str);
-	} else {
+	size_t at = (size_t)(s.p - buffer->str);
+	int error = skip_value(stream, buffer, &at);
+	if (error) {
 		free(id);
-		return MAILIMAP_ERROR_PARSE;
+		return error;
 	}
+	*index = at;
 	*result = mailimap_extension_data_new(&imap_extension, 0, id);
 	return *result ? MAILIMAP_NO_ERROR : MAILIMAP_ERROR_MEMORY;
 }

@@ -274,7 +274,7 @@ static void scan_items(struct scan s, struct imap_fetch *f)
 		struct scan value = s;
 		if (span_is(name, "UID") && scan_uid(&value, &uid)) {
 			f->uid = uid;
-		} else if (span_is(name, "RFC822.SIZE") && scan_number(&value, &size)) {
+		} else if (span_is(name, "RFC822.SIZE") && scan_number(&value, &size) && value.p < value.end && (*value.p == ' ' || *value.p == ')')) {
 			f->size = size;
 			f->has_size = true;
 		}
@@ -402,6 +402,20 @@ static void take_status(const struct mailimap_status_info *info, struct mailbox_
 	}
 }
 
+/* libetpan leaves the backslashes of a quoted name in a STATUS where they are */
+static const char *status_name(struct imap_parser *p, struct scan rest, const char *otherwise)
+{
+	struct span name;
+	if (!scan_nstring(&rest, &p->scratch, &name) || !name.p || memchr(name.p, 0, name.len))
+		return otherwise;
+	if (name.p != p->scratch.data) {
+		buf_reset(&p->scratch);
+		if (buf_add(&p->scratch, name.p, name.len))
+			return otherwise;
+	}
+	return p->scratch.data;
+}
+
 static void parse_status(struct imap_parser *p, const struct imap_frame *f, struct imap_data *ret)
 {
 	ret->kind = DATA_OTHER;
@@ -412,7 +426,7 @@ static void parse_status(struct imap_parser *p, const struct imap_frame *f, stru
 	if (data->mbd_type != MAILIMAP_MAILBOX_DATA_STATUS || !data->mbd_data.mbd_status || !data->mbd_data.mbd_status->st_mailbox)
 		return;
 	ret->kind = DATA_STATUS;
-	ret->mailbox.raw = data->mbd_data.mbd_status->st_mailbox;
+	ret->mailbox.raw = status_name(p, ret->rest, data->mbd_data.mbd_status->st_mailbox);
 	ret->mailbox.flags = MAILBOX_HAS_STATUS;
 	clist *list = data->mbd_data.mbd_status->st_info_list;
 	for (clistiter *i = list ? clist_begin(list) : NULL; i; i = clist_next(i))

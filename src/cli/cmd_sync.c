@@ -1,0 +1,41 @@
+/* sync: makes the index, and with --populate every body, what the server has now. */
+#include <stdio.h>
+#include <string.h>
+
+#include "base/mem.h"
+#include "cli/ask.h"
+#include "cli/show.h"
+#include "control/json.h"
+
+static bool draw(void *context, const char *json)
+{
+	(void)context;
+	struct json_object *o = json_parse_line(json), *progress;
+	if (o && json_object_object_get_ex(o, "progress", &progress))
+		show_progress(progress);
+	json_object_put(o);
+	return true;
+}
+
+enum exit_code cmd_sync(struct cli *cli, const struct arguments *arguments)
+{
+	struct targets targets;
+	char **mailboxes;
+	enum exit_code code = targets_select(&targets, cli, arguments, &mailboxes);
+	if (code)
+		return code;
+	if (*mailboxes && targets.count > 1) {
+		targets_finish(&targets);
+		return cli_fail(EXIT_USAGE, "sync: which account is %s in? Say --account NAME, or NAME/%s", *mailboxes, *mailboxes);
+	}
+	MF_CLEANUP(mf_free) char *line = ask_line("sync", arguments_has(arguments, "populate") ? "--populate" : "", mailboxes);
+	struct ask ask = { cli, ASK_CONNECT, !arguments_has(arguments, "once"), draw, NULL };
+	for (size_t i = 0; i < targets.count && code != EXIT_CANCELLED; i++) {
+		enum exit_code one = ask_account(&ask, &targets.items[i], line);
+		show_progress_end();
+		if (!code || one == EXIT_CANCELLED)
+			code = one;
+	}
+	targets_finish(&targets);
+	return code;
+}

@@ -1,0 +1,22 @@
+/* show.h: answers as people read them. Nothing reaches the terminal that mf_printable() or json.h has not passed. */
+#ifndef MF_CLI_SHOW_H
+#define MF_CLI_SHOW_H
+
+#include <json-c/json.h>
+#include <stdbool.h>
+#include <stdio.h>
+
+/* Text of several lines, each made printable. */
+void show_text(FILE *to, const char *text);
+/* How many lines show_text() gives. */
+size_t show_lines(const char *text);
+
+/* A line of progress on standard error, drawn over itself; nothing where that is no terminal. */
+void show_progress(struct json_object *progress);
+/* Takes it away, before anything else is printed. */
+void show_progress_end(void);
+
+/* The columns of the terminal behind standard error; 80 where it is none. */
+size_t show_columns(void);
+
+#endif

@@ -1,0 +1,221 @@
+/* Listings: "." and "..", what mailfs adds, the mailboxes inside, then the messages; each in ascending row id.
+ *
+ * The offset behind an entry says which entry it is (stage and row id), not how many came before: what arrives or leaves
+ * meanwhile disturbs nobody, and every entry that stays is told exactly once. */
+#include <errno.h>
+#include <string.h>
+
+#include "base/log.h"
+#include "base/mem.h"
+#include "fs/internal.h"
+
+enum { STAGE_SHIFT = 40, BUFFER_MAX = 64 * 1024 };
+enum stage { STAGE_FIXED, STAGE_MAILBOXES, STAGE_MESSAGES };
+enum { AFTER_DOT = 1, AFTER_DOTDOT, AFTER_NOMEDIA };
+#define OFFSET_ID(offset) ((uint64_t)(offset) & ((UINT64_C(1) << STAGE_SHIFT) - 1))
+
+static off_t offset_of(enum stage stage, uint64_t id)
+{
+	return (off_t)((uint64_t)stage << STAGE_SHIFT | id);
+}
+
+struct listing {
+	struct fs *fs;
+	fuse_req_t req;
+	struct node dir;
+	bool plus;
+	bool full;           /* the next entry did not fit */
+	char *buffer;
+	size_t size, used;
+};
+
+static bool add(struct listing *l, const char *name, const struct fuse_entry_param *e, off_t offset)
+{
+	char *to = l->buffer + l->used;
+	size_t room = l->size - l->used;
+	size_t need = l->plus ? fuse_add_direntry_plus(l->req, to, room, name, e, offset)
+	                      : fuse_add_direntry(l->req, to, room, name, &e->attr, offset);
+	l->full = need > room;
+	if (!l->full)
+		l->used += need;
+	return !l->full;
+}
+
+static bool add_node(struct listing *l, const char *name, const struct node *node, off_t offset)
+{
+	struct fuse_entry_param e = { 0 };
+	if (attr_node(l->fs, node, &e.attr) != MF_OK)
+		return true; /* gone meanwhile */
+	attr_entry(l->fs, node, &e);
+	return add(l, name, &e, offset);
+}
+
+static bool add_message(void *context, const struct entry *m, const char *name)
+{
+	struct listing *l = context;
+	struct node node = { .kind = NODE_MESSAGE, .account = l->dir.account, .id = m->id };
+	struct fuse_entry_param e = { 0 };
+	attr_message(l->fs, l->dir.account, m, &e.attr);
+	attr_entry(l->fs, &node, &e);
+	return add(l, name, &e, offset_of(STAGE_MESSAGES, m->id));
+}
+
+static bool add_mailbox(void *context, const struct mailbox *m)
+{
+	struct listing *l = context;
+	struct node node = { .kind = NODE_MAILBOX, .account = l->dir.account, .id = m->id };
+	struct fuse_entry_param e = { 0 };
+	attr_mailbox(l->fs, l->dir.account, m, &e.attr);
+	attr_entry(l->fs, &node, &e);
+	return add(l, m->name, &e, offset_of(STAGE_MAILBOXES, m->id));
+}
+
+static enum mf_err add_fixed(struct listing *l, uint64_t after)
+{
+	struct node parent;
+	if (after < AFTER_DOT && !add_node(l, ".", &l->dir, AFTER_DOT))
+		return MF_OK;
+	if (after < AFTER_DOTDOT) {
+		enum mf_err err = tree_parent(l->fs, &l->dir, &parent);
+		if (err != MF_OK)
+			return err;
+		if (!add_node(l, "..", &parent, AFTER_DOTDOT))
+			return MF_OK;
+	}
+	if (after < AFTER_NOMEDIA && nomedia_shown(l->fs, &l->dir))
+		add_node(l, NOMEDIA_NAME, &(struct node){ .kind = NODE_NOMEDIA }, AFTER_NOMEDIA);
+	return MF_OK;
+}
+
+static enum mf_err add_mailboxes(struct listing *l, uint64_t after)
+{
+	uint64_t parent = l->dir.kind == NODE_MAILBOX ? l->dir.id : 0;
+	return cache_mailbox_children(fs_account(l->fs, &l->dir)->cache, parent, after, add_mailbox, l);
+}
+
+static void add_accounts(struct listing *l, uint64_t after)
+{
+	for (uint64_t i = after; i < l->fs->account_count; i++) {
+		struct node node = { .kind = NODE_ACCOUNT, .account = (uint8_t)i };
+		if (!add_node(l, account_config(l->fs->accounts[i].account)->name, &node, offset_of(STAGE_MAILBOXES, i + 1)))
+			return;
+	}
+}
+
+static void add_control_files(struct listing *l, uint64_t after)
+{
+	for (uint64_t part = after + 1; part < CONTROL_FILE_END; part++) {
+		struct node node = { .kind = NODE_CONTROL_FILE, .account = l->dir.account, .id = l->dir.id, .part = (uint16_t)part };
+		if (!add_node(l, control_file_name((unsigned)part), &node, offset_of(STAGE_MAILBOXES, part)))
+			return;
+	}
+}
+
+static enum mf_err list_from(struct listing *l, off_t offset)
+{
+	enum stage stage = (enum stage)((uint64_t)offset >> STAGE_SHIFT);
+	uint64_t after = OFFSET_ID(offset);
+	enum mf_err err = MF_OK;
+	if (stage == STAGE_FIXED) {
+		err = add_fixed(l, after);
+		stage = STAGE_MAILBOXES;
+		after = 0;
+	}
+	if (err != MF_OK || l->full)
+		return err;
+	if (l->dir.kind == NODE_ROOT) {
+		add_accounts(l, after);
+		return MF_OK;
+	}
+	if (l->dir.kind == NODE_CONTROL_DIR) {
+		add_control_files(l, after);
+		return MF_OK;
+	}
+	if (stage == STAGE_MAILBOXES) {
+		err = add_mailboxes(l, after);
+		after = 0;
+	}
+	if (err != MF_OK || l->full || l->dir.kind != NODE_MAILBOX)
+		return err;
+	return cache_list(fs_account(l->fs, &l->dir)->cache, l->dir.id, after, add_message, l);
+}
+
+/* What fits is the answer even if something fails behind it: the next call meets the failure again. */
+static void list(fuse_req_t req, fuse_ino_t ino, size_t size, off_t offset, bool plus)
+{
+	char buffer[BUFFER_MAX];
+	struct listing l = { .fs = fs_of(req), .req = req, .plus = plus, .buffer = buffer, .size = size < sizeof buffer ? size : sizeof buffer };
+	if (offset < 0 || !fs_node(l.fs, ino, &l.dir)) {
+		fuse_reply_err(req, offset < 0 ? EINVAL : ESTALE);
+		return;
+	}
+	enum mf_err err = list_from(&l, offset);
+	trace(TRACE_FS, "readdir%s %llx from %llx: %zu bytes, %s", plus ? "plus" : "", (unsigned long long)ino,
+	      (unsigned long long)offset, l.used, mf_err_name(err));
+	if (err == MF_OK || l.used > 0)
+		fuse_reply_buf(req, buffer, l.used);
+	else
+		fs_reply(req, err);
+}
+
+void dir_readdir(fuse_req_t req, fuse_ino_t ino, size_t size, off_t off, struct fuse_file_info *fi)
+{
+	(void)fi;
+	list(req, ino, size, off, false);
+}
+
+void dir_readdirplus(fuse_req_t req, fuse_ino_t ino, size_t size, off_t off, struct fuse_file_info *fi)
+{
+	(void)fi;
+	list(req, ino, size, off, true);
+}
+
+/* --- opendir: an open directory needs no memory ---------------------------------------------------------------------- */
+
+struct waiting_opendir {
+	struct mailbox_wait wait; /* first: see mailbox_wait_start() */
+	struct fuse_file_info fi;
+};
+
+static void reply_opendir(fuse_req_t req, struct fuse_file_info *fi)
+{
+	fi->cache_readdir = 1;
+	fi->keep_cache = 1;   /* notify.c empties it at every change */
+	fuse_reply_open(req, fi);
+}
+
+static void answer_opendir(void *context, fuse_req_t req, enum mf_err result)
+{
+	struct waiting_opendir *w = context;
+	if (mailbox_wait_shows(result))
+		reply_opendir(req, &w->fi);
+	else
+		fs_reply(req, result);
+	free(w);
+}
+
+static const struct park_call opendir_call = {
+	.start = mailbox_wait_start, .cancel = wait_cancel, .progress = wait_progress, .answer = answer_opendir,
+};
+
+void dir_opendir(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
+{
+	struct fs *fs = fs_of(req);
+	struct node dir;
+	if (!fs_node(fs, ino, &dir)) {
+		fuse_reply_err(req, ESTALE);
+		return;
+	}
+	trace(TRACE_FS, "opendir %llx", (unsigned long long)ino);
+	if (!tree_incomplete(fs, &dir)) {
+		if (dir.kind == NODE_MAILBOX)
+			account_touch(fs_account(fs, &dir)->account, dir.id);
+		reply_opendir(req, fi);
+		return;
+	}
+	struct waiting_opendir *w = MF_NEW(struct waiting_opendir);
+	w->wait = (struct mailbox_wait){ fs_account(fs, &dir), dir.id };
+	w->fi = *fi;
+	/* the kernel holds no lock of the directory in OPENDIR */
+	park(fs->parking, req, 0, fs_wait_window(w->wait.account), &opendir_call, w);
+}

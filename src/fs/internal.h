@@ -1,0 +1,189 @@
+/* internal.h: what the files of fs/ share. Nothing outside this folder includes it.
+ *
+ * One file per kind of node or idea:
+ *   node.c  inode numbers            attr.c  stat(2) of every kind        tree.c     names to nodes: lookup, getattr
+ *   dir.c   opendir, readdir         message.c  open, read                control_files.c, nomedia.c
+ *   xattr.c user.mail.*              statfs.c                             readonly.c what a write is answered
+ *   park.c  requests that wait       notify.c  the bus to the kernel      probes.c   names that desktops ask for
+ *   errno.c status to errno          mount.c, precheck.c, mountinfo.c, serve.c   the session's life
+ *
+ * Threads: handlers run on libfuse's workers and never wait; parked requests are answered on the account's threads; the
+ * kernel is notified from notify.c's threads only. No thread of this process ever touches the mount itself. */
+#ifndef MF_FS_INTERNAL_H
+#define MF_FS_INTERNAL_H
+
+#include <fuse3/fuse_lowlevel.h>
+#include <pthread.h>
+#include <stdatomic.h>
+#include <sys/queue.h>
+
+#include "base/cancel.h"
+#include "fs/fs.h"
+#include "fs/node.h"
+#include "fs/park.h"
+
+/* The kernel is told of every change, so it may keep names and attributes for long. A day bounds what a lost
+ * notification could do. */
+#define FS_TIMEOUT_S 86400.0
+#define FS_NEGATIVE_TIMEOUT_S 60.0
+#define FS_NAME_MAX 255
+
+struct fs_account {
+	struct account *account;
+	struct cache *cache;
+	unsigned number;             /* what changes on the bus call it */
+	uint32_t epoch;              /* the generation of its nodes */
+	atomic_bool sizes_lie;       /* its server was caught: sizes are checked before they are trusted */
+};
+
+struct open_message;
+struct notifier;
+
+struct fs {
+	struct fs_options options;   /* its strings are the fs's own copies */
+	struct fs_account *accounts;
+	struct account **account_list; /* the same, as status.h wants them */
+	size_t account_count;
+	struct timespec started;
+	struct fuse_session *session;
+	bool mounted;                /* fuse_session_mount() succeeded */
+	char *real_mountpoint;       /* as mountinfo has it */
+	uint64_t mount_id;           /* of mountinfo; 0: not known */
+
+	struct parking *parking;     /* while serving */
+	struct notifier *notifier;   /* while serving */
+	struct cancel stop;
+
+	pthread_mutex_t open_lock;   /* guards open_messages */
+	LIST_HEAD(, open_message) open_messages;
+};
+
+/* --- nodes */
+
+uint64_t fs_ino(const struct fs *fs, const struct node *node);
+/* false: never was a number of this mount (ESTALE) */
+bool fs_node(const struct fs *fs, fuse_ino_t ino, struct node *ret);
+static inline struct fs_account *fs_account(struct fs *fs, const struct node *node) { return &fs->accounts[node->account]; }
+bool fs_account_by_number(const struct fs *fs, unsigned number, uint8_t *ret_index);
+/* The longest that a reader of this account waits without progress: a little more than the account itself does. */
+int64_t fs_wait_window(const struct fs_account *account);
+static inline struct fs *fs_of(fuse_req_t req) { return fuse_req_userdata(req); }
+
+/* --- attr.c */
+
+void attr_message(const struct fs *fs, uint8_t account, const struct entry *e, struct stat *ret);
+void attr_mailbox(const struct fs *fs, uint8_t account, const struct mailbox *m, struct stat *ret);
+/* any node, from memory or the index; MF_STALE: gone */
+enum mf_err attr_node(struct fs *fs, const struct node *node, struct stat *ret);
+void attr_fill(const struct fs *fs, const struct node *node, mode_t type_and_mode, uint64_t size, struct timespec mtime, struct stat *ret);
+/* name and attribute timeouts and the generation around .attr, which is set */
+void attr_entry(const struct fs *fs, const struct node *node, struct fuse_entry_param *e);
+double attr_timeout(const struct node *node);
+
+/* --- tree.c */
+
+enum mf_err tree_find(struct fs *fs, const struct node *dir, const char *name, struct fuse_entry_param *ret);
+enum mf_err tree_parent(struct fs *fs, const struct node *node, struct node *ret);
+/* a mailbox whose list the index does not have in full, and the server could give */
+bool tree_incomplete(struct fs *fs, const struct node *dir);
+void tree_lookup(fuse_req_t req, fuse_ino_t parent, const char *name);
+void tree_getattr(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi);
+/* .cancel and .progress of a wait: its context begins with a struct fs_account * */
+bool wait_cancel(void *context, struct want *want);
+uint64_t wait_progress(void *context);
+/* .start of a wait for a mailbox's list: its context begins with a struct mailbox_wait */
+struct mailbox_wait { struct fs_account *account; uint64_t mailbox; };
+bool mailbox_wait_start(void *context, want_done *done, void *done_context, enum mf_err *ret_result, struct want **ret);
+/* what a wait came to lets what is known be shown: it is there, or the server is not */
+static inline bool mailbox_wait_shows(enum mf_err result) { return result == MF_OK || result == MF_OFFLINE || result == MF_AUTH; }
+
+/* --- dir.c, message.c, control_files.c, nomedia.c, xattr.c, statfs.c */
+
+void dir_opendir(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi);
+void dir_readdir(fuse_req_t req, fuse_ino_t ino, size_t size, off_t off, struct fuse_file_info *fi);
+void dir_readdirplus(fuse_req_t req, fuse_ino_t ino, size_t size, off_t off, struct fuse_file_info *fi);
+
+void message_open(fuse_req_t req, const struct node *node, struct fuse_file_info *fi);
+void message_read(fuse_req_t req, const struct node *node, size_t size, off_t off, struct fuse_file_info *fi);
+void message_release(fuse_req_t req, const struct node *node, struct fuse_file_info *fi);
+void message_forget(struct fs *fs, struct open_message *m); /* as if it had been closed */
+/* A size turned out wrong. true: somebody has it open who trusted it; the kernel is told when they read or close it, since
+ * between a reader's question for the size and its answer a notification makes the kernel ignore that answer. */
+bool message_corrects_size(struct fs *fs, uint8_t account, uint64_t id);
+/* the attributes of a message that is gone from the index but still open; false: nobody has it open */
+bool message_attr_of_open(struct fs *fs, const struct node *node, struct stat *ret);
+/* a message left the index: whoever has it open keeps its bytes */
+void message_removed(struct fs *fs, uint8_t account, uint64_t id);
+
+#define CONTROL_NAME ".mailfs"
+enum control_file { CONTROL_STATUS = 1, CONTROL_STATUS_JSON, CONTROL_CTL, CONTROL_EVENTS, CONTROL_LOG, CONTROL_FILE_END };
+#define CONTROL_OF_MOUNT 1 /* the id of a control node: of the whole mount, beside 0, of its account */
+const char *control_file_name(unsigned part);  /* NULL: none */
+unsigned control_file_by_name(const char *name); /* 0: none */
+void control_file_attr(struct fs *fs, const struct node *node, struct stat *ret);
+void control_file_open(fuse_req_t req, const struct node *node, struct fuse_file_info *fi);
+void control_file_read(fuse_req_t req, const struct node *node, size_t size, off_t off, struct fuse_file_info *fi);
+void control_file_write(fuse_req_t req, const struct node *node, const char *data, size_t size, struct fuse_file_info *fi);
+void control_file_release(fuse_req_t req, const struct node *node, struct fuse_file_info *fi);
+
+#define NOMEDIA_NAME ".nomedia"
+bool nomedia_shown(const struct fs *fs, const struct node *dir);
+void nomedia_attr(const struct fs *fs, struct stat *ret);
+void nomedia_open(fuse_req_t req, struct fuse_file_info *fi);
+
+void xattr_get(fuse_req_t req, fuse_ino_t ino, const char *name, size_t size);
+void xattr_list(fuse_req_t req, fuse_ino_t ino, size_t size);
+void xattr_set(fuse_req_t req, fuse_ino_t ino, const char *name, const char *value, size_t size, int flags);
+void xattr_remove(fuse_req_t req, fuse_ino_t ino, const char *name);
+
+void statfs_statfs(fuse_req_t req, fuse_ino_t ino);
+
+extern const struct fuse_lowlevel_ops fs_operations; /* operations.c */
+
+/* --- readonly.c: what every handler that would write answers */
+
+void readonly_setattr(fuse_req_t req, fuse_ino_t ino, struct stat *attr, int to_set, struct fuse_file_info *fi);
+void readonly_mknod(fuse_req_t req, fuse_ino_t parent, const char *name, mode_t mode, dev_t rdev);
+void readonly_mkdir(fuse_req_t req, fuse_ino_t parent, const char *name, mode_t mode);
+void readonly_unlink(fuse_req_t req, fuse_ino_t parent, const char *name);
+void readonly_symlink(fuse_req_t req, const char *link, fuse_ino_t parent, const char *name);
+void readonly_rename(fuse_req_t req, fuse_ino_t parent, const char *name, fuse_ino_t newparent, const char *newname, unsigned flags);
+void readonly_link(fuse_req_t req, fuse_ino_t ino, fuse_ino_t newparent, const char *newname);
+void readonly_create(fuse_req_t req, fuse_ino_t parent, const char *name, mode_t mode, struct fuse_file_info *fi);
+void readonly_fallocate(fuse_req_t req, fuse_ino_t ino, int mode, off_t offset, off_t length, struct fuse_file_info *fi);
+
+/* --- notify.c */
+
+struct notifier *notifier_start(struct fs *fs);
+/* Ends its threads while the session still serves: one that waits for a directory's lock needs that. What is put in later
+ * goes nowhere. Twice is fine. One thread at a time */
+void notifier_stop(struct notifier *n);
+void notifier_destroy(struct notifier *n); /* after the session's loop; NULL is fine */
+/* the kernel forgets the attributes of this node */
+void notifier_attr(struct notifier *n, uint64_t ino);
+
+/* --- probes.c */
+
+/* a name that desktops and tools look for everywhere: its absence may be remembered */
+bool probe_name(const char *name);
+
+/* --- errno.c */
+
+int fs_errno(enum mf_err e); /* the one table of SPEC section 4 */
+static inline void fs_reply(fuse_req_t req, enum mf_err e) { fuse_reply_err(req, fs_errno(e)); }
+
+/* --- mountinfo.c, precheck.c */
+
+struct mountinfo_entry { uint64_t id; char *point, *type, *source; };
+typedef bool mountinfo_visitor(void *context, const struct mountinfo_entry *e); /* false stops */
+bool mountinfo_read(mountinfo_visitor *visit, void *context);    /* false: /proc cannot be read */
+uint64_t mountinfo_topmost(const char *point);                   /* the id of what is mounted exactly there last; 0: nothing */
+bool mountinfo_has(uint64_t id);
+/* one line of /proc/self/mountinfo, which is changed; for tests */
+bool mountinfo_parse(char *line, struct mountinfo_entry *ret);
+
+/* What would make the mount fail, said so that a person can mend it. */
+enum mf_err precheck_mount(const struct fs_options *options, char **ret_real_mountpoint, struct mf_reason *why);
+bool precheck_fuse_conf_allows_other(const char *path);
+
+#endif

@@ -1,0 +1,348 @@
+/* Messages: open fetches nothing, the first read does; what is there is read from the body's file.
+ *
+ * An open message keeps its body from the first read on, or from the moment the message leaves the index, so that it
+ * stays readable until it is closed. */
+#include <errno.h>
+#include <fcntl.h>
+#include <stdlib.h>
+#include <unistd.h>
+
+#include "base/log.h"
+#include "base/mem.h"
+#include "fs/internal.h"
+
+struct open_message {
+	LIST_ENTRY(open_message) link;   /* fs->open_lock */
+	struct node node;
+	struct entry told;               /* fs->open_lock guards .size: as the kernel was told when it was opened, then what was counted */
+	bool trusts;                     /* opened on the server's word for its size */
+	bool kernel_errs;                /* fs->open_lock; the kernel has a wrong size, and has not been told */
+	atomic_bool noted;               /* the account knows that it is being read: readers of many are read ahead for */
+	pthread_mutex_t lock;            /* guards body */
+	struct body *body;               /* NULL: not looked for yet */
+};
+
+static struct open_message *handle(const struct fuse_file_info *fi)
+{
+	return (struct open_message *)(uintptr_t)fi->fh; /* NOLINT: the kernel gives back what open gave it */
+}
+
+/* --- the body of an open message ------------------------------------------------------------------------------------- */
+
+static enum mf_err find_body(struct cache *cache, uint64_t id, struct body **ret)
+{
+	enum mf_err err = cache_body_get(cache, id, ret);
+	if (err != MF_NOT_FOUND)
+		return err;
+	struct entry e;
+	err = cache_entry(cache, id, &e);
+	if (err != MF_OK)
+		return err == MF_NOT_FOUND ? MF_STALE : err;
+	return cache_body_create(cache, id, e.size, ret);
+}
+
+/* a reference of the caller's own */
+static enum mf_err hold_body(struct fs *fs, struct open_message *m, struct body **ret)
+{
+	pthread_mutex_lock(&m->lock);
+	enum mf_err err = m->body ? MF_OK : find_body(fs_account(fs, &m->node)->cache, m->node.id, &m->body);
+	if (err == MF_OK)
+		*ret = body_ref(m->body);
+	pthread_mutex_unlock(&m->lock);
+	return err;
+}
+
+void message_removed(struct fs *fs, uint8_t account, uint64_t id)
+{
+	struct open_message *m;
+	pthread_mutex_lock(&fs->open_lock);
+	LIST_FOREACH(m, &fs->open_messages, link) {
+		if (m->node.id != id || m->node.account != account)
+			continue;
+		pthread_mutex_lock(&m->lock);
+		if (!m->body && cache_body_get(fs->accounts[account].cache, id, &m->body) != MF_OK)
+			m->body = NULL; /* never fetched: a read will say that it is gone */
+		pthread_mutex_unlock(&m->lock);
+	}
+	pthread_mutex_unlock(&fs->open_lock);
+}
+
+bool message_attr_of_open(struct fs *fs, const struct node *node, struct stat *ret)
+{
+	struct open_message *m;
+	bool found = false;
+	pthread_mutex_lock(&fs->open_lock);
+	LIST_FOREACH(m, &fs->open_messages, link) {
+		if (m->node.id != node->id || m->node.account != node->account)
+			continue;
+		struct entry e = m->told;
+		pthread_mutex_lock(&m->lock);
+		if (m->body && body_is_whole(m->body))
+			e.size = body_size(m->body);
+		pthread_mutex_unlock(&m->lock);
+		attr_message(fs, node->account, &e, ret);
+		ret->st_nlink = 0;
+		found = true;
+		break;
+	}
+	pthread_mutex_unlock(&fs->open_lock);
+	return found;
+}
+
+/* --- answering a read ------------------------------------------------------------------------------------------------ */
+
+/* How much of [offset, offset + length) the message has, as far as is known: the row's size is ahead of what a body that is
+ * still coming was expected to have. */
+static size_t cut(struct fs *fs, const struct open_message *m, const struct body *b, uint64_t offset, size_t length)
+{
+	uint64_t size;
+	if (body_is_whole(b)) {
+		size = body_size(b);
+	} else {
+		pthread_mutex_lock(&fs->open_lock);
+		size = m->told.size;
+		pthread_mutex_unlock(&fs->open_lock);
+	}
+	if (offset >= size)
+		return 0;
+	return length < size - offset ? length : (size_t)(size - offset);
+}
+
+/* Bytes that are there; a file cut short behind our back is an error, never an early end. */
+static void reply_bytes(fuse_req_t req, const struct body *b, uint64_t offset, size_t length, char *buffer, size_t room)
+{
+	MF_CLEANUP(mf_free) char *own = NULL;
+	if (length > room)
+		buffer = own = mf_alloc_array(length, 1);
+	size_t got = 0;
+	while (got < length) {
+		ssize_t n = pread(body_fd(b), buffer + got, length - got, (off_t)(offset + got));
+		if (n < 0 && errno == EINTR)
+			continue;
+		if (n <= 0) {
+			log_error("reading the body of message %llu: %s", (unsigned long long)body_message(b), n == 0 ? "cut short" : "local input/output error");
+			fuse_reply_err(req, EIO);
+			return;
+		}
+		got += (size_t)n;
+	}
+	fuse_reply_buf(req, buffer, length);
+}
+
+/* The bytes have been counted: whoever has the message open believes their number from now on. true: it is news, and the
+ * kernel must ask for the size again before it believes an end of file. */
+static bool believe_size(struct fs *fs, const struct open_message *m, const struct body *b)
+{
+	if (!body_is_whole(b))
+		return false;
+	uint64_t size = body_size(b);
+	bool news = false;
+	struct open_message *other;
+	pthread_mutex_lock(&fs->open_lock);
+	LIST_FOREACH(other, &fs->open_messages, link) {
+		if (other->node.id != m->node.id || other->node.account != m->node.account)
+			continue;
+		news |= other->told.size != size;
+		other->told.size = size;
+		other->told.size_checked = true;
+		other->kernel_errs = false;
+	}
+	pthread_mutex_unlock(&fs->open_lock);
+	if (news)
+		atomic_store(&fs_account(fs, &m->node)->sizes_lie, true);
+	return news;
+}
+
+bool message_corrects_size(struct fs *fs, uint8_t account, uint64_t id)
+{
+	bool trusted = false;
+	struct open_message *m;
+	pthread_mutex_lock(&fs->open_lock);
+	LIST_FOREACH(m, &fs->open_messages, link) {
+		if (m->node.id != id || m->node.account != account || !m->trusts)
+			continue;
+		trusted = true;
+		m->kernel_errs = !m->told.size_checked;
+	}
+	pthread_mutex_unlock(&fs->open_lock);
+	return trusted;
+}
+
+/* A want for bytes of an open message, for a read or (sizes that lie) for the open itself. The kernel sends no RELEASE
+ * before the answer, so the handle stays. */
+struct waiting_bytes {
+	struct fs_account *account;    /* first: see wait_cancel() */
+	struct open_message *message;
+	struct body *body;
+	uint64_t offset;
+	size_t length;
+	struct fuse_file_info fi;      /* of an open */
+};
+
+static bool start_bytes(void *context, want_done *done, void *done_context, enum mf_err *ret_result, struct want **ret)
+{
+	struct waiting_bytes *w = context;
+	return account_want_body(w->account->account, w->body, w->offset, w->length, done, done_context, ret_result, ret);
+}
+
+static void waiting_bytes_destroy(struct waiting_bytes *w)
+{
+	body_unref(w->body);
+	free(w);
+}
+
+static void answer_read(void *context, fuse_req_t req, enum mf_err result)
+{
+	struct waiting_bytes *w = context;
+	struct fs *fs = fs_of(req);
+	/* attributes only, which waits for nothing; the reader holds the inode */
+	if (believe_size(fs, w->message, w->body))
+		fuse_lowlevel_notify_inval_inode(fs->session, fs_ino(fs, &w->message->node), -1, 0);
+	size_t length = cut(fs, w->message, w->body, w->offset, w->length);
+	if (result == MF_OK && !body_has(w->body, w->offset, length))
+		result = MF_PROTOCOL;
+	trace(TRACE_FS, "read of message %llu at %llu: %s", (unsigned long long)body_message(w->body), (unsigned long long)w->offset, mf_err_name(result));
+	if (result == MF_OK)
+		reply_bytes(req, w->body, w->offset, length, NULL, 0);
+	else
+		fs_reply(req, result);
+	waiting_bytes_destroy(w);
+}
+
+static const struct park_call read_call = {
+	.start = start_bytes, .cancel = wait_cancel, .progress = wait_progress, .answer = answer_read,
+};
+
+static struct waiting_bytes *waiting_bytes_create(struct fs *fs, struct open_message *m, struct body *body, uint64_t offset, size_t length)
+{
+	struct waiting_bytes *w = MF_NEW(struct waiting_bytes);
+	*w = (struct waiting_bytes){ .account = fs_account(fs, &m->node), .message = m, .body = body, .offset = offset, .length = length };
+	return w;
+}
+
+void message_read(fuse_req_t req, const struct node *node, size_t size, off_t off, struct fuse_file_info *fi)
+{
+	(void)node;
+	struct fs *fs = fs_of(req);
+	struct open_message *m = handle(fi);
+	struct body *body;
+	enum mf_err err = hold_body(fs, m, &body);
+	if (err != MF_OK) {
+		fs_reply(req, err);
+		return;
+	}
+	uint64_t offset = (uint64_t)off;
+	size_t length = cut(fs, m, body, offset, size);
+	/* The account sees every first read, and every one of what is still coming, so that it has the next under way. */
+	bool noted = atomic_exchange(&m->noted, true) && body_is_whole(body);
+	if (length == 0 || noted) {
+		char buffer[64 * 1024];
+		reply_bytes(req, body, offset, length, buffer, sizeof buffer);
+		body_unref(body);
+		return;
+	}
+	struct waiting_bytes *w = waiting_bytes_create(fs, m, body, offset, length);
+	park(fs->parking, req, 0, fs_wait_window(w->account), &read_call, w);
+}
+
+/* --- open and release ------------------------------------------------------------------------------------------------ */
+
+void message_forget(struct fs *fs, struct open_message *m)
+{
+	pthread_mutex_lock(&fs->open_lock);
+	LIST_REMOVE(m, link);
+	pthread_mutex_unlock(&fs->open_lock);
+	if (m->kernel_errs && fs->notifier)
+		notifier_attr(fs->notifier, fs_ino(fs, &m->node));
+	body_unref(m->body);
+	pthread_mutex_destroy(&m->lock);
+	free(m);
+}
+
+/* A message never changes: its pages stay valid from one open to the next, and there is nothing to flush. Where sizes lie,
+ * reads go past the page cache, since the kernel ends a cached read at the size it has, and it may have the lie still
+ * (the notification comes when it comes); and it asks for the attributes again. */
+static void reply_open(struct fs *fs, fuse_req_t req, struct open_message *m, struct fuse_file_info *fi)
+{
+	bool lies = atomic_load(&fs_account(fs, &m->node)->sizes_lie);
+	fi->keep_cache = !lies;
+	fi->direct_io = lies;
+	fi->noflush = 1;
+	fi->fh = (uint64_t)(uintptr_t)m;
+	if (lies)
+		fuse_lowlevel_notify_inval_inode(fs->session, fs_ino(fs, &m->node), -1, 0); /* waits for nothing: the opener holds it */
+	if (fuse_reply_open(req, fi) == -ENOENT)
+		message_forget(fs, m); /* the opener was interrupted meanwhile: no RELEASE will come */
+}
+
+static void answer_open(void *context, fuse_req_t req, enum mf_err result)
+{
+	struct waiting_bytes *w = context;
+	struct fs *fs = fs_of(req);
+	believe_size(fs, w->message, w->body);
+	if (result == MF_OK) {
+		reply_open(fs, req, w->message, &w->fi);
+	} else {
+		fs_reply(req, result);
+		message_forget(fs, w->message);
+	}
+	waiting_bytes_destroy(w);
+}
+
+static const struct park_call open_call = {
+	.start = start_bytes, .cancel = wait_cancel, .progress = wait_progress, .answer = answer_open,
+};
+
+/* The size must be right before the first read: the message is fetched now, to its end, wherever that is. */
+static void open_when_measured(fuse_req_t req, struct open_message *m, struct fuse_file_info *fi)
+{
+	struct fs *fs = fs_of(req);
+	struct body *body;
+	enum mf_err err = hold_body(fs, m, &body);
+	if (err != MF_OK) {
+		fs_reply(req, err);
+		message_forget(fs, m);
+		return;
+	}
+	struct waiting_bytes *w = waiting_bytes_create(fs, m, body, 0, SIZE_MAX);
+	w->fi = *fi;
+	park(fs->parking, req, 0, fs_wait_window(w->account), &open_call, w);
+}
+
+void message_open(fuse_req_t req, const struct node *node, struct fuse_file_info *fi)
+{
+	struct fs *fs = fs_of(req);
+	if ((fi->flags & O_ACCMODE) != O_RDONLY || (fi->flags & O_TRUNC)) {
+		fuse_reply_err(req, EROFS);
+		return;
+	}
+	struct entry e;
+	enum mf_err err = cache_entry(fs_account(fs, node)->cache, node->id, &e);
+	if (err != MF_OK) {
+		/* ESTALE makes the kernel look the name up again, and find that it is gone */
+		fs_reply(req, err == MF_NOT_FOUND ? MF_STALE : err);
+		return;
+	}
+	struct open_message *m = MF_NEW(struct open_message);
+	m->node = *node;
+	m->told = e;
+	bool lies = atomic_load(&fs_account(fs, node)->sizes_lie);
+	m->trusts = !e.size_checked && e.size != 0 && !lies;
+	pthread_mutex_init(&m->lock, NULL);
+	pthread_mutex_lock(&fs->open_lock);
+	LIST_INSERT_HEAD(&fs->open_messages, m, link);
+	pthread_mutex_unlock(&fs->open_lock);
+	trace(TRACE_FS, "open message %llu, %llu bytes%s", (unsigned long long)node->id, (unsigned long long)e.size, e.size_checked ? "" : " (a claim)");
+	/* of an empty message no byte is ever asked for, so a server that did not know its size would never be found out */
+	if (!e.size_checked && (e.size == 0 || lies))
+		open_when_measured(req, m, fi);
+	else
+		reply_open(fs, req, m, fi);
+}
+
+void message_release(fuse_req_t req, const struct node *node, struct fuse_file_info *fi)
+{
+	(void)node;
+	message_forget(fs_of(req), handle(fi));
+	fuse_reply_err(req, 0);
+}

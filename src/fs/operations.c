@@ -1,0 +1,97 @@
+/* The table of handlers, and the few that only choose by kind of node. Absent on purpose: FLUSH and FSYNC (nothing is
+ * written), FORGET (nodes need no memory), locks (the kernel's own are enough), ACCESS (default_permissions). */
+#include <errno.h>
+
+#include "fs/internal.h"
+
+/* The kernel's queue of background (read-ahead) requests: a hundred readers are all let through, since nothing here
+ * keeps a worker. */
+enum { MAX_BACKGROUND = 128, CONGESTION = 96 };
+
+static void init(void *userdata, struct fuse_conn_info *conn)
+{
+	struct fs *fs = userdata;
+	conn->want |= conn->capable & (FUSE_CAP_EXPORT_SUPPORT | FUSE_CAP_READDIRPLUS | FUSE_CAP_READDIRPLUS_AUTO |
+		FUSE_CAP_ASYNC_READ | FUSE_CAP_PARALLEL_DIROPS | FUSE_CAP_AUTO_INVAL_DATA);
+	conn->max_background = MAX_BACKGROUND;
+	conn->congestion_threshold = CONGESTION;
+	if (fs->options.on_ready)
+		fs->options.on_ready(fs->options.ready_context);
+}
+
+static void open_any(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
+{
+	struct node node;
+	if (!fs_node(fs_of(req), ino, &node))
+		fuse_reply_err(req, ESTALE);
+	else if (node.kind == NODE_MESSAGE)
+		message_open(req, &node, fi);
+	else if (node.kind == NODE_CONTROL_FILE && control_file_name(node.part))
+		control_file_open(req, &node, fi);
+	else if (node.kind == NODE_NOMEDIA)
+		nomedia_open(req, fi);
+	else
+		fuse_reply_err(req, ESTALE);
+}
+
+static void read_any(fuse_req_t req, fuse_ino_t ino, size_t size, off_t off, struct fuse_file_info *fi)
+{
+	struct node node;
+	if (off < 0 || !fs_node(fs_of(req), ino, &node))
+		fuse_reply_err(req, off < 0 ? EINVAL : ESTALE);
+	else if (node.kind == NODE_MESSAGE)
+		message_read(req, &node, size, off, fi);
+	else if (node.kind == NODE_CONTROL_FILE)
+		control_file_read(req, &node, size, off, fi);
+	else
+		fuse_reply_buf(req, NULL, 0);
+}
+
+static void write_any(fuse_req_t req, fuse_ino_t ino, const char *data, size_t size, off_t off, struct fuse_file_info *fi)
+{
+	(void)off;
+	struct node node;
+	if (fs_node(fs_of(req), ino, &node) && node.kind == NODE_CONTROL_FILE)
+		control_file_write(req, &node, data, size, fi);
+	else
+		fuse_reply_err(req, EROFS);
+}
+
+static void release_any(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
+{
+	struct node node;
+	if (!fs_node(fs_of(req), ino, &node) || node.kind == NODE_NOMEDIA)
+		fuse_reply_err(req, 0);
+	else if (node.kind == NODE_MESSAGE)
+		message_release(req, &node, fi);
+	else
+		control_file_release(req, &node, fi);
+}
+
+const struct fuse_lowlevel_ops fs_operations = {
+	.init = init,
+	.lookup = tree_lookup,
+	.getattr = tree_getattr,
+	.opendir = dir_opendir,
+	.readdir = dir_readdir,
+	.readdirplus = dir_readdirplus,
+	.open = open_any,
+	.read = read_any,
+	.write = write_any,
+	.release = release_any,
+	.statfs = statfs_statfs,
+	.getxattr = xattr_get,
+	.listxattr = xattr_list,
+	.setxattr = xattr_set,
+	.removexattr = xattr_remove,
+	.setattr = readonly_setattr,
+	.mknod = readonly_mknod,
+	.mkdir = readonly_mkdir,
+	.unlink = readonly_unlink,
+	.rmdir = readonly_unlink,
+	.symlink = readonly_symlink,
+	.rename = readonly_rename,
+	.link = readonly_link,
+	.create = readonly_create,
+	.fallocate = readonly_fallocate,
+};

@@ -1,0 +1,445 @@
+/* main: the only place that puts the parts together. What is held (locks, indexes, engines) and how a mount is served;
+ * which accounts and why is decided by the commands (cli/). */
+#include <errno.h>
+#include <malloc.h>
+#include <poll.h>
+#include <pthread.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/eventfd.h>
+#include <sys/resource.h>
+#include <sys/signalfd.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "base/buf.h"
+#include "base/log.h"
+#include "base/mem.h"
+#include "cli/command.h"
+#include "cli/notify.h"
+#include "cli/parts.h"
+#include "control/paths.h"
+#include "control/server.h"
+#include "control/text.h"
+#include "fs/fs.h"
+#include "net/netwatch.h"
+
+#define EVENTS_KEPT (1U << 20)     /* bytes of the log of events */
+
+/* --- what is held -------------------------------------------------------------------------------------------------- */
+
+/* Remembered by the index, so that it is never taken for another account's. */
+static char *identity(const struct account_config *config)
+{
+	return mf_format("imap %s@%s", config->user, config->imap.host);
+}
+
+static enum mf_err open_cache(const struct account_config *config, struct holding *h, struct cache **ret, struct mf_reason *why)
+{
+	MF_CLEANUP(mf_free) char *state = path_state(config->name);
+	MF_CLEANUP(mf_free) char *bodies = path_cache(config->name);
+	MF_CLEANUP(mf_free) char *who = identity(config);
+	struct cache_options options = {
+		.state_dir = state,
+		.cache_dir = bodies,
+		.identity = who,
+		.account = (unsigned)h->count,
+		.bus = h->bus,
+		.body_limit = config->cache_size,
+		.body_min_free = config->cache_min_free,
+	};
+	struct mf_reason reason = { "" };
+	enum mf_err e = cache_open(&options, ret, &reason);
+	return e ? mf_fail(why, e, "%s: %s", config->name, reason.text[0] ? reason.text : mf_err_words(e)) : MF_OK;
+}
+
+static void holding_close(struct holding *h)
+{
+	if (!h)
+		return;
+	eventlog_destroy(h->events);
+	for (size_t i = 0; i < h->count; i++) {
+		account_destroy(h->accounts[i]);
+		cache_close(h->caches[i]);
+	}
+	bus_destroy(h->bus);
+	free(h->accounts);
+	free(h->caches);
+	free(h);
+}
+
+static enum mf_err hold(struct holding *h, const struct account_config *config, bool offline, struct mf_reason *why)
+{
+	struct cache *cache;
+	enum mf_err e = open_cache(config, h, &cache, why);
+	if (e)
+		return e;
+	struct account_options options = { .config = config, .cache = cache, .bus = h->bus, .offline = offline };
+	e = account_create(&options, &h->accounts[h->count], why);
+	if (e) {
+		cache_close(cache);
+		return e;
+	}
+	h->caches[h->count++] = cache;
+	return MF_OK;
+}
+
+static enum mf_err holding_open(struct account_config *const *configs, size_t count, bool offline, struct holding **ret, struct mf_reason *why)
+{
+	struct holding *h = MF_NEW(struct holding);
+	h->bus = bus_create();
+	h->accounts = mf_alloc_array(count, sizeof(struct account *));
+	h->caches = mf_alloc_array(count, sizeof(struct cache *));
+	for (size_t i = 0; i < count; i++) {
+		enum mf_err e = hold(h, configs[i], offline, why);
+		if (e) {
+			holding_close(h);
+			return e;
+		}
+	}
+	h->events = eventlog_create(h->bus, h->accounts, h->count, EVENTS_KEPT);
+	h->control = (struct control){ .accounts = h->accounts, .count = h->count, .events = h->events };
+	*ret = h;
+	return MF_OK;
+}
+
+static void holding_start(struct holding *h)
+{
+	for (size_t i = 0; i < h->count; i++)
+		account_start(h->accounts[i]);
+}
+
+/* --- a mount ------------------------------------------------------------------------------------------------------- */
+
+enum { NEWS_READY = 1, NEWS_STOP = 2, NEWS_ENDED = 4 };
+
+struct serving {
+	const struct mount_plan *plan;
+	struct detach *detach;
+	struct holding *holding;
+	struct control_server *server;
+	struct netwatch *netwatch;
+	struct bus_subscription *links;
+	struct fs *fs;
+	pthread_t thread;            /* of fs_serve */
+	int signals;                 /* a signalfd */
+	int news;                    /* an eventfd: look at news_bits */
+	_Atomic unsigned news_bits;  /* what other threads tell main */
+	enum mf_err end;             /* of fs_serve; written before NEWS_ENDED */
+	bool ready, stopping;
+};
+
+static void tell_main(struct serving *s, unsigned bits)
+{
+	atomic_fetch_or(&s->news_bits, bits);
+	(void)eventfd_write(s->news, 1); /* full: readable all the same */
+}
+
+static void on_ready(void *context)
+{
+	tell_main(context, NEWS_READY);
+}
+
+static void on_stop(void *context)
+{
+	tell_main(context, NEWS_STOP);
+}
+
+static void *serve_fs(void *context)
+{
+	struct serving *s = context;
+	s->end = fs_serve(s->fs);
+	tell_main(s, NEWS_ENDED);
+	return NULL;
+}
+
+/* What `systemctl status` shows. */
+static void notify_links(const struct holding *h, const char *before)
+{
+	struct buf b;
+	buf_init(&b, 4096);
+	(void)buf_adds(&b, before);
+	(void)buf_adds(&b, "STATUS=");
+	for (size_t i = 0; i < h->count; i++) {
+		struct link_info link;
+		account_link(h->accounts[i], &link);
+		(void)buf_addf(&b, "%s%s: %s", i ? ", " : "", account_config(h->accounts[i])->name, text_link(link.state));
+	}
+	notify_send(b.data);
+	buf_finish(&b);
+}
+
+static void link_changed(void *context, const struct change *change)
+{
+	if (change->kind == CHANGE_LINK)
+		notify_links(((struct serving *)context)->holding, "");
+}
+
+/* --- signals ------------------------------------------------------------------------------------------------------- */
+
+static void handled_signals(sigset_t *set)
+{
+	sigemptyset(set);
+	sigaddset(set, SIGTERM);
+	sigaddset(set, SIGINT);
+	sigaddset(set, SIGHUP);
+	sigaddset(set, SIGUSR1);
+}
+
+/* Before the first thread, which inherits it: signals are read by main alone. */
+static int open_signals(void)
+{
+	sigset_t set;
+	handled_signals(&set);
+	signal(SIGPIPE, SIG_IGN);
+	pthread_sigmask(SIG_BLOCK, &set, NULL);
+	return signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK);
+}
+
+/* As long as nothing is mounted, ^C and SIGTERM simply end the program: every state on disk is right after that. */
+static void let_signals_end(bool let)
+{
+	sigset_t set;
+	sigemptyset(&set);
+	sigaddset(&set, SIGTERM);
+	sigaddset(&set, SIGINT);
+	pthread_sigmask(let ? SIG_UNBLOCK : SIG_BLOCK, &set, NULL);
+}
+
+/* SIGHUP. The file is read and judged, and what is wrong is told; what it says applies from the next mount on. An account
+ * that waits because its password was refused asks its password-command again, and tries. */
+static void read_config_again(struct serving *s)
+{
+	struct config *config = NULL;
+	struct mf_reason why = { "" };
+	enum mf_err e = s->plan->config_path ? config_load(s->plan->config_path, &config, &why) : MF_OK;
+	if (e)
+		log_error("the config file was not taken over: %s", why.text[0] ? why.text : mf_err_words(e));
+	else
+		log_info("the config file is in order");
+	config_destroy(config);
+	for (size_t i = 0; i < s->holding->count; i++) {
+		struct link_info link;
+		account_link(s->holding->accounts[i], &link);
+		if (link.state == LINK_WAITING && link.error == MF_AUTH)
+			account_connect(s->holding->accounts[i]);
+	}
+}
+
+/* The network changed. Whoever waits for a person goes on waiting: no password is tried again because of an address. */
+static void connect_all(struct serving *s)
+{
+	for (size_t i = 0; i < s->holding->count; i++) {
+		struct link_info link;
+		account_link(s->holding->accounts[i], &link);
+		if (link.state != LINK_WAITING)
+			account_connect(s->holding->accounts[i]);
+	}
+}
+
+static void stop(struct serving *s)
+{
+	if (!s->stopping)
+		notify_send("STOPPING=1");
+	s->stopping = true;
+	fs_stop(s->fs);
+}
+
+static void read_signals(struct serving *s)
+{
+	struct signalfd_siginfo info;
+	while (read(s->signals, &info, sizeof info) == sizeof info) {
+		if (info.ssi_signo == SIGHUP)
+			read_config_again(s);
+		else if (info.ssi_signo == SIGUSR1)
+			connect_all(s);
+		else
+			stop(s);
+	}
+}
+
+/* --- up, running, down --------------------------------------------------------------------------------------------- */
+
+/* A first mount waits until there is something to show. With several accounts one that fails is a warning, unless none
+ * is left. */
+static enum mf_err await_first_lists(struct serving *s, struct mf_reason *why)
+{
+	struct holding *h = s->holding;
+	enum mf_err result = MF_OK;
+	size_t failed = 0;
+	for (size_t i = 0; i < h->count; i++) {
+		const struct account_config *config = account_config(h->accounts[i]);
+		struct mf_reason reason = { "" };
+		if (!cache_is_new(h->caches[i]))
+			continue;
+		enum mf_err e = account_wait_listed(h->accounts[i], config->connect_timeout_ms + 2 * config->io_timeout_ms, &reason);
+		if (!e)
+			continue;
+		failed++;
+		result = mf_fail(why, e, "%s: %s", config->name, reason.text[0] ? reason.text : mf_err_words(e));
+		if (h->count > 1)
+			detach_warn(s->detach, "%s", why->text);
+	}
+	return failed == h->count ? result : MF_OK;
+}
+
+static enum mf_err bring_up_accounts(struct serving *s, struct mf_reason *why)
+{
+	enum mf_err e = s->holding ? MF_OK : holding_open(s->plan->accounts, s->plan->count, s->plan->options->offline, &s->holding, why);
+	if (e)
+		return e;
+	struct control *control = &s->holding->control;
+	control->on_stop = on_stop;
+	control->stop_context = s;
+	control->mountpoint = s->plan->mountpoint;
+	s->links = bus_subscribe(s->holding->bus, link_changed, s);
+	holding_start(s->holding);
+	if (!s->plan->options->offline) {
+		let_signals_end(true);
+		e = await_first_lists(s, why);
+		let_signals_end(false);
+	}
+	return e ? e : control_server_start(control, &s->server, why);
+}
+
+static enum mf_err bring_up_fs(struct serving *s, struct mf_reason *why)
+{
+	const struct mount_options *o = s->plan->options;
+	struct fs_options options = {
+		.mountpoint = s->plan->mountpoint,
+		.source = s->plan->source,
+		.accounts = s->holding->accounts,
+		.account_count = s->holding->count,
+		.account_is_root = s->plan->account_is_root,
+		.control = &s->holding->control,
+		.events = s->holding->events,
+		.bus = s->holding->bus,
+		.read_only = o->read_only,
+		.allow_other = o->allow_other,
+		.debug = o->debug,
+		.nomedia = !o->no_nomedia,
+		.uid = o->uid,
+		.gid = o->gid,
+		.umask = o->umask,
+		.extra = (const char *const *)o->extra,
+		.on_ready = on_ready,
+		.ready_context = s,
+	};
+	enum mf_err e = fs_mount(&options, &s->fs, why);
+	if (e)
+		return e;
+	if (!pthread_create(&s->thread, NULL, serve_fs, s))
+		return MF_OK;
+	fs_destroy(s->fs);
+	s->fs = NULL;
+	return mf_fail(why, MF_IO, "cannot start a thread: %s", strerror(errno));
+}
+
+static void now_ready(struct serving *s)
+{
+	if (s->ready)
+		return;
+	s->ready = true;
+	detach_ready(s->detach);
+	notify_links(s->holding, "READY=1\n");
+	log_info("mounted at %s", s->plan->mountpoint);
+}
+
+/* Until fs_serve has ended. */
+static void run(struct serving *s)
+{
+	struct pollfd fds[] = {
+		{ .fd = s->news, .events = POLLIN },
+		{ .fd = s->signals, .events = POLLIN },
+		{ .fd = s->netwatch ? netwatch_fd(s->netwatch) : -1, .events = POLLIN },
+	};
+	unsigned news = 0;
+	while (!(news & NEWS_ENDED)) {
+		if (poll(fds, sizeof fds / sizeof *fds, -1) < 0)
+			continue;
+		eventfd_t ignored;
+		(void)eventfd_read(s->news, &ignored);
+		news = atomic_exchange(&s->news_bits, 0);
+		if (news & NEWS_READY)
+			now_ready(s);
+		if (news & NEWS_STOP)
+			stop(s);
+		if (fds[1].revents)
+			read_signals(s);
+		if (fds[2].revents && netwatch_changed(s->netwatch))
+			connect_all(s);
+	}
+	pthread_join(s->thread, NULL);
+}
+
+static void take_down(struct serving *s)
+{
+	fs_destroy(s->fs);
+	control_server_stop(s->server);
+	if (s->holding) {
+		control_finish(&s->holding->control);
+		bus_unsubscribe(s->holding->bus, s->links);
+	}
+	netwatch_destroy(s->netwatch);
+	holding_close(s->holding);
+	mf_close(&s->news);
+	mf_close(&s->signals);
+}
+
+/* MF_INVALID is what libfuse says of -o; a local failure keeps its own code. */
+static enum exit_code mount_failure(enum mf_err e)
+{
+	enum exit_code code = exit_code_of(e);
+	return code == EXIT_PROTOCOL || code == EXIT_NOT_FOUND ? EXIT_MOUNT : code;
+}
+
+static enum exit_code mount_serve(const struct mount_plan *plan, struct detach *detach)
+{
+	struct serving s = { .plan = plan, .detach = detach, .news = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK) };
+	struct mf_reason why = { "" };
+	s.signals = open_signals();
+	notify_open();
+	if (s.news < 0 || s.signals < 0)
+		return detach_fail(detach, EXIT_BACKGROUND, "out of file descriptors");
+	s.netwatch = netwatch_create();
+	enum mf_err e = bring_up_accounts(&s, &why);
+	enum exit_code code = exit_code_of(e);
+	if (!e) {
+		e = bring_up_fs(&s, &why);
+		code = mount_failure(e);
+	}
+	if (!e) {
+		run(&s);
+		e = s.end;
+		code = e ? EXIT_MOUNT : EXIT_OK;
+		if (!e && !s.ready && !s.stopping)
+			code = EXIT_MOUNT;
+	}
+	if (code)
+		detach_fail(detach, code, why.text[0] ? why.text : e ? mf_err_words(e) : "the mount ended before it had answered");
+	take_down(&s);
+	return code;
+}
+
+/* --- the program --------------------------------------------------------------------------------------------------- */
+
+/* What runs at boot or from a unit may have no search path at all, and fusermount3 has to be found. */
+static void prepare_process(void)
+{
+	struct rlimit none = { 0, 0 };
+	setrlimit(RLIMIT_CORE, &none);     /* a core file would hold mail and passwords */
+	umask(077);
+	signal(SIGPIPE, SIG_IGN);
+	mallopt(M_ARENA_MAX, 2);           /* threads by the dozen with an arena each would cost more than the index */
+	if (!getenv("PATH"))
+		setenv("PATH", "/usr/local/bin:/usr/bin:/bin", 1);
+}
+
+int main(int argc, char **argv)
+{
+	static const struct cli_parts parts = { holding_open, holding_start, holding_close, mount_serve };
+	prepare_process();
+	return cli_main(argc, argv, &parts);
+}

@@ -1,0 +1,285 @@
+"""A Dovecot of our own: one folder, free ports of the loopback, TLS with its own CA, any user name with one password.
+
+It runs as one unprivileged user (nobody where the tests are root), so nothing of the system's configuration is needed."""
+import os
+import shutil
+import signal
+import smtplib
+import socket
+import subprocess
+from pathlib import Path
+
+from . import system
+from .imap import Client
+from .tls import Authority
+
+PASSWORD = "correct horse"
+
+
+class Dovecot:
+    """variant: maildir, mdbox, maildir++ (delimiter '.', everything below INBOX.) or fs (maildir with '/' on disk).
+    without: capabilities that are taken away. extra: lines for the configuration."""
+
+    def __init__(self, suite, variant="maildir", without=(), extra="", user="alice", special_use=True, authority=None):
+        self.suite, self.variant, self.user, self.password = suite, variant, user, PASSWORD
+        self.without, self.extra, self.special_use = list(without), extra, special_use
+        self.identity = system.Identity()
+        self.folder = suite.path("dovecot")
+        self.folder.chmod(0o755)
+        self.imaps_port, self.imap_port, self.lmtp_port = system.free_ports(3)
+        self.authority = authority or Authority(self.folder / "tls")
+        self.certificate = self.authority.issue()
+        self.process = None
+        self.mail = self.folder / "mail" / user
+        self.mail.mkdir(parents=True)
+        self.identity.own(self.folder)
+        suite.callback(self.kill)
+        if without:
+            self._take_capabilities_away()
+
+    @property
+    def port(self):
+        return self.imaps_port
+
+    @property
+    def delimiter(self):
+        return "." if self.variant == "maildir++" else "/"
+
+    def _location(self):
+        return {
+            "maildir": "maildir:~/Maildir:LAYOUT=fs",
+            "maildir++": "maildir:~/Maildir",
+            "mdbox": "mdbox:~/mdbox",
+        }[self.variant]
+
+    def configuration(self):
+        prefix = "INBOX." if self.variant == "maildir++" else ""
+        special = "".join(f"mailbox {name} {{\n special_use = \\{name}\n auto = subscribe\n}}\n"
+                          for name in ("Drafts", "Sent", "Trash")) if self.special_use else ""
+        me = self.identity
+        return f"""
+protocols = imap lmtp
+listen = 127.0.0.1
+base_dir = {self.folder}/run
+state_dir = {self.folder}/state
+log_path = {self.folder}/log
+default_internal_user = {me.name}
+default_internal_group = {me.group}
+default_login_user = {me.name}
+first_valid_uid = 1
+mail_fsync = never
+mail_location = {self._location()}
+mail_attachment_detection_options =
+mailbox_list_index = yes
+namespace inbox {{
+ inbox = yes
+ separator = {self.delimiter}
+ prefix = {prefix}
+ {special}
+}}
+ssl = yes
+ssl_cert = <{self.certificate.certificate}
+ssl_key = <{self.certificate.key}
+disable_plaintext_auth = no
+auth_mechanisms = plain login cram-md5 scram-sha-1 scram-sha-256
+auth_failure_delay = 0
+passdb {{
+ driver = passwd-file
+ args = scheme=PLAIN username_format=%u {self.folder}/passwd
+}}
+userdb {{
+ driver = static
+ args = uid={me.uid} gid={me.gid} home={self.folder}/mail/%u
+}}
+service imap-login {{
+ chroot =
+ service_count = 0
+ process_min_avail = 1
+ client_limit = 500
+ inet_listener imap {{
+  port = {self.imap_port}
+ }}
+ inet_listener imaps {{
+  port = {self.imaps_port}
+ }}
+}}
+service imap {{
+ process_limit = 200
+}}
+service lmtp {{
+ inet_listener lmtp {{
+  port = {self.lmtp_port}
+ }}
+}}
+service anvil {{
+ chroot =
+ unix_listener anvil-auth-penalty {{
+  mode = 0
+ }}
+}}
+service stats {{
+ chroot =
+}}
+service auth {{
+ unix_listener auth-userdb {{
+  mode = 0600
+ }}
+}}
+mail_plugins = zlib
+protocol imap {{
+ mail_max_userip_connections = 200
+ mail_plugins = zlib imap_zlib
+}}
+{self.extra}
+"""
+
+    # --- life
+
+    def start(self, timeout=20):
+        (self.folder / "passwd").write_text(f"{self.user}:{{PLAIN}}{self.password}\n")
+        (self.folder / "dovecot.conf").write_text(self.configuration())
+        self.identity.own(self.folder / "passwd")
+        self.process = system.spawn(["/usr/sbin/dovecot", "-F", "-c", str(self.folder / "dovecot.conf")],
+                                    stderr=subprocess.STDOUT, stdout=open(self.folder / "output", "ab"),
+                                    start_new_session=True, **self.identity.popen_arguments())
+        self.suite.kill_on_timeout.append(self.process)
+        system.wait_until(self._answers, f"Dovecot answers\n{self.output()}", timeout)
+
+    def _answers(self):
+        if self.process.poll() is not None:
+            raise AssertionError(self.output())
+        with socket.create_connection(("127.0.0.1", self.imap_port), 5) as s:
+            s.settimeout(5)
+            return s.recv(10).startswith(b"* OK")
+
+    def output(self):
+        texts = [(self.folder / name).read_text(errors="replace") for name in ("output", "log") if (self.folder / name).exists()]
+        return "\n".join(texts)[-3000:]
+
+    def stop(self):
+        if self.process and self.process.poll() is None:
+            children = self.children()
+            self.process.terminate()
+            try:
+                self.process.wait(10)
+            except subprocess.TimeoutExpired:
+                self.kill()
+            self._end(children)      # a login process may linger, and would accept connections meant for the next start
+        self.process = None
+
+    def kill(self):
+        """kill -9 of the server and of everything that serves a connection"""
+        if not self.process:
+            return
+        children = self.children()
+        self.process.kill()
+        self.process.wait()
+        self._end(children)
+        self.process = None
+
+    @staticmethod
+    def _end(processes):
+        for pid in processes:
+            try:
+                os.kill(pid, signal.SIGKILL)
+            except ProcessLookupError:
+                pass
+        system.wait_until(lambda: not any(system.process_state(pid) not in (None, "Z") for pid in processes), "Dovecot is gone")
+
+    def children(self):
+        found = []
+        for pid in filter(str.isdigit, os.listdir("/proc")):
+            try:
+                stat = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+            except OSError:
+                continue
+            if int(stat[1]) == self.process.pid:
+                found.append(int(pid))
+        return found
+
+    def imap_processes(self):
+        """pids that serve logged-in connections"""
+        names = {pid: Path(f"/proc/{pid}/cmdline").read_bytes() for pid in self.children()}
+        return [pid for pid, name in names.items() if name.startswith(b"dovecot/imap") and not name.startswith(b"dovecot/imap-login")]
+
+    def signal_all(self, number):
+        """SIGSTOP and SIGCONT: a server that is there and says nothing"""
+        for pid in [self.process.pid] + self.children():
+            os.kill(pid, number)
+
+    def restart(self):
+        self.stop()
+        self.start()
+
+    def use_certificate(self, certificate):
+        """another one, from the next start on"""
+        self.certificate = certificate
+        self.identity.own(certificate.certificate)
+        self.identity.own(certificate.key)
+
+    # --- content
+
+    def client(self, user=None):
+        """an independent client, logged in"""
+        return Client(self.imaps_port, user or self.user, self.password, self.authority.ca)
+
+    def capabilities(self):
+        with self.client() as c:
+            return c.capabilities()
+
+    def _take_capabilities_away(self):
+        without, self.without = self.without, []
+        self.start()
+        have = self.capabilities()
+        self.stop()
+        gone = {name for name in have for w in without if name == w or name.startswith(w + "=")}
+        kept = [name for name in have if name not in gone]
+        assert len(kept) < len(have), f"none of {without} in {have}"
+        self.extra += f"\nprotocol imap {{\n imap_capability = {' '.join(kept)}\n}}\n"
+
+    def doveadm(self, *arguments, check=True):
+        return subprocess.run(["/usr/bin/doveadm", "-c", str(self.folder / "dovecot.conf"), *arguments], check=check,
+                              capture_output=True, text=True, stdin=subprocess.DEVNULL, **self.identity.popen_arguments())
+
+    def maildir(self, mailbox="INBOX"):
+        """the folder on disk (variant maildir only), made if it is not there"""
+        assert self.variant in ("maildir", "maildir++")
+        base = self.mail / "Maildir"
+        if mailbox != "INBOX":
+            base = base / mailbox if self.variant == "maildir" else base / ("." + mailbox.replace("/", "."))
+        for part in ("cur", "new", "tmp"):
+            (base / part).mkdir(parents=True, exist_ok=True)
+        return base
+
+    def fill(self, mailbox, messages):
+        """messages: (bytes, seconds since 1970, Maildir flags like "S") each; fast, while nobody looks"""
+        base = self.maildir(mailbox) if self.variant != "mdbox" else self.folder / "staging"
+        if self.variant == "mdbox":
+            for part in ("cur", "new", "tmp"):
+                (base / part).mkdir(parents=True, exist_ok=True)
+        count = 0
+        for data, when, flags in messages:
+            count += 1
+            path = f"{base}/cur/{when}.{count:07d}.host,S={len(data)}:2,{flags}"
+            fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+            with open(fd, "wb", buffering=0) as out:
+                out.write(data)
+            os.utime(path, (when, when))
+        self.identity.own(self.mail)
+        if self.variant == "mdbox":
+            self.identity.own(base)
+            name = mailbox if mailbox == "INBOX" else mailbox
+            self.doveadm("mailbox", "create", "-u", self.user, name, check=False)
+            self.doveadm("import", "-u", self.user, f"maildir:{base}", "", "ALL")
+            # doveadm import keeps the names of mailboxes: what was INBOX in the staging Maildir arrives in INBOX
+            if mailbox != "INBOX":
+                with self.client() as c:
+                    c.command("select", "INBOX")
+                    c.command("uid", "MOVE", "1:*", c.quote(mailbox))
+            shutil.rmtree(base)
+        return count
+
+    def deliver(self, message, user=None):
+        """by LMTP, as an MTA would"""
+        with smtplib.LMTP("127.0.0.1", self.lmtp_port) as lmtp:
+            lmtp.sendmail("sender@example.net", [user or self.user], message)

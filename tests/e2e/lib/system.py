@@ -1,0 +1,170 @@
+"""Processes, ports, FUSE connections: what the harness asks of the operating system."""
+import ctypes
+import fcntl
+import os
+import pwd
+import signal
+import socket
+import subprocess
+import time
+
+LIBC = ctypes.CDLL(None, use_errno=True)
+PR_SET_PDEATHSIG = 1
+SLOW = float(os.environ.get("MAILFS_TEST_SLOW", "1"))  # sanitizers: every deadline times this
+
+
+def die_with_parent():
+    """For preexec_fn: SIGTERM when the test ends, however it ends."""
+    LIBC.prctl(PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0)
+
+
+def spawn(argv, **kwargs):
+    kwargs.setdefault("stdin", subprocess.DEVNULL)
+    return subprocess.Popen(argv, preexec_fn=die_with_parent, **kwargs)
+
+
+def wait_until(condition, what, timeout=20):
+    """Returns the first true value of condition(); fails after timeout seconds. An exception counts as not yet."""
+    deadline = time.monotonic() + timeout * SLOW
+    pause, last = 0.002, None
+    while True:
+        try:
+            value = condition()
+            if value:
+                return value
+        except Exception as error:  # shown when time is up
+            last = error
+        if time.monotonic() > deadline:
+            raise AssertionError(f"not within {timeout * SLOW:g} s: {what}" + (f" ({last!r})" if last else ""))
+        time.sleep(pause)
+        pause = min(pause * 1.5, 0.05)
+
+
+_held_ports = []
+
+
+def free_ports(count):
+    """Ports of the loopback nobody else uses, below the range for outgoing connections, held until this process ends
+    (so that a server can be stopped and started on the same one)."""
+    folder = f"/tmp/mailfs-ports-{os.getuid()}"
+    os.makedirs(folder, mode=0o700, exist_ok=True)
+    found = []
+    start = 20000 + os.getpid() * 37 % 12000
+    for port in list(range(start, 32000)) + list(range(20000, start)):
+        lock = open(f"{folder}/{port}", "w")
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            with socket.socket() as probe:
+                probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                probe.bind(("127.0.0.1", port))
+        except OSError:
+            lock.close()
+            continue
+        _held_ports.append(lock)
+        found.append(port)
+        if len(found) == count:
+            return found
+    raise AssertionError("no free ports")
+
+
+class Identity:
+    """Who a server runs as: Dovecot refuses to serve mail of root."""
+
+    def __init__(self):
+        entry = pwd.getpwnam("nobody") if os.getuid() == 0 else pwd.getpwuid(os.getuid())
+        self.uid, self.gid, self.name = entry.pw_uid, entry.pw_gid, entry.pw_name
+        import grp
+        self.group = grp.getgrgid(self.gid).gr_name
+
+    def popen_arguments(self):
+        return {"user": self.uid, "group": self.gid, "extra_groups": []} if os.getuid() == 0 else {}
+
+    def own(self, path):
+        """Gives a file or a whole tree to this identity."""
+        if os.getuid() != 0:
+            return
+        os.chown(path, self.uid, self.gid)
+        for folder, folders, files in os.walk(path):
+            for name in folders + files:
+                os.lchown(os.path.join(folder, name), self.uid, self.gid)
+
+
+# --- processes ---------------------------------------------------------------------------------------------------
+
+def process_state(pid):
+    """R S D Z T..., or None when it is gone."""
+    try:
+        with open(f"/proc/{pid}/stat") as stat:
+            return stat.read().rpartition(")")[2].split()[0]
+    except (FileNotFoundError, ProcessLookupError):
+        return None
+
+
+def all_threads():
+    for pid in filter(str.isdigit, os.listdir("/proc")):
+        try:
+            for tid in os.listdir(f"/proc/{pid}/task"):
+                yield int(pid), int(tid)
+        except (FileNotFoundError, ProcessLookupError):
+            continue
+
+
+def stuck_in_fuse():
+    """Threads in uninterruptible sleep that wait for a FUSE answer: [(pid, name, where)]."""
+    stuck = []
+    for pid, tid in all_threads():
+        if process_state(tid) != "D":
+            continue
+        try:
+            with open(f"/proc/{tid}/wchan") as wchan, open(f"/proc/{tid}/comm") as comm:
+                where, name = wchan.read(), comm.read().strip()
+        except OSError:
+            continue
+        if "fuse" in where or "request_wait" in where:
+            stuck.append((pid, name, where))
+    return stuck
+
+
+def memory_kb(pid, field="VmRSS"):
+    with open(f"/proc/{pid}/status") as status:
+        for line in status:
+            if line.startswith(field + ":"):
+                return int(line.split()[1])
+    return 0
+
+
+def anonymous_kb(pid):
+    return memory_kb(pid, "RssAnon")
+
+
+# --- mounts ------------------------------------------------------------------------------------------------------
+
+def _unescape(text):
+    return text.encode().decode("unicode_escape").encode("latin-1").decode(errors="surrogateescape")
+
+
+def mountinfo():
+    """[(device "0:57", mountpoint, file system type)] of this mount namespace."""
+    with open("/proc/self/mountinfo") as lines:
+        rows = [line.split() for line in lines]
+    return [(row[2], _unescape(row[4]), row[row.index("-") + 1]) for row in rows]
+
+
+def fuse_device(mountpoint):
+    """The device number of the FUSE mount there, or None."""
+    for device, where, kind in mountinfo():
+        if where == str(mountpoint) and kind.startswith("fuse"):
+            return device
+    return None
+
+
+def abort_fuse(device):
+    """Ends every request of that connection: the last resort against a hang."""
+    connections = "/sys/fs/fuse/connections"
+    if os.getuid() == 0 and not os.listdir(connections):
+        subprocess.run(["mount", "-t", "fusectl", "fusectl", connections], stderr=subprocess.DEVNULL)
+    try:
+        with open(f"{connections}/{device.split(':')[1]}/abort", "w") as abort:
+            abort.write("1")
+    except OSError:
+        pass

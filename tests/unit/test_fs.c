@@ -1,0 +1,154 @@
+/* The pure parts of fs/: errnos, names that are probed, mountinfo, values of attributes. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <cmocka.h>
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "fs/internal.h"
+#include "fs/xattr.h"
+#include "sync/remote.h"
+
+static void test_errnos(void **state)
+{
+	(void)state;
+	static const struct { enum mf_err err; int number; } table[] = {
+		{ MF_OK, 0 }, { MF_OFFLINE, ENETUNREACH }, { MF_TIMEOUT, ETIMEDOUT }, { MF_CANCELLED, EINTR }, { MF_NOT_FOUND, ENOENT },
+		{ MF_STALE, ESTALE }, { MF_AUTH, EACCES }, { MF_TLS, EACCES }, { MF_DENIED, EACCES }, { MF_UNSUPPORTED, EPERM },
+		{ MF_EXISTS, EEXIST }, { MF_QUOTA, EDQUOT }, { MF_TOO_BIG, EFBIG }, { MF_NO_SPACE, ENOSPC }, { MF_INVALID, EINVAL },
+		{ MF_PROTOCOL, EIO }, { MF_IO, EIO }, { MF_CORRUPT, EIO },
+	};
+	for (size_t i = 0; i < sizeof table / sizeof *table; i++)
+		assert_int_equal(fs_errno(table[i].err), table[i].number);
+	/* programs lose data over EAGAIN, and over an EINTR that no interrupt caused; ENOSYS would be remembered for ever */
+	for (int e = MF_OK; e <= MF_CORRUPT; e++) {
+		int number = fs_errno((enum mf_err)e);
+		assert_int_not_equal(number, EAGAIN);
+		assert_int_not_equal(number, ENOSYS);
+		assert_true(number != EINTR || e == MF_CANCELLED);
+		assert_true((number == 0) == (e == MF_OK));
+	}
+}
+
+static void test_probes(void **state)
+{
+	(void)state;
+	static const char *const probed[] = { ".Trash", ".Trash-1000", ".hidden", "._x.eml", ".git", "HEAD", "autorun.inf", ".DS_Store", ".nomedia" };
+	static const char *const others[] = { "INBOX", "Trash", "HEADER", ".Trashes", "2026-11-19_A_B_aaaaaaaa.eml", "", ".", ".mailfs" };
+	for (size_t i = 0; i < sizeof probed / sizeof *probed; i++)
+		assert_true(probe_name(probed[i]));
+	for (size_t i = 0; i < sizeof others / sizeof *others; i++)
+		assert_false(probe_name(others[i]));
+}
+
+static void test_mountinfo(void **state)
+{
+	(void)state;
+	struct mountinfo_entry e;
+	char plain[] = "36 35 98:0 /root /mnt/a\\040b rw,noatime shared:1 master:2 - fuse.mailfs me@imap.example.org rw,user_id=0\n";
+	assert_true(mountinfo_parse(plain, &e));
+	assert_true(e.id == 36);
+	assert_string_equal(e.point, "/mnt/a b");
+	assert_string_equal(e.type, "fuse.mailfs");
+	assert_string_equal(e.source, "me@imap.example.org");
+	char no_fields[] = "1 0 0:1 / / rw - rootfs none rw";
+	assert_true(mountinfo_parse(no_fields, &e));
+	assert_string_equal(e.point, "/");
+	static const char *const broken[] = { "", "\n", "x 0 0:1 / / rw - a b c", "1 0 0:1 / / rw a b c", "1 2 3", "1 0 0:1 / / rw - a" };
+	for (size_t i = 0; i < sizeof broken / sizeof *broken; i++) {
+		char line[64];
+		snprintf(line, sizeof line, "%s", broken[i]);
+		assert_false(mountinfo_parse(line, &e));
+	}
+	assert_true(mountinfo_topmost("/") != 0);
+	assert_true(mountinfo_has(mountinfo_topmost("/")));
+	assert_false(mountinfo_has(UINT64_MAX));
+	assert_true(mountinfo_topmost("/no such place") == 0);
+}
+
+static void test_fuse_conf(void **state)
+{
+	(void)state;
+	static const struct { const char *text; bool allows; } table[] = {
+		{ "user_allow_other\n", true }, { "# user_allow_other\n", false }, { "#user_allow_other\n", false },
+		{ "mount_max = 1\n  user_allow_other # yes\n", true }, { "user_allow_others\n", false }, { "", false },
+	};
+	for (size_t i = 0; i < sizeof table / sizeof *table; i++) {
+		char path[] = "/tmp/mailfs-conf-XXXXXX";
+		int fd = mkstemp(path);
+		assert_int_equal(write(fd, table[i].text, strlen(table[i].text)), (ssize_t)strlen(table[i].text));
+		close(fd);
+		assert_int_equal(precheck_fuse_conf_allows_other(path), table[i].allows);
+		unlink(path);
+	}
+	assert_false(precheck_fuse_conf_allows_other("/no/such/file"));
+}
+
+static void check_flags(unsigned flags, const char *keywords, const char *expected)
+{
+	struct buf b;
+	buf_init(&b, 1024);
+	xattr_flags_value(flags, keywords, &b);
+	assert_string_equal(b.data, expected);
+	buf_finish(&b);
+}
+
+static void test_flag_values(void **state)
+{
+	(void)state;
+	check_flags(0, "", "");
+	check_flags(0, NULL, "");
+	check_flags(FLAG_SEEN, "", "\\Seen");
+	check_flags(FLAG_FLAGGED | FLAG_SEEN, "$Work urgent", "\\Seen \\Flagged $Work urgent");
+	check_flags(0, "$Work", "$Work");
+	check_flags(FLAG_ANSWERED | FLAG_DELETED | FLAG_DRAFT, "", "\\Answered \\Draft \\Deleted");
+}
+
+static void test_other_values(void **state)
+{
+	(void)state;
+	struct buf b;
+	buf_init(&b, 1024);
+	xattr_date_value(0, &b);
+	assert_string_equal(b.data, "1970-01-01T00:00:00Z");
+	buf_reset(&b);
+	xattr_date_value(1795132800, &b);
+	assert_string_equal(b.data, "2026-11-20T00:00:00Z");
+	buf_finish(&b);
+	assert_string_equal(xattr_use_value(USE_SENT), "\\Sent");
+	assert_null(xattr_use_value(USE_NONE));
+	assert_null(xattr_use_value(99));
+	assert_string_equal(xattr_sync_value(SYNC_FULL), "full");
+}
+
+static void test_xattr_namespaces(void **state)
+{
+	(void)state;
+	assert_false(xattr_is_ours("security.selinux"));
+	assert_false(xattr_is_ours("system.posix_acl_access"));
+	assert_true(xattr_is_ours("user.mail.flags"));
+	assert_int_equal(xattr_set_refusal("security.capability"), ENOTSUP);
+	assert_int_equal(xattr_set_refusal("user.mail.uid"), EPERM);
+	assert_int_equal(xattr_set_refusal("user.mail.flags"), EROFS);
+	assert_int_equal(xattr_set_refusal("user.mail.sync"), EROFS);
+	assert_int_equal(xattr_set_refusal("user.other"), EROFS);
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(test_errnos),
+		cmocka_unit_test(test_probes),
+		cmocka_unit_test(test_mountinfo),
+		cmocka_unit_test(test_fuse_conf),
+		cmocka_unit_test(test_flag_values),
+		cmocka_unit_test(test_other_values),
+		cmocka_unit_test(test_xattr_namespaces),
+	};
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
