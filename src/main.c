@@ -193,7 +193,6 @@ static int open_signals(void)
 {
 	sigset_t set;
 	handled_signals(&set);
-	signal(SIGPIPE, SIG_IGN);
 	pthread_sigmask(SIG_BLOCK, &set, NULL);
 	return signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK);
 }
@@ -307,9 +306,11 @@ static enum mf_err bring_up_accounts(struct serving *s, struct mf_reason *why)
 static enum mf_err bring_up_fs(struct serving *s, struct mf_reason *why)
 {
 	const struct mount_options *o = s->plan->options;
+	MF_CLEANUP(mf_free) char *bodies = path_cache(s->plan->accounts[0]->name);
 	struct fs_options options = {
 		.mountpoint = s->plan->mountpoint,
 		.source = s->plan->source,
+		.cache_dir = bodies,
 		.accounts = s->holding->accounts,
 		.account_count = s->holding->count,
 		.account_is_root = s->plan->account_is_root,
@@ -431,7 +432,8 @@ static void prepare_process(void)
 	struct rlimit none = { 0, 0 };
 	setrlimit(RLIMIT_CORE, &none);     /* a core file would hold mail and passwords */
 	umask(077);
-	signal(SIGPIPE, SIG_IGN);
+	struct sigaction ignore = { .sa_handler = SIG_IGN };
+	sigaction(SIGPIPE, &ignore, NULL); /* a peer that went away is told by the call's result */
 	mallopt(M_ARENA_MAX, 2);           /* threads by the dozen with an arena each would cost more than the index */
 	if (!getenv("PATH"))
 		setenv("PATH", "/usr/local/bin:/usr/bin:/bin", 1);

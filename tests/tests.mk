@@ -15,7 +15,7 @@ TOOLS := $(B)/tools/proxy $(B)/tools/floor $(B)/tools/walk
 PROVE = PYTHON=$(PYTHON) MAILFS=$(CURDIR)/$(B)/mailfs MAILFS_TOOLS=$(CURDIR)/$(B)/tools prove --timer -j $(JOBS) -e tests/tools/tap
 AGAIN = $(MAKE) --no-print-directory $(if $(findstring jobserver,$(MAKEFLAGS)),,-j $(JOBS))
 ifdef SAN
-export ASAN_OPTIONS := detect_leaks=1:abort_on_error=0:exitcode=99:allocator_may_return_null=1:$(ASAN_OPTIONS)
+export ASAN_OPTIONS := suppressions=$(CURDIR)/tests/asan.supp:detect_leaks=1:abort_on_error=0:exitcode=99:allocator_may_return_null=1:$(ASAN_OPTIONS)
 export UBSAN_OPTIONS := print_stacktrace=1:halt_on_error=1:$(UBSAN_OPTIONS)
 export TSAN_OPTIONS := halt_on_error=1:exitcode=99:second_deadlock_stack=1:$(TSAN_OPTIONS)
 export LSAN_OPTIONS := suppressions=$(CURDIR)/tests/lsan.supp:print_suppressions=0:$(LSAN_OPTIONS)

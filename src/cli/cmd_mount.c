@@ -5,6 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <sys/statvfs.h>
 #include <unistd.h>
 
 #include "base/log.h"
@@ -43,10 +44,11 @@ static enum exit_code find_mountpoint(struct mounting *m, const char *path)
 		return cli_fail(EXIT_MOUNTPOINT, "%s: %s%s", path, strerror(number), number == ENOENT ? "; make the directory first" : "");
 	}
 	m->mountpoint = resolved;
-	if (mountinfo_is_mailfs(resolved) && !stat(resolved, &st))
-		return cli_fail(EXIT_BUSY, "%s is a mounted mailfs already; \"mailfs umount %s\" ends it", resolved, resolved);
-	if (stat(resolved, &st))
+	struct statvfs space; /* unlike stat(2) it is not answered from the kernel's memory when the process has died */
+	if (statvfs(resolved, &space) || stat(resolved, &st))
 		return cli_fail(EXIT_MOUNTPOINT, "%s: the process of an earlier mount has died; \"mailfs umount %s\" clears it", resolved, resolved);
+	if (mountinfo_is_mailfs(resolved))
+		return cli_fail(EXIT_BUSY, "%s is a mounted mailfs already; \"mailfs umount %s\" ends it", resolved, resolved);
 	if (!S_ISDIR(st.st_mode))
 		return cli_fail(EXIT_MOUNTPOINT, "%s is not a directory", resolved);
 	return EXIT_OK;
@@ -117,6 +119,9 @@ static enum exit_code serve(struct mounting *m, bool account_is_root)
 	enum exit_code code = EXIT_OK;
 	fflush(stdout);
 	bool foreground = m->options.foreground || m->options.debug;
+	const char *unknown;
+	if (m->options.debug)
+		(void)trace_enable("fs", &unknown);
 	if (!detach_begin(&detach, foreground, &code))
 		return code;
 	log_open(foreground ? LOG_TO_STDERR : LOG_TO_SYSLOG, m->options.debug ? LOG_LEVEL_DEBUG : LOG_LEVEL_INFO);

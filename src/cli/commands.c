@@ -1,8 +1,10 @@
 /* The table of commands, their help, and finding the one that is meant. */
+#include <poll.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "base/log.h"
 #include "base/mem.h"
@@ -147,6 +149,17 @@ static enum exit_code apply_globals(struct cli *cli, const struct arguments *arg
 	return EXIT_OK;
 }
 
+/* Output that did not arrive is a failure, but no news to who closed the pipe (head(1)). */
+static enum exit_code finish_output(enum exit_code code)
+{
+	if (!fflush(stdout) && !ferror(stdout))
+		return code;
+	struct pollfd output = { .fd = STDOUT_FILENO };
+	if (poll(&output, 1, 0) > 0 && (output.revents & POLLERR))
+		return EXIT_CANCELLED;
+	return code ? code : cli_fail(EXIT_LOCAL, "standard output cannot be written");
+}
+
 static enum exit_code run_command(struct cli *cli, const struct command *command, int argc, char **argv)
 {
 	struct flag flags[FLAGS_MAX];
@@ -161,9 +174,7 @@ static enum exit_code run_command(struct cli *cli, const struct command *command
 	else if (!code)
 		code = command->run(cli, &arguments);
 	arguments_finish(&arguments);
-	if (fflush(stdout) && !code)
-		code = cli_fail(EXIT_LOCAL, "standard output cannot be written");
-	return code;
+	return finish_output(code);
 }
 
 /* `mount`, without its name: "mailfs SOURCE MOUNTPOINT", "mailfs -f ...", "mount.mailfs SOURCE MOUNTPOINT -o ..." */

@@ -39,6 +39,7 @@ struct client {
 	int fd;
 	struct cancel stop;
 	pthread_t thread;
+	bool patient;              /* its own thread's: events wait for a reader who takes his time */
 	bool gone;                 /* hung up: not polled any more */
 	bool ended;                /* the thread is about to return: to be joined */
 };
@@ -62,11 +63,29 @@ static void wake(struct control_server *server)
 
 /* --- one client ---------------------------------------------------------------------------------------------------- */
 
+/* Room for more; false: the client does not read, or is to end. */
+static bool await_room(struct client *client)
+{
+	struct pollfd fds[2] = { { .fd = client->fd, .events = POLLOUT }, { .fd = client->stop.fd, .events = POLLIN } };
+	if (cancel_is_raised(&client->stop))
+		return false;
+	int ready = poll(fds, 2, client->patient ? -1 : ANSWER_SECONDS * 1000);
+	return ready > 0 || (ready < 0 && errno == EINTR);
+}
+
 static bool say(void *context, const char *json)
 {
-	const struct client *client = context;
+	struct client *client = context;
 	MF_CLEANUP(mf_free) char *line = mf_format("%s\n", json);
-	return socket_send(client->fd, line, strlen(line));
+	size_t len = strlen(line), done = 0;
+	while (done < len) {
+		ssize_t n = send(client->fd, line + done, len - done, MSG_NOSIGNAL | MSG_DONTWAIT);
+		if (n > 0)
+			done += (size_t)n;
+		else if (n < 0 && errno != EINTR && (errno != EAGAIN || !await_room(client)))
+			return false;
+	}
+	return true;
 }
 
 /* The next line, without its newline; false: there is none, it is too long, or the client is silent. */
@@ -100,6 +119,7 @@ static void *serve_client(void *context)
 	size_t len;
 	buf_init(&b, VERB_LINE_MAX);
 	while (read_request(client, &b, &len)) {
+		client->patient = !strncmp(b.data, "events", 6);
 		control_run(server->control, client->account, b.data, &client->stop, say, client);
 		buf_drop(&b, len);
 	}
@@ -123,10 +143,10 @@ static void client_destroy(struct client *client)
 
 static void set_limits(int fd)
 {
-	struct timeval request = { .tv_sec = REQUEST_SECONDS }, answer = { .tv_sec = ANSWER_SECONDS };
+	struct timeval limit = { .tv_sec = REQUEST_SECONDS };
 	/* neither can fail with these arguments */
-	(void)setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &request, sizeof request);
-	(void)setsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &answer, sizeof answer);
+	(void)setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &limit, sizeof limit);
+	(void)setsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &limit, sizeof limit);
 }
 
 /* Why a new connection is not served; NULL: it is. */

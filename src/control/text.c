@@ -83,7 +83,7 @@ static void format_amount(char *to, size_t size, const struct account_progress *
 		text_count(total, p->total);
 	}
 	if (!p->total)
-		snprintf(to, size, p->done ? " %s" : "", done);
+		snprintf(to, size, "%s%s", p->done ? " " : "", p->done ? done : "");
 	else
 		snprintf(to, size, " %s %3u%% %s of %s", text_bar(bar, p->done, p->total, 24),
 		         (unsigned)share(p->done, p->total, 100), done, total);
@@ -92,7 +92,10 @@ static void format_amount(char *to, size_t size, const struct account_progress *
 char *text_progress(char *to, size_t size, const struct account_progress *p)
 {
 	if (!p->doing[0] && !p->total) {
-		snprintf(to, size, p->queued ? "%zu jobs queued" : "idle", p->queued);
+		if (p->queued)
+			snprintf(to, size, "%zu jobs queued", p->queued);
+		else
+			snprintf(to, size, "idle");
 		return to;
 	}
 	char doing[sizeof p->doing], amount[160], rate[TEXT_NUMBER], line[320];
@@ -102,7 +105,7 @@ char *text_progress(char *to, size_t size, const struct account_progress *p)
 	if (p->rate)
 		len += snprintf(line + len, sizeof line - (size_t)len, ", %s/s", text_size(rate, p->rate));
 	if (p->queued)
-		len += snprintf(line + len, sizeof line - (size_t)len, ", %zu more behind it", p->queued);
+		len += snprintf(line + len, sizeof line - (size_t)len, ", %zu queued", p->queued);
 	mf_printable(to, size, line, (size_t)len);  /* cuts at a character */
 	return to;
 }

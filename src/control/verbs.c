@@ -177,6 +177,16 @@ static size_t say_lines(struct verb_call *call, char *data, size_t len)
 	return done;
 }
 
+/* A reader who was too slow, or came too late, is told what he missed. */
+static bool say_lost(struct verb_call *call, uint64_t bytes)
+{
+	struct json_object *o = json_object_new_object();
+	json_put_time(o, "time", clock_wall_s());
+	json_put_string(o, "event", "events-lost");
+	json_put_number(o, "bytes", bytes);
+	return verb_say(call, o);
+}
+
 static enum exit_code verb_events(struct verb_call *call)
 {
 	bool all = verb_take_option(call, "--all");
@@ -190,7 +200,10 @@ static enum exit_code verb_events(struct verb_call *call)
 	uint64_t offset = all ? 0 : eventlog_size(log, call->events);
 	MF_CLEANUP(mf_free) char *chunk = mf_alloc(EVENTS_CHUNK);
 	while (!cancel_is_raised(call->stop)) {
+		uint64_t wanted = offset;
 		size_t len = eventlog_read(log, call->events, offset, chunk, EVENTS_CHUNK, EVENTS_WAIT_MS, &offset);
+		if (offset > wanted && !say_lost(call, offset - wanted))
+			break;
 		if (!len)
 			continue;
 		size_t said = say_lines(call, chunk, len);
@@ -307,9 +320,9 @@ int control_run(const struct control *control, const char *account, const char *
 		code = verb->run(&call);
 	arguments_destroy(call.arguments);
 	struct json_object *end = json_object_new_object();
-	json_put_number(end, "exit", code);
+	json_put_number(end, "exit", (uint64_t)code);
 	if (code)
-		json_put_string(end, "error", call.why.text[0] ? call.why.text : exit_code_words(code));
+		json_put_string(end, "error", call.why.text[0] ? call.why.text : exit_code_words((int)code));
 	verb_say(&call, end);
 	return (int)code;
 }

@@ -15,7 +15,7 @@
 #include "control/status.h"
 #include "fs/internal.h"
 
-enum { LINE_MAX_BYTES = 64 * 1024 };
+enum { LINE_MAX_BYTES = 64 * 1024, READ_MAX = 32 * 1024 /* more is read by another call */ };
 
 static const char *const file_names[CONTROL_FILE_END] = {
 	[CONTROL_STATUS] = "status", [CONTROL_STATUS_JSON] = "status.json", [CONTROL_CTL] = "ctl", [CONTROL_EVENTS] = "events", [CONTROL_LOG] = "log",
@@ -107,6 +107,16 @@ static int refusal(const struct node *node, int flags)
 	return writes ? EROFS : 0;
 }
 
+static void open_control_destroy(struct open_control *c)
+{
+	pthread_mutex_lock(&c->lock); /* the last read has let go */
+	pthread_mutex_unlock(&c->lock);
+	pthread_mutex_destroy(&c->lock);
+	buf_finish(&c->line);
+	free(c->text);
+	free(c);
+}
+
 void control_file_open(fuse_req_t req, const struct node *node, struct fuse_file_info *fi)
 {
 	int refused = refusal(node, fi->flags);
@@ -120,18 +130,14 @@ void control_file_open(fuse_req_t req, const struct node *node, struct fuse_file
 	c->text = text_of(fs_of(req), node, &c->len);
 	fi->direct_io = 1;
 	fi->fh = (uint64_t)(uintptr_t)c;
-	if (fuse_reply_open(req, fi) == -ENOENT) {
-		buf_finish(&c->line);
-		free(c->text);
-		pthread_mutex_destroy(&c->lock);
-		free(c);
-	}
+	if (fuse_reply_open(req, fi) == -ENOENT)
+		open_control_destroy(c);
 }
 
 static void read_events(fuse_req_t req, const struct node *node, struct open_control *c, size_t size, uint64_t offset)
 {
 	struct fs *fs = fs_of(req);
-	char buffer[32 * 1024];
+	char buffer[READ_MAX];
 	size_t got = 0;
 	if (fs->options.events) {
 		pthread_mutex_lock(&c->lock);
@@ -152,10 +158,16 @@ void control_file_read(fuse_req_t req, const struct node *node, size_t size, off
 		read_events(req, node, c, size, offset);
 		return;
 	}
-	if (offset >= c->len)
-		fuse_reply_buf(req, NULL, 0);
-	else
-		fuse_reply_buf(req, c->text + offset, size < c->len - offset ? size : c->len - (size_t)offset);
+	char buffer[READ_MAX];
+	size_t n = 0;
+	pthread_mutex_lock(&c->lock);
+	if (offset < c->len)
+		n = size < c->len - offset ? size : c->len - (size_t)offset;
+	n = n < sizeof buffer ? n : sizeof buffer;
+	if (n > 0)
+		memcpy(buffer, c->text + offset, n);
+	pthread_mutex_unlock(&c->lock);
+	fuse_reply_buf(req, buffer, n);
 }
 
 /* --- ctl ------------------------------------------------------------------------------------------------------------- */
@@ -211,9 +223,6 @@ void control_file_release(fuse_req_t req, const struct node *node, struct fuse_f
 		if (err != MF_OK)
 			log_warning("a command written to ctl was not understood: %s", mf_err_words(err));
 	}
-	buf_finish(&c->line);
-	free(c->text);
-	pthread_mutex_destroy(&c->lock);
-	free(c);
+	open_control_destroy(c);
 	fuse_reply_err(req, 0);
 }

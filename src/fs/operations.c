@@ -4,9 +4,9 @@
 
 #include "fs/internal.h"
 
-/* The kernel's queue of background (read-ahead) requests: a hundred readers are all let through, since nothing here
- * keeps a worker. */
-enum { MAX_BACKGROUND = 128, CONGESTION = 96 };
+/* The kernel's queue of background (read-ahead) requests. Many: those that wait for the server must not keep back those
+ * that are answered from the disk, and a waiting one keeps no worker. */
+enum { MAX_BACKGROUND = 2048, CONGESTION = 1536 };
 
 static void init(void *userdata, struct fuse_conn_info *conn)
 {

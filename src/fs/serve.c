@@ -6,6 +6,7 @@
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <unistd.h>
 
 #include "base/log.h"
@@ -67,6 +68,17 @@ static void *watch(void *context)
 	return NULL;
 }
 
+/* Every message that is open and read holds a descriptor, and readers may open thousands. */
+static void allow_descriptors(void)
+{
+	struct rlimit limit;
+	if (getrlimit(RLIMIT_NOFILE, &limit) != 0 || limit.rlim_cur == limit.rlim_max)
+		return;
+	limit.rlim_cur = limit.rlim_max;
+	if (setrlimit(RLIMIT_NOFILE, &limit) != 0)
+		log_debug("the limit of open files stays: %s", strerror(errno));
+}
+
 static int loop(struct fs *fs)
 {
 	struct fuse_loop_config *config = fuse_loop_cfg_create();
@@ -82,6 +94,7 @@ static int loop(struct fs *fs)
 enum mf_err fs_serve(struct fs *fs)
 {
 	struct watcher w = { .fs = fs, .server = pthread_self() };
+	allow_descriptors();
 	if (!cancel_init(&w.ended))
 		return MF_IO;
 	struct sigaction nudge = { .sa_handler = nothing }, before; /* no SA_RESTART: it must wake */

@@ -237,8 +237,8 @@ static void item_settle(struct sync_run *run, struct sync_item *item, enum mf_er
 	}
 	if (result != MF_OK && !item->distrusted)
 		parts_done_locked(a, &w->populate_waiters, result);
-	if (w->pending != PRIORITY_NONE) /* asked for again meanwhile; who saw it then saw it running, too */
-		sessions_wake_locked(a, ROLE_WORKER);
+	if (w->pending != PRIORITY_NONE) /* asked for again meanwhile: who may do it has passed it by while it ran */
+		sessions_wake_locked(a, ROLE_WORKER | ROLE_BULK);
 	pthread_mutex_unlock(&a->lock);
 	bodies_resolve_parked(a, item->id);
 	wants_deliver(a);

@@ -22,6 +22,7 @@
 
 #include "base/mem.h"
 #include "fs/fs.h"
+#include "sync/memory.h"
 
 enum { BATCH = 500, BODY_SIZE = 9000 };
 
@@ -124,7 +125,9 @@ static int serve(int report)
 	add_messages(cache, add_mailbox(cache, "Read"), bodies, true);
 	struct account_config *config = account_config_create("bench");
 	struct account *account;
-	struct account_options account_options = { .config = config, .cache = cache, .bus = bus, .offline = true };
+	struct memory_server *nobody = memory_server_create(); /* never asked: the account is offline */
+	struct account_options account_options = { .config = config, .cache = cache, .bus = bus, .offline = true,
+		.make_remote = memory_remote_make, .make_context = nobody };
 	check(account_create(&account_options, &account, &why), "account", &why);
 	struct fs_options options = { .mountpoint = point, .source = "bench", .accounts = &account, .account_count = 1, .account_is_root = true,
 		.bus = bus, .cache_dir = bodies_dir, .uid = getuid(), .gid = getgid(), .umask = 077, .on_ready = ready, .ready_context = &report };
@@ -134,6 +137,7 @@ static int serve(int report)
 	fs_destroy(fs);
 	account_destroy(account);
 	account_config_destroy(config);
+	memory_server_destroy(nobody);
 	cache_close(cache);
 	bus_destroy(bus);
 	return err == MF_OK ? 0 : 1;

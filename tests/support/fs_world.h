@@ -101,6 +101,7 @@ static void world_open(struct world *w)
 
 static void world_close(struct world *w)
 {
+	control_finish(&w->control);
 	eventlog_destroy(w->events);
 	account_destroy(w->account);
 	account_config_destroy(w->config);

@@ -129,7 +129,33 @@ struct server {
 	bool over;
 };
 
+/* about one byte in 400 becomes one that means something to a parser */
+static char spoil(struct server *v, char c)
+{
+	static const char other[] = "(){}[]<>\"\\ \r\n*+%0123456789~,:aNx";
+	if (rand_r(&v->how.seed) % 400)
+		return c;
+	unsigned choice = (unsigned)rand_r(&v->how.seed) % (sizeof other + 10);
+	return choice < sizeof other ? other[choice] : (char)rand_r(&v->how.seed);
+}
+
+static void put_bytes_as_they_are(struct server *v, const char *data, size_t len);
+
 static void put(struct server *v, const char *data, size_t len)
+{
+	if (!v->how.seed) {
+		put_bytes_as_they_are(v, data, len);
+		return;
+	}
+	char *spoilt = mf_strndup("", 0);
+	spoilt = mf_realloc_array(spoilt, len + 1, 1);
+	for (size_t i = 0; i < len; i++)
+		spoilt[i] = spoil(v, data[i]);
+	put_bytes_as_they_are(v, spoilt, len);
+	free(spoilt);
+}
+
+static void put_bytes_as_they_are(struct server *v, const char *data, size_t len)
 {
 	while (len && !v->over) {
 		size_t n = v->how.piece && v->how.piece < len ? v->how.piece : len;
@@ -193,7 +219,8 @@ static char *get_line(struct server *v)
 			return line;
 		}
 		struct pollfd p = { .fd = v->fd, .events = POLLIN };
-		ssize_t n = poll(&p, 1, PATIENCE_MS) > 0 ? read(v->fd, v->in + v->in_len, sizeof v->in - v->in_len) : -1;
+		/* a client that was told nonsense waits for the rest of it: the server has none */
+		ssize_t n = poll(&p, 1, v->how.seed && !v->over ? 20 : PATIENCE_MS) > 0 ? read(v->fd, v->in + v->in_len, sizeof v->in - v->in_len) : -1;
 		if (n <= 0)
 			return NULL;
 		v->in_len += (size_t)n;
@@ -262,8 +289,10 @@ static void *serve(void *context)
 		}
 	}
 	char *line;
-	if (v->over)
+	if (v->over || v->how.seed) {
+		v->over = true;
 		shutdown(v->fd, SHUT_WR);
+	}
 	while ((line = get_line(v))) { /* what the client still says: goodbye, or what nobody waited for */
 		if (!v->over && !strstr(line, "LOGOUT") && strcmp(line, "DONE"))
 			(void)buf_addf(&v->complaint, "did not expect \"%s\"\n", line);

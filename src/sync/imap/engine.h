@@ -100,7 +100,7 @@ enum mf_err imap_fail_transport(struct imap *s, enum mf_err e);
 enum mf_err imap_cond_error(struct imap *s, const struct imap_cond *cond, const char *what);
 enum mf_err imap_cond_classify(const struct imap_cond *cond);
 
-/* A verb begins: nothing else is heard but it. Ends IDLE (DONE goes out with the first command). */
+/* A verb begins: nothing else is heard but it. IDLE goes on until its first command, which DONE goes out with. */
 enum mf_err imap_verb_begin(struct imap *s, void *verb, enum mf_err (*on_data)(struct imap *, void *, struct imap_data *));
 /* ... and ends with e: what is under way is waited for and thrown away if e is about an item or mailbox only. */
 enum mf_err imap_verb_end(struct imap *s, enum mf_err e);

@@ -12,8 +12,8 @@
 #define SPOOL_IN_MEMORY (256U << 10)
 #define SET_MAX 7000          /* bytes of a command's set: many servers take lines of 8,000 */
 #define COMMANDS_LEAST 2
-#define COMMANDS_MOST 16
-#define MESSAGES_AHEAD 64     /* with as many asked for, two commands are enough */
+#define COMMANDS_MOST 4
+#define MESSAGES_AHEAD 400    /* with as many asked for, two commands are enough */
 
 enum state { ASKED, TOLD };
 struct batch {

@@ -184,7 +184,7 @@ static enum mf_err wait_idling(struct imap *s, int64_t until_ms, int wake_fd, co
 {
 	enum mf_err e = MF_OK;
 	while (!e) {
-		if (s->idle == IDLE_OFF && may_idle(s) && s->selected.raw)
+		if (s->idle == IDLE_OFF && may_idle(s) && (s->selected.raw || s->notify))
 			e = start_idle(s);
 		if (e || tell(s, sink))
 			break;

@@ -132,10 +132,15 @@ class Mount:
         return [self.where / mailbox / name for name in self.names(mailbox)]
 
     def log_tail(self, lines=30):
+        """the end of the log, or a sanitizer's report from its beginning"""
         try:
-            return self.log.read_text(errors="replace").rstrip().split("\n")[-lines:]
+            text = self.log.read_text(errors="replace").rstrip().split("\n")
         except FileNotFoundError:
             return []
+        for at, line in enumerate(text):
+            if "Sanitizer" in line or "runtime error" in line:
+                return text[max(0, at - 3):at + 55]
+        return text[-lines:]
 
     def umount(self, timeout=30):
         """As a user does; the process must end by itself, with 0, and leave nothing."""

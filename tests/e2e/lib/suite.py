@@ -48,6 +48,7 @@ class Suite(contextlib.ExitStack):
     def __enter__(self):
         super().__enter__()
         sys.stdout.reconfigure(line_buffering=True, errors="backslashreplace")
+        sys.stderr.reconfigure(errors="backslashreplace")
         faulthandler.enable()
         os.umask(0o022)
         print(f"# {self.title}; SEED={self.seed}")
@@ -105,11 +106,12 @@ class Suite(contextlib.ExitStack):
         self.failed += 1
         print(f"not ok {self.count} - {name}")
         text = "".join(traceback.format_exception(type(error), error, error.__traceback__))
-        for line in text.rstrip().split("\n")[-40:]:
-            print("#   " + line[:400])
+        lines = [f"{sys.argv[0]}: not ok {self.count} - {name}"] + ["  " + line[:400] for line in text.rstrip().split("\n")[-40:]]
         for mount in self.mounts[-1:]:
-            for line in mount.log_tail(12):
-                print("#   mailfs' log: " + line[:300])
+            lines += ["  mailfs' log: " + line[:300] for line in mount.log_tail(12)]
+        sys.stdout.flush()
+        sys.stderr.write("".join(f"# {line}\n" for line in lines))   # prove shows this at once
+        sys.stderr.flush()
 
     def say(self, text):
         print("# " + text)

@@ -1,0 +1,79 @@
+# bash completion for mailfs(1). What can be completed is asked of mailfs itself.
+_mailfs()
+{
+	local cur prev words cword
+	_init_completion -n =: 2>/dev/null || {
+		cur=${COMP_WORDS[COMP_CWORD]} prev=${COMP_WORDS[COMP_CWORD-1]} words=("${COMP_WORDS[@]}") cword=$COMP_CWORD
+	}
+	local config=() command='' i
+	for ((i = 1; i < cword; i++)); do
+		case ${words[i]} in
+		--config) config=(--config "${words[++i]}") ;;
+		--account | --trace | -o | --options) ((i++)) ;;
+		-*) ;;
+		*) command=${words[i]}; break ;;
+		esac
+	done
+
+	_mailfs_words() { mailfs "${config[@]}" complete "$@" 2>/dev/null; }
+	_mailfs_names() { _mailfs_words "$@" | cut -d: -f1; }
+	_mailfs_from() { mapfile -t COMPREPLY < <(compgen -W "$1" -- "$cur"); }
+
+	case $prev in
+	--config)
+		compopt -o filenames 2>/dev/null
+		mapfile -t COMPREPLY < <(compgen -f -- "$cur")
+		return ;;
+	--account)
+		_mailfs_from "$(_mailfs_words accounts)"
+		return ;;
+	--trace)
+		_mailfs_from "all net tls imap sync cache fs control"
+		return ;;
+	-o | --options)
+		# what stands before the last comma stays as it is
+		local done='' last=$cur
+		[[ $cur == *,* ]] && done=${cur%,*}, last=${cur##*,}
+		mapfile -t COMPREPLY < <(compgen -P "$done" -W "$(_mailfs_words mount-options)" -- "$last")
+		compopt -o nospace 2>/dev/null
+		return ;;
+	esac
+
+	if [[ -z $command ]]; then
+		if [[ $cur == -* ]]; then
+			_mailfs_from "--config --account --trace --help --version"
+		else
+			_mailfs_from "$(_mailfs_names commands) $(_mailfs_words accounts)"
+		fi
+		return
+	fi
+	if [[ $cur == -* ]]; then
+		_mailfs_from "$(_mailfs_names flags "$command")"
+		return
+	fi
+	case $command in
+	mount)
+		compopt -o filenames 2>/dev/null
+		mapfile -t COMPREPLY < <(compgen -d -- "$cur"; compgen -W "$(_mailfs_words accounts)" -- "$cur") ;;
+	umount)
+		# mount points, with the kernel's octal escapes undone
+		local points
+		points=$(awk '$3 == "fuse.mailfs" { print $2 }' /proc/self/mounts)
+		local IFS=$'\n'
+		mapfile -t COMPREPLY < <(compgen -W "$(printf '%b\n' "$points")" -- "$cur")
+		compopt -o filenames 2>/dev/null ;;
+	sync)
+		local IFS=$'\n'
+		mapfile -t COMPREPLY < <(compgen -W "$(_mailfs_words accounts; _mailfs_words mailboxes)" -- "$cur")
+		compopt -o filenames 2>/dev/null ;;
+	status | list | connect | disconnect | check | events)
+		_mailfs_from "$(_mailfs_words accounts)" ;;
+	help)
+		_mailfs_from "$(_mailfs_names commands)" ;;
+	*)
+		# mailfs SOURCE MOUNTPOINT
+		compopt -o filenames 2>/dev/null
+		mapfile -t COMPREPLY < <(compgen -d -- "$cur") ;;
+	esac
+}
+complete -F _mailfs mailfs
