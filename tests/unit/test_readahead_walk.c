@@ -92,7 +92,7 @@ static void check_walk(enum listing_order by, bool tell_hits)
 	uint64_t bytes = 0;
 	for (int i = 1; i <= messages; i++)
 		bytes += size_of(i);
-	assert_in_range(memory_bytes_fetched(w.server), bytes, bytes + bytes / 50);
+	assert_in_range(memory_bytes_fetched(w.server), bytes, bytes + bytes / 5);
 	free(o.ids);
 	world_finish(&w);
 }
