@@ -307,14 +307,18 @@ static enum mf_err whole_came(struct fetch_run *run, struct download *d)
 
 enum window_verdict { WINDOW_MORE, WINDOW_LAST, WINDOW_LIE };
 
-/* LIE: the size cannot be what was believed. LAST: all of the message is there. */
+/* LIE: the size cannot be what was believed. LAST: all of the message is there. Two sessions may have windows of one
+ * message: of the last two, one at least sees that all is there. */
 static enum window_verdict window_came(struct fetch_run *run, struct download *d)
 {
 	const struct flight *f = run->flight;
 	if (run->got != f->length - f->overshoot)
 		return WINDOW_LIE;
+	pthread_mutex_lock(&run->account->lock);
 	d->verified |= f->overshoot != 0;
-	if (!d->verified || body_is_whole(run->body) || !body_has(run->body, 0, d->size))
+	bool last = d->verified && !body_is_whole(run->body) && body_has(run->body, 0, d->size);
+	pthread_mutex_unlock(&run->account->lock);
+	if (!last)
 		return WINDOW_MORE;
 	run->got = d->size;
 	return WINDOW_LAST;

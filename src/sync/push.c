@@ -123,19 +123,16 @@ static enum mf_err push_listen(struct session *s, const char *raw, int64_t timeo
 /* What happened before the server began to tell: once it listens, a short look is enough. */
 static enum mf_err push_begin(struct session *s, const char *raw)
 {
-	struct account *a = s->account;
 	enum mf_err e = push_listen(s, raw, 0);
 	struct mailbox m;
-	if (e != MF_OK || cache_mailbox_by_raw(a->cache, raw, &m) != MF_OK)
+	if (e != MF_OK || cache_mailbox_by_raw(s->account->cache, raw, &m) != MF_OK)
 		return e;
-	pthread_mutex_lock(&a->lock);
-	struct mailbox_work *w = id_table_get(&a->mailboxes, m.id);
-	/* without MODSEQ flags of all messages would have to be compared: the poll does that */
-	if (w && (m.complete || w->running))
-		work_want_locked(a, w, PRIORITY_BACKGROUND, m.modseq ? CHANGES_AUTO : CHANGES_NEW_ONLY);
-	pthread_mutex_unlock(&a->lock);
+	/* on this session, which has just opened it; without MODSEQ flags of all messages would have to be compared, which the
+	 * poll does */
+	if (push_take(s, &m, m.modseq == 0))
+		e = syncmail_changes(s, &m.id, 1);
 	mailbox_finish(&m);
-	return MF_OK;
+	return e;
 }
 
 enum mf_err push_wait(struct session *s, int64_t timeout_ms)
