@@ -13,7 +13,7 @@ SHORT := $(addprefix tests/e2e/,read.t faults.t hostile.t)
 TOOLS := $(B)/tools/proxy $(B)/tools/floor $(B)/tools/walk
 
 PROVE = PYTHON=$(PYTHON) MAILFS=$(CURDIR)/$(B)/mailfs MAILFS_TOOLS=$(CURDIR)/$(B)/tools prove --timer -j $(JOBS) -e tests/tools/tap
-AGAIN = $(MAKE) --no-print-directory $(if $(findstring jobserver,$(MAKEFLAGS)),,-j $(JOBS))
+AGAIN = $(MAKE) -s --no-print-directory $(if $(findstring jobserver,$(MAKEFLAGS)),,-j $(JOBS))
 ifdef SAN
 export ASAN_OPTIONS := suppressions=$(CURDIR)/tests/asan.supp:detect_leaks=1:abort_on_error=0:exitcode=99:allocator_may_return_null=1:$(ASAN_OPTIONS)
 export UBSAN_OPTIONS := print_stacktrace=1:halt_on_error=1:$(UBSAN_OPTIONS)
