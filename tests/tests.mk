@@ -13,11 +13,11 @@ SHORT := $(addprefix tests/e2e/,read.t faults.t hostile.t)
 TOOLS := $(B)/tools/proxy $(B)/tools/floor $(B)/tools/walk
 
 PROVE = PYTHON=$(PYTHON) MAILFS=$(CURDIR)/$(B)/mailfs MAILFS_TOOLS=$(CURDIR)/$(B)/tools prove --timer -j $(JOBS) -e tests/tools/tap
-AGAIN = $(MAKE) --no-print-directory $(if $(findstring jobserver,$(MAKEFLAGS)),,-j $(JOBS))
+AGAIN = $(MAKE) -s --no-print-directory $(if $(findstring jobserver,$(MAKEFLAGS)),,-j $(JOBS))
 ifdef SAN
 export ASAN_OPTIONS := suppressions=$(CURDIR)/tests/asan.supp:detect_leaks=1:abort_on_error=0:exitcode=99:allocator_may_return_null=1:$(ASAN_OPTIONS)
 export UBSAN_OPTIONS := print_stacktrace=1:halt_on_error=1:$(UBSAN_OPTIONS)
-export TSAN_OPTIONS := halt_on_error=1:exitcode=99:second_deadlock_stack=1:$(TSAN_OPTIONS)
+export TSAN_OPTIONS := die_after_fork=0:halt_on_error=1:exitcode=99:second_deadlock_stack=1:$(TSAN_OPTIONS)
 export LSAN_OPTIONS := suppressions=$(CURDIR)/tests/lsan.supp:print_suppressions=0:$(LSAN_OPTIONS)
 export MAILFS_TEST_SLOW ?= 4
 export MAILFS_TEST_SHORT ?= 1

@@ -374,8 +374,7 @@ def main():
     unknown = set(wanted) - set(ROWS)
     if unknown:
         sys.exit(f"bench: no row {', '.join(sorted(unknown))}; there are {', '.join(ROWS)}")
-    with Suite("bench", timeout=7200) as suite:
-        suite.plan = False
+    with Suite("bench", timeout=7200, plan=False) as suite:
         setting = Setting(suite)
         failed = False
         for name in wanted:

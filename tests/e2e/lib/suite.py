@@ -31,7 +31,7 @@ class Skip(Exception):
 
 
 class Suite(contextlib.ExitStack):
-    def __init__(self, title, timeout=120):
+    def __init__(self, title, timeout=120, plan=True):
         super().__init__()
         self.title, self.timeout = title, timeout
         self.count = self.failed = 0
@@ -43,7 +43,7 @@ class Suite(contextlib.ExitStack):
         self.mounts = []
         self.kill_on_timeout = []
         self.over = threading.Event()
-        self.plan = True              # print TAP's plan at the end
+        self.plan = plan              # speak TAP
 
     def __enter__(self):
         super().__enter__()
@@ -51,7 +51,8 @@ class Suite(contextlib.ExitStack):
         sys.stderr.reconfigure(errors="backslashreplace")
         faulthandler.enable()
         os.umask(0o022)
-        print(f"# {self.title}; SEED={self.seed}")
+        if self.plan:
+            print(f"# {self.title}; SEED={self.seed}")
         self.folder = Path(tempfile.mkdtemp(prefix="mailfs-e2e-"))
         self.folder.chmod(0o711)
         self.callback(shutil.rmtree, self.folder, ignore_errors=True)
