@@ -14,7 +14,7 @@ static const char *const names[] = {
 
 /* what every IMAP4rev2 server has (RFC 9051 appendix E), where it does not claim to be a rev1 server too */
 #define REV2_CAPS (CAP(SASL_IR) | CAP(ENABLE) | CAP(IDLE) | CAP(NAMESPACE) | CAP(LIST_EXTENDED) | CAP(LIST_STATUS) | CAP(SPECIAL_USE) | \
-	CAP(ESEARCH) | CAP(UIDPLUS) | CAP(MOVE) | CAP(LITERAL_MINUS))
+	CAP(ESEARCH) | CAP(UIDPLUS) | CAP(MOVE) | CAP(LITERAL_MINUS) | CAP(UNSELECT))
 
 imap_caps imap_caps_scan(struct scan s)
 {

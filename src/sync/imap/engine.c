@@ -288,6 +288,30 @@ static void selection_finish(struct imap_selection *selection)
 	*selection = (struct imap_selection){ 0 };
 }
 
+static enum mf_err left(struct imap *s, struct imap_command *c, const struct imap_cond *cond)
+{
+	(void)c;
+	if (cond->kind == COND_OK) {
+		selection_finish(&s->selected);
+		s->news = 0;
+	}
+	return MF_OK;
+}
+
+enum mf_err imap_refresh_view(struct imap *s)
+{
+	unsigned serial;
+	if (!imap_selected_ahead(s))
+		return MF_OK;
+	if (s->caps & CAP(UNSELECT)) {
+		imap_put(s, "UNSELECT");
+		return imap_send(s, &(struct imap_command){ .what = "UNSELECT", .done = left }, NULL);
+	}
+	imap_put(s, "NOOP");
+	enum mf_err e = imap_send(s, &(struct imap_command){ .what = "NOOP" }, &serial);
+	return e ? e : imap_pump_until(s, serial);
+}
+
 static bool selecting(const struct imap *s)
 {
 	return s->head && s->head->selects;

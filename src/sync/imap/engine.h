@@ -118,6 +118,9 @@ enum mf_err imap_send(struct imap *s, const struct imap_command *command, unsign
 enum mf_err imap_send_line(struct imap *s, const char *line, size_t len);
 /* SELECT in the form the session uses: read-only. The one place that decides it. parameter: "" or " (QRESYNC (...))". */
 enum mf_err imap_send_select(struct imap *s, const char *raw, const char *parameter, const struct imap_command *command);
+/* Before STATUS: that of the selected mailbox would be this session's view of it, which may be old (RFC 9051 6.3.11). Leaves
+ * it, or where UNSELECT is not there brings the view up to date, which costs a round trip. */
+enum mf_err imap_refresh_view(struct imap *s);
 /* the mailbox that commands sent now will find selected; NULL: none, or it depends */
 const char *imap_selected_ahead(const struct imap *s);
 

@@ -209,10 +209,10 @@ enum mf_err imap_lister_send(struct imap *s)
 {
 	imap_lister_destroy(s->lister);
 	struct imap_lister *l = s->lister = MF_NEW(struct imap_lister);
-	enum mf_err e = MF_OK;
+	enum mf_err e = imap_refresh_view(s);
 	l->extended = s->caps & CAP(LIST_EXTENDED);
 	l->with_status = l->extended && (s->caps & CAP(LIST_STATUS));
-	if (s->caps & CAP(NAMESPACE)) {
+	if (!e && (s->caps & CAP(NAMESPACE))) {
 		imap_put(s, "NAMESPACE");
 		e = imap_send(s, &(struct imap_command){ .what = "NAMESPACE", .owner = l }, NULL);
 	}
