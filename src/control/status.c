@@ -84,7 +84,6 @@ static struct json_object *traffic_object(const struct account_counters *c)
 	json_put_number(o, "received", c->received);
 	json_put_number(o, "sent", c->sent);
 	json_put_number(o, "connections", c->connections);
-	json_put_number(o, "commands", c->commands);
 	json_put_number(o, "fetched_messages", c->fetched_messages);
 	json_put_number(o, "fetched_bytes", c->fetched_bytes);
 	return o;

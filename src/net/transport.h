@@ -18,6 +18,7 @@
 
 #include "base/cancel.h"
 #include "base/err.h"
+#include "net/traffic.h"
 
 struct transport;
 struct tls_context;  /* what connections to one server share: trust, and sessions to resume. Thread-safe. */
@@ -40,6 +41,7 @@ struct transport_options {
 	int64_t connect_timeout_ms;        /* over name lookup, every address tried (RFC 8305) and the TLS handshake */
 	int64_t io_timeout_ms;             /* of a read or write without one byte of progress */
 	struct cancel *cancel;             /* checked in every step; must outlive the transport; not NULL */
+	struct traffic *traffic;           /* counts along; must outlive the transport; may be NULL */
 };
 
 /* Connects, and shakes hands with implicit_tls. MF_OFFLINE, MF_TIMEOUT, MF_TLS, MF_CANCELLED. */

@@ -63,6 +63,13 @@ enum io wire_failed(struct transport *t, int number)
 	return IO_DEAD;
 }
 
+static void count(_Atomic uint64_t *own, _Atomic uint64_t *shared, size_t n)
+{
+	atomic_fetch_add_explicit(own, n, memory_order_relaxed);
+	if (shared)
+		atomic_fetch_add_explicit(shared, n, memory_order_relaxed);
+}
+
 enum io wire_recv(struct transport *t, void *data, size_t size, size_t *ret_len)
 {
 	ssize_t n;
@@ -70,7 +77,7 @@ enum io wire_recv(struct transport *t, void *data, size_t size, size_t *ret_len)
 		n = recv(t->fd, data, size, MSG_DONTWAIT);
 	} while (n < 0 && errno == EINTR);
 	if (n > 0) {
-		atomic_fetch_add_explicit(&t->received, (uint64_t)n, memory_order_relaxed);
+		count(&t->received, t->options.traffic ? &t->options.traffic->received : NULL, (size_t)n);
 		*ret_len = (size_t)n;
 		return IO_OK;
 	}
@@ -88,7 +95,7 @@ enum io wire_send(struct transport *t, const void *data, size_t len, size_t *ret
 		n = send(t->fd, data, len, MSG_NOSIGNAL | MSG_DONTWAIT);
 	} while (n < 0 && errno == EINTR);
 	if (n >= 0) {
-		atomic_fetch_add_explicit(&t->sent, (uint64_t)n, memory_order_relaxed);
+		count(&t->sent, t->options.traffic ? &t->options.traffic->sent : NULL, (size_t)n);
 		*ret_len = (size_t)n;
 		return IO_OK;
 	}

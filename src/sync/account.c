@@ -97,7 +97,7 @@ enum mf_err account_create(const struct account_options *options, struct account
 	link_init(a, options->offline);
 	enum mf_err e = MF_OK;
 	if (!a->make_remote) {
-		e = connector_create(a->config, a->cache, &a->connector, why);
+		e = connector_create(a->config, a->cache, &a->traffic, &a->connector, why);
 		a->make_remote = connector_make;
 		a->make_context = a->connector;
 	}
@@ -314,7 +314,7 @@ void account_touch(struct account *a, uint64_t mailbox)
 static uint64_t account_rate_locked(struct account *a)
 {
 	int64_t now = clock_mono_ms(), past = now - a->rate_ms;
-	uint64_t bytes = atomic_load(&a->received);
+	uint64_t bytes = atomic_load(&a->traffic.received);
 	if (past >= 500) {
 		a->rate = past > 5000 ? 0 : (bytes - a->rate_bytes) * 1000 / (uint64_t)past;
 		a->rate_bytes = bytes;
@@ -347,9 +347,8 @@ void account_progress(struct account *a, struct account_progress *ret)
 void account_counters(struct account *a, struct account_counters *ret)
 {
 	*ret = (struct account_counters){
-		.received = atomic_load(&a->received), .connections = atomic_load(&a->connections),
+		.received = atomic_load(&a->traffic.received), .sent = atomic_load(&a->traffic.sent), .connections = atomic_load(&a->connections),
 		.fetched_messages = atomic_load(&a->fetched_messages), .fetched_bytes = atomic_load(&a->fetched_bytes),
-		.commands = atomic_load(&a->commands),
 	};
 }
 

@@ -97,7 +97,7 @@ struct account_progress {           /* of the work under way; all zero when idle
 	size_t queued;                  /* jobs behind it */
 };
 void account_progress(struct account *a, struct account_progress *ret);
-struct account_counters { uint64_t received, sent, connections, fetched_messages, fetched_bytes, commands; };
+struct account_counters { uint64_t received, sent, connections, fetched_messages, fetched_bytes; }; /* received, sent: on the wire */
 void account_counters(struct account *a, struct account_counters *ret);
 bool account_quota(struct account *a, struct quota *ret); /* false: the server has none, or it is not known yet */
 

@@ -256,7 +256,6 @@ static void fetch_tell(struct fetch_run *run)
 static enum mf_err fetch_data(void *context, const void *data, size_t len)
 {
 	struct fetch_run *run = context;
-	atomic_fetch_add_explicit(&run->account->received, len, memory_order_relaxed);
 	atomic_fetch_add_explicit(&run->account->fetched_bytes, len, memory_order_relaxed);
 	run->got += len;
 	if (!run->flight || !run->body || run->local_error != MF_OK)

@@ -17,6 +17,7 @@ struct connector {
 	struct imap_memory *memory;
 	pthread_mutex_t lock;
 	char *saved;                    /* the memory as it was last saved. Guarded by lock */
+	struct traffic *traffic;
 	struct credentials *credentials;        /* guarded by lock */
 	struct credentials *old[OLD_MAX];       /* sessions may still use them */
 	size_t old_count;
@@ -40,7 +41,7 @@ static struct credentials *connector_credentials(const struct account_config *co
 	return credentials_create(config->user, config->password, config->password_command);
 }
 
-enum mf_err connector_create(const struct account_config *config, struct cache *cache, struct connector **ret, struct mf_reason *why)
+enum mf_err connector_create(const struct account_config *config, struct cache *cache, struct traffic *traffic, struct connector **ret, struct mf_reason *why)
 {
 	if (!config->imap.host)
 		return mf_fail(why, MF_UNSUPPORTED, "%s: no IMAP server is set", config->name);
@@ -55,6 +56,7 @@ enum mf_err connector_create(const struct account_config *config, struct cache *
 	struct connector *c = MF_NEW(struct connector);
 	c->config = config;
 	c->cache = cache;
+	c->traffic = traffic;
 	c->tls = tls;
 	pthread_mutex_init(&c->lock, NULL);
 	if (cache_get_note(cache, MEMORY_NOTE, &c->saved) != MF_OK)
@@ -91,7 +93,7 @@ struct remote *connector_make(void *connector, unsigned roles, struct cancel *ca
 		.transport = {
 			.host = config->imap.host, .port = config->imap.port, .implicit_tls = config->imap.security == SECURITY_TLS,
 			.tls = c->tls, .connect_timeout_ms = config->connect_timeout_ms, .io_timeout_ms = config->io_timeout_ms,
-			.cancel = cancel,
+			.cancel = cancel, .traffic = c->traffic,
 		},
 		.require_starttls = config->imap.security == SECURITY_STARTTLS,
 		.clear_allowed = config->tls_insecure,

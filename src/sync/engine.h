@@ -11,6 +11,7 @@
 #include <stdatomic.h>
 
 #include "base/cancel.h"
+#include "net/traffic.h"
 #include "sync/account.h"
 #include "sync/ranges.h"
 #include "sync/readahead.h"
@@ -227,7 +228,8 @@ struct account {
 	struct quota quota;
 	int64_t rate_ms;
 	uint64_t rate_bytes, rate;
-	_Atomic uint64_t received, fetched_messages, fetched_bytes, connections, commands;
+	struct traffic traffic;
+	_Atomic uint64_t fetched_messages, fetched_bytes, connections;
 };
 
 /* --- what sessions do; each on its own thread, no lock held -------------------------------------------------------------- */
@@ -256,7 +258,7 @@ void bodies_evict(struct account *a, uint64_t least);
 enum mf_err want_error(enum mf_err e);
 
 struct connector;                                       /* connect.c: sessions by the config */
-enum mf_err connector_create(const struct account_config *config, struct cache *cache, struct connector **ret, struct mf_reason *why);
+enum mf_err connector_create(const struct account_config *config, struct cache *cache, struct traffic *traffic, struct connector **ret, struct mf_reason *why);
 void connector_destroy(struct connector *c);
 struct remote *connector_make(void *connector, unsigned roles, struct cancel *cancel);
 void connector_learnt(struct connector *c);             /* saves what the last session learnt, if it did */

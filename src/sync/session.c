@@ -203,7 +203,6 @@ static enum mf_err session_quota(struct session *s)
 
 static enum mf_err session_do(struct session *s, const struct task *t)
 {
-	atomic_fetch_add(&s->account->commands, 1);
 	switch (t->kind) {
 	case TASK_LIST:
 		return listing_fetch(s);

@@ -84,7 +84,6 @@ enum mf_err syncrun_message(struct sync_run *run, struct sync_item *item, const 
 		.email_id = message->email_id ? mf_strdup(message->email_id) : NULL,
 	};
 	mail_summary_parse(message->header ? message->header : "", message->header ? message->header_len : 0, row.size, &row.summary);
-	atomic_fetch_add_explicit(&run->account->received, message->header_len + 100, memory_order_relaxed);
 	item->received++;
 	return run_row(run, &row, message->header_len + 256);
 }

@@ -115,7 +115,11 @@ static void says_and_answers(void **state)
 	(void)state;
 	struct server s;
 	server_start(&s, echo, NULL);
-	struct transport *t = open_to(s.port);
+	struct traffic traffic = { 0 };
+	struct transport_options o = options_for(s.port);
+	o.traffic = &traffic;
+	struct transport *t = NULL;
+	assert_int_equal(transport_open(&o, &t, NULL), MF_OK);
 	char peer[64];
 	snprintf(peer, sizeof peer, "127.0.0.1 [127.0.0.1]:%u", s.port);
 	assert_string_equal(transport_peer(t), peer);
@@ -127,6 +131,8 @@ static void says_and_answers(void **state)
 	transport_counters(t, &received, &sent);
 	assert_int_equal(received, 11);
 	assert_int_equal(sent, 11);
+	assert_int_equal(traffic.received, 11);
+	assert_int_equal(traffic.sent, 11);
 	assert_true(fcntl(((const struct transport *)t)->fd, F_GETFD) & FD_CLOEXEC);
 	transport_destroy(t);
 	server_stop(&s);

@@ -191,7 +191,6 @@ static void enqueue(struct imap *s, const struct imap_command *command)
 	*s->tail = c;
 	s->tail = &c->next;
 	s->under_way++;
-	s->commands++;
 }
 
 static enum mf_err end_idle(struct imap *s)

@@ -61,7 +61,6 @@ struct imap {
 	struct imap_command *head, **tail;
 	size_t under_way;
 	unsigned last_tag;
-	uint64_t commands;
 
 	struct buf out;          /* the command being built, without its tag */
 	size_t out_stops[8];     /* where a synchronising literal's bytes begin */

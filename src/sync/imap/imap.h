@@ -37,7 +37,5 @@ struct imap_options {
 void imap_global_init(void);
 struct remote *imap_remote_create(const struct imap_options *options);  /* copies the options; does not connect yet */
 struct remote *imap_remote_adopt(const struct imap_options *options, int fd);  /* tests: over a connected descriptor, now its own */
-uint64_t imap_remote_commands(struct remote *r);  /* commands sent so far */
-void imap_remote_counters(struct remote *r, uint64_t *ret_received, uint64_t *ret_sent);  /* bytes on the wire */
 
 #endif

@@ -138,14 +138,3 @@ struct remote *imap_remote_adopt(const struct imap_options *options, int fd)
 	return &s->remote;
 }
 
-uint64_t imap_remote_commands(struct remote *r)
-{
-	return of(r)->commands;
-}
-
-void imap_remote_counters(struct remote *r, uint64_t *ret_received, uint64_t *ret_sent)
-{
-	*ret_received = *ret_sent = 0;
-	if (of(r)->transport)
-		transport_counters(of(r)->transport, ret_received, ret_sent);
-}
