@@ -217,7 +217,7 @@ static enum exit_code dispatch(struct cli *cli, int argc, char **argv)
 	else if (!code)
 		code = used < argc ? cli_fail(EXIT_USAGE, "there is no command %s; \"mailfs help\" lists them", argv[used])
 		                   : cli_fail(EXIT_USAGE, "no command was given; \"mailfs help\" lists them");
-	/* the values that were applied live as long as the program */
+	arguments_finish(&leading); /* not earlier: commands use the values that were applied */
 	return code;
 }
 
