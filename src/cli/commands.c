@@ -238,7 +238,7 @@ int cli_main(int argc, char **argv, const struct cli_parts *parts)
 	struct cli cli = { .parts = parts };
 	const char *trace_names = getenv("MAILFS_TRACE"), *unknown;
 	if (trace_names && !trace_enable(trace_names, &unknown))
-		return cli_fail(EXIT_USAGE, "MAILFS_TRACE: there is no component %s", unknown);
+		return (int)cli_fail(EXIT_USAGE, "MAILFS_TRACE: there is no component %s", unknown);
 	cli.helper = argc > 0 && is_helper(argv[0]);
 	return cli.helper ? helper_code(cmd_mount_helper(&cli, argc, argv)) : (int)dispatch(&cli, argc, argv);
 }
