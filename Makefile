@@ -60,7 +60,7 @@ $(B)/obj/%.o: src/%.c Makefile
 	$(call say,CC)$(CC) $(CPPFLAGS) $(CFLAGS_ALL) -MMD -MP -c -o $@ $<
 $(B)/tests/%: tests/%.c $(B)/libmailfs.a
 	@mkdir -p $(@D)
-	$(call say,LD)$(CC) $(CPPFLAGS) -Itests $(CFLAGS_ALL) -Wno-format-truncation -MMD -MP $(LDFLAGS_ALL) -o $@ $< $(B)/libmailfs.a $(PKG_LIBS) -lcmocka
+	$(call say,LD)$(CC) $(CPPFLAGS) -Itests $(CFLAGS_ALL) -Wno-unknown-warning-option -Wno-format-truncation -MMD -MP $(LDFLAGS_ALL) -o $@ $< $(B)/libmailfs.a $(PKG_LIBS) -lcmocka
 
 objects: $(OBJECTS)
 unit: $(UNIT_TESTS)

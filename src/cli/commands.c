@@ -217,7 +217,7 @@ static enum exit_code dispatch(struct cli *cli, int argc, char **argv)
 	else if (!code)
 		code = used < argc ? cli_fail(EXIT_USAGE, "there is no command %s; \"mailfs help\" lists them", argv[used])
 		                   : cli_fail(EXIT_USAGE, "no command was given; \"mailfs help\" lists them");
-	/* the values that were applied live as long as the program */
+	arguments_finish(&leading); /* not earlier: commands use the values that were applied */
 	return code;
 }
 
@@ -238,7 +238,7 @@ int cli_main(int argc, char **argv, const struct cli_parts *parts)
 	struct cli cli = { .parts = parts };
 	const char *trace_names = getenv("MAILFS_TRACE"), *unknown;
 	if (trace_names && !trace_enable(trace_names, &unknown))
-		return cli_fail(EXIT_USAGE, "MAILFS_TRACE: there is no component %s", unknown);
+		return (int)cli_fail(EXIT_USAGE, "MAILFS_TRACE: there is no component %s", unknown);
 	cli.helper = argc > 0 && is_helper(argv[0]);
 	return cli.helper ? helper_code(cmd_mount_helper(&cli, argc, argv)) : (int)dispatch(&cli, argc, argv);
 }

@@ -83,6 +83,15 @@ static bool say_progress(struct verb_call *call, struct account *a)
 	return verb_say_member(call, "progress", o);
 }
 
+/* Under the lock that done() needs, so that the want stays good meanwhile. false: done() has been called, or is about to be. */
+static bool give_up(struct waiter *w, struct want *want)
+{
+	pthread_mutex_lock(&w->lock);
+	bool cancelled = !w->done && want_cancel(w->account, want);
+	pthread_mutex_unlock(&w->lock);
+	return cancelled;
+}
+
 enum mf_err waiter_finish(struct waiter *w, bool here, enum mf_err result, struct want *want)
 {
 	if (here)
@@ -91,7 +100,7 @@ enum mf_err waiter_finish(struct waiter *w, bool here, enum mf_err result, struc
 	bool listening = true;
 	while (!is_done(w, false, &result)) {
 		if (!listening || cancel_is_raised(w->call->stop)) {
-			if (want_cancel(w->account, want))
+			if (give_up(w, want))
 				return MF_CANCELLED;
 			is_done(w, true, &result);
 			break;

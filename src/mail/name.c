@@ -98,18 +98,26 @@ static size_t add_part(char *ret, const char *text, size_t max)
 	return len;
 }
 
+/* the word for a part that the message lacks */
+static size_t add_instead(char *ret, const char *word)
+{
+	size_t len = strlen(word);
+	memcpy(ret, word, len);
+	return len;
+}
+
 static size_t add_sender(char *ret, const struct mail_summary *summary)
 {
 	size_t n = add_part(ret, summary->from_name, SENDER_MAX);
 	if (n == 0)
 		n = add_part(ret, summary->from, SENDER_MAX); /* a display name of emoji only still has its address */
-	return n > 0 ? n : (size_t)(stpcpy(ret, "unknown") - ret);
+	return n > 0 ? n : add_instead(ret, "unknown");
 }
 
 static size_t add_subject(char *ret, const struct mail_summary *summary, size_t max)
 {
 	size_t n = add_part(ret, summary->subject, max);
-	return n > 0 ? n : (size_t)(stpcpy(ret, "no-subject") - ret);
+	return n > 0 ? n : add_instead(ret, "no-subject");
 }
 
 void mail_message_name(const struct mail_summary *summary, int64_t internal_date, unsigned twin, char ret[static MAIL_NAME_MAX + 1])

@@ -1,6 +1,7 @@
 #include <errno.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
+#include <stdio.h>
 #include <string.h>
 #include <sys/socket.h>
 
@@ -53,7 +54,7 @@ static void interleave(struct race *race, const struct addrinfo *list)
 static void address_text(const struct addrinfo *a, char text[ADDRESS_CHARS])
 {
 	if (getnameinfo(a->ai_addr, a->ai_addrlen, text, ADDRESS_CHARS, NULL, 0, NI_NUMERICHOST))
-		strcpy(text, "?");
+		snprintf(text, ADDRESS_CHARS, "?");
 }
 
 /* says nothing about the server: this machine has no address of that family, or no way there */

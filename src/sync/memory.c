@@ -105,11 +105,12 @@ static void notify_locked(struct memory_server *m, const char *raw, bool new_onl
 	for (struct memory_session *s = m->sessions; s; s = s->next) {
 		if (!s->watched || !((s->caps & REMOTE_PUSH_ALL) || (raw && strcmp(s->watched, raw) == 0)))
 			continue;
-		struct memory_notice *n = mf_alloc(sizeof *n + (raw ? strlen(raw) : 0) + 1);
+		size_t size = raw ? strlen(raw) + 1 : 1;
+		struct memory_notice *n = mf_alloc(sizeof *n + size);
 		n->new_only = new_only;
 		n->list = !raw;
 		if (raw)
-			strcpy(n->raw, raw);
+			memcpy(n->raw, raw, size);
 		*s->notices_end = n;
 		s->notices_end = &n->next;
 		(void)eventfd_write(s->event_fd, 1);

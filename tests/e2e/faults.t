@@ -154,8 +154,9 @@ with Suite("broken lines and dead servers", timeout=300) as suite:
     def _():
         h = home(io_timeout="60s")
         mount = h.mount()
+        message = mount.messages()[5]
         proxy.do("pause")
-        reader = system.spawn(["cat", str(mount.messages()[5])], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        reader = system.spawn(["cat", str(message)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         wait_until(lambda: blocked_in_read(reader.pid), "the reader waits")
         mount.process.send_signal(signal.SIGTERM)
         mount.wait_end(15)
@@ -167,12 +168,13 @@ with Suite("broken lines and dead servers", timeout=300) as suite:
     def _():
         h = home()
         mount = h.mount()
+        message = mount.messages()[7]
         proxy.do("mode reset")
         proxy.do("drop")
         h.wait_link("offline")
         status = h.status()["link"]
         assert status.get("reason") or status.get("error"), status
-        assert errno_of(read, mount.messages()[7]) in CLEAR
+        assert errno_of(read, message) in CLEAR
         before = proxy.stats()["connections"]
         proxy.do("mode normal")
         h.wait_link("online", 60)
@@ -184,6 +186,7 @@ with Suite("broken lines and dead servers", timeout=300) as suite:
     def _():
         h = home()
         mount = h.mount()
+        message = mount.messages()[9]
         proxy.do("drop")
         server.password, right = "another", server.password
         server.restart()
@@ -194,7 +197,7 @@ with Suite("broken lines and dead servers", timeout=300) as suite:
             status = h.status()["link"]
             assert "password" in json.dumps(status) or "credential" in json.dumps(status) or "uthentication" in json.dumps(status), status
             tries = proxy.stats()["connections"]
-            assert errno_of(read, mount.messages()[9]) in CLEAR | {"EACCES"}
+            assert errno_of(read, message) in CLEAR | {"EACCES"}
             wait_until(lambda: True, "")
             assert proxy.stats()["connections"] <= tries + 1, "it goes on trying"
         finally:

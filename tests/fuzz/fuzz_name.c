@@ -6,6 +6,7 @@
 #include "base/mem.h"
 #include "fuzz/fuzz.h"
 #include "mail/name.h"
+#include "mail/text.h"
 
 static void check_level(const char *level, size_t size, bool utf8, bool at_root)
 {
@@ -15,7 +16,7 @@ static void check_level(const char *level, size_t size, bool utf8, bool at_root)
 	HOLDS(strcmp(name, ".") != 0 && strcmp(name, "..") != 0 && !strchr(name, '/'));
 	HOLDS(!at_root || !mailbox_name_is_reserved(name));
 	HOLDS(g_utf8_validate(name, -1, NULL));
-	for (const char *p = name; *p; p = g_utf8_next_char(p))
+	for (const char *p = name; *p; p = text_next(p))
 		HOLDS(g_unichar_type(g_utf8_get_char(p)) != G_UNICODE_CONTROL);
 	MF_CLEANUP(mf_free) char *back = NULL;
 	if (mailbox_name_to_level(name, 0, utf8, &back) == MF_OK)
@@ -46,7 +47,7 @@ static void check_message(char *sender, char *subject)
 	g_autofree char *nfc = g_utf8_normalize(name, -1, G_NORMALIZE_NFC);
 	HOLDS(strcmp(nfc, name) == 0);
 	int parts = 0;
-	for (const char *p = name; *p; p = g_utf8_next_char(p)) {
+	for (const char *p = name; *p; p = text_next(p)) {
 		gunichar c = g_utf8_get_char(p);
 		parts += c == '_';
 		HOLDS(c < 0x80 ? g_ascii_isalnum((char)c) || strchr(".@+-_", (int)c) != NULL : g_unichar_isalpha(c) || g_unichar_ismark(c) || g_unichar_isdigit(c));

@@ -6,6 +6,7 @@
 #include "mail/date.h"
 #include "mail/name.h"
 #include "mail/summary.h"
+#include "mail/text.h"
 
 static void check_value(const char *value)
 {
@@ -13,7 +14,7 @@ static void check_value(const char *value)
 	HOLDS(strlen(value) <= MAIL_SUMMARY_VALUE_MAX);
 	HOLDS(g_utf8_validate(value, -1, NULL));
 	HOLDS(*value != ' ');
-	for (const char *p = value; *p; p = g_utf8_next_char(p))
+	for (const char *p = value; *p; p = text_next(p))
 		HOLDS(g_unichar_type(g_utf8_get_char(p)) != G_UNICODE_CONTROL);
 }
 

@@ -142,12 +142,20 @@ static void a_lost_connection_that_cannot_be_made_again(void **state)
 static void a_timeout_says_so(void **state)
 {
 	struct world *w = *state;
-	w->config->idle = false; /* nobody notices before the read does */
 	world_start(w);
 	assert_int_equal(want_sync(w, false), MF_OK);
+	memory_block(w->server, MEMORY_FETCH);
+	struct body *body = open_body(w, message_id(w, "INBOX", 1));
+	struct waiter t;
+	enum mf_err e;
+	waiter_init(&t);
+	assert_false(account_want_body(w->account, body, 0, 10, waiter_done, &t, &e, &t.want));
+	assert_true(memory_await_blocked(w->server, PATIENCE_MS)); /* asked for before anybody notices: later, it is offline */
 	memory_login_result(w->server, MF_TIMEOUT);
 	memory_drop_sessions(w->server);
-	assert_int_equal(read_whole(w, message_id(w, "INBOX", 1), 1, 600), MF_TIMEOUT);
+	memory_release(w->server);
+	assert_int_equal(waiter_wait(&t), MF_TIMEOUT);
+	body_unref(body);
 }
 
 static void disconnected_by_command(void **state)

@@ -11,6 +11,7 @@
 
 #include "base/mem.h"
 #include "mail/name.h"
+#include "mail/text.h"
 
 /* --- messages --- */
 
@@ -214,7 +215,7 @@ static void assert_good_name(const char *name)
 	assert_string_equal(nfc, name);
 	int parts = 0;
 	bool start = true;
-	for (const char *p = name; *p; p = g_utf8_next_char(p)) {
+	for (const char *p = name; *p; p = text_next(p)) {
 		gunichar c = g_utf8_get_char(p);
 		assert_true(may_be_in_name(c));
 		assert_false(is_hidden(c));

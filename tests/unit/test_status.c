@@ -186,7 +186,7 @@ static void every_status_has_an_exit_code(void **state)
 	for (size_t i = 0; i < sizeof all / sizeof *all; i++) {
 		enum exit_code code = exit_code_of(all[i]);
 		assert_true((code == EXIT_OK) == (all[i] == MF_OK));
-		assert_non_null(exit_code_words(code));
+		assert_non_null(exit_code_words((int)code));
 	}
 	assert_null(exit_code_words(99));
 }

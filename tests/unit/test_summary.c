@@ -433,7 +433,7 @@ static void test_looks_like_message(void **state)
 	(void)state;
 	static const char *const yes[] = { "To: bob", "a:", "From x y\nTo: bob", "X-Foo \t: b", "Subject:\r\n", "To:\xff" };
 	static const char *const no[] = { "", ":", " To: bob", "\nTo: bob", "hello world", "hello world: x", "\xef\xbb\xbfTo: b", "From x\n", "From ",
-	                                  "To\n: x", "\x7f" "ELF:", "caf\xc3\xa9: x" };
+	                                  "To\n: x", "\177ELF:", "caf\xc3\xa9: x" };
 	for (size_t i = 0; i < sizeof yes / sizeof *yes; i++)
 		assert_true(mail_looks_like_message(yes[i], strlen(yes[i])));
 	for (size_t i = 0; i < sizeof no / sizeof *no; i++)
