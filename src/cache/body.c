@@ -120,6 +120,20 @@ bool body_has(const struct body *b, uint64_t offset, uint64_t length)
 	return has || body_is_whole(b);
 }
 
+bool body_first_gap(const struct body *b, uint64_t begin, uint64_t end, uint64_t *ret_begin, uint64_t *ret_end)
+{
+	struct range gap;
+	struct body *own = (struct body *)(uintptr_t)b; /* a lock is no change */
+	pthread_mutex_lock(&own->lock);
+	bool missing = ranges_first_gap(&b->ranges, begin, end, &gap);
+	pthread_mutex_unlock(&own->lock);
+	if (!missing || body_is_whole(b))
+		return false;
+	*ret_begin = gap.begin;
+	*ret_end = gap.end;
+	return true;
+}
+
 /* --- files ------------------------------------------------------------------------------------------------------------- */
 
 static enum mf_err write_all(int fd, uint64_t offset, const void *data, size_t len)
@@ -273,26 +287,38 @@ static struct body *find_open(struct bodies *all, uint64_t message)
 	return b ? body_ref(b) : NULL;
 }
 
-/* the one in the table, or b, which is given to it */
-static struct body *share(struct cache *c, struct body *b)
+static bool file_is_there(const struct cache *c, uint64_t message)
+{
+	char path[BODY_PATH_MAX];
+	body_path(message, path);
+	return faccessat(c->bodies.dir, path, F_OK, AT_SYMLINK_NOFOLLOW) == 0;
+}
+
+/* The one in the table, or b, which is given to it. NULL: b is empty, and a file of that name came since the caller looked,
+ * when files had been given a name `named` times. */
+static struct body *share(struct cache *c, struct body *b, uint64_t named)
 {
 	struct bodies *all = &c->bodies;
 	pthread_mutex_lock(&all->lock);
-	struct body *other = find_open(all, b->message);
-	if (!other)
+	struct body *shared = find_open(all, b->message);
+	bool late = !shared && !body_is_whole(b) && all->named != named && file_is_there(c, b->message);
+	if (!shared && !late) {
 		map_add_pointer(&all->open, b->message, b);
+		shared = b;
+	}
 	pthread_mutex_unlock(&all->lock);
-	if (!other)
-		return b;
-	body_free(b);
-	return other;
+	if (shared != b)
+		body_free(b);
+	return shared;
 }
 
-enum mf_err cache_body_get(struct cache *c, uint64_t message, struct body **ret)
+/* *ret_named: how often a file had been given a name before this looked */
+static enum mf_err get(struct cache *c, uint64_t message, struct body **ret, uint64_t *ret_named)
 {
 	struct bodies *all = &c->bodies;
 	pthread_mutex_lock(&all->lock);
 	struct body *b = find_open(all, message);
+	*ret_named = all->named;
 	pthread_mutex_unlock(&all->lock);
 	if (!b) {
 		int fd = -1;
@@ -307,26 +333,46 @@ enum mf_err cache_body_get(struct cache *c, uint64_t message, struct body **ret)
 			return e;
 		b = body_new(c, message, fd, size);
 		atomic_store(&b->whole, true);
-		b = share(c, b);
+		b = share(c, b, 0);
 	}
 	*ret = b;
 	return MF_OK;
 }
 
-enum mf_err cache_body_create(struct cache *c, uint64_t message, uint64_t size, struct body **ret)
+enum mf_err cache_body_get(struct cache *c, uint64_t message, struct body **ret)
 {
-	enum mf_err e = cache_body_get(c, message, ret);
-	if (e != MF_NOT_FOUND)
-		return e;
+	uint64_t named;
+	return get(c, message, ret, &named);
+}
+
+/* MF_OK with *ret NULL: there is a whole one now */
+static enum mf_err create_empty(struct cache *c, uint64_t message, uint64_t size, uint64_t named, struct body **ret)
+{
 	char name[TEMPORARY_MAX];
 	int fd;
-	e = open_temporary(c, name, &fd);
+	enum mf_err e = open_temporary(c, name, &fd);
 	if (e)
 		return e;
 	struct body *b = body_new(c, message, fd, size);
 	memcpy(b->temporary, name, sizeof name);
-	*ret = share(c, b);
+	*ret = share(c, b, named);
 	return MF_OK;
+}
+
+enum mf_err cache_body_create(struct cache *c, uint64_t message, uint64_t size, struct body **ret)
+{
+	for (;;) {
+		uint64_t named;
+		struct body *b = NULL;
+		enum mf_err e = get(c, message, &b, &named);
+		if (e == MF_NOT_FOUND)
+			e = create_empty(c, message, size, named, &b);
+		if (e || b) {
+			if (!e)
+				*ret = b;
+			return e;
+		}
+	}
 }
 
 enum mf_err cache_body_verify(struct cache *c, uint64_t message, uint64_t *ret_size)
@@ -430,6 +476,7 @@ static enum mf_err give_name(struct body *b, uint64_t file_size)
 	for (int attempt = 0; attempt < 2; attempt++) {
 		if (link_once(b, path) == 0) {
 			b->temporary[0] = 0;
+			c->bodies.named++;
 			bodies_add(c, b->message, 1, (int64_t)file_size);
 			return MF_OK;
 		}
@@ -522,6 +569,7 @@ void bodies_adopt(struct cache *c, uint64_t from, uint64_t to)
 	if (moved) {
 		bodies_add(c, from, -1, -(int64_t)st.st_size);
 		bodies_add(c, to, 1, (int64_t)st.st_size);
+		c->bodies.named++;
 	} else {
 		bodies_unlink(c, from);
 	}

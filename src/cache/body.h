@@ -27,6 +27,8 @@ uint64_t body_size(const struct body *b);       /* exact once whole, else what i
 bool body_is_whole(const struct body *b);
 /* Whether these bytes can be read now. A range that goes over the end of a whole body is cut there. */
 bool body_has(const struct body *b, uint64_t offset, uint64_t length);
+/* The first part of [begin, end) that is not there yet. false: all of it is. */
+bool body_first_gap(const struct body *b, uint64_t begin, uint64_t end, uint64_t *ret_begin, uint64_t *ret_end);
 int body_fd(const struct body *b);              /* for pread(2) or splice(2) of ranges that body_has() says are there */
 
 enum mf_err body_write(struct body *b, uint64_t offset, const void *data, size_t len);

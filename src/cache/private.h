@@ -79,6 +79,7 @@ struct bodies {
 	int dir;                       /* of the epoch. The number stays, whatever folder it stands for */
 	pthread_mutex_t lock;          /* guards the table and the counts, and is held over link, unlink and rename */
 	struct map open;               /* message to struct body */
+	uint64_t named;                /* how often a file was given a message's name */
 	int64_t base_count, base_bytes;/* at the last clean stop */
 	int64_t count[FAN_OUT], bytes[FAN_OUT]; /* since then; exact and without a base after a scan */
 	bool counted;                  /* the counts are true: else a scan is under way or due */

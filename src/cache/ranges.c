@@ -62,3 +62,15 @@ bool ranges_have(const struct ranges *r, uint64_t begin, uint64_t end)
 	size_t place = seek(r, begin + 1);
 	return place < r->count && r->items[place].begin <= begin && r->items[place].end >= end;
 }
+
+bool ranges_first_gap(const struct ranges *r, uint64_t begin, uint64_t end, struct range *ret)
+{
+	size_t place = seek(r, begin + 1);
+	if (place < r->count && r->items[place].begin <= begin)
+		begin = r->items[place++].end;
+	if (begin >= end)
+		return false;
+	bool ends = place < r->count && r->items[place].begin < end;
+	*ret = (struct range){ begin, ends ? r->items[place].begin : end };
+	return true;
+}

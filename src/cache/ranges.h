@@ -12,5 +12,7 @@ struct ranges { struct range *items; size_t count, room; };
 void ranges_finish(struct ranges *r);
 void ranges_add(struct ranges *r, uint64_t begin, uint64_t end);
 bool ranges_have(const struct ranges *r, uint64_t begin, uint64_t end);
+/* The first part of [begin, end) that is in none of them. false: there is none. */
+bool ranges_first_gap(const struct ranges *r, uint64_t begin, uint64_t end, struct range *ret);
 
 #endif

@@ -314,8 +314,8 @@ static enum window_verdict window_came(struct fetch_run *run, struct download *d
 	if (run->got != f->length - f->overshoot)
 		return WINDOW_LIE;
 	pthread_mutex_lock(&run->account->lock);
-	d->verified |= f->overshoot != 0;
-	bool last = d->verified && !body_is_whole(run->body) && body_has(run->body, 0, d->size);
+	d->ranges.verified |= f->overshoot != 0;
+	bool last = d->ranges.verified && !body_is_whole(run->body) && body_has(run->body, 0, d->size);
 	pthread_mutex_unlock(&run->account->lock);
 	if (!last)
 		return WINDOW_MORE;

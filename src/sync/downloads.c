@@ -271,7 +271,7 @@ static void download_plan_locked(struct account *a, struct download *d)
 {
 	for (struct want *want = d->waiters; want; want = want->next_waiter) {
 		if (!body_has(want->body, want->offset, want->length))
-			ranges_want(&d->ranges, want->offset, want->length, true);
+			ranges_want(&d->ranges, d->body, want->offset, want->length, true);
 	}
 	if (ranges_pending(&d->ranges)) {
 		download_queue_locked(a, d, QUEUE_PERSON);
@@ -424,7 +424,7 @@ void bodies_passed_locked(struct account *a, struct body *body, uint64_t offset,
 	struct download *d = a->downloads.count ? id_table_get(&a->downloads, body_message(body)) : NULL;
 	if (!d || d->kind != DOWNLOAD_RANGES || d->parked || d->whole_after || d->done)
 		return;
-	ranges_want(&d->ranges, offset, length, false);
+	ranges_want(&d->ranges, body, offset, length, false);
 	if (ranges_pending(&d->ranges)) {
 		if (!d->body)
 			d->body = body_ref(body);

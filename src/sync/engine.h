@@ -100,7 +100,6 @@ struct download {
 	bool parked, populating;
 	bool resting;                       /* among account.resting */
 	bool done;                          /* finished, or not worth remembering */
-	bool verified;                      /* ranges: the end is where the size says */
 	bool whole_after;                   /* its size was a lie: fetch it whole when no command is under way */
 	struct body *body;                  /* ranges: from the start; whole: from the first byte on, by the session */
 	struct ranges ranges;

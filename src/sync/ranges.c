@@ -28,8 +28,24 @@ static uint64_t ranges_next_start(const struct ranges *r, uint64_t offset, uint6
 	return end;
 }
 
+/* The first part of [*offset, *end) to fetch. Windows that are done are known by the body alone, and readers are not all at
+ * one place: what one needs may straddle what another one had. */
+static bool ranges_gap(const struct ranges *r, const struct body *body, uint64_t *offset, uint64_t *end)
+{
+	if (!body)
+		return true;
+	uint64_t known = r->verified ? r->size : r->size - least(r->size, RANGES_ALIGN), from, to;
+	if (*offset < known && body_first_gap(body, *offset, least(*end, known), &from, &to)) {
+		*offset = from;
+		*end = to == known ? *end : to;
+		return true;
+	}
+	*offset = *offset < known ? known : *offset;
+	return *offset < *end;
+}
+
 /* Plans what is not planned yet of [offset, end). */
-static bool ranges_plan(struct ranges *r, uint64_t offset, uint64_t end)
+static bool ranges_plan(struct ranges *r, const struct body *body, uint64_t offset, uint64_t end)
 {
 	end = least(end, r->size);
 	while (offset < end) {
@@ -40,19 +56,24 @@ static bool ranges_plan(struct ranges *r, uint64_t offset, uint64_t end)
 		}
 		if (r->count == RANGES_MAX)
 			return false;
-		uint64_t stop = ranges_next_start(r, offset, least(end, offset + RANGES_WINDOW_MAX));
+		uint64_t stop = ranges_next_start(r, offset, end), next = stop;
+		if (!ranges_gap(r, body, &offset, &stop)) {
+			offset = next;
+			continue;
+		}
+		stop = least(stop, offset + RANGES_WINDOW_MAX);
 		r->windows[r->count++] = (struct window){.offset = offset, .length = stop - offset};
 		offset = stop;
 	}
 	return true;
 }
 
-static bool ranges_advance(struct ranges *r)
+static bool ranges_advance(struct ranges *r, const struct body *body)
 {
 	uint64_t from = r->end, to = least(r->end + r->grow, r->size);
 	if (from >= to)
 		return true;
-	if (!ranges_plan(r, from, to))
+	if (!ranges_plan(r, body, from, to))
 		return false;
 	r->last = from;
 	r->end = to;
@@ -60,26 +81,26 @@ static bool ranges_advance(struct ranges *r)
 	return true;
 }
 
-bool ranges_want(struct ranges *r, uint64_t offset, uint64_t length, bool missing)
+bool ranges_want(struct ranges *r, const struct body *body, uint64_t offset, uint64_t length, bool missing)
 {
 	if (offset >= r->size || length == 0)
 		return true;
 	uint64_t end = length > r->size - offset ? r->size : offset + length;
 	if (r->end != 0 && offset >= r->last && offset <= r->end) {
 		while (r->end < end && r->end < r->size) {
-			if (!ranges_advance(r))
+			if (!ranges_advance(r, body))
 				return false;
 		}
 		/* it is well into the newest window: have one more under way */
 		bool ahead = end - r->last >= (r->end - r->last) / 2 && end > r->last;
-		return (!ahead || ranges_advance(r)) && (!missing || ranges_plan(r, offset, end));
+		return (!ahead || ranges_advance(r, body)) && (!missing || ranges_plan(r, body, offset, end));
 	}
 	if (!missing)
 		return true;
 	uint64_t from = offset - offset % RANGES_ALIGN;
 	uint64_t to = least((end + RANGES_ALIGN - 1) / RANGES_ALIGN * RANGES_ALIGN, r->size);
 	size_t before = r->count;
-	if (!ranges_plan(r, from, to))
+	if (!ranges_plan(r, body, from, to))
 		return false;
 	if (r->count == before)
 		return true; /* a reader who is still in an earlier window, which is on its way */

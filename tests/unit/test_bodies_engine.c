@@ -109,6 +109,26 @@ static void a_large_message_read_to_its_end_is_whole(void **state)
 	body_unref(body);
 }
 
+/* readers are at different places: what one of them needs may be there in part */
+static void what_is_there_is_not_asked_for_again(void **state)
+{
+	struct world *w = *state;
+	deliver(w, "INBOX", 1, 5000000);
+	begin(w);
+	struct body *body = open_body(w, message_id(w, "INBOX", 1));
+	assert_int_equal(want_bytes(w, body, 4000000, 100000), MF_OK);
+	assert_int_equal(want_bytes(w, body, 2000000, 100000), MF_OK);
+	assert_int_equal(want_bytes(w, body, 2050000, 100000), MF_OK);
+	assert_int_equal(want_bytes(w, body, 1950000, 100000), MF_OK);
+	for (uint64_t at = 0; at < 5000000; at += 100000) {
+		assert_int_equal(want_bytes(w, body, at, 100000), MF_OK);
+		check_bytes(body, 1, 5000000, at, 100000);
+	}
+	world_until(body_is_whole(body));
+	assert_int_equal(memory_bytes_fetched(w->server), 5000000);
+	body_unref(body);
+}
+
 static void without_ranges_it_comes_whole(void **state)
 {
 	struct world *w = *state;
@@ -294,7 +314,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		TEST(a_hundred_readers_one_download), TEST(many_small_ones_in_few_commands), TEST(the_head_of_a_large_message_moves_little),
-		TEST(a_large_message_read_to_its_end_is_whole), TEST(without_ranges_it_comes_whole), TEST(sizes_that_lie), TEST(expunged_meanwhile),
+		TEST(a_large_message_read_to_its_end_is_whole), TEST(what_is_there_is_not_asked_for_again), TEST(without_ranges_it_comes_whole), TEST(sizes_that_lie), TEST(expunged_meanwhile),
 		TEST(numbered_anew_meanwhile), TEST(cut_in_the_middle_of_a_download), TEST(a_message_that_kills_every_connection),
 		TEST(cancelling_leaves_the_others), TEST(a_person_is_served_while_bodies_come_in_the_background), TEST(an_empty_message),
 	};

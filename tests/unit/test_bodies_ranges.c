@@ -36,10 +36,10 @@ static void head_moves_little(void **state)
 	(void)state;
 	struct ranges r;
 	ranges_init(&r, 100 * MB);
-	assert_true(ranges_want(&r, 0, 1000, true));
+	assert_true(ranges_want(&r, NULL, 0, 1000, true));
 	assert_int_equal(send_all(&r), 32 * KB);
 	finish_all(&r);
-	assert_true(ranges_want(&r, 50 * MB + 5, 4096, true));
+	assert_true(ranges_want(&r, NULL, 50 * MB + 5, 4096, true));
 	assert_int_equal(send_all(&r), 32 * KB);
 }
 
@@ -51,7 +51,7 @@ static void sequential_reader_gets_larger_windows(void **state)
 	uint64_t covered = 0, largest = 0;
 	unsigned asked = 0;
 	for (uint64_t at = 0; at < 100 * MB; at += 128 * KB) {
-		assert_true(ranges_want(&r, at, 128 * KB, covered < at + 128 * KB));
+		assert_true(ranges_want(&r, NULL, at, 128 * KB, covered < at + 128 * KB));
 		struct window w;
 		while (ranges_next(&r, &w)) {
 			assert_int_equal(w.offset, covered); /* no gap, nothing twice */
@@ -73,10 +73,10 @@ static void one_window_is_always_ahead(void **state)
 	(void)state;
 	struct ranges r;
 	ranges_init(&r, 100 * MB);
-	ranges_want(&r, 0, 128 * KB, true);
+	ranges_want(&r, NULL, 0, 128 * KB, true);
 	send_all(&r);
 	finish_all(&r);
-	assert_true(ranges_want(&r, 128 * KB, 128 * KB, true));
+	assert_true(ranges_want(&r, NULL, 128 * KB, 128 * KB, true));
 	assert_true(send_all(&r) >= 128 * KB + 512 * KB); /* what is read now, and the next */
 }
 
@@ -87,12 +87,12 @@ static void windows_out_of_order(void **state)
 	struct ranges r;
 	ranges_init(&r, 1000000);
 	for (uint64_t at = 0; at < 7 * 128 * KB; at += 128 * KB)
-		assert_true(ranges_want(&r, at, 128 * KB, true));
+		assert_true(ranges_want(&r, NULL, at, 128 * KB, true));
 	assert_int_equal(send_all(&r), 1000000);
 	ranges_done(&r, r.windows[r.count - 1].offset);
 	size_t left = r.count;
 	for (uint64_t at = 0; at < 6 * 128 * KB; at += 128 * KB)
-		assert_true(ranges_want(&r, at, 128 * KB, true));
+		assert_true(ranges_want(&r, NULL, at, 128 * KB, true));
 	assert_int_equal(r.count, left);
 	assert_false(ranges_pending(&r));
 }
@@ -104,14 +104,14 @@ static void many_readers_at_random(void **state)
 	ranges_init(&r, 100 * MB);
 	bool room = true;
 	for (uint64_t i = 0; i < 2 * RANGES_MAX; i++)
-		room &= ranges_want(&r, (i * 37 % 64) * MB, 4096, true);
+		room &= ranges_want(&r, NULL, (i * 37 % 64) * MB, 4096, true);
 	assert_false(room); /* says so: asked again when a window is done */
 	assert_int_equal(r.count, RANGES_MAX);
 	send_all(&r);
 	finish_all(&r);
 	/* what is under way is not asked for twice */
-	assert_true(ranges_want(&r, 90 * MB, 100, true));
-	assert_true(ranges_want(&r, 90 * MB + 200, 100, true));
+	assert_true(ranges_want(&r, NULL, 90 * MB, 100, true));
+	assert_true(ranges_want(&r, NULL, 90 * MB + 200, 100, true));
 	assert_int_equal(r.count, 1);
 }
 
@@ -120,14 +120,14 @@ static void ends_and_nonsense(void **state)
 	(void)state;
 	struct ranges r;
 	ranges_init(&r, 40 * KB);
-	assert_true(ranges_want(&r, 39 * KB, UINT64_MAX, true));
+	assert_true(ranges_want(&r, NULL, 39 * KB, UINT64_MAX, true));
 	struct window w;
 	assert_true(ranges_next(&r, &w));
 	assert_int_equal(w.offset, 32 * KB);
 	assert_int_equal(w.length, 8 * KB);
-	assert_true(ranges_want(&r, 40 * KB, 1, true));
-	assert_true(ranges_want(&r, UINT64_MAX, 1, true));
-	assert_true(ranges_want(&r, 0, 0, true));
+	assert_true(ranges_want(&r, NULL, 40 * KB, 1, true));
+	assert_true(ranges_want(&r, NULL, UINT64_MAX, 1, true));
+	assert_true(ranges_want(&r, NULL, 0, 0, true));
 	assert_false(ranges_pending(&r));
 	ranges_unsend(&r);
 	assert_true(ranges_pending(&r));

@@ -2,6 +2,7 @@
 #include <dirent.h>
 #include <fcntl.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
 
 #include "unit/test_cache_fixture.h"
 
@@ -367,6 +368,53 @@ static bool leftovers_are_gone(struct fixture *f)
 	return access(leftover[0], F_OK) && access(leftover[1], F_OK) && access(leftover[2], F_OK);
 }
 
+/* Called before the next temporary file is made: between the look for a body and the making of an empty one. */
+static void (*before_temporary)(struct fixture *f);
+static struct fixture *before_temporary_fixture;
+
+int opened_through_here(int dir, const char *path, int flags, ...) __asm__("openat64");
+int opened_through_here(int dir, const char *path, int flags, ...)
+{
+	va_list arguments;
+	va_start(arguments, flags);
+	mode_t mode = flags & O_CREAT || (flags & O_TMPFILE) == O_TMPFILE ? va_arg(arguments, mode_t) : 0;
+	va_end(arguments);
+	void (*hook)(struct fixture *) = (flags & O_TMPFILE) == O_TMPFILE || flags & O_EXCL ? before_temporary : NULL;
+	if (hook) {
+		before_temporary = NULL;
+		hook(before_temporary_fixture);
+	}
+	return (int)syscall(SYS_openat, dir, path, flags, mode);
+}
+
+static void it_comes(struct fixture *f)
+{
+	add_body(f, 1, "it came");
+}
+
+static void it_comes_and_goes(struct fixture *f)
+{
+	add_body(f, 1, "it came");
+	cache_body_drop(f->c, 1);
+}
+
+static void it_becomes_whole_while_it_is_opened(void **state)
+{
+	struct fixture *f = *state;
+	struct body *b;
+	before_temporary_fixture = f;
+	before_temporary = it_comes_and_goes;
+	assert_int_equal(cache_body_create(f->c, 1, 3, &b), MF_OK);
+	assert_null(before_temporary);
+	assert_false(body_is_whole(b));
+	body_unref(b);
+	before_temporary = it_comes;
+	assert_int_equal(cache_body_create(f->c, 1, 3, &b), MF_OK);
+	assert_null(before_temporary);
+	assert_bytes(b, "it came", 7); /* not an empty one beside it, to be fetched again */
+	body_unref(b);
+}
+
 static void what_is_left_over_goes(void **state)
 {
 	struct fixture *f = *state;
@@ -476,7 +524,8 @@ int main(void)
 		cmocka_unit_test(ranges_against_a_model), WITH_CACHE(written_in_any_order), WITH_CACHE(an_empty_message),
 		WITH_CACHE(shorter_than_expected), WITH_CACHE(abandoned), WITH_CACHE(dropped_while_open), WITH_CACHE(torn_files_are_never_served),
 		WITH_CACHE(compared_after_a_power_failure), WITH_CACHE(verified_on_demand), WITH_CACHE(the_folder_is_cleared_while_running),
-		WITH_CACHE(where_there_are_no_unnamed_files), WITH_CACHE(what_is_left_over_goes), WITH_CACHE(the_least_recently_used_go_first),
+		WITH_CACHE(where_there_are_no_unnamed_files), WITH_CACHE(it_becomes_whole_while_it_is_opened),
+		WITH_CACHE(what_is_left_over_goes), WITH_CACHE(the_least_recently_used_go_first),
 		WITH_CACHE(pinned_bodies_are_not_asked_for_again_and_again),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
