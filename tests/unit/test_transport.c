@@ -38,17 +38,6 @@ static struct transport_options options_for(uint16_t port)
 	};
 }
 
-static struct transport *open_to(uint16_t port)
-{
-	struct transport_options o = options_for(port);
-	struct transport *t = NULL;
-	struct mf_reason why = { "" };
-	if (transport_open(&o, &t, &why))
-		print_error("%s\n", why.text);
-	assert_non_null(t);
-	return t;
-}
-
 /* a transport and the other end of its socketpair */
 static struct transport *adopt(int *ret_other, int64_t io_timeout_ms)
 {
