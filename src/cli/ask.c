@@ -77,6 +77,8 @@ static enum exit_code run_here(struct asking *asking, struct target *target, con
 	enum mf_err e = target_check(target, &why);
 	if (!e && connect)
 		e = target_ask_password(target, ask->may_ask_password, &why);
+	if (!e && connect)
+		target->config->idle = false; /* what ends by itself needs no connection to be told of news */
 	if (!e)
 		e = ask->cli->parts->holding_open(&target->config, 1, !connect, &holding, &why);
 	if (e)
@@ -84,7 +86,7 @@ static enum exit_code run_here(struct asking *asking, struct target *target, con
 	enum exit_code code = EXIT_OK;
 	if (connect) {
 		ask->cli->parts->holding_start(holding);
-		e = await_listed(holding, &why); /* ^C simply ends the program here */
+		e = ask->lists_itself ? MF_OK : await_listed(holding, &why); /* ^C simply ends the program here */
 		if (e)
 			code = cli_fail(exit_code_of(e), "%s: %s", target->name, why.text[0] ? why.text : mf_err_words(e));
 	}

@@ -16,6 +16,7 @@ struct ask {
 	bool may_ask_password;
 	control_say *say;     /* each answer but the last */
 	void *context;
+	bool lists_itself;    /* the verb begins with the list of mailboxes: none need be awaited before it */
 };
 
 /* Asks one account; its error is printed. ^C ends the verb, and is EXIT_CANCELLED. */

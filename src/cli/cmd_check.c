@@ -63,7 +63,7 @@ enum exit_code cmd_check(struct cli *cli, const struct arguments *arguments)
 	if (code)
 		return code;
 	bool local = arguments_has(arguments, "local");
-	struct ask ask = { cli, local ? ASK_OFFLINE : ASK_CONNECT, true, print, NULL };
+	struct ask ask = { cli, local ? ASK_OFFLINE : ASK_CONNECT, true, print, NULL, false };
 	code = ask_all(&ask, &targets, local ? "check --local" : "check");
 	show_progress_end();
 	targets_finish(&targets);

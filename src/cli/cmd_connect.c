@@ -30,7 +30,7 @@ static enum exit_code ask_running(struct cli *cli, const struct arguments *argum
 	enum exit_code code = targets_select(&targets, cli, arguments, NULL);
 	if (code)
 		return code;
-	struct ask ask = { cli, ASK_RUNNING, false, print, NULL };
+	struct ask ask = { cli, ASK_RUNNING, false, print, NULL, false };
 	code = ask_all(&ask, &targets, verb);
 	show_progress_end();
 	targets_finish(&targets);

@@ -60,7 +60,7 @@ enum exit_code cmd_events(struct cli *cli, const struct arguments *arguments)
 	enum exit_code code = targets_select(&targets, cli, arguments, NULL);
 	if (code)
 		return code;
-	struct ask ask = { cli, ASK_RUNNING, false, print, NULL };
+	struct ask ask = { cli, ASK_RUNNING, false, print, NULL, false };
 	const char *line = arguments_has(arguments, "all") ? "events --all" : "events";
 	code = follow_all(&ask, &targets, line);
 	targets_finish(&targets);

@@ -80,7 +80,7 @@ static void complete_mailboxes(struct cli *cli)
 	struct arguments none = { .operands = (char *[]){ NULL } };
 	if (targets_select(&targets, cli, &none, NULL))
 		return;
-	struct ask ask = { cli, ASK_OFFLINE, false, print_mailbox, NULL };
+	struct ask ask = { cli, ASK_OFFLINE, false, print_mailbox, NULL, false };
 	(void)ask_all(&ask, &targets, "list");
 	targets_finish(&targets);
 }

@@ -56,7 +56,7 @@ enum exit_code cmd_list(struct cli *cli, const struct arguments *arguments)
 	if (code)
 		return code;
 	struct listing listing = { NULL, false };
-	struct ask ask = { cli, ASK_OFFLINE, false, json ? print_line : print_row, &listing };
+	struct ask ask = { cli, ASK_OFFLINE, false, json ? print_line : print_row, &listing, false };
 	for (size_t i = 0; i < targets.count; i++) {
 		listing.account = targets.count > 1 ? targets.items[i].name : NULL;
 		enum exit_code one = ask_account(&ask, &targets.items[i], "list");

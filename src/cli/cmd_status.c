@@ -60,7 +60,7 @@ static enum exit_code status_once(struct cli *cli, struct targets *targets, bool
 {
 	struct collected c;
 	collected_init(&c);
-	struct ask ask = { cli, ASK_OFFLINE, false, collect, &c };
+	struct ask ask = { cli, ASK_OFFLINE, false, collect, &c, false };
 	enum exit_code code = ask_all(&ask, targets, json ? "status --json" : "status");
 	if (json)
 		print_json(&c);
@@ -99,7 +99,7 @@ static enum exit_code status_watch(struct cli *cli, struct targets *targets)
 	while (true) {
 		struct collected c;
 		collected_init(&c);
-		struct ask ask = { cli, ASK_RUNNING, false, collect, &c };
+		struct ask ask = { cli, ASK_RUNNING, false, collect, &c, false };
 		enum exit_code code = ask_all(&ask, targets, "status");
 		if (!code) {
 			MF_CLEANUP(mf_free) char *safe = NULL;

@@ -22,6 +22,9 @@ struct tls_context {
 	SSL_CTX *ssl_ctx;
 	enum transport_trust trust;
 	unsigned char fingerprint[32];
+	X509_LOOKUP *bundle;                 /* the system's certificates in one file; read when one of them is missed */
+	pthread_mutex_t bundle_lock;
+	bool bundle_read;                    /* guarded by bundle_lock */
 	pthread_mutex_t lock;                /* of the next two */
 	struct slot slots[SESSIONS_MAX];     /* oldest first */
 	size_t count;
@@ -222,6 +225,43 @@ SSL *tls_context_new_ssl(struct tls_context *context, const char *host, struct t
 	return ssl;
 }
 
+/* Reading all authorities takes longer than the handshake; most servers' is found by name in the folder beside them, or
+ * in the account's own file. */
+static bool read_bundle(struct tls_context *c)
+{
+	pthread_mutex_lock(&c->bundle_lock);
+	bool first = !c->bundle_read;
+	if (first) {
+		ERR_set_mark();
+		(void)X509_LOOKUP_load_file(c->bundle, NULL, X509_FILETYPE_DEFAULT); /* there may be none */
+		ERR_pop_to_mark();
+	}
+	c->bundle_read = true;
+	pthread_mutex_unlock(&c->bundle_lock);
+	return first;
+}
+
+/* Another connection may have read it after this one's first look, so the second is not only for who read it. */
+static int find_issuer(X509 **ret, X509_STORE_CTX *store, X509 *certificate)
+{
+	int found = X509_STORE_CTX_get1_issuer(ret, store, certificate);
+	if (found)
+		return found;
+	if (read_bundle(verdict_of(store)->context))
+		trace(TRACE_TLS, "the system's bundle of certificates was read");
+	return X509_STORE_CTX_get1_issuer(ret, store, certificate);
+}
+
+static enum mf_err use_system_store(struct tls_context *c, struct mf_reason *why)
+{
+	X509_STORE *store = SSL_CTX_get_cert_store(c->ssl_ctx);
+	c->bundle = X509_STORE_add_lookup(store, X509_LOOKUP_file());
+	if (!c->bundle || !SSL_CTX_set_default_verify_dir(c->ssl_ctx))
+		return mf_fail(why, MF_TLS, "the system's certificate store cannot be used");
+	X509_STORE_set_get_issuer(store, find_issuer);
+	return MF_OK;
+}
+
 static enum mf_err set_trust(struct tls_context *c, const struct tls_options *options, struct mf_reason *why)
 {
 	c->trust = options->trust;
@@ -240,8 +280,9 @@ static enum mf_err set_trust(struct tls_context *c, const struct tls_options *op
 	SSL_CTX_set_verify(c->ssl_ctx, SSL_VERIFY_PEER, after_check);
 	/* whatever the ca_file holds is an anchor, be it no root */
 	X509_VERIFY_PARAM_set_flags(SSL_CTX_get0_param(c->ssl_ctx), X509_V_FLAG_PARTIAL_CHAIN);
-	if (!SSL_CTX_set_default_verify_paths(c->ssl_ctx))
-		return mf_fail(why, MF_TLS, "the system's certificate store cannot be used");
+	enum mf_err e = use_system_store(c, why);
+	if (e)
+		return e;
 	if (options->ca_file && !SSL_CTX_load_verify_file(c->ssl_ctx, options->ca_file))
 		return mf_fail(why, MF_INVALID, "%s: no certificates could be read from it", options->ca_file);
 	return MF_OK;
@@ -265,6 +306,7 @@ enum mf_err tls_context_create(const struct tls_options *options, struct tls_con
 {
 	struct tls_context *c = MF_NEW(struct tls_context);
 	pthread_mutex_init(&c->lock, NULL);
+	pthread_mutex_init(&c->bundle_lock, NULL);
 	ERR_clear_error();
 	enum mf_err e = set_up(c, options, why);
 	ERR_clear_error();
@@ -284,5 +326,6 @@ void tls_context_destroy(struct tls_context *c)
 		drop_slot(c, c->count - 1);
 	SSL_CTX_free(c->ssl_ctx);
 	pthread_mutex_destroy(&c->lock);
+	pthread_mutex_destroy(&c->bundle_lock);
 	free(c);
 }

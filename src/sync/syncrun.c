@@ -31,47 +31,197 @@ struct sync_run *syncrun_create(struct session *s, const uint64_t *mailboxes, si
 	run->count = count;
 	run->items = mf_alloc_array(count, sizeof *run->items);
 	run->order = mf_alloc_array(count, sizeof(struct sync_item *));
-	run->rows = mf_alloc_array(ROWS, sizeof *run->rows);
+	for (size_t i = 0; i < 2; i++)
+		run->batches[i].rows = mf_alloc_array(ROWS, sizeof(struct sync_row));
+	run->gathered = &run->batches[0];
+	pthread_mutex_init(&run->lock, NULL);
+	pthread_cond_init(&run->turned, NULL);
 	for (size_t i = 0; i < count; i++)
 		run->items[i].id = mailboxes[i];
 	return run;
 }
 
-static void rows_drop(struct sync_run *run)
+static void batch_drop(struct sync_batch *batch)
 {
-	for (size_t i = 0; i < run->row_count; i++) {
-		free(run->rows[i].keywords);
-		free(run->rows[i].email_id);
-		if (run->rows[i].kind == ROW_MESSAGE)
-			mail_summary_finish(&run->rows[i].summary);
+	for (size_t i = 0; i < batch->count; i++) {
+		free(batch->rows[i].keywords);
+		free(batch->rows[i].email_id);
+		if (batch->rows[i].kind == ROW_MESSAGE)
+			mail_summary_finish(&batch->rows[i].summary);
 	}
-	run->row_count = run->row_bytes = 0;
+	batch->count = batch->bytes = 0;
+}
+
+static void writer_stop(struct sync_run *run)
+{
+	if (!run->has_writer)
+		return;
+	pthread_mutex_lock(&run->lock);
+	run->over = true;
+	pthread_cond_broadcast(&run->turned);
+	pthread_mutex_unlock(&run->lock);
+	pthread_join(run->writer, NULL);
 }
 
 void syncrun_destroy(struct sync_run *run)
 {
-	rows_drop(run);
+	writer_stop(run);
+	for (size_t i = 0; i < 2; i++) {
+		batch_drop(&run->batches[i]);
+		free(run->batches[i].rows);
+	}
 	for (size_t i = 0; i < run->count; i++) {
 		mailbox_finish(&run->items[i].m);
 		uid_set_finish(&run->items[i].present);
 	}
 	free(run->items);
 	free(run->order);
-	free(run->rows);
+	pthread_cond_destroy(&run->turned);
+	pthread_mutex_destroy(&run->lock);
 	free(run);
+}
+
+/* --- writing ------------------------------------------------------------------------------------------------------------ */
+
+static enum mf_err row_put(struct txn *t, struct sync_row *row)
+{
+	uint64_t id = 0;
+	enum mf_err e = txn_message_put(t, &(struct message_put){
+		.mailbox = row->item->id, .uid = row->uid, .size = row->size, .modseq = row->modseq, .internal_date = row->internal_date,
+		.flags = row->flags, .keywords = row->keywords, .email_id = row->email_id, .summary = &row->summary, .is_new = row->is_new,
+	}, &id);
+	if (e == MF_OK && (row->item->first_new == 0 || id < row->item->first_new))
+		row->item->first_new = id;
+	return e;
+}
+
+static enum mf_err row_write(struct txn *t, struct sync_row *row)
+{
+	enum mf_err e = MF_OK;
+	switch (row->kind) {
+	case ROW_MESSAGE:
+		return row_put(t, row);
+	case ROW_FLAGS:
+		e = txn_message_flags(t, row->item->id, row->uid, row->flags, row->keywords, row->modseq);
+		break;
+	case ROW_GONE:
+		e = txn_message_vanished(t, row->item->id, row->uid);
+		break;
+	}
+	return e == MF_NOT_FOUND ? MF_OK : e; /* told of a message that is not wanted here, or gone already */
+}
+
+/* Leaves a transaction open, with the last rows in it. */
+static enum mf_err rows_write(struct sync_run *run, const struct sync_batch *batch, struct txn **ret)
+{
+	struct txn *t;
+	enum mf_err e = cache_begin(run->account->cache, &t);
+	if (e != MF_OK)
+		return e;
+	int64_t begun = clock_mono_ms();
+	for (size_t i = 0; i < batch->count; i++) {
+		if (i % 16 == 15 && clock_mono_ms() - begun >= HOLD_MS) {
+			if ((e = txn_commit(t)) != MF_OK || (e = cache_begin(run->account->cache, &t)) != MF_OK)
+				return e;
+			begun = clock_mono_ms();
+		}
+		if ((e = row_write(t, &batch->rows[i])) != MF_OK) {
+			txn_rollback(t);
+			return e;
+		}
+	}
+	*ret = t;
+	return MF_OK;
+}
+
+static void batch_finish(struct sync_run *run, struct sync_batch *batch)
+{
+	pthread_mutex_lock(&run->account->lock);
+	run->session->progress.done += batch->count;
+	pthread_mutex_unlock(&run->account->lock);
+	batch_drop(batch);
+}
+
+static enum mf_err batch_write(struct sync_run *run, struct sync_batch *batch)
+{
+	struct txn *t;
+	enum mf_err e = rows_write(run, batch, &t);
+	if (e == MF_OK)
+		e = txn_commit(t);
+	batch_finish(run, batch);
+	return e;
+}
+
+/* --- the writer --------------------------------------------------------------------------------------------------------- */
+
+static void *writer_main(void *context)
+{
+	struct sync_run *run = context;
+	pthread_mutex_lock(&run->lock);
+	for (;;) {
+		while (!run->handed && !run->over)
+			pthread_cond_wait(&run->turned, &run->lock);
+		if (!run->handed)
+			break;
+		pthread_mutex_unlock(&run->lock);
+		enum mf_err e = batch_write(run, run->handed);
+		pthread_mutex_lock(&run->lock);
+		run->handed = NULL;
+		run->written = e;
+		pthread_cond_broadcast(&run->turned);
+	}
+	pthread_mutex_unlock(&run->lock);
+	return NULL;
+}
+
+/* Until what was handed over is written. Local work only: the writer never waits for the network. */
+static enum mf_err writer_settle(struct sync_run *run)
+{
+	pthread_mutex_lock(&run->lock);
+	while (run->handed)
+		pthread_cond_wait(&run->turned, &run->lock);
+	enum mf_err e = run->written;
+	pthread_mutex_unlock(&run->lock);
+	return e;
+}
+
+static enum mf_err run_hand_over(struct sync_run *run)
+{
+	enum mf_err e = writer_settle(run);
+	if (e != MF_OK)
+		return e;
+	if (!run->has_writer)
+		run->has_writer = pthread_create(&run->writer, NULL, writer_main, run) == 0;
+	if (!run->has_writer)
+		return batch_write(run, run->gathered);
+	pthread_mutex_lock(&run->lock);
+	run->handed = run->gathered;
+	pthread_cond_broadcast(&run->turned);
+	pthread_mutex_unlock(&run->lock);
+	run->gathered = &run->batches[run->gathered == &run->batches[0]];
+	return MF_OK;
+}
+
+enum mf_err syncrun_flush(struct sync_run *run)
+{
+	enum mf_err e = writer_settle(run);
+	if (e != MF_OK || run->gathered->count == 0)
+		return e;
+	return batch_write(run, run->gathered);
 }
 
 /* --- gathering -------------------------------------------------------------------------------------------------------- */
 
 static enum mf_err run_row(struct sync_run *run, const struct sync_row *row, size_t bytes)
 {
-	if (run->row_count == 0)
-		run->first_row_ms = clock_mono_ms();
-	run->rows[run->row_count++] = *row;
-	run->row_bytes += bytes;
-	bool full = run->row_count == ROWS || run->row_bytes > ROW_BYTES;
-	bool late = run->row_count % 32 == 0 && clock_mono_ms() - run->first_row_ms > GATHER_MS;
-	return full || late ? syncrun_flush(run) : MF_OK;
+	struct sync_batch *batch = run->gathered;
+	if (batch->count == 0)
+		batch->first_ms = clock_mono_ms();
+	batch->rows[batch->count++] = *row;
+	batch->bytes += bytes;
+	bool full = batch->count == ROWS || batch->bytes > ROW_BYTES;
+	bool late = batch->count % 32 == 0 && clock_mono_ms() - batch->first_ms > GATHER_MS;
+	return full || late ? run_hand_over(run) : MF_OK;
 }
 
 enum mf_err syncrun_message(struct sync_run *run, struct sync_item *item, const struct remote_message *message)
@@ -117,78 +267,7 @@ enum mf_err syncrun_vanished(struct sync_run *run, struct sync_item *item, const
 	return e;
 }
 
-/* --- writing ------------------------------------------------------------------------------------------------------------ */
-
-static enum mf_err row_put(struct txn *t, struct sync_row *row)
-{
-	uint64_t id = 0;
-	enum mf_err e = txn_message_put(t, &(struct message_put){
-		.mailbox = row->item->id, .uid = row->uid, .size = row->size, .modseq = row->modseq, .internal_date = row->internal_date,
-		.flags = row->flags, .keywords = row->keywords, .email_id = row->email_id, .summary = &row->summary, .is_new = row->is_new,
-	}, &id);
-	if (e == MF_OK && (row->item->first_new == 0 || id < row->item->first_new))
-		row->item->first_new = id;
-	return e;
-}
-
-static enum mf_err row_write(struct txn *t, struct sync_row *row)
-{
-	enum mf_err e = MF_OK;
-	switch (row->kind) {
-	case ROW_MESSAGE:
-		return row_put(t, row);
-	case ROW_FLAGS:
-		e = txn_message_flags(t, row->item->id, row->uid, row->flags, row->keywords, row->modseq);
-		break;
-	case ROW_GONE:
-		e = txn_message_vanished(t, row->item->id, row->uid);
-		break;
-	}
-	return e == MF_NOT_FOUND ? MF_OK : e; /* told of a message that is not wanted here, or gone already */
-}
-
-/* Leaves a transaction open, with the last rows in it. */
-static enum mf_err rows_write(struct sync_run *run, struct txn **ret)
-{
-	struct txn *t;
-	enum mf_err e = cache_begin(run->account->cache, &t);
-	if (e != MF_OK)
-		return e;
-	int64_t begun = clock_mono_ms();
-	for (size_t i = 0; i < run->row_count; i++) {
-		if (i % 16 == 15 && clock_mono_ms() - begun >= HOLD_MS) {
-			if ((e = txn_commit(t)) != MF_OK || (e = cache_begin(run->account->cache, &t)) != MF_OK)
-				return e;
-			begun = clock_mono_ms();
-		}
-		if ((e = row_write(t, &run->rows[i])) != MF_OK) {
-			txn_rollback(t);
-			return e;
-		}
-	}
-	*ret = t;
-	return MF_OK;
-}
-
-static void run_count(struct sync_run *run)
-{
-	pthread_mutex_lock(&run->account->lock);
-	run->session->progress.done += run->row_count;
-	pthread_mutex_unlock(&run->account->lock);
-}
-
-enum mf_err syncrun_flush(struct sync_run *run)
-{
-	if (run->row_count == 0)
-		return MF_OK;
-	struct txn *t;
-	enum mf_err e = rows_write(run, &t);
-	if (e == MF_OK)
-		e = txn_commit(t);
-	run_count(run);
-	rows_drop(run);
-	return e;
-}
+/* --- milestones ------------------------------------------------------------------------------------------------------- */
 
 enum mf_err syncrun_complete(struct sync_run *run, struct sync_item *item, const struct mailbox_status *status, uint32_t first_uid)
 {
@@ -196,10 +275,11 @@ enum mf_err syncrun_complete(struct sync_run *run, struct sync_item *item, const
 	uint32_t validity = status->uidvalidity ? status->uidvalidity : item->opened.uidvalidity;
 	bool same = m->complete && m->uidvalidity == validity && m->uidnext == status->uidnext && m->modseq == status->modseq
 		&& m->first_uid == first_uid && (bool)(m->flags & MAILBOX_READONLY) == item->read_only;
-	if (run->row_count == 0 && same)
-		return MF_OK;
+	enum mf_err e = writer_settle(run);
+	if (e != MF_OK || (run->gathered->count == 0 && same))
+		return e;
 	struct txn *t;
-	enum mf_err e = rows_write(run, &t);
+	e = rows_write(run, run->gathered, &t);
 	if (e == MF_OK) {
 		e = txn_mailbox_synced(t, item->id, true, validity, status->uidnext, status->modseq, first_uid, item->read_only);
 		if (e == MF_OK)
@@ -207,8 +287,7 @@ enum mf_err syncrun_complete(struct sync_run *run, struct sync_item *item, const
 		else
 			txn_rollback(t);
 	}
-	run_count(run);
-	rows_drop(run);
+	batch_finish(run, run->gathered);
 	return e;
 }
 

@@ -1,4 +1,7 @@
-/* syncrun.h: one remote_changes under way: the rows that have come and are not written yet. Private to syncmail. */
+/* syncrun.h: one remote_changes under way: the rows that have come and are not written yet. Private to syncmail.
+ *
+ * A full batch of rows is written by a thread of the run's own, while the session goes on reading the network. Everything
+ * else here is the session's thread, and waits for that one where it looks at the index. */
 #ifndef MF_SYNC_SYNCRUN_H
 #define MF_SYNC_SYNCRUN_H
 
@@ -22,14 +25,24 @@ struct sync_item {
 };
 
 struct sync_row;
+struct sync_batch {
+	struct sync_row *rows;
+	size_t count, bytes;
+	int64_t first_ms;                /* when its first row came */
+};
 struct sync_run {
 	struct session *session;
 	struct account *account;
 	struct sync_item *items, **order;    /* order: as given to remote_changes */
 	size_t count;
-	struct sync_row *rows;
-	size_t row_count, row_bytes;
-	int64_t first_row_ms;
+	struct sync_batch batches[2], *gathered;
+	pthread_t writer;
+	bool has_writer;
+	pthread_mutex_t lock;            /* guards what follows */
+	pthread_cond_t turned;
+	struct sync_batch *handed;       /* the writer's now; NULL: it has nothing to do */
+	enum mf_err written;             /* its first failure: nothing is written after it */
+	bool over;
 };
 
 struct sync_run *syncrun_create(struct session *s, const uint64_t *mailboxes, size_t count);
@@ -38,6 +51,7 @@ enum mf_err syncrun_message(struct sync_run *run, struct sync_item *item, const 
 enum mf_err syncrun_flags(struct sync_run *run, struct sync_item *item, uint32_t uid, unsigned flags, const char *keywords, uint64_t modseq);
 enum mf_err syncrun_vanished(struct sync_run *run, struct sync_item *item, const struct uid_ranges *uids);
 enum mf_err syncrun_gone(struct sync_run *run, struct sync_item *item, uint32_t uid);
+/* Everything that has come is in the index. */
 enum mf_err syncrun_flush(struct sync_run *run);
 /* Writes the rows that are left, and with them that the mailbox is complete up to this status. */
 enum mf_err syncrun_complete(struct sync_run *run, struct sync_item *item, const struct mailbox_status *status, uint32_t first_uid);
