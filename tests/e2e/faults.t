@@ -150,6 +150,19 @@ with Suite("broken lines and dead servers", timeout=300) as suite:
         recovered(mount)
         mount.umount()
 
+    @suite.case("a server that goes silent in the middle of every body: ETIMEDOUT after the deadline, not after many of them")
+    def _():
+        silent = suite.scripted(mailboxes={"INBOX": [corpus.message(subject=f"m{i}") for i in range(2)]},
+                                script="on UID FETCH .*BODY.PEEK\\[\\]:\n\t!raw * 1 FETCH (UID 1 BODY[] {50}\\r\\nabc\n\t!hang\n")
+        mount = suite.home(**silent.settings(), connect_timeout="3s", io_timeout="3s").mount()
+        for path in mount.messages():
+            started = time.monotonic()
+            answer = errno_of(read, path)
+            took = time.monotonic() - started
+            assert answer in ("ETIMEDOUT", "ENETUNREACH"), answer
+            assert took < 3 * 3 * system.SLOW, f"{answer} after {took:.1f} s, with io-timeout = 3s"
+        mount.umount()
+
     @suite.case("umount while the server is silent and readers wait")
     def _():
         h = home(io_timeout="60s")
