@@ -26,6 +26,7 @@ struct want {
 	enum want_kind kind;
 	want_done *done;
 	void *context;
+	int64_t since_ms;               /* monotonic */
 	enum mf_err result;
 	bool fired;                     /* left account.open: cannot be cancelled any more */
 	size_t parts;                   /* WANT_PARTS: what is still missing */
@@ -46,6 +47,8 @@ void part_add_locked(struct part **list, struct want *want);
 void parts_done_locked(struct account *a, struct part **list, enum mf_err result);
 void want_fire_locked(struct account *a, struct want *want, enum mf_err result);
 void wants_fail_locked(struct account *a, enum mf_err result);  /* all that are open */
+/* A connection was silent for too long: readers who asked before then have waited enough. */
+void wants_expire_locked(struct account *a, int64_t before_ms);
 void wants_deliver(struct account *a);                          /* calls done() of those fired; no lock held */
 
 /* --- mailboxes ------------------------------------------------------------------------------------------------------ */

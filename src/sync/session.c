@@ -170,6 +170,8 @@ static void session_lost(struct session *s, enum mf_err e, const char *reason)
 	bool was = s->connected;
 	s->connected = s->idle = s->idling_watch = false;
 	s->progress = (struct account_progress){0};
+	if (was && e == MF_TIMEOUT)
+		wants_expire_locked(a, clock_mono_ms() - a->config->io_timeout_ms);
 	if (s->reset || a->stopping || e == MF_OK) {
 		/* on purpose: nobody failed */
 	} else if (s->roles & ROLE_WORKER) {

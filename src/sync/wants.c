@@ -1,5 +1,6 @@
 #include <stdlib.h>
 
+#include "base/clock.h"
 #include "base/mem.h"
 #include "sync/engine.h"
 
@@ -7,6 +8,7 @@ struct want *want_create_locked(struct account *a, enum want_kind kind, want_don
 {
 	struct want *want = MF_NEW(struct want);
 	want->kind = kind;
+	want->since_ms = clock_mono_ms();
 	want->done = done;
 	want->context = context;
 	want->next = a->open;
@@ -107,6 +109,15 @@ void wants_fail_locked(struct account *a, enum mf_err result)
 {
 	while (a->open)
 		want_fire_locked(a, a->open, result);
+}
+
+void wants_expire_locked(struct account *a, int64_t before_ms)
+{
+	for (struct want *want = a->open, *next; want; want = next) {
+		next = want->next;
+		if (want->since_ms <= before_ms && !want->populate)
+			want_fire_locked(a, want, MF_TIMEOUT);
+	}
 }
 
 void wants_deliver(struct account *a)
