@@ -79,6 +79,15 @@ char *json_line(struct json_object *object)
 	return line;
 }
 
+/* how many bytes stand for themselves */
+static size_t plain_run(const unsigned char *p)
+{
+	size_t len = 0;
+	while (p[len] >= 0x20 && p[len] < 0x7f && p[len] != '"' && p[len] != '\\')
+		len++;
+	return len;
+}
+
 enum mf_err json_add_quoted(struct buf *b, const char *text)
 {
 	size_t before = b->len;
@@ -89,7 +98,9 @@ enum mf_err json_add_quoted(struct buf *b, const char *text)
 		} else if (*p < 0x20 || *p == 0x7f) {
 			e = buf_addf(b, "\\u%04x", *p++);
 		} else if (*p < 0x80) {
-			e = buf_add(b, p++, 1);
+			size_t run = plain_run(p);
+			e = buf_add(b, p, run);
+			p += run;
 		} else {
 			p += add_beyond_ascii(b, p, &e);
 		}

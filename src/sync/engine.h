@@ -61,6 +61,7 @@ struct mailbox_work {
 	enum priority pending;          /* a check is asked for */
 	enum change_method method;      /* of it: the most thorough one asked for */
 	bool running;                   /* a session is at it; what is asked for meanwhile is done after */
+	enum change_method running_method;
 	bool renumbering;               /* its messages have stepped aside, and are being matched with new ones */
 	bool is_inbox;
 	bool cold;                      /* not complete yet */
@@ -83,6 +84,8 @@ struct mailbox_work {
 };
 
 struct mailbox_work *work_get_locked(struct account *a, uint64_t mailbox);  /* made at first use */
+/* A session takes it, with who waits for it so far. pending is clear from here on, so that nothing asked for later is lost. */
+void work_begin_locked(struct mailbox_work *w, enum change_method method);
 void work_want_locked(struct account *a, struct mailbox_work *w, enum priority priority, enum change_method method);
 void work_populate_locked(struct account *a, struct mailbox_work *w, uint64_t after);
 void work_remove_locked(struct account *a, struct mailbox_work *w);

@@ -55,6 +55,16 @@ void work_want_locked(struct account *a, struct mailbox_work *w, enum priority p
 		sessions_wake_locked(a, ROLE_BULK);
 }
 
+void work_begin_locked(struct mailbox_work *w, enum change_method method)
+{
+	w->running = true;
+	w->running_method = method;
+	w->pending = PRIORITY_NONE;
+	w->method = CHANGES_AUTO;
+	w->running_waiters = w->waiters;
+	w->waiters = NULL;
+}
+
 void work_populate_locked(struct account *a, struct mailbox_work *w, uint64_t after)
 {
 	w->populate_after = w->populate && w->populate_after < after ? w->populate_after : after;
@@ -81,13 +91,10 @@ static int by_id(const void *a, const void *b)
 	return (*x > *y) - (*x < *y);
 }
 
-static void jobs_begin_locked(struct account *a, struct mailbox_work *w, struct task *t)
+static void jobs_begin_locked(struct mailbox_work *w, struct task *t)
 {
-	w->running = true;
-	w->running_waiters = w->waiters;
-	w->waiters = NULL;
+	work_begin_locked(w, w->method);
 	t->mailboxes[t->count++] = w->id;
-	(void)a;
 }
 
 /* The most urgent mailbox, and others as urgent as it: one pipelined exchange for all of them. */
@@ -100,12 +107,12 @@ static bool jobs_take_sync_locked(struct account *a, enum priority least, struct
 	ret->mailboxes = mf_alloc_array(SYNC_AT_ONCE, sizeof *ret->mailboxes);
 	enum priority priority = best->pending;
 	uint32_t weight = best->weight;
-	jobs_begin_locked(a, best, ret);
+	jobs_begin_locked(best, ret);
 	for (size_t i = 0; ret->count < SYNC_AT_ONCE && weight < SYNC_WEIGHT && (w = id_table_next(&a->mailboxes, &i));) {
 		if (w->running || w->pending != priority || w->weight > SYNC_WEIGHT - weight)
 			continue;
 		weight += w->weight;
-		jobs_begin_locked(a, w, ret);
+		jobs_begin_locked(w, ret);
 	}
 	qsort(ret->mailboxes + 1, ret->count - 1, sizeof *ret->mailboxes, by_id);
 	return true;

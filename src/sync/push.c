@@ -52,10 +52,8 @@ static bool push_take(struct session *s, const struct mailbox *m, bool new_only)
 	bool taken = false;
 	if (w && (m->complete || w->policy != SYNC_DEMAND)) {
 		if (!w->running && m->complete && w->pending == PRIORITY_NONE) {
-			w->method = method;
-			w->running = taken = true;
-			w->running_waiters = w->waiters;
-			w->waiters = NULL;
+			taken = true;
+			work_begin_locked(w, method);
 		} else {
 			work_want_locked(a, w, PRIORITY_LOOKED_AT, method);
 		}

@@ -24,11 +24,8 @@ static enum mf_err item_load(struct sync_run *run, struct sync_item *item)
 		return e;
 	pthread_mutex_lock(&run->account->lock);
 	struct mailbox_work *w = work_get_locked(run->account, item->id);
-	if (!item->reread) {
-		item->method = w->method;
-		w->pending = PRIORITY_NONE;
-		w->method = CHANGES_AUTO;
-	}
+	if (!item->reread)
+		item->method = w->running_method;
 	w->checked_ms = clock_mono_ms();
 	item->max_messages = w->max_messages;
 	item->rung = reconcile_rung(&item->m, item->method, w->max_messages, run->account->no_qresync);
