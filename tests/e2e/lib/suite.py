@@ -14,6 +14,7 @@ import faulthandler
 import os
 import random
 import shutil
+import signal
 import sys
 import tempfile
 import threading
@@ -50,6 +51,7 @@ class Suite(contextlib.ExitStack):
         sys.stdout.reconfigure(line_buffering=True, errors="backslashreplace")
         sys.stderr.reconfigure(errors="backslashreplace")
         faulthandler.enable()
+        signal.signal(signal.SIGINT, signal.default_int_handler)   # a shell's background jobs ignore it, and hand that on
         os.umask(0o022)
         if self.plan:
             print(f"# {self.title}; SEED={self.seed}")
