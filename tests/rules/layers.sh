@@ -33,11 +33,9 @@ bad=$(
 	library 'sqlite3' cache
 	library 'openssl/' net
 	library 'fuse' fs
-	library 'gmime/' mail
 	library 'glib' mail
 	library 'libetpan/' net sync smtp
 	library 'gsasl' sync
 	library 'json-c/' control cli
-	library 'ini\.h' config
 )
 [ -z "$bad" ] || { echo "$bad" >&2; exit 1; }
