@@ -58,6 +58,17 @@ enum mf_err remote_quota(struct remote *r, struct quota *ret)
 	return end(r, "quota", r->impl->quota(r, ret));
 }
 
+bool remote_can_write(const struct remote *r)
+{
+	return r->impl->write != NULL;
+}
+
+enum mf_err remote_write(struct remote *r, const struct remote_write *writes, size_t count, const struct write_sink *sink)
+{
+	begin(r, "write");
+	return end(r, "write", r->impl->write(r, writes, count, sink));
+}
+
 const char *remote_reason(struct remote *r)
 {
 	return r->impl->reason(r);

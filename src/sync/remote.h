@@ -141,6 +141,51 @@ struct fetch_sink {                 /* in wire order */
 	void *context;
 };
 
+/* --- writing ----------------------------------------------------------------------------------------------------- */
+
+enum write_kind {
+	WRITE_FLAGS, WRITE_APPEND, WRITE_COPY, WRITE_MOVE, WRITE_EXPUNGE,               /* messages */
+	WRITE_CREATE, WRITE_DELETE, WRITE_RENAME, WRITE_SUBSCRIBE, WRITE_UNSUBSCRIBE,   /* mailboxes */
+};
+struct remote_write {
+	enum write_kind kind;
+	const char *raw;                /* the mailbox; that of APPEND is the destination */
+	const char *to;                 /* COPY, MOVE, RENAME: the destination, or the new name */
+	/* FLAGS, COPY, MOVE, EXPUNGE: which messages. Another UIDVALIDITY at SELECT: MF_UIDVALIDITY, and nothing was done */
+	uint32_t uidvalidity;
+	const uint32_t *uids;           /* sorted, no duplicates */
+	size_t count;
+	unsigned flags, flags_remove;   /* FLAGS: added and removed; APPEND: the message's (never \Recent) */
+	const char *keywords, *keywords_remove; /* likewise: names between single spaces; NULL or "": none */
+	/* APPEND: size bytes from the start of fd, with pread(2); the internal date in seconds since the epoch */
+	int fd;
+	uint64_t size;
+	int64_t internal_date;
+};
+struct uid_pair { uint32_t from, to; };
+struct write_result {
+	/* MF_OK: done. A UID that does not exist (any more) is no failure of FLAGS, COPY, MOVE and EXPUNGE.
+	 * CREATE of what exists and SUBSCRIBE of what is subscribed are MF_OK; DELETE, UNSUBSCRIBE of what is not there too.
+	 * DELETE asks for the number of messages just before: MF_EXISTS where there are some, and nothing is done.
+	 * MF_QUOTA, MF_TOO_BIG, MF_DENIED, MF_NOT_FOUND (the destination does not exist), MF_UNSUPPORTED (MOVE without
+	 * REMOTE_MOVE; RENAME of INBOX), MF_UIDVALIDITY: the server will not do it, and has done nothing.
+	 * EXPUNGE without UIDPLUS, while others' messages are marked \Deleted there: MF_CANCELLED; ours are marked, and it
+	 * can be tried again later. */
+	enum mf_err result;
+	const char *reason;             /* of a failure: the server's words, printable; valid during the call */
+	/* COPYUID and APPENDUID (RFC 4315): uidvalidity 0 where the server did not say. Ascending by from; from is 0 for APPEND.
+	 * With it given, a UID that was asked for and is not here did not exist. */
+	uint32_t uidvalidity;
+	const struct uid_pair *pairs;
+	size_t count;
+};
+struct write_sink {
+	/* writes[i] is over; told once for each, in any order, unless the verb fails: then what was not told may or may not
+	 * have happened. */
+	enum mf_err (*done)(void *context, size_t i, const struct write_result *result);
+	void *context;
+};
+
 /* --- push -------------------------------------------------------------------------------------------------------- */
 
 struct push_sink {
@@ -163,9 +208,10 @@ struct remote_impl {
 	enum mf_err (*fetch)(struct remote *, const struct fetch_source *, const struct fetch_sink *);
 	enum mf_err (*wait)(struct remote *, const char *raw, int64_t timeout_ms, int wake_fd, const struct push_sink *);
 	enum mf_err (*quota)(struct remote *, struct quota *ret);
+	/* NULL: this back-end cannot write at all */
+	enum mf_err (*write)(struct remote *, const struct remote_write *, size_t count, const struct write_sink *);
 	const char *(*reason)(struct remote *);
 	void (*destroy)(struct remote *);
-	/* Writing verbs (flags, append, copy, move, expunge, mailbox operations) join here with the journal. */
 };
 struct remote {
 	const struct remote_impl *impl;
@@ -186,6 +232,10 @@ enum mf_err remote_fetch(struct remote *r, const struct fetch_source *source, co
  * (at most every 9 minutes). Without PUSH it only sleeps. What it learnt is told before it returns. */
 enum mf_err remote_wait(struct remote *r, const char *raw, int64_t timeout_ms, int wake_fd, const struct push_sink *sink);
 enum mf_err remote_quota(struct remote *r, struct quota *ret);
+/* Changes at the server: carried out in the order given, pipelined, one SELECT for neighbours in the same mailbox. The
+ * failure of one does not stop those behind it. */
+enum mf_err remote_write(struct remote *r, const struct remote_write *writes, size_t count, const struct write_sink *sink);
+bool remote_can_write(const struct remote *r);
 const char *remote_reason(struct remote *r);  /* of the last failure: one printable line */
 void remote_destroy(struct remote *r);        /* says goodbye only if that cannot wait; NULL is fine */
 
