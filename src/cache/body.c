@@ -12,6 +12,7 @@
 #include "base/log.h"
 #include "base/mem.h"
 #include "cache/private.h"
+#include "cache/spool.h"
 #include "cache/ranges.h"
 
 #define SIZE_LIMIT (1ULL << 40)
@@ -324,6 +325,8 @@ static enum mf_err get(struct cache *c, uint64_t message, struct body **ret, uin
 		int fd = -1;
 		uint64_t size = 0;
 		enum mf_err e = open_whole(c, message, &fd, &size);
+		if (e == MF_NOT_FOUND)
+			e = spool_open(c, message, &fd, &size);
 		if (e == MF_CORRUPT) {
 			log_warning("the body of message %llu was damaged; it will be fetched again", (unsigned long long)message);
 			cache_body_drop(c, message);
@@ -404,7 +407,8 @@ bool cache_body_is_cached(struct cache *c, uint64_t message)
 	char path[BODY_PATH_MAX];
 	struct stat st;
 	body_path(message, path);
-	return fstatat(c->bodies.dir, path, &st, AT_SYMLINK_NOFOLLOW) == 0 && st.st_size >= (off_t)sizeof(struct trailer);
+	bool named = fstatat(c->bodies.dir, path, &st, AT_SYMLINK_NOFOLLOW) == 0 && st.st_size >= (off_t)sizeof(struct trailer);
+	return named || spool_has(c, message);
 }
 
 /* --- filling ------------------------------------------------------------------------------------------------------------------ */
@@ -576,6 +580,47 @@ void bodies_adopt(struct cache *c, uint64_t from, uint64_t to)
 	pthread_mutex_unlock(&c->bodies.lock);
 	if (moved)
 		bodies_publish(c, CHANGE_BODY_CACHED, to);
+}
+
+void bodies_share(struct cache *c, uint64_t from, uint64_t to)
+{
+	char old_path[BODY_PATH_MAX], path[BODY_PATH_MAX];
+	struct stat st;
+	body_path(from, old_path);
+	body_path(to, path);
+	pthread_mutex_lock(&c->bodies.lock);
+	detach(&c->bodies, to);
+	bool linked = fstatat(c->bodies.dir, old_path, &st, AT_SYMLINK_NOFOLLOW) == 0 && bodies_make_dirs(c, to) == MF_OK &&
+	              linkat(c->bodies.dir, old_path, c->bodies.dir, path, 0) == 0;
+	if (linked) {
+		bodies_add(c, to, 1, (int64_t)st.st_size);
+		c->bodies.named++;
+	}
+	pthread_mutex_unlock(&c->bodies.lock);
+	if (linked)
+		bodies_publish(c, CHANGE_BODY_CACHED, to);
+}
+
+enum mf_err bodies_import(struct cache *c, uint64_t message, int fd, uint64_t size)
+{
+	char name[TEMPORARY_MAX];
+	int to;
+	enum mf_err e = open_temporary(c, name, &to);
+	if (e)
+		return e;
+	struct body *b = body_new(c, message, to, size);
+	memcpy(b->temporary, name, sizeof name);
+	e = read_through(fd, 0, size, NULL, to);
+	if (!e)
+		e = seal(b, size);
+	pthread_mutex_lock(&c->bodies.lock);
+	if (!e && (e = give_name(b, size + sizeof(struct trailer))) == MF_OK)
+		atomic_store(&b->whole, true);
+	pthread_mutex_unlock(&c->bodies.lock);
+	body_free(b);
+	if (!e)
+		bodies_publish(c, CHANGE_BODY_CACHED, message);
+	return e;
 }
 
 void cache_body_drop(struct cache *c, uint64_t message)

@@ -83,9 +83,12 @@ static enum mf_err open_parts(struct cache *c, struct mf_reason *why)
 	e = state_identify(c, why);
 	if (!e && (e = bodies_open(c)) != MF_OK)
 		mf_fail(why, e, "%s: %s", c->cache_dir, mf_err_words(e));
+	if (!e && ((e = spool_open_dirs(c)) != MF_OK || (e = spool_recover(c)) != MF_OK))
+		mf_fail(why, e, "%s: %s", c->state_dir, mf_err_words(e));
 	if (!e && (e = keeper_start(c)) != MF_OK)
 		mf_fail(why, e, "%s: %s", c->db_path, mf_err_words(e));
 	if (e) {
+		spool_close_dirs(c);
 		bodies_close(c);
 		db_close(&c->db);
 	}
@@ -105,7 +108,7 @@ enum mf_err cache_open(const struct cache_options *options, struct cache **ret, 
 	c->body_min_free = options->body_min_free;
 	c->listing_budget = options->listing_budget ? options->listing_budget : LISTING_BUDGET;
 	c->lock_fd = -1;
-	c->bodies.dir = -1;
+	c->bodies.dir = c->spool_dir = c->rejected_dir = -1;
 	locks_init(c);
 	enum mf_err e = open_parts(c, why);
 	if (e) {
@@ -124,6 +127,7 @@ void cache_close(struct cache *c)
 	if (e)
 		log_warning("%s: %s; it is checked at the next start", c->db_path, mf_err_words(e));
 	bodies_close(c);
+	spool_close_dirs(c);
 	cache_free(c);
 }
 

@@ -51,7 +51,9 @@ enum mf_err cache_set_note(struct cache *c, const char *key, const char *value);
 /* --- mailboxes ---------------------------------------------------------------------------------------------------- */
 
 /* The flags that mean something here; the values are those of sync/remote.h */
-enum { CACHE_MAILBOX_READONLY = 8, CACHE_MAILBOX_HAS_STATUS = 16, CACHE_MESSAGE_SEEN = 1 };
+enum { CACHE_MAILBOX_NOSELECT = 1, CACHE_MAILBOX_NOINFERIORS = 2, CACHE_MAILBOX_SUBSCRIBED = 4, CACHE_MAILBOX_READONLY = 8,
+       CACHE_MAILBOX_HAS_STATUS = 16, CACHE_MAILBOX_LOCAL = 32 /* made here, and not at the server yet */,
+       CACHE_MESSAGE_SEEN = 1, CACHE_USE_INBOX = 1, CACHE_USE_DRAFTS = 4, CACHE_USE_SENT = 7, CACHE_USE_TRASH = 8 };
 
 struct mailbox {
 	uint64_t id, parent;         /* parent 0: at the root */
@@ -115,7 +117,8 @@ enum mf_err cache_list(struct cache *c, uint64_t mailbox, uint64_t after, entry_
  * the names (bytewise). At most max; *ret_count says how many. */
 enum listing_order { ORDER_ID, ORDER_NAME };
 enum mf_err cache_successors(struct cache *c, uint64_t message, enum listing_order order, size_t max, struct entry *ret, size_t *ret_count);
-/* (uid, id) of every message with a UID, ascending by uid; the caller frees *ret */
+/* (uid, id) of every message that the server has there as far as is known, ascending by uid: those in the tree, and those that
+ * an operation is to take away (journal.h). The caller frees *ret */
 struct uid_id { uint32_t uid; uint64_t id; };
 enum mf_err cache_uids(struct cache *c, uint64_t mailbox, struct uid_id **ret, size_t *ret_count);
 
@@ -131,6 +134,8 @@ enum mf_err cache_begin(struct cache *c, struct txn **ret);
  * last second), updates listings, then publishes its changes on the bus. The txn is gone whatever it returns. */
 enum mf_err txn_commit(struct txn *t);
 void txn_rollback(struct txn *t);             /* NULL is fine */
+/* All that has been committed is on the disk when this returns. */
+enum mf_err cache_flush(struct cache *c);
 
 /* What LIST said of one mailbox. Makes missing levels above it. Existing: updated in place, same id. */
 struct mailbox_said {

@@ -16,12 +16,15 @@
 #define RESTART_PAGES 4000     /* from here on the writer waits for the rest, so that the WAL begins anew */
 
 /* POSIX locks of a file go with any descriptor of it that is closed; SQLite has none on the WAL, so this is harmless */
-static void flush_wal(struct cache *c)
+enum mf_err cache_flush(struct cache *c)
 {
 	MF_CLEANUP(mf_free) char *path = mf_format("%s-wal", c->db_path);
 	MF_CLEANUP(mf_close) int fd = open(path, O_RDONLY | O_CLOEXEC);
-	if (fd < 0 || fdatasync(fd) < 0)
-		log_warning("%s: %s", path, strerror(errno));
+	if (fd >= 0 && fdatasync(fd) == 0)
+		return MF_OK;
+	enum mf_err e = mf_err_from_errno(errno);
+	log_warning("%s: %s", path, strerror(errno));
+	return e;
 }
 
 static int checkpoint_once(struct db *db, int *ret_left)
@@ -92,7 +95,7 @@ static void *keeper_run(void *context)
 		} else if (k->flush_at_ms && k->flush_at_ms <= clock_mono_ms()) {
 			k->flush_at_ms = 0;
 			pthread_mutex_unlock(&k->lock);
-			flush_wal(c);
+			(void)cache_flush(c); /* it has logged why not */
 			pthread_mutex_lock(&k->lock);
 		} else {
 			k->checkpoint = false;
@@ -174,6 +177,8 @@ static bool checkpoint_is_due(struct keeper *k, int wal_pages)
 void keeper_committed(struct cache *c)
 {
 	struct keeper *k = &c->keeper;
+	if (!k->started)
+		return; /* what is done before it starts is flushed by the next commit */
 	pthread_mutex_lock(&k->lock);
 	bool wake = false;
 	if (!k->flush_at_ms) {

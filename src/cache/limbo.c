@@ -70,6 +70,20 @@ static bool is_same(const struct identity *a, const struct identity *b)
 	return *a->message_id || (!strcmp(a->subject, b->subject) && !strcmp(a->sender, b->sender));
 }
 
+/* A server may give its own internal date to what it is sent: with a Message-ID that and the size are enough. */
+bool identity_is_same(struct txn *t, uint64_t message, const struct message_put *put, int64_t mtime, bool strict)
+{
+	struct identity mine, other;
+	if (identity_of_row(t, message, &mine) != MF_OK)
+		return false;
+	identity_of_put(put, mtime, &other);
+	if (!*mine.email_id)
+		*other.email_id = 0; /* a new one gets its number from the server */
+	if (!strict && *mine.message_id)
+		mine.mtime = other.mtime;
+	return is_same(&mine, &other);
+}
+
 uint64_t match_of(const struct message_put *put, int64_t mtime)
 {
 	char text[TEXT_MAX + 64];
@@ -156,6 +170,27 @@ enum mf_err limbo_put(struct txn *t, struct node *n, const struct row *row)
 	return MF_IO;
 }
 
+/* What the server has not numbered has nothing to do with its numbers: it stays in the tree. */
+static enum mf_err keep_unnumbered(struct txn *t, struct node *n, uint64_t old_shelf)
+{
+	sqlite3_stmt *s = db_use(t->db, SQL_MESSAGE_UNNUMBERED_MOVE);
+	sqlite3_bind_int64(s, 1, (int64_t)old_shelf);
+	sqlite3_bind_int64(s, 2, (int64_t)n->shelf);
+	enum mf_err e = db_run(t->db, s);
+	if (e || !sqlite3_changes(t->db->handle))
+		return e;
+	s = db_use(t->db, SQL_MESSAGE_UNNUMBERED);
+	sqlite3_bind_int64(s, 1, (int64_t)n->shelf);
+	while ((e = db_step(t->db, s)) == MF_OK) {
+		struct row row;
+		row_read(s, &row);
+		row_show(t, n, &row, true);
+		if (!row.local)
+			row_count(n, 1, row.flags);
+	}
+	return e == MF_NOT_FOUND ? MF_OK : e;
+}
+
 enum mf_err limbo_retire(struct txn *t, struct node *n, bool told)
 {
 	sqlite3_stmt *s = db_use(t->db, SQL_SHELF_RETIRE);
@@ -163,6 +198,7 @@ enum mf_err limbo_retire(struct txn *t, struct node *n, bool told)
 	sqlite3_bind_int64(s, 2, txn_now_ms(t));
 	sqlite3_bind_int(s, 3, told);
 	enum mf_err e = db_run(t->db, s);
+	uint64_t old = n->shelf;
 	if (!e)
 		e = shelf_add(t, n->m.id, false, &n->shelf);
 	if (e)
@@ -171,7 +207,7 @@ enum mf_err limbo_retire(struct txn *t, struct node *n, bool told)
 	n->m.total = n->m.unseen = 0;
 	txn_attributes_changed(n);
 	txn_listing(t, LISTING_CLEAR, &(struct entry){ .mailbox = n->m.id }, NULL);
-	return MF_OK;
+	return keep_unnumbered(t, n, old);
 }
 
 /* --- arrivals --------------------------------------------------------------------------------------------------------------- */

@@ -37,7 +37,8 @@ void node_finish(struct node *n)
 {
 	mailbox_finish(&n->m);
 	free(n->path);
-	n->path = NULL;
+	free(n->old_name);
+	n->path = n->old_name = NULL;
 }
 
 void node_copy(struct node *to, const struct node *from)

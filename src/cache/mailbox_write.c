@@ -33,7 +33,7 @@ static size_t count_levels(const char *path, char delimiter)
 	return levels;
 }
 
-static enum mf_err find_path(struct txn *t, const char *path, struct node **ret)
+enum mf_err mailbox_find_path(struct txn *t, const char *path, struct node **ret)
 {
 	sqlite3_stmt *s = db_use(t->db, SQL_MAILBOX_BY_PATH);
 	db_bind_text(s, 1, path);
@@ -88,10 +88,19 @@ static enum mf_err add_level(struct txn *t, uint64_t parent, const char *path, c
 	return MF_OK;
 }
 
+enum mf_err mailbox_add_local(struct txn *t, uint64_t parent, const char *path, const char *level, const struct mailbox *like, struct node **ret)
+{
+	struct mailbox_said said = { .delimiter = like->delimiter, .utf8 = like->utf8 };
+	enum mf_err e = add_level(t, parent, path, level, &said, ret);
+	if (!e)
+		(*ret)->m.flags = CACHE_MAILBOX_LOCAL | CACHE_MAILBOX_SUBSCRIBED;
+	return e;
+}
+
 /* The mailbox with this path, made with every level above it that is missing. path is cut and mended on the way. */
 static enum mf_err need_path(struct txn *t, char *path, const struct mailbox_said *said, struct node **ret)
 {
-	enum mf_err e = find_path(t, path, ret);
+	enum mf_err e = mailbox_find_path(t, path, ret);
 	if (e != MF_NOT_FOUND)
 		return e;
 	/* the levels that exist already end at the first cut that is found */
@@ -99,7 +108,7 @@ static enum mf_err need_path(struct txn *t, char *path, const struct mailbox_sai
 	char *cut = said->delimiter ? strrchr(path, said->delimiter) : NULL;
 	while (cut) {
 		*cut = 0;
-		e = find_path(t, path, &above);
+		e = mailbox_find_path(t, path, &above);
 		*cut = said->delimiter;
 		if (!e)
 			break;
@@ -169,7 +178,10 @@ enum mf_err txn_mailbox_said(struct txn *t, const struct mailbox_said *said, uin
 	    t->cache->table.by_id.count + t->node_count > 2 * MAILBOXES_MAX)
 		return MF_TOO_BIG;
 	struct node *n;
-	enum mf_err e = need_path(t, path, said, &n);
+	enum mf_err e = settle_said(t, path, said->raw);
+	if (e)
+		return e == MF_NOT_FOUND ? e : txn_fail(t, e);
+	e = need_path(t, path, said, &n);
 	if (e)
 		return txn_fail(t, e);
 	bool changed = set_raw(&n->m, said, n->said);
@@ -198,7 +210,7 @@ bool txn_has_children(struct txn *t, uint64_t id)
 	return false;
 }
 
-static enum mf_err remove_node(struct txn *t, struct node *n)
+enum mf_err mailbox_remove_node(struct txn *t, struct node *n)
 {
 	enum mf_err e = limbo_retire(t, n, true);
 	if (e)
@@ -223,8 +235,12 @@ static enum mf_err remove_node(struct txn *t, struct node *n)
 /* The server has it no more: it stays as a level while others are inside it. */
 static enum mf_err unlist(struct txn *t, struct node *n)
 {
+	bool stays = false;
+	enum mf_err kept = settle_unlisted(t, n, &stays);
+	if (kept || stays)
+		return kept;
 	if (!txn_has_children(t, n->m.id))
-		return remove_node(t, n);
+		return mailbox_remove_node(t, n);
 	if (!n->m.raw)
 		return MF_OK;
 	bool had_messages = n->m.total > 0;
@@ -273,7 +289,7 @@ static enum mf_err remove_empty_levels(struct txn *t, uint64_t id)
 	struct node *n;
 	while (!e && (n = txn_node(t, id)) && !n->m.raw && !txn_has_children(t, id)) {
 		id = n->m.parent;
-		e = remove_node(t, n);
+		e = mailbox_remove_node(t, n);
 	}
 	return e;
 }

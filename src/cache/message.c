@@ -2,6 +2,7 @@
 #include <string.h>
 
 #include "base/mem.h"
+#include "cache/journal.h"
 #include "cache/private.h"
 
 void message_finish(struct message *m)
@@ -38,6 +39,7 @@ void row_read(sqlite3_stmt *s, struct row *ret)
 	ret->modseq = (uint64_t)sqlite3_column_int64(s, 9);
 	ret->match = (uint64_t)sqlite3_column_int64(s, 10);
 	copy_text(s, 11, ret->name, sizeof ret->name);
+	ret->local = sqlite3_column_int(s, 12) != 0;
 }
 
 static char *text_or_empty(sqlite3_stmt *s, int column)
@@ -53,8 +55,8 @@ static void message_read(sqlite3_stmt *s, struct message *ret, uint64_t *ret_she
 	*ret_shelf = row.shelf;
 	*ret = (struct message){
 		.entry = row.entry, .name = mf_strdup(row.name), .keywords = mf_strdup(row.keywords), .flags = row.flags,
-		.modseq = row.modseq, .date = sqlite3_column_int64(s, 12), .message_id = text_or_empty(s, 13),
-		.email_id = db_text(s, 14), .subject = text_or_empty(s, 15), .from = text_or_empty(s, 16), .to = text_or_empty(s, 17),
+		.modseq = row.modseq, .date = sqlite3_column_int64(s, 13), .message_id = text_or_empty(s, 14),
+		.email_id = db_text(s, 15), .subject = text_or_empty(s, 16), .from = text_or_empty(s, 17), .to = text_or_empty(s, 18),
 	};
 }
 
@@ -89,11 +91,32 @@ enum mf_err cache_message(struct cache *c, uint64_t message, struct message *ret
 	return MF_OK;
 }
 
+static int by_uid(const void *a, const void *b)
+{
+	const struct uid_id *x = a, *y = b;
+	return (x->uid > y->uid) - (x->uid < y->uid);
+}
+
+/* MF_NOT_FOUND: that is all */
+static enum mf_err add_uids(struct db *db, sqlite3_stmt *s, struct uid_id **uids, size_t *count, size_t *room)
+{
+	enum mf_err e;
+	while ((e = db_step(db, s)) == MF_OK) {
+		if (*count == *room) {
+			*room *= 2;
+			*uids = mf_realloc_array(*uids, *room, sizeof **uids);
+		}
+		(*uids)[(*count)++] = (struct uid_id){ (uint32_t)sqlite3_column_int64(s, 0), (uint64_t)sqlite3_column_int64(s, 1) };
+	}
+	return e;
+}
+
 enum mf_err cache_uids(struct cache *c, uint64_t mailbox, struct uid_id **ret, size_t *ret_count)
 {
 	pthread_rwlock_rdlock(&c->tree);
 	const struct node *n = mailboxes_find(&c->table, mailbox);
 	uint64_t shelf = n ? n->shelf : 0;
+	uint32_t validity = n ? n->m.uidvalidity : 0;
 	size_t room = n ? n->m.total + 1UL : 0;
 	pthread_rwlock_unlock(&c->tree);
 	if (!n)
@@ -106,12 +129,13 @@ enum mf_err cache_uids(struct cache *c, uint64_t mailbox, struct uid_id **ret, s
 	size_t count = 0;
 	sqlite3_stmt *s = db_use(db, SQL_MESSAGE_UIDS);
 	sqlite3_bind_int64(s, 1, (int64_t)shelf);
-	while ((e = db_step(db, s)) == MF_OK) {
-		if (count == room) {
-			room *= 2;
-			uids = mf_realloc_array(uids, room, sizeof *uids);
-		}
-		uids[count++] = (struct uid_id){ (uint32_t)sqlite3_column_int64(s, 0), (uint64_t)sqlite3_column_int64(s, 1) };
+	e = add_uids(db, s, &uids, &count, &room);
+	if (e == MF_NOT_FOUND && journal_count(c)) {
+		s = db_use(db, SQL_OP_CLAIMS);
+		sqlite3_bind_int64(s, 1, (int64_t)mailbox);
+		sqlite3_bind_int64(s, 2, validity);
+		e = add_uids(db, s, &uids, &count, &room);
+		qsort(uids, count, sizeof *uids, by_uid);
 	}
 	cache_reader_done(c, db);
 	if (e != MF_NOT_FOUND) {

@@ -49,6 +49,14 @@ enum mf_err row_by_uid(struct txn *t, const struct node *n, uint32_t uid, struct
 	return row_take(t, s, ret);
 }
 
+enum mf_err row_by_name(struct txn *t, const struct node *n, const char *name, struct row *ret)
+{
+	sqlite3_stmt *s = db_use(t->db, SQL_MESSAGE_BY_NAME);
+	sqlite3_bind_int64(s, 1, (int64_t)n->shelf);
+	db_bind_text(s, 2, name);
+	return row_take(t, s, ret);
+}
+
 enum mf_err row_remove(struct txn *t, uint64_t id)
 {
 	sqlite3_stmt *s = db_use(t->db, SQL_MESSAGE_REMOVE);
@@ -74,7 +82,7 @@ static void bind_capped(sqlite3_stmt *s, int parameter, const char *text)
 }
 
 /* whole keywords as far as there is room */
-static void cap_keywords(const char *keywords, char ret[static KEYWORDS_MAX + 1])
+void row_cap_keywords(const char *keywords, char ret[static KEYWORDS_MAX + 1])
 {
 	size_t len = keywords ? strlen(keywords) : 0;
 	if (len > KEYWORDS_MAX)
@@ -85,7 +93,7 @@ static void cap_keywords(const char *keywords, char ret[static KEYWORDS_MAX + 1]
 	ret[len] = 0;
 }
 
-static void count(struct node *n, int messages, unsigned flags)
+void row_count(struct node *n, int messages, unsigned flags)
 {
 	n->m.total += (uint32_t)messages;
 	if (!(flags & CACHE_MESSAGE_SEEN))
@@ -99,13 +107,13 @@ static struct change about(enum change_kind kind, const struct node *n, const st
 		.name = row->name };
 }
 
-static void tell(struct txn *t, enum change_kind kind, const struct node *n, const struct row *row)
+void row_tell(struct txn *t, enum change_kind kind, const struct node *n, const struct row *row)
 {
 	struct change change = about(kind, n, row);
 	txn_change(t, &change);
 }
 
-static void tell_moved(struct txn *t, const struct node *n, const struct row *row, uint64_t old_mailbox, const char *old_name)
+void row_tell_moved(struct txn *t, const struct node *n, const struct row *row, uint64_t old_mailbox, const char *old_name)
 {
 	struct change change = about(CHANGE_MESSAGE_MOVED, n, row);
 	change.old_mailbox = old_mailbox;
@@ -113,14 +121,14 @@ static void tell_moved(struct txn *t, const struct node *n, const struct row *ro
 	txn_change(t, &change);
 }
 
-static void show(struct txn *t, const struct node *n, const struct row *row, bool named)
+void row_show(struct txn *t, const struct node *n, const struct row *row, bool named)
 {
 	struct entry entry = row->entry;
 	entry.mailbox = n->m.id;
 	txn_listing(t, LISTING_PUT, &entry, named ? row->name : NULL);
 }
 
-static void hide(struct txn *t, const struct node *n, uint64_t message)
+void row_hide(struct txn *t, const struct node *n, uint64_t message)
 {
 	txn_listing(t, LISTING_REMOVE, &(struct entry){ .id = message, .mailbox = n->m.id }, NULL);
 }
@@ -131,7 +139,10 @@ static enum mf_err set_flags(struct txn *t, struct node *n, struct row *row, uns
                              const char *keywords, uint64_t modseq)
 {
 	char capped[KEYWORDS_MAX + 1];
-	cap_keywords(keywords, capped);
+	row_cap_keywords(keywords, capped);
+	enum mf_err overlaid = flags_overlay(t, row->entry.id, &flags, capped);
+	if (overlaid)
+		return txn_fail(t, overlaid);
 	bool changed = row->flags != flags || strcmp(row->keywords, capped) != 0;
 	if (!changed && (!modseq || modseq == row->modseq))
 		return MF_OK;
@@ -150,8 +161,8 @@ static enum mf_err set_flags(struct txn *t, struct node *n, struct row *row, uns
 		n->m.unseen += (flags & CACHE_MESSAGE_SEEN) ? UINT32_MAX : 1;
 		txn_attributes_changed(n);
 	}
-	show(t, n, row, false);
-	tell(t, CHANGE_MESSAGE_FLAGS, n, row);
+	row_show(t, n, row, false);
+	row_tell(t, CHANGE_MESSAGE_FLAGS, n, row);
 	return MF_OK;
 }
 
@@ -170,7 +181,7 @@ enum mf_err txn_message_flags(struct txn *t, uint64_t mailbox, uint32_t uid, uns
 
 /* --- put ---------------------------------------------------------------------------------------------------------------------- */
 
-static enum mf_err place(struct txn *t, const struct node *n, const struct row *row)
+enum mf_err row_place(struct txn *t, const struct node *n, const struct row *row)
 {
 	sqlite3_stmt *s = db_use(t->db, SQL_MESSAGE_PLACE);
 	sqlite3_bind_int64(s, 1, (int64_t)row->entry.id);
@@ -204,11 +215,11 @@ static void tell_back(struct txn *t, const struct node *n, const struct row *row
 {
 	bool moved = !told || txn_change_cancel(t, CHANGE_MESSAGE_REMOVED, row->entry.id);
 	if (!moved)
-		tell(t, CHANGE_MESSAGE_ADDED, n, row);
+		row_tell(t, CHANGE_MESSAGE_ADDED, n, row);
 	else if (old_mailbox != n->m.id || strcmp(old->name, row->name) != 0)
-		tell_moved(t, n, row, old_mailbox, old->name);
+		row_tell_moved(t, n, row, old_mailbox, old->name);
 	else if (old->flags != row->flags || strcmp(old->keywords, row->keywords) != 0)
-		tell(t, CHANGE_MESSAGE_FLAGS, n, row);
+		row_tell(t, CHANGE_MESSAGE_FLAGS, n, row);
 }
 
 static enum mf_err put_back(struct txn *t, struct node *n, const struct message_put *put, uint64_t id)
@@ -227,21 +238,21 @@ static enum mf_err put_back(struct txn *t, struct node *n, const struct message_
 	row.entry.uid = put->uid;
 	row.flags = put->flags;
 	row.modseq = put->modseq;
-	cap_keywords(put->keywords, row.keywords);
+	row_cap_keywords(put->keywords, row.keywords);
 	if (old.flags != row.flags || strcmp(old.keywords, row.keywords) != 0)
 		row.entry.ctime = txn_now_s(t);
-	e = place(t, n, &row);
+	e = row_place(t, n, &row);
 	if (e)
 		return e;
 	limbo_taken(t, row.match, id);
-	count(n, 1, row.flags);
-	show(t, n, &row, true);
+	row_count(n, 1, row.flags);
+	row_show(t, n, &row, true);
 	tell_back(t, n, &row, &old, old_mailbox, told);
 	txn_names_changed(t, n->m.id);
 	return MF_OK;
 }
 
-static enum mf_err add_summary(struct txn *t, const struct message_put *put, const struct row *row)
+enum mf_err row_add_summary(struct txn *t, const struct message_put *put, const struct row *row)
 {
 	const struct mail_summary *summary = put->summary;
 	sqlite3_stmt *s = db_use(t->db, SQL_SUMMARY_ADD);
@@ -258,7 +269,7 @@ static enum mf_err add_summary(struct txn *t, const struct message_put *put, con
 	return db_run(t->db, s);
 }
 
-static enum mf_err add_message(struct txn *t, const struct node *n, struct row *row)
+enum mf_err row_add(struct txn *t, const struct node *n, struct row *row)
 {
 	sqlite3_stmt *s = db_use(t->db, SQL_MESSAGE_ADD);
 	sqlite3_bind_int64(s, 1, (int64_t)n->shelf);
@@ -281,17 +292,17 @@ static enum mf_err put_new(struct txn *t, struct node *n, const struct message_p
 {
 	struct row row = { .entry = { .uid = put->uid, .size = put->size, .mtime = mtime, .ctime = txn_now_s(t) },
 		           .flags = put->flags, .modseq = put->modseq, .match = match };
-	cap_keywords(put->keywords, row.keywords);
+	row_cap_keywords(put->keywords, row.keywords);
 	enum mf_err e = name_for_new(t, n, put, mtime, row.name);
 	if (!e)
-		e = add_message(t, n, &row);
+		e = row_add(t, n, &row);
 	if (!e)
-		e = add_summary(t, put, &row);
+		e = row_add_summary(t, put, &row);
 	if (e)
 		return e;
 	arrival_add(t, match, row.entry.id, n->m.id);
-	count(n, 1, row.flags);
-	show(t, n, &row, true);
+	row_count(n, 1, row.flags);
+	row_show(t, n, &row, true);
 	struct change change = about(CHANGE_MESSAGE_ADDED, n, &row);
 	change.is_new = put->is_new;
 	txn_change(t, &change);
@@ -320,6 +331,12 @@ enum mf_err txn_message_put(struct txn *t, const struct message_put *put, uint64
 	const struct mail_summary *summary = put->summary;
 	int64_t mtime = put->internal_date ? put->internal_date : summary->has_date ? summary->date : 0;
 	uint64_t match = match_of(put, mtime), id;
+	e = settle_put(t, n, put, mtime, match, &id);
+	if (e != MF_NOT_FOUND) {
+		if (!e)
+			*ret_id = id;
+		return txn_fail(t, e);
+	}
 	e = limbo_match(t, put, match, mtime, &id);
 	if (!e)
 		e = put_back(t, n, put, id);
@@ -351,16 +368,16 @@ static enum mf_err take_place(struct txn *t, struct node *n, struct row *row, co
 	row->modseq = arrival->modseq;
 	memcpy(row->keywords, arrival->keywords, sizeof row->keywords);
 	if (!e)
-		e = place(t, there, row);
+		e = row_place(t, there, row);
 	if (e)
 		return e;
 	arrival_forget(t, arrival->match, double_id);
-	hide(t, n, row->entry.id);
-	hide(t, there, double_id);
-	show(t, there, row, true);
+	row_hide(t, n, row->entry.id);
+	row_hide(t, there, double_id);
+	row_show(t, there, row, true);
 	if (!txn_change_cancel(t, CHANGE_MESSAGE_ADDED, double_id))
-		tell(t, CHANGE_MESSAGE_REMOVED, there, arrival);
-	tell_moved(t, there, row, n->m.id, old_name);
+		row_tell(t, CHANGE_MESSAGE_REMOVED, there, arrival);
+	row_tell_moved(t, there, row, n->m.id, old_name);
 	txn_names_changed(t, there->m.id);
 	txn_body(t, double_id, row->entry.id);
 	return MF_OK;
@@ -373,23 +390,25 @@ enum mf_err txn_message_vanished(struct txn *t, uint64_t mailbox, uint32_t uid)
 		return t->failed ? t->failed : MF_NOT_FOUND;
 	struct row row, arrival;
 	enum mf_err e = row_by_uid(t, n, uid, &row);
-	if (e)
+	if (e) {
+		e = e == MF_NOT_FOUND ? settle_vanished(t, n, uid) : e;
 		return e == MF_NOT_FOUND ? e : txn_fail(t, e);
+	}
 	unsigned flags = row.flags;
 	e = arrival_match(t, &row, mailbox, &arrival);
 	if (!e) {
 		e = take_place(t, n, &row, &arrival);
 	} else if (e == MF_NOT_FOUND) {
 		e = limbo_put(t, n, &row);
-		hide(t, n, row.entry.id);
+		row_hide(t, n, row.entry.id);
 		/* one that this transaction has brought was never seen */
 		if (!txn_change_cancel(t, CHANGE_MESSAGE_ADDED, row.entry.id))
-			tell(t, CHANGE_MESSAGE_REMOVED, n, &row);
+			row_tell(t, CHANGE_MESSAGE_REMOVED, n, &row);
 	}
 	if (e)
 		return txn_fail(t, e);
 	arrival_forget(t, row.match, row.entry.id);
-	count(n, -1, flags);
+	row_count(n, -1, flags);
 	txn_names_changed(t, mailbox);
 	return MF_OK;
 }
@@ -477,7 +496,7 @@ enum mf_err txn_limbo_purge(struct txn *t, int64_t age_ms)
 
 /* --- size ---------------------------------------------------------------------------------------------------------------------- */
 
-static struct node *node_of_shelf(struct txn *t, uint64_t shelf)
+struct node *txn_node_of_shelf(struct txn *t, uint64_t shelf)
 {
 	for (size_t i = 0; i < t->node_count; i++)
 		if (t->nodes[i]->shelf == shelf && !t->nodes[i]->removed)
@@ -504,11 +523,11 @@ enum mf_err txn_message_size(struct txn *t, uint64_t message, uint64_t size)
 	sqlite3_bind_int64(s, 1, (int64_t)message);
 	sqlite3_bind_int64(s, 2, (int64_t)size);
 	e = txn_fail(t, db_run(t->db, s));
-	const struct node *n = e ? NULL : node_of_shelf(t, row.shelf);
+	const struct node *n = e ? NULL : txn_node_of_shelf(t, row.shelf);
 	if (!n)
 		return e;
-	show(t, n, &row, false);
+	row_show(t, n, &row, false);
 	if (differs)
-		tell(t, CHANGE_MESSAGE_SIZE, n, &row);
+		row_tell(t, CHANGE_MESSAGE_SIZE, n, &row);
 	return MF_OK;
 }

@@ -31,6 +31,8 @@ struct node {                          /* a mailbox in memory */
 	struct loading *loading;       /* somebody is loading it. Only in the table */
 	/* of a transaction's copy: */
 	bool dirty, said, added, removed, names_changed, attributes_changed;
+	char *old_name;                /* of one that is renamed; NULL: it is not */
+	uint64_t old_parent;
 	uint64_t limbo_shelf;          /* where this transaction puts what vanishes; 0: none yet */
 };
 void node_finish(struct node *n);
@@ -55,6 +57,7 @@ struct row {
 	struct entry entry;            /* entry.mailbox is not set */
 	uint64_t shelf, match, modseq;
 	unsigned flags;
+	bool local;                    /* exists only here, and nothing is to change that */
 	char name[NAME_MAX_BYTES + 1], keywords[KEYWORDS_MAX + 1];
 };
 void row_read(sqlite3_stmt *s, struct row *ret);            /* MESSAGE_COLUMNS */
@@ -96,6 +99,10 @@ void bodies_scan(struct cache *c);                          /* old epochs, orpha
 void bodies_total(struct cache *c, uint64_t *ret_count, uint64_t *ret_bytes);
 /* After the commit that made it so: this message's body is the other's, whose message is gone. */
 void bodies_adopt(struct cache *c, uint64_t from, uint64_t to);
+/* Both have it, on one file; nothing where the first has none. */
+void bodies_share(struct cache *c, uint64_t from, uint64_t to);
+/* size bytes of fd are this message's body */
+enum mf_err bodies_import(struct cache *c, uint64_t message, int fd, uint64_t size);
 void bodies_publish(struct cache *c, enum change_kind kind, uint64_t message);
 #define BODY_PATH_MAX 32
 void body_path(uint64_t message, char ret[static BODY_PATH_MAX]);
@@ -132,6 +139,10 @@ struct cache {
 	uint32_t epoch;
 	atomic_bool listed;
 
+	int spool_dir, rejected_dir;
+	_Atomic uint64_t op_count;     /* operations that wait */
+	uint64_t held_shelf;           /* of what is to be expunged; 0: none yet. Guarded by writer */
+
 	pthread_mutex_t writer;        /* guards db and limbo, and who may change the table */
 	struct db db;
 	struct limbo limbo;
@@ -163,6 +174,11 @@ enum mf_err state_identify(struct cache *c, struct mf_reason *why);
 enum mf_err state_close_db(struct cache *c);
 enum mf_err meta_number(struct db *db, const char *key, int64_t *ret);
 enum mf_err meta_set_number(struct db *db, const char *key, int64_t value);
+
+/* spool.c */
+enum mf_err spool_open_dirs(struct cache *c);
+void spool_close_dirs(struct cache *c);
+enum mf_err spool_recover(struct cache *c);   /* what a crash or a lost index has left */
 
 /* A reader's connection; NULL with *ret_error. Given back with cache_reader_done(), which ends its snapshot. */
 struct db *cache_reader(struct cache *c, enum mf_err *ret_error);

@@ -32,6 +32,24 @@ const struct schema_step schema_steps[] = {
 	  "CREATE UNIQUE INDEX message_name ON message (shelf, name);"
 	  "CREATE TABLE summary (id INTEGER PRIMARY KEY, date INTEGER NOT NULL, message_id TEXT NOT NULL, email_id TEXT,"
 	  " subject TEXT NOT NULL, sender TEXT NOT NULL, recipients TEXT NOT NULL);" },
+	/* Writing. message.local: exists only here, and no operation is to change that. message.was: a scratch name hides this
+	 * one, which a new file may take over. op: see journal.h; its uid is NULL while it is not known. */
+	{ 2,
+	  "ALTER TABLE message ADD COLUMN local INTEGER NOT NULL DEFAULT 0;"
+	  "ALTER TABLE message ADD COLUMN was TEXT;"
+	  "CREATE INDEX message_was ON message (shelf, was) WHERE was IS NOT NULL;"
+	  "CREATE INDEX message_local ON message (id) WHERE local != 0;"
+	  "CREATE TABLE op (id INTEGER PRIMARY KEY AUTOINCREMENT, kind INTEGER NOT NULL, state INTEGER NOT NULL DEFAULT 0,"
+	  " message INTEGER NOT NULL DEFAULT 0, mailbox INTEGER NOT NULL, dest INTEGER NOT NULL DEFAULT 0,"
+	  " uidvalidity INTEGER NOT NULL DEFAULT 0, uid INTEGER, flags INTEGER NOT NULL DEFAULT 0,"
+	  " flags_remove INTEGER NOT NULL DEFAULT 0, keywords TEXT NOT NULL DEFAULT '', keywords_remove TEXT NOT NULL DEFAULT '',"
+	  " name TEXT, raw TEXT, parent INTEGER NOT NULL DEFAULT 0, after INTEGER NOT NULL DEFAULT 0, due INTEGER NOT NULL DEFAULT 0,"
+	  " since INTEGER NOT NULL, tries INTEGER NOT NULL DEFAULT 0, error TEXT);"
+	  "CREATE INDEX op_message ON op (message) WHERE message != 0;"
+	  "CREATE INDEX op_claim ON op (mailbox, uid);"
+	  "CREATE INDEX op_dest ON op (dest) WHERE dest != 0;"
+	  "CREATE INDEX op_after ON op (after) WHERE after != 0;"
+	  "CREATE INDEX op_open ON op (state) WHERE state != 0;" },
 };
 const size_t schema_step_count = sizeof schema_steps / sizeof *schema_steps;
 

@@ -2,7 +2,14 @@
 #ifndef MF_CACHE_STATEMENTS_H
 #define MF_CACHE_STATEMENTS_H
 
-#define MESSAGE_COLUMNS "m.id, m.shelf, m.uid, m.size, m.size_checked, m.mtime, m.ctime, m.flags, m.keywords, m.modseq, m.match, m.name"
+#define MESSAGE_COLUMNS "m.id, m.shelf, m.uid, m.size, m.size_checked, m.mtime, m.ctime, m.flags, m.keywords, m.modseq, m.match, m.name, m.local"
+
+#define OP_COLUMNS "o.id, o.kind, o.state, o.message, o.mailbox, o.dest, o.uidvalidity, o.uid, o.flags, o.flags_remove, " \
+	"o.keywords, o.keywords_remove, o.name, o.raw, o.parent, o.after, o.due, o.since, o.tries, o.error"
+/* the kinds of journal.h */
+#define OP_IS_CLAIM "o.kind IN (4, 5)"
+#define OP_IS_PLACING "o.kind IN (2, 3, 4)"
+#define OP_IS_OF_MAILBOX "o.kind >= 6"
 
 #define STATEMENTS(X) \
 	X(BEGIN, "BEGIN IMMEDIATE") \
@@ -18,7 +25,7 @@
 	X(MAILBOX_BY_PATH, "SELECT id FROM mailbox WHERE path = ?1") \
 	X(MAILBOX_NAME_TAKEN, "SELECT 1 FROM mailbox WHERE parent = ?1 AND name = ?2") \
 	X(MAILBOX_ADD, "INSERT INTO mailbox (parent, name, path) VALUES (?1, ?2, ?3)") \
-	X(MAILBOX_STORE, "UPDATE mailbox SET raw = ?2, delimiter = ?3, utf8 = ?4, flags = ?5, special_use = ?6, mtime = ?7, " \
+	X(MAILBOX_STORE, "UPDATE mailbox SET parent = ?22, name = ?23, path = ?24, raw = ?2, delimiter = ?3, utf8 = ?4, flags = ?5, special_use = ?6, mtime = ?7, " \
 	  "shelf = ?8, complete = ?9, uidvalidity = ?10, uidnext = ?11, total = ?12, unseen = ?13, modseq = ?14, " \
 	  "first_uid = ?15, server_uidvalidity = ?16, server_uidnext = ?17, server_messages = ?18, server_unseen = ?19, " \
 	  "server_modseq = ?20, sync = ?21 WHERE id = ?1") \
@@ -49,10 +56,59 @@
 	  "VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)") \
 	X(MESSAGE_FLAGS, "UPDATE message SET flags = ?2, keywords = ?3, modseq = ?4, ctime = ?5 WHERE id = ?1") \
 	X(MESSAGE_SIZE, "UPDATE message SET size = ?2, size_checked = 1 WHERE id = ?1") \
+	X(SUMMARY_MESSAGE_ID, "SELECT message_id FROM summary WHERE id = ?1") \
 	X(MESSAGE_SHELVE, "UPDATE OR IGNORE message SET shelf = ?2 WHERE id = ?1") \
 	X(MESSAGE_PLACE, "UPDATE message SET shelf = ?2, uid = ?3, name = ?4, flags = ?5, keywords = ?6, modseq = ?7, ctime = ?8 WHERE id = ?1") \
 	X(MESSAGE_REMOVE, "DELETE FROM message WHERE id = ?1") \
 	X(SUMMARY_REMOVE, "DELETE FROM summary WHERE id = ?1") \
+	X(MESSAGE_LOCALS, "SELECT id FROM message WHERE local != 0") \
+	X(MESSAGE_SET_LOCAL, "UPDATE message SET local = ?2 WHERE id = ?1") \
+	X(MESSAGE_SET_WAS, "UPDATE message SET was = ?2 WHERE id = ?1") \
+	X(MESSAGE_WAS, "SELECT was FROM message WHERE id = ?1") \
+	X(MESSAGE_BY_WAS, "SELECT " MESSAGE_COLUMNS " FROM message m WHERE m.shelf = ?1 AND m.was = ?2") \
+	X(MESSAGE_BY_NAME, "SELECT " MESSAGE_COLUMNS " FROM message m WHERE m.shelf = ?1 AND m.name = ?2") \
+	X(MESSAGE_CONTENT, "UPDATE message SET size = ?2, size_checked = 1, mtime = ?3, ctime = ?4, match = ?5 WHERE id = ?1") \
+	X(MESSAGE_DATE, "UPDATE message SET mtime = ?2, ctime = ?3 WHERE id = ?1") \
+	X(MESSAGE_COPY, "INSERT INTO message (shelf, uid, size, size_checked, mtime, ctime, flags, keywords, modseq, match, name) " \
+	  "SELECT ?2, NULL, size, size_checked, mtime, ctime, flags, keywords, 0, match, ?3 FROM message WHERE id = ?1") \
+	X(MESSAGE_COPY_AS, "INSERT INTO message (id, shelf, uid, size, size_checked, mtime, ctime, flags, keywords, modseq, match, name) " \
+	  "SELECT ?4, ?2, NULL, size, size_checked, mtime, ctime, flags, keywords, 0, match, ?3 FROM message WHERE id = ?1") \
+	X(MESSAGE_HELD, "UPDATE message SET shelf = ?2, uid = NULL, name = ?1 || '/' || name WHERE id = ?1") \
+	X(MESSAGE_ANY, "SELECT 1 FROM message WHERE shelf = ?1 LIMIT 1") \
+	X(MESSAGE_UNNUMBERED_MOVE, "UPDATE message SET shelf = ?2 WHERE shelf = ?1 AND uid IS NULL") \
+	X(MESSAGE_UNNUMBERED, "SELECT " MESSAGE_COLUMNS " FROM message m WHERE m.shelf = ?1 AND m.uid IS NULL") \
+	X(MESSAGE_ANY_UNNUMBERED, "SELECT 1 FROM message WHERE shelf = ?1 AND uid IS NULL LIMIT 1") \
+	X(SUMMARY_COPY, "INSERT INTO summary (id, date, message_id, email_id, subject, sender, recipients) " \
+	  "SELECT ?2, date, message_id, email_id, subject, sender, recipients FROM summary WHERE id = ?1") \
+	X(OP_ADD, "INSERT INTO op (kind, state, message, mailbox, dest, uidvalidity, uid, flags, flags_remove, keywords, " \
+	  "keywords_remove, name, raw, parent, after, due, since) " \
+	  "VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17)") \
+	X(OP_STORE, "UPDATE op SET kind = ?2, state = ?3, message = ?4, mailbox = ?5, dest = ?6, uidvalidity = ?7, uid = ?8, flags = ?9, " \
+	  "flags_remove = ?10, keywords = ?11, keywords_remove = ?12, after = ?13, due = ?14, tries = ?15, error = ?16 WHERE id = ?1") \
+	X(OP_SET_RAW, "UPDATE op SET raw = ?2 WHERE mailbox = ?1 AND raw IS NULL") \
+	X(OP_REMOVE, "DELETE FROM op WHERE id = ?1") \
+	X(OP_BY_ID, "SELECT " OP_COLUMNS " FROM op o WHERE o.id = ?1") \
+	X(OP_OF_MESSAGE, "SELECT " OP_COLUMNS " FROM op o WHERE o.message = ?1 ORDER BY o.id") \
+	X(OP_AFTER, "SELECT " OP_COLUMNS " FROM op o WHERE o.after = ?1 ORDER BY o.id DESC") \
+	X(OP_OF_MAILBOX, "SELECT " OP_COLUMNS " FROM op o WHERE o.mailbox = ?1 AND " OP_IS_OF_MAILBOX " ORDER BY o.id") \
+	X(OP_CLAIM, "SELECT " OP_COLUMNS " FROM op o WHERE o.mailbox = ?1 AND o.uid = ?2 AND " OP_IS_CLAIM " LIMIT 1") \
+	X(OP_CLAIMS, "SELECT o.uid, o.message FROM op o WHERE o.mailbox = ?1 AND o.uid IS NOT NULL AND o.uidvalidity = ?2 AND " OP_IS_CLAIM) \
+	X(OP_NUMBERED_OTHERWISE, "SELECT " OP_COLUMNS " FROM op o JOIN message m ON m.id = o.message WHERE o.mailbox = ?1 " \
+	  "AND o.uid IS NOT NULL AND o.uidvalidity != ?2 AND m.match = ?3") \
+	X(OP_AWAITED, "SELECT " OP_COLUMNS " FROM op o WHERE o.state IN (1, 2) AND ((o.kind = 2 AND o.mailbox = ?1) OR " \
+	  "(o.kind IN (3, 4) AND o.dest = ?1)) ORDER BY o.id") \
+	X(OP_DOUBTFUL, "SELECT " OP_COLUMNS " FROM op o WHERE o.state = 1 ORDER BY o.id") \
+	X(OP_NUMBER, "UPDATE op SET uid = ?3, uidvalidity = ?4 WHERE message = ?1 AND mailbox = ?2 AND uid IS NULL AND kind != 2") \
+	X(OP_LIST, "SELECT " OP_COLUMNS " FROM op o WHERE o.id > ?1 ORDER BY o.id") \
+	X(OP_READY, "SELECT " OP_COLUMNS " FROM op o WHERE o.state = 0 AND (o.due <= ?1 OR (?2 AND o.kind != 5)) " \
+	  "AND (o.uid IS NOT NULL OR o.kind = 2 OR o.kind >= 6) " \
+	  "AND (o.message = 0 OR NOT EXISTS (SELECT 1 FROM op p WHERE p.message = o.message AND p.message != 0 AND p.id < o.id)) " \
+	  "AND (o.after = 0 OR NOT EXISTS (SELECT 1 FROM op p WHERE p.id = o.after)) ORDER BY o.id LIMIT ?3") \
+	X(OP_NEXT_DUE, "SELECT min(due) FROM op WHERE state = 0") \
+	X(OP_COUNT, "SELECT count(*) FROM op") \
+	X(OP_TOTALS, "SELECT state, count(*) FROM op GROUP BY state") \
+	X(OP_USES, "SELECT 1 FROM op o WHERE (o.mailbox = ?1 OR o.dest = ?1) AND o.id < ?2 AND o.kind < 6 LIMIT 1") \
+	X(OP_DELETES_RAW, "SELECT 1 FROM op WHERE kind = 7 AND raw = ?1 AND state != 3 LIMIT 1") \
 	X(PURGE_PICK, "SELECT id, match, name FROM message WHERE shelf = ?1 LIMIT ?2")
 
 #endif

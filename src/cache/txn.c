@@ -5,6 +5,7 @@
 #include "base/clock.h"
 #include "base/log.h"
 #include "base/mem.h"
+#include "cache/spool.h"
 
 /* room for one more in an array of the transaction */
 #define FIT(array, count, room) \
@@ -119,7 +120,13 @@ bool txn_change_cancel(struct txn *t, enum change_kind kind, uint64_t message)
 void txn_body(struct txn *t, uint64_t message, uint64_t heir)
 {
 	FIT(t->bodies, t->body_count, t->body_room);
-	t->bodies[t->body_count++] = (struct txn_body){ message, heir };
+	t->bodies[t->body_count++] = (struct txn_body){ message, heir, false };
+}
+
+void txn_body_shared(struct txn *t, uint64_t message, uint64_t other)
+{
+	txn_body(t, message, other);
+	t->bodies[t->body_count - 1].shared = true;
 }
 
 /* --- the end ---------------------------------------------------------------------------------------------------------- */
@@ -140,6 +147,7 @@ static void txn_free(struct txn *t)
 	free(t->listing_changes);
 	free(t->changes);
 	free(t->bodies);
+	free(t->spools);
 	map_finish(&t->nodes_by_id);
 	free(t);
 }
@@ -169,7 +177,10 @@ static enum mf_err node_store(struct txn *t, const struct node *n)
 	sqlite3_bind_int64(s, i++, m->server_messages);
 	sqlite3_bind_int64(s, i++, m->server_unseen);
 	sqlite3_bind_int64(s, i++, (int64_t)m->server_modseq);
-	sqlite3_bind_int(s, i, m->sync);
+	sqlite3_bind_int(s, i++, m->sync);
+	sqlite3_bind_int64(s, i++, (int64_t)m->parent);
+	db_bind_text(s, i++, m->name);
+	db_bind_text(s, i, n->path);
 	return db_run(t->db, s);
 }
 
@@ -209,6 +220,7 @@ static void apply_node(struct cache *c, struct node **place)
 	if (old) {
 		/* the address stays: others point to it */
 		node_finish(old);
+		free(n->old_name);
 		old->m = n->m;
 		old->path = n->path;
 		old->shelf = n->shelf;
@@ -226,6 +238,14 @@ static void publish_node(struct txn *t, const struct node *n)
 	if (!n->removed && n->names_changed && !n->added) {
 		change.kind = CHANGE_MAILBOX_LIST;
 		txn_change(t, &change);
+	}
+	if (!n->removed && n->old_name && !n->added) {
+		change.kind = CHANGE_MAILBOX_RENAMED;
+		change.name = n->m.name;
+		change.old_name = n->old_name;
+		change.old_parent = n->old_parent;
+		txn_change(t, &change);
+		change.name = change.old_name = NULL;
 	}
 	if (!n->removed && n->attributes_changed && !n->added) {
 		change.kind = CHANGE_MAILBOX_ATTR;
@@ -256,10 +276,28 @@ static void apply(struct txn *t, struct timespec root_mtime)
 		atomic_store(&c->listed, true);
 }
 
+void txn_spool(struct txn *t, uint64_t message, enum spool_fate fate)
+{
+	FIT(t->spools, t->spool_count, t->spool_room);
+	t->spools[t->spool_count++] = (struct txn_spool){ message, fate };
+}
+
+static void settle_spools(struct txn *t)
+{
+	for (size_t i = 0; i < t->spool_count; i++) {
+		if (t->spools[i].fate == SPOOL_IS_BODY)
+			spool_to_body(t->cache, t->spools[i].message);
+		else
+			spool_remove(t->cache, t->spools[i].message);
+	}
+}
+
 static void settle_bodies(struct txn *t)
 {
 	for (size_t i = 0; i < t->body_count; i++) {
-		if (t->bodies[i].heir)
+		if (t->bodies[i].shared)
+			bodies_share(t->cache, t->bodies[i].message, t->bodies[i].heir);
+		else if (t->bodies[i].heir)
 			bodies_adopt(t->cache, t->bodies[i].message, t->bodies[i].heir);
 		else
 			cache_body_drop(t->cache, t->bodies[i].message);
@@ -303,8 +341,10 @@ enum mf_err txn_commit(struct txn *t)
 	apply(t, root_mtime);
 	publish(t); /* under the writer lock: in the order of the commits */
 	keeper_committed(c);
+	atomic_fetch_add(&c->op_count, (uint64_t)t->op_change);
 	pthread_mutex_unlock(&c->writer);
 	settle_bodies(t);
+	settle_spools(t);
 	txn_free(t);
 	return MF_OK;
 }

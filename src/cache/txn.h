@@ -5,9 +5,12 @@
 #ifndef MF_CACHE_TXN_H
 #define MF_CACHE_TXN_H
 
+#include "cache/journal.h"
 #include "cache/private.h"
 
-struct txn_body { uint64_t message, heir; };   /* heir 0: the body goes */
+struct txn_body { uint64_t message, heir; bool shared; };   /* heir 0: the body goes; shared: both have it */
+enum spool_fate { SPOOL_IS_BODY, SPOOL_GOES };
+struct txn_spool { uint64_t message; enum spool_fate fate; };
 
 struct txn {
 	struct cache *cache;
@@ -24,6 +27,10 @@ struct txn {
 	size_t change_count, change_room;
 	struct txn_body *bodies;
 	size_t body_count, body_room;
+	struct txn_spool *spools;
+	size_t spool_count, spool_room;
+	int64_t op_change;             /* operations added, less those removed */
+	uint64_t displaced;            /* the operation that removes what txn_move() put aside; 0: none */
 };
 #define CHANGE_NONE ((enum change_kind)-1)
 
@@ -41,6 +48,9 @@ void txn_change(struct txn *t, const struct change *change); /* copies the names
 /* Takes back what this transaction was going to tell of the message; false: nothing of that kind */
 bool txn_change_cancel(struct txn *t, enum change_kind kind, uint64_t message);
 void txn_body(struct txn *t, uint64_t message, uint64_t heir);
+void txn_body_shared(struct txn *t, uint64_t message, uint64_t other);
+void txn_spool(struct txn *t, uint64_t message, enum spool_fate fate);      /* after the commit */
+struct node *txn_node_of_shelf(struct txn *t, uint64_t shelf);              /* NULL: not one that is seen */
 
 /* limbo.c */
 uint64_t match_of(const struct message_put *put, int64_t mtime);
@@ -59,7 +69,56 @@ enum mf_err limbo_retire(struct txn *t, struct node *n, bool told);            /
 enum mf_err shelf_add(struct txn *t, uint64_t mailbox, bool limbo, uint64_t *ret);
 enum mf_err row_by_id(struct txn *t, uint64_t id, struct row *ret);            /* MF_NOT_FOUND */
 enum mf_err row_by_uid(struct txn *t, const struct node *n, uint32_t uid, struct row *ret);
+enum mf_err row_by_name(struct txn *t, const struct node *n, const char *name, struct row *ret);
 enum mf_err row_remove(struct txn *t, uint64_t id);
+enum mf_err row_place(struct txn *t, const struct node *n, const struct row *row);  /* where it lies, UID, name, flags */
+enum mf_err row_add(struct txn *t, const struct node *n, struct row *row);
+enum mf_err row_add_summary(struct txn *t, const struct message_put *put, const struct row *row);
+void row_cap_keywords(const char *keywords, char ret[static KEYWORDS_MAX + 1]);
+/* what follows in memory and on the bus */
+void row_count(struct node *n, int messages, unsigned flags);
+void row_show(struct txn *t, const struct node *n, const struct row *row, bool named);
+void row_hide(struct txn *t, const struct node *n, uint64_t message);
+void row_tell(struct txn *t, enum change_kind kind, const struct node *n, const struct row *row);
+void row_tell_moved(struct txn *t, const struct node *n, const struct row *row, uint64_t old_mailbox, const char *old_name);
+/* The server's flags with what waits for this message on top. keywords: room for KEYWORDS_MAX + 1 */
+enum mf_err flags_overlay(struct txn *t, uint64_t message, unsigned *flags, char *keywords);
+
+/* op.c: the rows of operations */
+enum mf_err op_take(struct txn *t, sqlite3_stmt *s, struct op *ret);        /* one row, read; MF_NOT_FOUND */
+void op_read(sqlite3_stmt *s, struct op *ret);
+enum mf_err op_add(struct txn *t, struct op *op);                           /* sets .id and .since_ms */
+enum mf_err op_store(struct txn *t, const struct op *op);
+enum mf_err op_remove(struct txn *t, uint64_t id);
+enum mf_err op_by_id(struct txn *t, uint64_t id, struct op *ret);
+struct ops { struct op *items; size_t count, room; };
+enum mf_err ops_collect(struct txn *t, sqlite3_stmt *s, struct ops *ret);   /* its parameters are bound */
+enum mf_err ops_of_message(struct txn *t, uint64_t message, struct ops *ret);
+void ops_finish(struct ops *ops);
+static inline bool txn_has_ops(const struct txn *t) { return t->op_change > 0 || atomic_load(&t->cache->op_count) > 0; }
+/* the last that says where the message is to be; NULL */
+struct op *ops_placing(const struct ops *ops);
+bool op_is_open(const struct op *op);       /* surely not done, nor under way: may be changed or taken back */
+
+/* settle.c */
+/* The server tells of a message in this mailbox. MF_OK: it is one that an operation was to bring or has taken away from
+ * there, and *ret_id is its row; MF_NOT_FOUND: it is news. */
+enum mf_err settle_put(struct txn *t, struct node *n, const struct message_put *put, int64_t mtime, uint64_t match, uint64_t *ret_id);
+/* A claimed place is empty at the server; MF_NOT_FOUND: nobody claims it */
+enum mf_err settle_vanished(struct txn *t, const struct node *n, uint32_t uid);
+
+/* LIST said this name. MF_NOT_FOUND: it is to be deleted, and is not shown */
+enum mf_err settle_said(struct txn *t, const char *path, const char *raw);
+/* LIST did not say this one. *ret_stays: it is made here, or being renamed, or changes that wait need it */
+enum mf_err settle_unlisted(struct txn *t, struct node *n, bool *ret_stays);
+
+/* limbo.c */
+bool identity_is_same(struct txn *t, uint64_t message, const struct message_put *put, int64_t mtime, bool strict);
+
+/* mailbox_write.c */
+enum mf_err mailbox_add_local(struct txn *t, uint64_t parent, const char *path, const char *level, const struct mailbox *like, struct node **ret);
+enum mf_err mailbox_remove_node(struct txn *t, struct node *n);
+enum mf_err mailbox_find_path(struct txn *t, const char *path, struct node **ret);
 
 /* naming.c: names in one directory. A message's name is taken by a message or a mailbox there, and by one in limbo that
  * may come back after a changed UIDVALIDITY. */

@@ -1,0 +1,208 @@
+/* Taking back: the inverse of each operation that the server has not carried out. */
+#include <string.h>
+
+#include "base/mem.h"
+#include "cache/keywords.h"
+#include "cache/spool.h"
+#include "cache/txn.h"
+
+static enum mf_err cancel_op(struct txn *t, struct op *op);
+
+static enum mf_err undo_flags(struct txn *t, const struct op *op)
+{
+	struct row row;
+	enum mf_err e = row_by_id(t, op->message, &row);
+	struct node *n = e ? NULL : txn_node_of_shelf(t, row.shelf);
+	if (e || !n)
+		return e == MF_NOT_FOUND ? MF_OK : e;
+	unsigned flags = (row.flags & ~op->flags) | op->flags_remove;
+	if ((row.flags ^ flags) & CACHE_MESSAGE_SEEN) {
+		n->m.unseen += (flags & CACHE_MESSAGE_SEEN) ? UINT32_MAX : 1;
+		txn_attributes_changed(n);
+	}
+	row.flags = flags;
+	MF_CLEANUP(mf_free) char *keywords = keywords_change(row.keywords, op->keywords_remove, op->keywords);
+	row_cap_keywords(keywords, row.keywords);
+	row.entry.ctime = txn_now_s(t);
+	e = row_place(t, n, &row);
+	if (!e) {
+		row_show(t, n, &row, false);
+		row_tell(t, CHANGE_MESSAGE_FLAGS, n, &row);
+	}
+	return e;
+}
+
+/* The bytes are kept: a person may want them after all. */
+static enum mf_err undo_append(struct txn *t, const struct op *op)
+{
+	struct row row;
+	enum mf_err e = row_by_id(t, op->message, &row);
+	struct node *n = e ? NULL : txn_node_of_shelf(t, row.shelf);
+	if (e)
+		return e == MF_NOT_FOUND ? MF_OK : e;
+	if (op->kind == OP_APPEND)
+		e = spool_reject(t->cache, op->message, false, n ? row.name : op->name, "it was taken back before the server had it");
+	if (!e || e == MF_NOT_FOUND)
+		e = row_remove(t, op->message);
+	if (e)
+		return e;
+	txn_spool(t, op->message, SPOOL_GOES);
+	if (!n)
+		return MF_OK;
+	row_hide(t, n, op->message);
+	row_count(n, -1, row.flags);
+	row_tell(t, CHANGE_MESSAGE_REMOVED, n, &row);
+	txn_names_changed(t, n->m.id);
+	txn_body(t, op->message, 0);
+	return MF_OK;
+}
+
+/* Back to where the server has it, under the name it had, if that can be had. */
+static enum mf_err undo_move(struct txn *t, const struct op *op)
+{
+	struct row row;
+	struct node *home = txn_node(t, op->mailbox);
+	enum mf_err e = row_by_id(t, op->message, &row);
+	if (e || !home)
+		return e == MF_NOT_FOUND ? MF_OK : e ? e : MF_STALE;
+	struct node *from = txn_node_of_shelf(t, row.shelf);
+	char old_name[NAME_MAX_BYTES + 1];
+	memcpy(old_name, row.name, sizeof old_name);
+	const char *wish = op->name && !strchr(op->name, '/') ? op->name : from ? row.name : "message.eml";
+	MF_CLEANUP(mf_free) char *own = mf_strdup(wish);
+	e = name_for_old(t, home, own, row.name);
+	row.entry.uid = op->uid;
+	if (!e)
+		e = row_place(t, home, &row);
+	if (e)
+		return e;
+	row.shelf = home->shelf;
+	if (from) {
+		row_hide(t, from, op->message);
+		row_count(from, -1, row.flags);
+		txn_names_changed(t, from->m.id);
+		row_tell_moved(t, home, &row, from->m.id, old_name);
+	} else {
+		row_tell(t, CHANGE_MESSAGE_ADDED, home, &row);
+	}
+	row_show(t, home, &row, true);
+	row_count(home, 1, row.flags);
+	txn_names_changed(t, home->m.id);
+	return MF_OK;
+}
+
+static enum mf_err undo_create(struct txn *t, const struct op *op)
+{
+	struct node *n = txn_node(t, op->mailbox);
+	if (!n)
+		return MF_OK;
+	sqlite3_stmt *s = db_use(t->db, SQL_MESSAGE_ANY);
+	sqlite3_bind_int64(s, 1, (int64_t)n->shelf);
+	enum mf_err e = db_step(t->db, s);
+	db_done(s);
+	if (!e || txn_has_children(t, n->m.id))
+		return MF_EXISTS;
+	return e == MF_NOT_FOUND ? mailbox_remove_node(t, n) : e;
+}
+
+static enum mf_err undo_rename(struct txn *t, const struct op *op)
+{
+	struct node *n = txn_node(t, op->mailbox);
+	if (!n)
+		return MF_OK;
+	struct node *above = op->parent ? txn_node(t, op->parent) : NULL;
+	char name[NAME_MAX_BYTES + 1];
+	enum mf_err e = name_for_mailbox(t, above ? op->parent : 0, op->name, name);
+	if (e)
+		return e;
+	n->old_name = mf_strdup(n->m.name);
+	n->old_parent = n->m.parent;
+	txn_names_changed(t, n->m.parent);
+	free(n->m.name);
+	n->m.name = mf_strdup(name);
+	n->m.parent = above ? op->parent : 0;
+	txn_names_changed(t, n->m.parent);
+	txn_attributes_changed(n);
+	return MF_OK;
+}
+
+static enum mf_err undo_subscribe(struct txn *t, const struct op *op)
+{
+	struct node *n = txn_node(t, op->mailbox);
+	if (n) {
+		n->m.flags ^= CACHE_MAILBOX_SUBSCRIBED;
+		txn_attributes_changed(n);
+	}
+	return MF_OK;
+}
+
+static enum mf_err undo(struct txn *t, const struct op *op)
+{
+	switch (op->kind) {
+	case OP_FLAGS:
+		return undo_flags(t, op);
+	case OP_APPEND:
+	case OP_COPY:
+		return undo_append(t, op);
+	case OP_MOVE:
+	case OP_EXPUNGE:
+		return op->message ? undo_move(t, op) : MF_BUSY; /* the second half of a move */
+	case OP_CREATE:
+		return undo_create(t, op);
+	case OP_DELETE:
+		return MF_OK; /* LIST brings it back */
+	case OP_RENAME:
+		return undo_rename(t, op);
+	case OP_SUBSCRIBE:
+	case OP_UNSUBSCRIBE:
+		return undo_subscribe(t, op);
+	}
+	return MF_OK;
+}
+
+/* What comes after it, for the same message or because of it: the newest first */
+static enum mf_err cancel_followers(struct txn *t, const struct op *op)
+{
+	struct ops ops = { 0 };
+	enum mf_err e = op->message ? ops_of_message(t, op->message, &ops) : MF_OK;
+	for (size_t i = ops.count; i-- > 0 && !e;)
+		if (ops.items[i].id > op->id && (op->kind != OP_FLAGS))
+			e = cancel_op(t, &ops.items[i]);
+	ops_finish(&ops);
+	sqlite3_stmt *s = db_use(t->db, SQL_OP_AFTER);
+	sqlite3_bind_int64(s, 1, (int64_t)op->id);
+	if (!e)
+		e = ops_collect(t, s, &ops);
+	if (e)
+		return e;
+	/* this one goes first, so that the names of what follows are free */
+	e = op_remove(t, op->id);
+	if (!e)
+		e = undo(t, op);
+	for (size_t i = 0; i < ops.count && !e; i++)
+		e = cancel_op(t, &ops.items[i]);
+	ops_finish(&ops);
+	return e;
+}
+
+static enum mf_err cancel_op(struct txn *t, struct op *op)
+{
+	struct op now;
+	enum mf_err e = op_by_id(t, op->id, &now);
+	if (e)
+		return e == MF_NOT_FOUND ? MF_OK : e;
+	e = now.state == OP_SENT ? MF_BUSY : cancel_followers(t, &now);
+	op_finish(&now);
+	return e;
+}
+
+enum mf_err txn_cancel(struct txn *t, uint64_t id)
+{
+	struct op op;
+	enum mf_err e = t->failed ? t->failed : op_by_id(t, id, &op);
+	if (e)
+		return e == MF_NOT_FOUND ? e : txn_fail(t, e);
+	e = cancel_op(t, &op);
+	op_finish(&op);
+	return txn_fail(t, e); /* half of it may have been done: the caller rolls back */
+}

@@ -1,0 +1,143 @@
+/* journal.h: changes made here that the server does not have yet.
+ *
+ * Each call below changes the tree and notes what is to be done at the server, in the caller's transaction: a person sees
+ * the change at once, and no crash parts it from its intent. What waits is an operation (struct op). One operation is
+ * about one message or one mailbox; those of one message are done in the order of their ids.
+ *
+ * A row's UID says what the server has: while an operation is to put a message somewhere (APPEND, COPY, MOVE) its row has
+ * none there, and the operation remembers where the message lies meanwhile. Such a place is claimed: what the server still
+ * tells of it makes no row. A message that is to be expunged keeps its row, out of sight, until that has happened.
+ *
+ * States: QUEUED; SENT from before the first byte leaves until the answer is known, across crashes; UNCONFIRMED: it may
+ * have happened, and looking did not tell; PARKED: the server refuses, for the reason in .error. Only a person moves on
+ * what is parked or unconfirmed. */
+#ifndef MF_CACHE_JOURNAL_H
+#define MF_CACHE_JOURNAL_H
+
+#include "cache/cache.h"
+
+/* The values are in databases: new ones at the end */
+enum op_kind { OP_FLAGS = 1, OP_APPEND, OP_COPY, OP_MOVE, OP_EXPUNGE, OP_CREATE, OP_DELETE, OP_RENAME, OP_SUBSCRIBE, OP_UNSUBSCRIBE };
+enum op_state { OP_QUEUED, OP_SENT, OP_UNCONFIRMED, OP_PARKED };
+
+struct op {
+	uint64_t id;
+	enum op_kind kind;
+	enum op_state state;
+	uint64_t message;            /* its row; 0: about a mailbox */
+	uint64_t mailbox;            /* where it acts: FLAGS, COPY, MOVE, EXPUNGE the one that has the message; APPEND the destination */
+	uint64_t dest;               /* COPY, MOVE */
+	uint32_t uidvalidity, uid;   /* of the message in `mailbox`; uid 0: known only when the operation before it is done */
+	unsigned flags, flags_remove;/* FLAGS: what changes, and so what a cancel takes back */
+	char *keywords, *keywords_remove;
+	char *name;                  /* of the file or directory before, for showing and for taking back */
+	char *raw;                   /* DELETE, SUBSCRIBE, UNSUBSCRIBE: the server's bytes */
+	uint64_t parent;             /* RENAME: the directory that it was in */
+	uint64_t after;              /* not before that operation is over; 0: none */
+	int64_t due_ms, since_ms;    /* wall clock: not before; when it was asked for */
+	unsigned tries;
+	char *error;                 /* why it is parked or unconfirmed; NULL: nothing */
+};
+void op_finish(struct op *op);
+const char *op_kind_word(enum op_kind kind);   /* "append"; for people and programs */
+const char *op_state_word(enum op_state state);
+
+/* How many wait, in any state; cheap */
+uint64_t journal_count(struct cache *c);
+struct journal_totals { uint64_t queued, sent, unconfirmed, parked; };
+enum mf_err journal_totals(struct cache *c, struct journal_totals *ret);
+/* Those with id > after, ascending; each is valid during the call; false stops. */
+typedef bool op_visitor(void *context, const struct op *op);
+enum mf_err journal_list(struct cache *c, uint64_t after, op_visitor *visit, void *context);
+enum mf_err journal_op(struct cache *c, uint64_t id, struct op *ret);           /* MF_NOT_FOUND */
+/* "synchronised", or what waits for this message: "pending: move", "parked: append: over the server's quota" */
+enum mf_err journal_state_of(struct cache *c, uint64_t message, char **ret);
+
+/* --- changes to messages -------------------------------------------------------------------------------------------- */
+
+/* Adds and removes single flags. keywords as in struct message; "" or NULL: none. MF_NOT_FOUND */
+enum mf_err txn_change_flags(struct txn *t, uint64_t message, unsigned add, unsigned remove, const char *keywords_add, const char *keywords_remove);
+/* Exactly these flags: journalled as single additions and removals */
+enum mf_err txn_set_flags(struct txn *t, uint64_t message, unsigned flags, const char *keywords);
+
+/* What becomes of a message that is removed or overwritten */
+struct disposal {
+	bool expunge;                /* else it goes to `trash` */
+	uint64_t trash;              /* a mailbox; in it, or with 0: expunged */
+	int64_t delay_ms;            /* an expunge waits so long */
+};
+/* The message as it is at the server goes; the row is in Trash or out of sight. One that only exists here is dropped. */
+enum mf_err txn_remove(struct txn *t, uint64_t message, const struct disposal *how);
+/* Another name, or mailbox; what has that name there goes as `how` says, and a message written here takes over its flags.
+ * MF_EXISTS: a mailbox has the name. */
+enum mf_err txn_move(struct txn *t, uint64_t message, uint64_t mailbox, const char *name, const struct disposal *how);
+/* A new empty file with that name, only here until it is written (txn_written). MF_EXISTS */
+enum mf_err txn_create(struct txn *t, uint64_t mailbox, const char *name, uint64_t *ret);
+/* The message `made`, which txn_create() made, becomes a copy of `from`, by COPY at the server. MF_UNSUPPORTED: `from` is not
+ * at the server, so its bytes are to be written. */
+enum mf_err txn_copied(struct txn *t, uint64_t made, uint64_t from, int64_t due_ms);
+
+struct written {
+	uint64_t size;
+	const struct mail_summary *summary;
+	int64_t internal_date;       /* seconds since the epoch */
+	bool upload;                 /* false: a scratch file, which stays here */
+	int64_t due_ms;
+};
+/* What was written (spool.h has it in place) is this message now. What it was at the server before goes as `how` says. */
+enum mf_err txn_written(struct txn *t, uint64_t message, const struct written *what, const struct disposal *how);
+/* Shown, not sent */
+enum mf_err txn_touch(struct txn *t, uint64_t message, int64_t mtime);
+/* Never at the server, whoever asks: drops a row that only exists here, with its bytes */
+enum mf_err txn_drop_local(struct txn *t, uint64_t message);
+
+/* Names that are never sent: .*  *~  *.swp  4913  #*#  *.tmp  *.part  *.orig  *.rej  sed?????? */
+bool name_is_scratch(const char *name);
+
+/* --- changes to mailboxes ------------------------------------------------------------------------------------------- */
+
+/* MF_EXISTS; MF_INVALID: not a name; MF_DENIED: nothing can be inside that one */
+enum mf_err txn_mailbox_create(struct txn *t, uint64_t parent, const char *name, uint64_t *ret);
+/* MF_EXISTS: it has messages or mailboxes inside; MF_UNSUPPORTED: INBOX */
+enum mf_err txn_mailbox_delete(struct txn *t, uint64_t mailbox);
+/* MF_EXISTS: something has the name; MF_INVALID: into itself */
+enum mf_err txn_mailbox_rename(struct txn *t, uint64_t mailbox, uint64_t parent, const char *name);
+enum mf_err txn_mailbox_subscribe(struct txn *t, uint64_t mailbox, bool subscribed);
+/* The mailbox for what is removed: that with the use, or the name Trash, else a new one */
+enum mf_err txn_trash(struct txn *t, uint64_t *ret);
+
+/* --- by a person ------------------------------------------------------------------------------------------------------ */
+
+/* Takes an operation back and undoes it in the tree; what depends on it goes with it. MF_BUSY: it is being sent.
+ * MF_EXISTS: messages lie in what it made: their operations first. */
+enum mf_err txn_cancel(struct txn *t, uint64_t op);
+/* A parked or unconfirmed one is queued again */
+enum mf_err txn_retry(struct txn *t, uint64_t op);
+
+/* --- by the engine ---------------------------------------------------------------------------------------------------- */
+
+/* Those that can be done now, in ascending id; now_ms is compared with .due_ms of those whose kind is EXPUNGE or, with
+ * !hurry, of all. The caller frees each and *ret. */
+enum mf_err journal_ready(struct cache *c, int64_t now_ms, bool hurry, size_t max, struct op **ret, size_t *ret_count);
+/* When the first that is not ready only for the time is: wall clock; INT64_MAX: none */
+enum mf_err journal_next_due(struct cache *c, int64_t *ret_ms);
+/* Whose outcome is not known after a lost connection or a crash */
+enum mf_err journal_in_doubt(struct cache *c, struct op **ret, size_t *ret_count);
+/* These are SENT when this returns, on the disk, whatever happens to the machine; those that another took back meanwhile
+ * (their id is set to 0) are not. */
+enum mf_err journal_mark_sent(struct cache *c, struct op *ops, size_t count);
+/* Done; uid 0: where it lies now is not known yet, and txn_message_put() finds out. Nothing where the operation is gone. */
+enum mf_err txn_op_done(struct txn *t, uint64_t op, uint32_t uidvalidity, uint32_t uid);
+/* The message was not there any more: existence is the server's. A copy whose bytes are here is appended instead. */
+enum mf_err txn_op_gone(struct txn *t, uint64_t op);
+/* Not done, to be tried again from due_ms on */
+enum mf_err txn_op_again(struct txn *t, uint64_t op, int64_t due_ms);
+/* A COPY that is the first half of a MOVE is done: the other half is to remove what was copied */
+enum mf_err txn_op_half_moved(struct txn *t, uint64_t op, uint32_t uidvalidity, uint32_t uid);
+enum mf_err txn_op_park(struct txn *t, uint64_t op, enum op_state state, const char *error);
+/* CREATE: the mailbox is there, as these bytes; RENAME: it has that name, and all inside */
+enum mf_err txn_op_mailbox_is(struct txn *t, uint64_t op, const char *raw);
+/* What CREATE and RENAME will call it at the server; the caller frees. MF_BUSY: what it lies in is not there yet */
+enum mf_err journal_target(struct cache *c, const struct op *op, char **ret);
+
+#endif

@@ -1,0 +1,478 @@
+/* Changes to mailboxes made here.
+ *
+ * A mailbox's directory (parent, name) is what a person sees and changes at once. Its bytes at the server (path, raw) stay
+ * what the server knows until the operation is done, so that everything else goes on under the old name meanwhile. */
+#include <string.h>
+
+#include "base/mem.h"
+#include "cache/txn.h"
+#include "mail/name.h"
+
+#define TRASH_NAME "Trash"
+
+static enum mf_err mailbox_ops(struct txn *t, uint64_t mailbox, struct ops *ret)
+{
+	sqlite3_stmt *s = db_use(t->db, SQL_OP_OF_MAILBOX);
+	sqlite3_bind_int64(s, 1, (int64_t)mailbox);
+	return ops_collect(t, s, ret);
+}
+
+static struct op *find_op(const struct ops *ops, enum op_kind kind)
+{
+	for (size_t i = 0; i < ops->count; i++)
+		if (ops->items[i].kind == kind)
+			return &ops->items[i];
+	return NULL;
+}
+
+static enum mf_err name_is_taken(struct txn *t, uint64_t parent, const char *name, bool *ret)
+{
+	sqlite3_stmt *s = db_use(t->db, SQL_MAILBOX_NAME_TAKEN);
+	sqlite3_bind_int64(s, 1, (int64_t)parent);
+	db_bind_text(s, 2, name);
+	enum mf_err e = db_step(t->db, s);
+	db_done(s);
+	*ret = !e;
+	if (e != MF_NOT_FOUND || !parent)
+		return e == MF_NOT_FOUND ? MF_OK : e;
+	struct row row;
+	const struct node *n = txn_node(t, parent);
+	e = n ? row_by_name(t, n, name, &row) : MF_NOT_FOUND;
+	*ret = !e;
+	return e == MF_NOT_FOUND ? MF_OK : e;
+}
+
+struct found { char delimiter; bool utf8, any; };
+
+static bool note_delimiter(void *context, const struct mailbox *m)
+{
+	struct found *f = context;
+	*f = (struct found){ m->delimiter, m->utf8, true };
+	return m->delimiter == 0;
+}
+
+/* How names are spelt there: as in the directory, at the root as in any mailbox */
+static enum mf_err spelling(struct txn *t, uint64_t parent, struct mailbox *ret)
+{
+	*ret = (struct mailbox){ 0 };
+	if (parent) {
+		const struct node *n = txn_node(t, parent);
+		if (!n)
+			return MF_NOT_FOUND;
+		if (!n->m.delimiter || (n->m.flags & CACHE_MAILBOX_NOINFERIORS))
+			return MF_UNSUPPORTED;
+		ret->delimiter = n->m.delimiter;
+		ret->utf8 = n->m.utf8;
+		return MF_OK;
+	}
+	struct found f = { 0 };
+	enum mf_err e = cache_mailboxes(t->cache, note_delimiter, &f);
+	ret->delimiter = f.delimiter;
+	ret->utf8 = f.utf8;
+	return e || f.any ? e : MF_OFFLINE; /* nothing has been listed yet */
+}
+
+/* The name at the server; the caller frees */
+static enum mf_err server_path(struct txn *t, uint64_t parent, const char *name, char **ret)
+{
+	struct mailbox like;
+	MF_CLEANUP(mf_free) char *level = NULL;
+	enum mf_err e = spelling(t, parent, &like);
+	if (!e)
+		e = mailbox_name_to_level(name, like.delimiter, like.utf8, &level);
+	if (e)
+		return e;
+	const struct node *above = parent ? txn_node(t, parent) : NULL;
+	*ret = above ? mf_format("%s%c%s", above->path, like.delimiter, level) : mf_strdup(level);
+	return MF_OK;
+}
+
+/* --- making ------------------------------------------------------------------------------------------------------------------ */
+
+/* The path is what a mailbox is known by in the index, once: one that is being renamed or removed may have it still. */
+static enum mf_err free_path(struct txn *t, char **path)
+{
+	struct node *other;
+	enum mf_err e = mailbox_find_path(t, *path, &other);
+	for (unsigned i = 2; !e; i++) {
+		MF_CLEANUP(mf_free) char *before = *path;
+		*path = mf_format("%s\x01%u", before, i); /* no server sends that; CREATE makes it right */
+		e = mailbox_find_path(t, *path, &other);
+	}
+	return e == MF_NOT_FOUND ? MF_OK : e;
+}
+
+enum mf_err txn_mailbox_create(struct txn *t, uint64_t parent, const char *name, uint64_t *ret)
+{
+	if (t->failed)
+		return t->failed;
+	struct mailbox like;
+	MF_CLEANUP(mf_free) char *path = NULL, *level = NULL;
+	bool taken = false;
+	enum mf_err e = name_is_taken(t, parent, name, &taken);
+	if (!e)
+		e = taken ? MF_EXISTS : spelling(t, parent, &like);
+	if (!e)
+		e = mailbox_name_to_level(name, like.delimiter, like.utf8, &level);
+	if (!e)
+		e = server_path(t, parent, name, &path);
+	if (!e)
+		e = free_path(t, &path);
+	if (e)
+		return e;
+	struct node *n;
+	e = mailbox_add_local(t, parent, path, level, &like, &n);
+	if (e)
+		return txn_fail(t, e);
+	struct op op = { .kind = OP_CREATE, .mailbox = n->m.id, .name = n->m.name };
+	*ret = n->m.id;
+	return txn_fail(t, op_add(t, &op));
+}
+
+static bool find_trash(void *context, const struct mailbox *m)
+{
+	uint64_t *found = context;
+	if (m->use == CACHE_USE_TRASH || (!m->parent && !*found && m->raw && strcmp(m->name, TRASH_NAME) == 0) ||
+	    (!m->parent && !*found && (m->flags & CACHE_MAILBOX_LOCAL) && strcmp(m->name, TRASH_NAME) == 0))
+		*found = m->id;
+	return m->use != CACHE_USE_TRASH;
+}
+
+enum mf_err txn_trash(struct txn *t, uint64_t *ret)
+{
+	uint64_t found = 0;
+	enum mf_err e = t->failed ? t->failed : cache_mailboxes(t->cache, find_trash, &found);
+	if (e || found) {
+		*ret = found;
+		return e;
+	}
+	return txn_mailbox_create(t, 0, TRASH_NAME, ret);
+}
+
+/* --- removing ------------------------------------------------------------------------------------------------------------------ */
+
+/* Operations that are about messages in it need its name when it is not in the index any more. */
+static enum mf_err leave_name(struct txn *t, const struct node *n)
+{
+	sqlite3_stmt *s = db_use(t->db, SQL_OP_SET_RAW);
+	sqlite3_bind_int64(s, 1, (int64_t)n->m.id);
+	db_bind_text(s, 2, n->m.raw);
+	return db_run(t->db, s);
+}
+
+static enum mf_err any_message(struct txn *t, const struct node *n, bool *ret)
+{
+	sqlite3_stmt *s = db_use(t->db, SQL_MESSAGE_ANY);
+	sqlite3_bind_int64(s, 1, (int64_t)n->shelf);
+	enum mf_err e = db_step(t->db, s);
+	db_done(s);
+	*ret = !e;
+	return e == MF_NOT_FOUND ? MF_OK : e;
+}
+
+static enum mf_err drop_mailbox_ops(struct txn *t, const struct ops *ops)
+{
+	enum mf_err e = MF_OK;
+	for (size_t i = 0; i < ops->count && !e; i++)
+		e = op_remove(t, ops->items[i].id);
+	return e;
+}
+
+static enum mf_err delete_node(struct txn *t, struct node *n)
+{
+	struct ops ops = { 0 };
+	enum mf_err e = mailbox_ops(t, n->m.id, &ops);
+	const struct op *create = find_op(&ops, OP_CREATE);
+	bool never = create && op_is_open(create);
+	if (!e && !never && create)
+		e = MF_BUSY;
+	if (!e && never)
+		e = drop_mailbox_ops(t, &ops);
+	ops_finish(&ops);
+	if (!e && !never && n->m.raw) {
+		struct op op = { .kind = OP_DELETE, .mailbox = n->m.id, .name = n->m.name, .raw = n->m.raw, .parent = n->m.parent };
+		e = leave_name(t, n);
+		if (!e)
+			e = op_add(t, &op);
+	}
+	return e ? e : mailbox_remove_node(t, n);
+}
+
+enum mf_err txn_mailbox_delete(struct txn *t, uint64_t mailbox)
+{
+	struct node *n = t->failed ? NULL : txn_node(t, mailbox);
+	if (!n)
+		return t->failed ? t->failed : MF_NOT_FOUND;
+	if (n->m.use == CACHE_USE_INBOX)
+		return MF_UNSUPPORTED;
+	bool any = false;
+	enum mf_err e = any_message(t, n, &any);
+	if (e)
+		return txn_fail(t, e);
+	if (any || txn_has_children(t, mailbox))
+		return MF_EXISTS;
+	e = delete_node(t, n);
+	return e == MF_BUSY ? e : txn_fail(t, e);
+}
+
+/* --- renaming ------------------------------------------------------------------------------------------------------------------- */
+
+static bool is_inside(struct txn *t, uint64_t parent, uint64_t mailbox)
+{
+	for (const struct node *n; parent && (n = txn_node(t, parent)); parent = n->m.parent)
+		if (n->m.id == mailbox)
+			return true;
+	return false;
+}
+
+static void rename_node(struct txn *t, struct node *n, uint64_t parent, const char *name)
+{
+	if (!n->old_name) {
+		n->old_name = mf_strdup(n->m.name);
+		n->old_parent = n->m.parent;
+	}
+	txn_names_changed(t, n->m.parent);
+	txn_names_changed(t, parent);
+	free(n->m.name);
+	n->m.name = mf_strdup(name);
+	n->m.parent = parent;
+	txn_attributes_changed(n);
+}
+
+static enum mf_err journal_rename(struct txn *t, const struct node *n)
+{
+	struct ops ops = { 0 };
+	enum mf_err e = mailbox_ops(t, n->m.id, &ops);
+	const struct op *create = find_op(&ops, OP_CREATE), *rename = find_op(&ops, OP_RENAME);
+	if (e || (create && op_is_open(create)) || (rename && rename->state == OP_QUEUED)) {
+		/* what waits looks where it is when its turn comes */
+	} else {
+		struct op op = { .kind = OP_RENAME, .mailbox = n->m.id, .name = n->m.name, .parent = n->m.parent };
+		e = op_add(t, &op);
+	}
+	ops_finish(&ops);
+	return e;
+}
+
+enum mf_err txn_mailbox_rename(struct txn *t, uint64_t mailbox, uint64_t parent, const char *name)
+{
+	struct node *n = t->failed ? NULL : txn_node(t, mailbox);
+	if (!n)
+		return t->failed ? t->failed : MF_NOT_FOUND;
+	if (n->m.use == CACHE_USE_INBOX)
+		return MF_UNSUPPORTED;
+	if (is_inside(t, parent, mailbox))
+		return MF_INVALID;
+	bool taken = false;
+	enum mf_err e = name_is_taken(t, parent, name, &taken);
+	if (e)
+		return txn_fail(t, e);
+	if (taken)
+		return n->m.parent == parent && strcmp(n->m.name, name) == 0 ? MF_OK : MF_EXISTS;
+	MF_CLEANUP(mf_free) char *path = NULL;
+	e = server_path(t, parent, name, &path);
+	if (e)
+		return e;
+	e = journal_rename(t, n);
+	if (!e)
+		rename_node(t, n, parent, name);
+	return txn_fail(t, e);
+}
+
+enum mf_err txn_mailbox_subscribe(struct txn *t, uint64_t mailbox, bool subscribed)
+{
+	struct node *n = t->failed ? NULL : txn_node(t, mailbox);
+	if (!n)
+		return t->failed ? t->failed : MF_NOT_FOUND;
+	bool is = n->m.flags & CACHE_MAILBOX_SUBSCRIBED;
+	if (is == subscribed)
+		return MF_OK;
+	struct ops ops = { 0 };
+	enum mf_err e = mailbox_ops(t, mailbox, &ops);
+	const struct op *opposite = find_op(&ops, subscribed ? OP_UNSUBSCRIBE : OP_SUBSCRIBE);
+	if (!e && opposite && op_is_open(opposite)) {
+		e = op_remove(t, opposite->id);
+	} else if (!e) {
+		struct op op = { .kind = subscribed ? OP_SUBSCRIBE : OP_UNSUBSCRIBE, .mailbox = mailbox, .raw = n->m.raw, .name = n->m.name };
+		e = op_add(t, &op);
+	}
+	ops_finish(&ops);
+	n->m.flags ^= CACHE_MAILBOX_SUBSCRIBED;
+	txn_attributes_changed(n);
+	return txn_fail(t, e);
+}
+
+/* --- what the server has done ------------------------------------------------------------------------------------------------------ */
+
+static enum mf_err target_of(struct txn *t, const struct op *op, char **ret)
+{
+	const struct node *n = txn_node(t, op->mailbox);
+	const struct node *above = n && n->m.parent ? txn_node(t, n->m.parent) : NULL;
+	if (!n)
+		return MF_NOT_FOUND;
+	if (above && (above->m.flags & CACHE_MAILBOX_LOCAL))
+		return MF_BUSY;
+	return server_path(t, n->m.parent, n->m.name, ret);
+}
+
+enum mf_err journal_target(struct cache *c, const struct op *op, char **ret)
+{
+	struct txn *t;
+	enum mf_err e = cache_begin(c, &t);
+	if (e)
+		return e;
+	e = target_of(t, op, ret);
+	txn_rollback(t);
+	return e;
+}
+
+static bool list_ids(void *context, const struct mailbox *m)
+{
+	map_add(context, 0, m->id);
+	return true;
+}
+
+/* a mailbox is known by other bytes, and so is all inside */
+static enum mf_err set_paths(struct txn *t, struct node *n, const char *path)
+{
+	MF_CLEANUP(mf_free) char *old = n->path;
+	size_t len = strlen(old);
+	n->path = mf_strdup(path);
+	free(n->m.raw);
+	n->m.raw = mf_strdup(path);
+	n->m.flags &= ~(unsigned)CACHE_MAILBOX_LOCAL;
+	txn_attributes_changed(n);
+	struct map ids = { 0 };
+	enum mf_err e = n->m.delimiter ? cache_mailboxes(t->cache, list_ids, &ids) : MF_OK;
+	for (uint32_t i = 1; i <= ids.used && !e; i++) {
+		struct node *inside = txn_node(t, ids.entries[i].value);
+		if (!inside || inside == n || strncmp(inside->path, old, len) != 0 || inside->path[len] != n->m.delimiter)
+			continue;
+		char *moved = mf_format("%s%s", path, inside->path + len);
+		free(inside->path);
+		inside->path = moved;
+		if (inside->m.raw) {
+			free(inside->m.raw);
+			inside->m.raw = mf_strdup(moved);
+		}
+		txn_attributes_changed(inside);
+	}
+	map_finish(&ids);
+	return e;
+}
+
+/* LIST has told of it before the answer was dealt with: what it brought is one and the same. */
+static enum mf_err drop_twin(struct txn *t, const struct node *n, const char *raw)
+{
+	struct node *twin;
+	enum mf_err e = mailbox_find_path(t, raw, &twin);
+	if (e || twin == n)
+		return e == MF_NOT_FOUND ? MF_OK : e;
+	return txn_has_children(t, twin->m.id) ? MF_EXISTS : mailbox_remove_node(t, twin);
+}
+
+static enum mf_err mailbox_is(struct txn *t, const struct op *op, const char *raw)
+{
+	struct node *n = txn_node(t, op->mailbox);
+	enum mf_err e = op_remove(t, op->id);
+	if (e || !n)
+		return e;
+	e = drop_twin(t, n, raw);
+	return e ? e : set_paths(t, n, raw);
+}
+
+enum mf_err txn_op_mailbox_is(struct txn *t, uint64_t id, const char *raw)
+{
+	struct op op;
+	enum mf_err e = t->failed ? t->failed : op_by_id(t, id, &op);
+	if (e)
+		return e == MF_NOT_FOUND ? MF_OK : txn_fail(t, e);
+	e = mailbox_is(t, &op, raw);
+	op_finish(&op);
+	return txn_fail(t, e);
+}
+
+/* CREATE and RENAME that were sent and whose answer got lost: LIST tells */
+static enum mf_err settle_sent(struct txn *t, const char *path)
+{
+	struct ops ops = { 0 };
+	enum mf_err e = ops_collect(t, db_use(t->db, SQL_OP_DOUBTFUL), &ops);
+	for (size_t i = 0; i < ops.count && !e; i++) {
+		struct op *op = &ops.items[i];
+		MF_CLEANUP(mf_free) char *target = NULL;
+		if ((op->kind != OP_RENAME && op->kind != OP_CREATE) || target_of(t, op, &target) != MF_OK || strcmp(target, path) != 0)
+			continue;
+		e = mailbox_is(t, op, path);
+		break;
+	}
+	ops_finish(&ops);
+	return e;
+}
+
+enum mf_err settle_said(struct txn *t, const char *path, const char *raw)
+{
+	if (!txn_has_ops(t))
+		return MF_OK;
+	sqlite3_stmt *s = db_use(t->db, SQL_OP_DELETES_RAW);
+	db_bind_text(s, 1, raw);
+	enum mf_err e = db_step(t->db, s);
+	db_done(s);
+	if (e != MF_NOT_FOUND)
+		return e ? e : MF_NOT_FOUND;
+	struct node *known;
+	e = mailbox_find_path(t, path, &known);
+	return e == MF_NOT_FOUND ? settle_sent(t, path) : e;
+}
+
+static enum mf_err needs_it(struct txn *t, const struct node *n, bool *ret)
+{
+	sqlite3_stmt *s = db_use(t->db, SQL_MESSAGE_ANY_UNNUMBERED);
+	sqlite3_bind_int64(s, 1, (int64_t)n->shelf);
+	enum mf_err e = db_step(t->db, s);
+	db_done(s);
+	*ret = !e;
+	return e == MF_NOT_FOUND ? MF_OK : e;
+}
+
+/* Another client has removed it while messages of ours are to go there: it is ours to make again, if a person wants that. */
+static enum mf_err becomes_local(struct txn *t, struct node *n)
+{
+	struct op op = { .kind = OP_CREATE, .state = OP_PARKED, .mailbox = n->m.id, .name = n->m.name };
+	enum mf_err e = limbo_retire(t, n, false);
+	if (!e)
+		e = op_add(t, &op);
+	if (e)
+		return e;
+	free(n->m.raw);
+	n->m.raw = NULL;
+	n->m.flags = CACHE_MAILBOX_LOCAL | CACHE_MAILBOX_SUBSCRIBED;
+	n->m.complete = false;
+	n->m.uidvalidity = n->m.uidnext = n->m.first_uid = 0;
+	n->m.modseq = 0;
+	txn_attributes_changed(n);
+	txn_names_changed(t, n->m.id);
+	return txn_op_park(t, op.id, OP_PARKED, "another client has removed this mailbox; retry makes it again");
+}
+
+static bool is_being_renamed(struct txn *t, const struct node *n)
+{
+	bool found = false;
+	for (; n && !found; n = n->m.parent ? txn_node(t, n->m.parent) : NULL) {
+		struct ops ops = { 0 };
+		found = mailbox_ops(t, n->m.id, &ops) == MF_OK && find_op(&ops, OP_RENAME);
+		ops_finish(&ops);
+	}
+	return found;
+}
+
+enum mf_err settle_unlisted(struct txn *t, struct node *n, bool *ret_stays)
+{
+	*ret_stays = (n->m.flags & CACHE_MAILBOX_LOCAL) != 0;
+	if (*ret_stays || !txn_has_ops(t))
+		return MF_OK;
+	*ret_stays = is_being_renamed(t, n);
+	if (*ret_stays)
+		return MF_OK;
+	enum mf_err e = needs_it(t, n, ret_stays);
+	return e || !*ret_stays ? e : becomes_local(t, n);
+}

@@ -1,0 +1,376 @@
+/* Operations as rows. */
+#include <string.h>
+
+#include "base/mem.h"
+#include "cache/txn.h"
+
+void op_finish(struct op *op)
+{
+	free(op->keywords);
+	free(op->keywords_remove);
+	free(op->name);
+	free(op->raw);
+	free(op->error);
+	*op = (struct op){ 0 };
+}
+
+const char *op_kind_word(enum op_kind kind)
+{
+	static const char *const words[] = {
+		[OP_FLAGS] = "flags", [OP_APPEND] = "append", [OP_COPY] = "copy", [OP_MOVE] = "move", [OP_EXPUNGE] = "expunge",
+		[OP_CREATE] = "create", [OP_DELETE] = "delete", [OP_RENAME] = "rename", [OP_SUBSCRIBE] = "subscribe",
+		[OP_UNSUBSCRIBE] = "unsubscribe",
+	};
+	return (size_t)kind < sizeof words / sizeof *words && words[kind] ? words[kind] : "unknown";
+}
+
+const char *op_state_word(enum op_state state)
+{
+	static const char *const words[] = {
+		[OP_QUEUED] = "pending", [OP_SENT] = "sent", [OP_UNCONFIRMED] = "unconfirmed", [OP_PARKED] = "parked",
+	};
+	return (size_t)state < sizeof words / sizeof *words ? words[state] : "unknown";
+}
+
+static char *text_or_empty(sqlite3_stmt *s, int column)
+{
+	char *text = db_text(s, column);
+	return text ? text : mf_strdup("");
+}
+
+void op_read(sqlite3_stmt *s, struct op *ret)
+{
+	*ret = (struct op){
+		.id = (uint64_t)sqlite3_column_int64(s, 0), .kind = (enum op_kind)sqlite3_column_int(s, 1),
+		.state = (enum op_state)sqlite3_column_int(s, 2), .message = (uint64_t)sqlite3_column_int64(s, 3),
+		.mailbox = (uint64_t)sqlite3_column_int64(s, 4), .dest = (uint64_t)sqlite3_column_int64(s, 5),
+		.uidvalidity = (uint32_t)sqlite3_column_int64(s, 6), .uid = (uint32_t)sqlite3_column_int64(s, 7),
+		.flags = (unsigned)sqlite3_column_int64(s, 8), .flags_remove = (unsigned)sqlite3_column_int64(s, 9),
+		.keywords = text_or_empty(s, 10), .keywords_remove = text_or_empty(s, 11), .name = db_text(s, 12), .raw = db_text(s, 13),
+		.parent = (uint64_t)sqlite3_column_int64(s, 14), .after = (uint64_t)sqlite3_column_int64(s, 15),
+		.due_ms = sqlite3_column_int64(s, 16), .since_ms = sqlite3_column_int64(s, 17),
+		.tries = (unsigned)sqlite3_column_int64(s, 18), .error = db_text(s, 19),
+	};
+}
+
+static void bind_uid(sqlite3_stmt *s, int parameter, uint32_t uid)
+{
+	if (uid)
+		sqlite3_bind_int64(s, parameter, uid);
+	else
+		sqlite3_bind_null(s, parameter);
+}
+
+enum mf_err op_add(struct txn *t, struct op *op)
+{
+	op->since_ms = txn_now_ms(t);
+	sqlite3_stmt *s = db_use(t->db, SQL_OP_ADD);
+	int i = 1;
+	sqlite3_bind_int(s, i++, (int)op->kind);
+	sqlite3_bind_int(s, i++, (int)op->state);
+	sqlite3_bind_int64(s, i++, (int64_t)op->message);
+	sqlite3_bind_int64(s, i++, (int64_t)op->mailbox);
+	sqlite3_bind_int64(s, i++, (int64_t)op->dest);
+	sqlite3_bind_int64(s, i++, op->uidvalidity);
+	bind_uid(s, i++, op->uid);
+	sqlite3_bind_int64(s, i++, op->flags);
+	sqlite3_bind_int64(s, i++, op->flags_remove);
+	db_bind_text(s, i++, op->keywords ? op->keywords : "");
+	db_bind_text(s, i++, op->keywords_remove ? op->keywords_remove : "");
+	db_bind_text(s, i++, op->name);
+	db_bind_text(s, i++, op->raw);
+	sqlite3_bind_int64(s, i++, (int64_t)op->parent);
+	sqlite3_bind_int64(s, i++, (int64_t)op->after);
+	sqlite3_bind_int64(s, i++, op->due_ms);
+	sqlite3_bind_int64(s, i, op->since_ms);
+	enum mf_err e = db_run(t->db, s);
+	op->id = (uint64_t)sqlite3_last_insert_rowid(t->db->handle);
+	t->op_change++;
+	return e;
+}
+
+enum mf_err op_store(struct txn *t, const struct op *op)
+{
+	sqlite3_stmt *s = db_use(t->db, SQL_OP_STORE);
+	int i = 1;
+	sqlite3_bind_int64(s, i++, (int64_t)op->id);
+	sqlite3_bind_int(s, i++, (int)op->kind);
+	sqlite3_bind_int(s, i++, (int)op->state);
+	sqlite3_bind_int64(s, i++, (int64_t)op->message);
+	sqlite3_bind_int64(s, i++, (int64_t)op->mailbox);
+	sqlite3_bind_int64(s, i++, (int64_t)op->dest);
+	sqlite3_bind_int64(s, i++, op->uidvalidity);
+	bind_uid(s, i++, op->uid);
+	sqlite3_bind_int64(s, i++, op->flags);
+	sqlite3_bind_int64(s, i++, op->flags_remove);
+	db_bind_text(s, i++, op->keywords ? op->keywords : "");
+	db_bind_text(s, i++, op->keywords_remove ? op->keywords_remove : "");
+	sqlite3_bind_int64(s, i++, (int64_t)op->after);
+	sqlite3_bind_int64(s, i++, op->due_ms);
+	sqlite3_bind_int64(s, i++, op->tries);
+	db_bind_text(s, i, op->error);
+	return db_run(t->db, s);
+}
+
+enum mf_err op_remove(struct txn *t, uint64_t id)
+{
+	sqlite3_stmt *s = db_use(t->db, SQL_OP_REMOVE);
+	sqlite3_bind_int64(s, 1, (int64_t)id);
+	enum mf_err e = db_run(t->db, s);
+	if (!e && sqlite3_changes(t->db->handle) > 0)
+		t->op_change--;
+	return e;
+}
+
+enum mf_err op_take(struct txn *t, sqlite3_stmt *s, struct op *ret)
+{
+	enum mf_err e = db_step(t->db, s);
+	if (!e) {
+		op_read(s, ret);
+		db_done(s);
+	}
+	return e;
+}
+
+enum mf_err op_by_id(struct txn *t, uint64_t id, struct op *ret)
+{
+	sqlite3_stmt *s = db_use(t->db, SQL_OP_BY_ID);
+	sqlite3_bind_int64(s, 1, (int64_t)id);
+	return op_take(t, s, ret);
+}
+
+static struct op *ops_room(struct ops *ops)
+{
+	if (ops->count == ops->room) {
+		ops->room = ops->room ? ops->room * 2 : 8;
+		ops->items = mf_realloc_array(ops->items, ops->room, sizeof *ops->items);
+	}
+	return &ops->items[ops->count++];
+}
+
+static enum mf_err collect(struct db *db, sqlite3_stmt *s, struct ops *ret)
+{
+	enum mf_err e;
+	while ((e = db_step(db, s)) == MF_OK)
+		op_read(s, ops_room(ret));
+	return e == MF_NOT_FOUND ? MF_OK : e;
+}
+
+enum mf_err ops_collect(struct txn *t, sqlite3_stmt *s, struct ops *ret)
+{
+	return collect(t->db, s, ret);
+}
+
+enum mf_err ops_of_message(struct txn *t, uint64_t message, struct ops *ret)
+{
+	if (!txn_has_ops(t))
+		return MF_OK;
+	sqlite3_stmt *s = db_use(t->db, SQL_OP_OF_MESSAGE);
+	sqlite3_bind_int64(s, 1, (int64_t)message);
+	return collect(t->db, s, ret);
+}
+
+void ops_finish(struct ops *ops)
+{
+	for (size_t i = 0; i < ops->count; i++)
+		op_finish(&ops->items[i]);
+	free(ops->items);
+	*ops = (struct ops){ 0 };
+}
+
+struct op *ops_placing(const struct ops *ops)
+{
+	for (size_t i = ops->count; i-- > 0;)
+		if (ops->items[i].kind != OP_FLAGS)
+			return &ops->items[i];
+	return NULL;
+}
+
+bool op_is_open(const struct op *op)
+{
+	return op->state == OP_QUEUED || op->state == OP_PARKED;
+}
+
+/* --- questions ---------------------------------------------------------------------------------------------------------- */
+
+uint64_t journal_count(struct cache *c)
+{
+	return atomic_load(&c->op_count);
+}
+
+enum mf_err journal_totals(struct cache *c, struct journal_totals *ret)
+{
+	*ret = (struct journal_totals){ 0 };
+	if (!journal_count(c))
+		return MF_OK;
+	enum mf_err e;
+	struct db *db = cache_reader(c, &e);
+	if (!db)
+		return e;
+	uint64_t *places[] = { &ret->queued, &ret->sent, &ret->unconfirmed, &ret->parked };
+	sqlite3_stmt *s = db_use(db, SQL_OP_TOTALS);
+	while ((e = db_step(db, s)) == MF_OK) {
+		int64_t state = sqlite3_column_int64(s, 0);
+		if (state >= 0 && state < 4)
+			*places[state] = (uint64_t)sqlite3_column_int64(s, 1);
+	}
+	cache_reader_done(c, db);
+	return e == MF_NOT_FOUND ? MF_OK : e;
+}
+
+enum mf_err journal_list(struct cache *c, uint64_t after, op_visitor *visit, void *context)
+{
+	enum mf_err e;
+	struct db *db = cache_reader(c, &e);
+	if (!db)
+		return e;
+	sqlite3_stmt *s = db_use(db, SQL_OP_LIST);
+	sqlite3_bind_int64(s, 1, (int64_t)after);
+	bool more = true;
+	while (more && (e = db_step(db, s)) == MF_OK) {
+		struct op op;
+		op_read(s, &op);
+		more = visit(context, &op);
+		op_finish(&op);
+	}
+	db_done(s);
+	cache_reader_done(c, db);
+	return e == MF_NOT_FOUND ? MF_OK : e;
+}
+
+enum mf_err journal_op(struct cache *c, uint64_t id, struct op *ret)
+{
+	enum mf_err e;
+	struct db *db = cache_reader(c, &e);
+	if (!db)
+		return e;
+	sqlite3_stmt *s = db_use(db, SQL_OP_BY_ID);
+	sqlite3_bind_int64(s, 1, (int64_t)id);
+	e = db_step(db, s);
+	if (!e)
+		op_read(s, ret);
+	db_done(s);
+	cache_reader_done(c, db);
+	return e;
+}
+
+enum mf_err journal_state_of(struct cache *c, uint64_t message, char **ret)
+{
+	*ret = NULL;
+	enum mf_err e = MF_OK;
+	struct ops ops = { 0 };
+	if (journal_count(c)) {
+		struct db *db = cache_reader(c, &e);
+		if (!db)
+			return e;
+		sqlite3_stmt *s = db_use(db, SQL_OP_OF_MESSAGE);
+		sqlite3_bind_int64(s, 1, (int64_t)message);
+		e = collect(db, s, &ops);
+		cache_reader_done(c, db);
+	}
+	for (size_t i = 0; i < ops.count && !e && !*ret; i++) {
+		const struct op *op = &ops.items[i];
+		*ret = mf_format("%s: %s%s%s", op_state_word(op->state), op_kind_word(op->kind), op->error ? ": " : "", op->error ? op->error : "");
+	}
+	ops_finish(&ops);
+	struct entry entry;
+	if (!e && !*ret)
+		*ret = mf_strdup(cache_entry(c, message, &entry) == MF_OK && !entry.uid ? "local" : "synchronised");
+	return e;
+}
+
+static enum mf_err list_all(struct db *db, sqlite3_stmt *s, struct op **ret, size_t *ret_count)
+{
+	struct ops ops = { 0 };
+	enum mf_err e = collect(db, s, &ops);
+	if (e) {
+		ops_finish(&ops);
+		return e;
+	}
+	*ret = ops.items;
+	*ret_count = ops.count;
+	return MF_OK;
+}
+
+enum mf_err journal_ready(struct cache *c, int64_t now_ms, bool hurry, size_t max, struct op **ret, size_t *ret_count)
+{
+	*ret = NULL;
+	*ret_count = 0;
+	enum mf_err e;
+	struct db *db = journal_count(c) ? cache_reader(c, &e) : NULL;
+	if (!db)
+		return journal_count(c) ? e : MF_OK;
+	sqlite3_stmt *s = db_use(db, SQL_OP_READY);
+	sqlite3_bind_int64(s, 1, now_ms);
+	sqlite3_bind_int(s, 2, hurry);
+	sqlite3_bind_int64(s, 3, (int64_t)max);
+	e = list_all(db, s, ret, ret_count);
+	cache_reader_done(c, db);
+	return e;
+}
+
+enum mf_err journal_in_doubt(struct cache *c, struct op **ret, size_t *ret_count)
+{
+	*ret = NULL;
+	*ret_count = 0;
+	enum mf_err e;
+	struct db *db = journal_count(c) ? cache_reader(c, &e) : NULL;
+	if (!db)
+		return journal_count(c) ? e : MF_OK;
+	e = list_all(db, db_use(db, SQL_OP_DOUBTFUL), ret, ret_count);
+	cache_reader_done(c, db);
+	return e;
+}
+
+enum mf_err journal_next_due(struct cache *c, int64_t *ret_ms)
+{
+	*ret_ms = INT64_MAX;
+	enum mf_err e;
+	struct db *db = journal_count(c) ? cache_reader(c, &e) : NULL;
+	if (!db)
+		return journal_count(c) ? e : MF_OK;
+	sqlite3_stmt *s = db_use(db, SQL_OP_NEXT_DUE);
+	e = db_step(db, s);
+	if (!e && sqlite3_column_type(s, 0) != SQLITE_NULL)
+		*ret_ms = sqlite3_column_int64(s, 0);
+	db_done(s);
+	cache_reader_done(c, db);
+	return e == MF_NOT_FOUND ? MF_OK : e;
+}
+
+/* Taken back or changed between being read and now: the one in the index is what counts. */
+static enum mf_err mark_one(struct txn *t, struct op *op)
+{
+	struct op now;
+	enum mf_err e = op_by_id(t, op->id, &now);
+	if (e == MF_NOT_FOUND || (!e && now.state != OP_QUEUED)) {
+		if (!e)
+			op_finish(&now);
+		op->id = 0;
+		return MF_OK;
+	}
+	if (e)
+		return e;
+	now.state = OP_SENT;
+	now.tries++;
+	e = op_store(t, &now);
+	op_finish(op);
+	*op = now;
+	return e;
+}
+
+enum mf_err journal_mark_sent(struct cache *c, struct op *ops, size_t count)
+{
+	struct txn *t;
+	enum mf_err e = cache_begin(c, &t);
+	if (e)
+		return e;
+	for (size_t i = 0; i < count && !e; i++)
+		e = mark_one(t, &ops[i]);
+	if (e) {
+		txn_rollback(t);
+		return e;
+	}
+	e = txn_commit(t);
+	return e ? e : cache_flush(c);
+}

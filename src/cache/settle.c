@@ -1,0 +1,334 @@
+/* What the server answered, and what it tells by itself of messages and mailboxes that operations are about. */
+#include <string.h>
+
+#include "base/mem.h"
+#include "cache/txn.h"
+
+#define LOOK_AT_MAX 64  /* waiting messages that one that arrives is compared with, beyond those with its hash */
+
+/* --- where a message has landed ------------------------------------------------------------------------------------------- */
+
+/* A synchronisation met the message under its new number before the answer to the operation was dealt with. */
+static enum mf_err absorb_double(struct txn *t, struct node *n, struct row *row, uint32_t uid)
+{
+	struct row twin;
+	enum mf_err e = row_by_uid(t, n, uid, &twin);
+	if (e)
+		return e == MF_NOT_FOUND ? MF_OK : e;
+	e = row_remove(t, twin.entry.id);
+	if (e)
+		return e;
+	arrival_forget(t, twin.match, twin.entry.id);
+	row_hide(t, n, twin.entry.id);
+	row_count(n, -1, twin.flags);
+	if (!txn_change_cancel(t, CHANGE_MESSAGE_ADDED, twin.entry.id))
+		row_tell(t, CHANGE_MESSAGE_REMOVED, n, &twin);
+	txn_names_changed(t, n->m.id);
+	txn_body(t, twin.entry.id, row->entry.id);
+	row->modseq = twin.modseq;
+	return MF_OK;
+}
+
+static enum mf_err number_row(struct txn *t, struct node *n, uint64_t message, uint32_t uid)
+{
+	struct row row;
+	enum mf_err e = row_by_id(t, message, &row);
+	if (e || row.shelf != n->shelf || row.entry.uid)
+		return e == MF_NOT_FOUND ? MF_OK : e; /* it has gone on from there: an operation has taken the number */
+	e = absorb_double(t, n, &row, uid);
+	row.entry.uid = uid;
+	if (!e)
+		e = row_place(t, n, &row);
+	if (!e)
+		row_show(t, n, &row, false);
+	return e;
+}
+
+static enum mf_err number_ops(struct txn *t, uint64_t message, uint64_t mailbox, uint32_t uidvalidity, uint32_t uid)
+{
+	sqlite3_stmt *s = db_use(t->db, SQL_OP_NUMBER);
+	sqlite3_bind_int64(s, 1, (int64_t)message);
+	sqlite3_bind_int64(s, 2, (int64_t)mailbox);
+	sqlite3_bind_int64(s, 3, uid);
+	sqlite3_bind_int64(s, 4, uidvalidity);
+	return db_run(t->db, s);
+}
+
+static uint64_t landing(const struct op *op)
+{
+	return op->kind == OP_APPEND ? op->mailbox : op->dest;
+}
+
+static enum mf_err landed(struct txn *t, const struct op *op, struct node *n, uint32_t uid)
+{
+	enum mf_err e = op_remove(t, op->id);
+	if (!e)
+		e = number_ops(t, op->message, n->m.id, n->m.uidvalidity, uid);
+	if (!e)
+		e = number_row(t, n, op->message, uid);
+	if (!e && op->kind == OP_APPEND)
+		txn_spool(t, op->message, SPOOL_IS_BODY);
+	return e;
+}
+
+/* false: the number that the server gave means nothing here (yet) */
+static bool accept_validity(struct node *n, uint32_t uidvalidity, uint32_t uid)
+{
+	if (!n || !uid || !uidvalidity)
+		return false;
+	if (!n->m.uidvalidity) {
+		n->m.uidvalidity = uidvalidity;
+		txn_attributes_changed(n);
+	}
+	return n->m.uidvalidity == uidvalidity;
+}
+
+static void set_error(struct op *op, const char *error)
+{
+	free(op->error);
+	op->error = error ? mf_strdup(error) : NULL;
+}
+
+/* The server has it, and did not say where: seeing it there settles it. */
+static enum mf_err await(struct txn *t, struct op *op)
+{
+	op->state = OP_UNCONFIRMED;
+	set_error(op, "the server took it, but has not shown it yet");
+	return op_store(t, op);
+}
+
+static enum mf_err expunged(struct txn *t, const struct op *op)
+{
+	enum mf_err e = op_remove(t, op->id);
+	if (e || !op->message)
+		return e;
+	txn_body(t, op->message, 0);
+	return row_remove(t, op->message);
+}
+
+static enum mf_err done(struct txn *t, struct op *op, uint32_t uidvalidity, uint32_t uid)
+{
+	if (op->kind == OP_EXPUNGE)
+		return expunged(t, op);
+	if (op->kind != OP_APPEND && op->kind != OP_COPY && op->kind != OP_MOVE)
+		return op_remove(t, op->id);
+	struct node *n = txn_node(t, landing(op));
+	return accept_validity(n, uidvalidity, uid) ? landed(t, op, n, uid) : await(t, op);
+}
+
+enum mf_err txn_op_done(struct txn *t, uint64_t id, uint32_t uidvalidity, uint32_t uid)
+{
+	struct op op;
+	enum mf_err e = t->failed ? t->failed : op_by_id(t, id, &op);
+	if (e)
+		return e == MF_NOT_FOUND ? MF_OK : txn_fail(t, e);
+	e = done(t, &op, uidvalidity, uid);
+	op_finish(&op);
+	return txn_fail(t, e);
+}
+
+enum mf_err txn_op_half_moved(struct txn *t, uint64_t id, uint32_t uidvalidity, uint32_t uid)
+{
+	struct op op;
+	enum mf_err e = t->failed ? t->failed : op_by_id(t, id, &op);
+	if (e)
+		return e == MF_NOT_FOUND ? MF_OK : txn_fail(t, e);
+	struct op rest = { .kind = OP_EXPUNGE, .mailbox = op.mailbox, .uidvalidity = op.uidvalidity, .uid = op.uid, .name = op.name, .raw = op.raw };
+	e = op_add(t, &rest);
+	/* the message is to be known by its copy */
+	op.kind = OP_COPY;
+	if (!e)
+		e = op_store(t, &op);
+	if (!e)
+		e = done(t, &op, uidvalidity, uid);
+	op_finish(&op);
+	return txn_fail(t, e);
+}
+
+/* --- what did not happen -------------------------------------------------------------------------------------------------------- */
+
+static enum mf_err leaves(struct txn *t, uint64_t message)
+{
+	struct row row;
+	struct ops ops = { 0 };
+	enum mf_err e = row_by_id(t, message, &row);
+	if (e)
+		return e == MF_NOT_FOUND ? MF_OK : e;
+	e = ops_of_message(t, message, &ops);
+	for (size_t i = 0; i < ops.count && !e; i++)
+		e = op_remove(t, ops.items[i].id);
+	ops_finish(&ops);
+	struct node *n = txn_node_of_shelf(t, row.shelf);
+	if (e)
+		return e;
+	if (!n) { /* it was to be expunged */
+		txn_body(t, message, 0);
+		return row_remove(t, message);
+	}
+	e = limbo_put(t, n, &row);
+	row_hide(t, n, message);
+	row_count(n, -1, row.flags);
+	row_tell(t, CHANGE_MESSAGE_REMOVED, n, &row);
+	txn_names_changed(t, n->m.id);
+	return e;
+}
+
+static enum mf_err gone(struct txn *t, struct op *op)
+{
+	if (op->kind == OP_MOVE)
+		return leaves(t, op->message);
+	if (op->kind != OP_COPY)
+		return done(t, op, 0, 0);
+	op->state = OP_PARKED;
+	set_error(op, "the message to be copied is gone at the server");
+	return op_store(t, op);
+}
+
+enum mf_err txn_op_gone(struct txn *t, uint64_t id)
+{
+	struct op op;
+	enum mf_err e = t->failed ? t->failed : op_by_id(t, id, &op);
+	if (e)
+		return e == MF_NOT_FOUND ? MF_OK : txn_fail(t, e);
+	e = gone(t, &op);
+	op_finish(&op);
+	return txn_fail(t, e);
+}
+
+static enum mf_err set_state(struct txn *t, uint64_t id, enum op_state state, const char *error, int64_t due_ms)
+{
+	struct op op;
+	enum mf_err e = t->failed ? t->failed : op_by_id(t, id, &op);
+	if (e)
+		return e == MF_NOT_FOUND ? MF_OK : txn_fail(t, e);
+	op.state = state;
+	if (due_ms >= 0)
+		op.due_ms = due_ms;
+	set_error(&op, error);
+	e = op_store(t, &op);
+	op_finish(&op);
+	return txn_fail(t, e);
+}
+
+enum mf_err txn_op_again(struct txn *t, uint64_t op, int64_t due_ms)
+{
+	return set_state(t, op, OP_QUEUED, NULL, due_ms);
+}
+
+enum mf_err txn_op_park(struct txn *t, uint64_t op, enum op_state state, const char *error)
+{
+	return set_state(t, op, state, error, -1);
+}
+
+enum mf_err txn_retry(struct txn *t, uint64_t id)
+{
+	struct op op;
+	enum mf_err e = t->failed ? t->failed : op_by_id(t, id, &op);
+	if (e)
+		return e == MF_NOT_FOUND ? e : txn_fail(t, e);
+	bool may = op.state == OP_PARKED || op.state == OP_UNCONFIRMED || op.state == OP_QUEUED;
+	op_finish(&op);
+	return may ? set_state(t, id, OP_QUEUED, NULL, 0) : MF_BUSY;
+}
+
+/* --- what the server tells ------------------------------------------------------------------------------------------------------ */
+
+/* The place is claimed: a message that has been moved away or removed here, and not there yet. */
+static enum mf_err claimed(struct txn *t, const struct node *n, uint32_t uid, struct op *ret)
+{
+	sqlite3_stmt *s = db_use(t->db, SQL_OP_CLAIM);
+	sqlite3_bind_int64(s, 1, (int64_t)n->m.id);
+	sqlite3_bind_int64(s, 2, uid);
+	enum mf_err e = op_take(t, s, ret);
+	if (!e && ret->uidvalidity != n->m.uidvalidity) {
+		op_finish(ret);
+		return MF_NOT_FOUND;
+	}
+	return e;
+}
+
+/* The mailbox was numbered anew: operations are about the same messages, which have other numbers now. */
+static enum mf_err renumber_ops(struct txn *t, const struct node *n, const struct message_put *put, int64_t mtime, uint64_t match, uint64_t *ret_claimed)
+{
+	struct ops ops = { 0 };
+	sqlite3_stmt *s = db_use(t->db, SQL_OP_NUMBERED_OTHERWISE);
+	sqlite3_bind_int64(s, 1, (int64_t)n->m.id);
+	sqlite3_bind_int64(s, 2, n->m.uidvalidity);
+	sqlite3_bind_int64(s, 3, (int64_t)match);
+	enum mf_err e = ops_collect(t, s, &ops);
+	*ret_claimed = 0;
+	for (size_t i = 0; i < ops.count && !e; i++) {
+		struct op *op = &ops.items[i];
+		bool claims = op->kind == OP_MOVE || op->kind == OP_EXPUNGE;
+		if ((claims && *ret_claimed) || !identity_is_same(t, op->message, put, mtime, true))
+			continue;
+		op->uidvalidity = n->m.uidvalidity;
+		op->uid = put->uid;
+		e = op_store(t, op);
+		if (claims)
+			*ret_claimed = op->message;
+	}
+	ops_finish(&ops);
+	return e;
+}
+
+/* One that was sent there and whose number is not known is seen. */
+static enum mf_err adopt(struct txn *t, struct node *n, const struct message_put *put, int64_t mtime, uint64_t match, uint64_t *ret_id)
+{
+	struct ops ops = { 0 };
+	sqlite3_stmt *s = db_use(t->db, SQL_OP_AWAITED);
+	sqlite3_bind_int64(s, 1, (int64_t)n->m.id);
+	enum mf_err e = ops_collect(t, s, &ops);
+	const struct op *found = NULL;
+	size_t looked = 0;
+	for (size_t i = 0; i < ops.count && !e && !found; i++) {
+		struct row row;
+		e = row_by_id(t, ops.items[i].message, &row);
+		bool likely = !e && row.match == match;
+		if (!e && (likely || looked++ < LOOK_AT_MAX) && identity_is_same(t, row.entry.id, put, mtime, false))
+			found = &ops.items[i];
+		e = e == MF_NOT_FOUND ? MF_OK : e;
+	}
+	if (!e && found) {
+		*ret_id = found->message;
+		e = landed(t, found, n, put->uid);
+	} else if (!e) {
+		e = MF_NOT_FOUND;
+	}
+	ops_finish(&ops);
+	return e;
+}
+
+enum mf_err settle_put(struct txn *t, struct node *n, const struct message_put *put, int64_t mtime, uint64_t match, uint64_t *ret_id)
+{
+	if (!txn_has_ops(t) || !put->uid)
+		return MF_NOT_FOUND;
+	struct op op;
+	enum mf_err e = claimed(t, n, put->uid, &op);
+	if (!e) {
+		*ret_id = op.message;
+		op_finish(&op);
+	}
+	if (e != MF_NOT_FOUND)
+		return e;
+	uint64_t taken = 0;
+	e = renumber_ops(t, n, put, mtime, match, &taken);
+	if (e || taken) {
+		*ret_id = taken;
+		return e;
+	}
+	return adopt(t, n, put, mtime, match, ret_id);
+}
+
+enum mf_err settle_vanished(struct txn *t, const struct node *n, uint32_t uid)
+{
+	struct op op;
+	enum mf_err e = txn_has_ops(t) ? claimed(t, n, uid, &op) : MF_NOT_FOUND;
+	if (e)
+		return e;
+	/* what has been sent is answered, or looked for */
+	if (op_is_open(&op))
+		e = gone(t, &op);
+	op_finish(&op);
+	return e;
+}

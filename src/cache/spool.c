@@ -1,0 +1,427 @@
+#include "cache/spool.h"
+
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <inttypes.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "base/log.h"
+#include "base/mem.h"
+#include "cache/txn.h"
+
+/* Behind the message's bytes: this text, its length and the magic. Fixed numbers are little-endian, as on all machines that
+ * mailfs runs on. */
+static const char magic[8] = { 'm', 'f', 's', 'p', 'o', 'o', 'l', '1' };
+struct tail { uint64_t size; uint32_t note_len, crc_unused; char magic[8]; };
+
+#define NOTE_MAX 8192
+#define SPOOL_NAME_MAX 32
+#define REASON_SUFFIX ".reason.txt"
+
+static void spool_name(uint64_t message, bool edit, char ret[static SPOOL_NAME_MAX])
+{
+	snprintf(ret, SPOOL_NAME_MAX, "%" PRIu64 "%s", message, edit ? ".edit" : "");
+}
+
+static enum mf_err write_all(int fd, uint64_t offset, const void *data, size_t len)
+{
+	const char *p = data;
+	while (len) {
+		ssize_t n = pwrite(fd, p, len, (off_t)offset);
+		if (n < 0 && errno == EINTR)
+			continue;
+		if (n <= 0)
+			return n < 0 ? mf_err_from_errno(errno) : MF_NO_SPACE;
+		p += n;
+		offset += (uint64_t)n;
+		len -= (size_t)n;
+	}
+	return MF_OK;
+}
+
+static enum mf_err copy_bytes(int from, int to, uint64_t size)
+{
+	char part[65536];
+	for (uint64_t at = 0; at < size;) {
+		size_t want = size - at < sizeof part ? (size_t)(size - at) : sizeof part;
+		ssize_t n = pread(from, part, want, (off_t)at);
+		if (n < 0 && errno == EINTR)
+			continue;
+		if (n <= 0)
+			return n < 0 ? mf_err_from_errno(errno) : MF_IO;
+		enum mf_err e = write_all(to, at, part, (size_t)n);
+		if (e)
+			return e;
+		at += (uint64_t)n;
+	}
+	return MF_OK;
+}
+
+/* --- the spool ------------------------------------------------------------------------------------------------------------ */
+
+enum mf_err spool_edit(struct cache *c, uint64_t message, int *ret)
+{
+	char name[SPOOL_NAME_MAX];
+	spool_name(message, true, name);
+	*ret = openat(c->spool_dir, name, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW, 0600);
+	return *ret < 0 ? mf_err_from_errno(errno) : MF_OK;
+}
+
+/* The kernel file that is written on stays the edit's: what is in place is a copy where there is no cheaper way, so that
+ * nothing that comes later changes what has been accepted. */
+static enum mf_err put_copy(struct cache *c, uint64_t message, int fd, uint64_t size, const struct spool_note *note)
+{
+	char temporary[SPOOL_NAME_MAX + 8], name[SPOOL_NAME_MAX];
+	spool_name(message, false, name);
+	snprintf(temporary, sizeof temporary, "%s.new", name);
+	MF_CLEANUP(mf_close) int to = openat(c->spool_dir, temporary, O_RDWR | O_CREAT | O_TRUNC | O_CLOEXEC | O_NOFOLLOW, 0600);
+	if (to < 0)
+		return mf_err_from_errno(errno);
+	enum mf_err e = copy_bytes(fd, to, size);
+	char text[NOTE_MAX];
+	int len = snprintf(text, sizeof text, "mailbox: %s\nname: %s\ninternal-date: %" PRId64 "\n", note->mailbox, note->name, note->internal_date);
+	struct tail tail = { .size = size, .note_len = (uint32_t)(len < NOTE_MAX ? len : NOTE_MAX - 1) };
+	memcpy(tail.magic, magic, sizeof magic);
+	if (!e)
+		e = write_all(to, size, text, tail.note_len);
+	if (!e)
+		e = write_all(to, size + tail.note_len, &tail, sizeof tail);
+	if (!e && renameat(c->spool_dir, temporary, c->spool_dir, name) < 0)
+		e = mf_err_from_errno(errno);
+	if (e && unlinkat(c->spool_dir, temporary, 0) < 0 && errno != ENOENT)
+		log_warning("spool/%s: %s", temporary, strerror(errno));
+	return e;
+}
+
+enum mf_err spool_put(struct cache *c, uint64_t message, int fd, uint64_t size, const struct spool_note *note)
+{
+	return put_copy(c, message, fd, size, note);
+}
+
+static void discard(int dir, const char *name)
+{
+	if (unlinkat(dir, name, 0) < 0 && errno != ENOENT)
+		log_warning("spool/%s: %s", name, strerror(errno));
+}
+
+void spool_discard_edit(struct cache *c, uint64_t message)
+{
+	char name[SPOOL_NAME_MAX];
+	spool_name(message, true, name);
+	discard(c->spool_dir, name);
+}
+
+void spool_remove(struct cache *c, uint64_t message)
+{
+	char name[SPOOL_NAME_MAX];
+	spool_name(message, false, name);
+	discard(c->spool_dir, name);
+}
+
+/* MF_CORRUPT: torn by the end of the machine, or none of ours */
+static enum mf_err read_tail(int fd, struct tail *ret)
+{
+	struct stat st;
+	if (fstat(fd, &st) < 0)
+		return mf_err_from_errno(errno);
+	if (!S_ISREG(st.st_mode) || st.st_size < (off_t)sizeof *ret)
+		return MF_CORRUPT;
+	if (pread(fd, ret, sizeof *ret, st.st_size - (off_t)sizeof *ret) != sizeof *ret)
+		return MF_CORRUPT;
+	bool fits = ret->size + ret->note_len + sizeof *ret == (uint64_t)st.st_size && ret->note_len < NOTE_MAX;
+	return memcmp(ret->magic, magic, sizeof magic) == 0 && fits ? MF_OK : MF_CORRUPT;
+}
+
+static enum mf_err open_name(int dir, const char *name, int *ret_fd, struct tail *ret_tail)
+{
+	MF_CLEANUP(mf_close) int fd = openat(dir, name, O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
+	if (fd < 0)
+		return mf_err_from_errno(errno);
+	enum mf_err e = read_tail(fd, ret_tail);
+	if (e)
+		return e;
+	*ret_fd = fd;
+	fd = -1;
+	return MF_OK;
+}
+
+enum mf_err spool_open(struct cache *c, uint64_t message, int *ret_fd, uint64_t *ret_size)
+{
+	char name[SPOOL_NAME_MAX];
+	struct tail tail;
+	spool_name(message, false, name);
+	enum mf_err e = open_name(c->spool_dir, name, ret_fd, &tail);
+	if (!e)
+		*ret_size = tail.size;
+	return e;
+}
+
+bool spool_has(struct cache *c, uint64_t message)
+{
+	char name[SPOOL_NAME_MAX];
+	spool_name(message, false, name);
+	return faccessat(c->spool_dir, name, F_OK, AT_SYMLINK_NOFOLLOW) == 0;
+}
+
+enum mf_err spool_sync(struct cache *c, uint64_t message)
+{
+	MF_CLEANUP(mf_close) int fd = -1;
+	uint64_t size;
+	enum mf_err e = spool_open(c, message, &fd, &size);
+	if (e)
+		return e;
+	return fdatasync(fd) < 0 || fsync(c->spool_dir) < 0 ? mf_err_from_errno(errno) : MF_OK;
+}
+
+void spool_to_body(struct cache *c, uint64_t message)
+{
+	MF_CLEANUP(mf_close) int fd = -1;
+	uint64_t size;
+	enum mf_err e = spool_open(c, message, &fd, &size);
+	if (!e)
+		e = bodies_import(c, message, fd, size);
+	if (e && e != MF_NOT_FOUND)
+		log_debug("message %" PRIu64 ": its bytes will be fetched again: %s", message, mf_err_words(e));
+	spool_remove(c, message);
+}
+
+enum mf_err spool_rename(struct cache *c, uint64_t from, uint64_t to)
+{
+	char old[SPOOL_NAME_MAX], name[SPOOL_NAME_MAX];
+	spool_name(from, false, old);
+	spool_name(to, false, name);
+	return renameat(c->spool_dir, old, c->spool_dir, name) < 0 ? mf_err_from_errno(errno) : MF_OK;
+}
+
+/* --- what cannot be sent ------------------------------------------------------------------------------------------------------ */
+
+int rejected_dir(struct cache *c)
+{
+	return c->rejected_dir;
+}
+
+uint64_t rejected_count(struct cache *c)
+{
+	int fd = openat(c->rejected_dir, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	DIR *dir = fd < 0 ? NULL : fdopendir(fd);
+	if (!dir) {
+		mf_close(&fd);
+		return 0;
+	}
+	uint64_t count = 0;
+	for (const struct dirent *d; (d = readdir(dir));) {
+		size_t len = strlen(d->d_name), suffix = strlen(REASON_SUFFIX);
+		count += d->d_name[0] != '.' && (len <= suffix || strcmp(d->d_name + len - suffix, REASON_SUFFIX) != 0);
+	}
+	closedir(dir);
+	return count;
+}
+
+/* name, or name with a number where that is taken; room for the suffix of its reason */
+static enum mf_err make_rejected(struct cache *c, const char *wish, char ret_name[static NAME_MAX_BYTES + 1], int *ret_fd)
+{
+	int keep = NAME_MAX_BYTES - (int)strlen(REASON_SUFFIX) - 12;
+	for (unsigned i = 1; i < 100000; i++) {
+		int len = (int)strlen(wish) < keep ? (int)strlen(wish) : keep;
+		while (len > 0 && len < (int)strlen(wish) && ((unsigned char)wish[len] & 0xc0) == 0x80)
+			len--;
+		snprintf(ret_name, NAME_MAX_BYTES + 1, i > 1 ? "%.*s~%u" : "%.*s", len, wish, i);
+		*ret_fd = openat(c->rejected_dir, ret_name, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW, 0600);
+		if (*ret_fd >= 0 || errno != EEXIST)
+			return *ret_fd < 0 ? mf_err_from_errno(errno) : MF_OK;
+	}
+	return MF_EXISTS;
+}
+
+static enum mf_err write_reason(struct cache *c, const char *name, const char *reason)
+{
+	char file[NAME_MAX_BYTES + 1];
+	snprintf(file, sizeof file, "%.*s%s", NAME_MAX_BYTES - (int)strlen(REASON_SUFFIX), name, REASON_SUFFIX);
+	MF_CLEANUP(mf_close) int fd = openat(c->rejected_dir, file, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC | O_NOFOLLOW, 0600);
+	if (fd < 0 || dprintf(fd, "%s\n", reason) < 0 || fsync(fd) < 0)
+		return mf_err_from_errno(errno);
+	return MF_OK;
+}
+
+static enum mf_err reject_fd(struct cache *c, int fd, uint64_t size, const char *name, const char *reason)
+{
+	char own[NAME_MAX_BYTES + 1];
+	MF_CLEANUP(mf_close) int to = -1;
+	if (!*name || *name == '.' || strchr(name, '/'))
+		name = "message.eml";
+	enum mf_err e = make_rejected(c, name, own, &to);
+	if (!e)
+		e = copy_bytes(fd, to, size);
+	if (!e && fsync(to) < 0)
+		e = mf_err_from_errno(errno);
+	if (!e)
+		e = write_reason(c, own, reason);
+	if (!e && fsync(c->rejected_dir) < 0)
+		e = mf_err_from_errno(errno);
+	char text[NAME_MAX_BYTES + 1];
+	if (!e)
+		log_warning("%s is kept in .mailfs/rejected: %s", mf_printable(text, sizeof text, own, strlen(own)), reason);
+	return e;
+}
+
+enum mf_err spool_reject(struct cache *c, uint64_t message, bool edit, const char *name, const char *reason)
+{
+	char file[SPOOL_NAME_MAX];
+	spool_name(message, edit, file);
+	MF_CLEANUP(mf_close) int fd = openat(c->spool_dir, file, O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
+	if (fd < 0)
+		return mf_err_from_errno(errno);
+	struct stat st;
+	struct tail tail;
+	if (fstat(fd, &st) < 0)
+		return mf_err_from_errno(errno);
+	uint64_t size = !edit && read_tail(fd, &tail) == MF_OK ? tail.size : (uint64_t)st.st_size;
+	enum mf_err e = size ? reject_fd(c, fd, size, name ? name : "message.eml", reason) : MF_OK;
+	if (!e && edit)
+		discard(c->spool_dir, file);
+	return e;
+}
+
+/* --- at the start ---------------------------------------------------------------------------------------------------------------- */
+
+enum mf_err spool_open_dirs(struct cache *c)
+{
+	const char *const names[] = { "spool", "rejected" };
+	int *const places[] = { &c->spool_dir, &c->rejected_dir };
+	for (size_t i = 0; i < 2; i++) {
+		MF_CLEANUP(mf_free) char *path = mf_format("%s/%s", c->state_dir, names[i]);
+		if (mkdir(path, 0700) < 0 && errno != EEXIST)
+			return mf_err_from_errno(errno);
+		*places[i] = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC | O_NOFOLLOW);
+		if (*places[i] < 0)
+			return mf_err_from_errno(errno);
+	}
+	return MF_OK;
+}
+
+void spool_close_dirs(struct cache *c)
+{
+	mf_close(&c->spool_dir);
+	mf_close(&c->rejected_dir);
+}
+
+static enum mf_err is_wanted(struct txn *t, uint64_t message, bool *ret)
+{
+	struct row row;
+	struct ops ops = { 0 };
+	enum mf_err e = row_by_id(t, message, &row);
+	if (e)
+		return e == MF_NOT_FOUND ? MF_OK : e;
+	*ret = row.local;
+	e = ops_of_message(t, message, &ops);
+	for (size_t i = 0; i < ops.count && !*ret; i++)
+		*ret = ops.items[i].kind == OP_APPEND;
+	ops_finish(&ops);
+	return e;
+}
+
+/* The name in the note of a spooled file; the caller frees */
+static char *noted_name(int fd, const struct tail *tail)
+{
+	char text[NOTE_MAX];
+	ssize_t n = pread(fd, text, tail->note_len, (off_t)tail->size);
+	text[n > 0 ? n : 0] = 0;
+	const char *name = strstr(text, "\nname: ");
+	name = name ? name + strlen("\nname: ") : "";
+	return mf_strndup(name, strcspn(name, "\n"));
+}
+
+/* A file that no row and no operation knows: its index was lost, or it was written and never closed. */
+static void recover_stray(struct cache *c, const char *file, bool edit)
+{
+	MF_CLEANUP(mf_close) int fd = openat(c->spool_dir, file, O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
+	struct tail tail;
+	struct stat st;
+	if (fd < 0 || fstat(fd, &st) < 0) {
+		log_warning("spool/%s: %s", file, strerror(errno));
+		return;
+	}
+	bool whole = !edit && read_tail(fd, &tail) == MF_OK;
+	MF_CLEANUP(mf_free) char *name = whole ? noted_name(fd, &tail) : mf_strdup("unfinished.eml");
+	uint64_t size = whole ? tail.size : (uint64_t)st.st_size;
+	enum mf_err e = size == 0 ? MF_OK : reject_fd(c, fd, size, name, edit ? "mailfs ended while it was being written"
+		: "the index did not know what it was for; it may be at the server already");
+	if (!e)
+		discard(c->spool_dir, file);
+	else
+		log_error("spool/%s: %s", file, mf_err_words(e));
+}
+
+static enum mf_err recover_file(struct txn *t, const char *file)
+{
+	char *end;
+	uint64_t message = strtoull(file, &end, 10);
+	bool edit = strcmp(end, ".edit") == 0, wanted = false;
+	if (strcmp(end, ".new") == 0) {
+		discard(t->cache->spool_dir, file); /* the call that wrote it never returned */
+		return MF_OK;
+	}
+	enum mf_err e = edit || *end ? MF_OK : is_wanted(t, message, &wanted);
+	if (!e && !wanted)
+		recover_stray(t->cache, file, edit);
+	return e;
+}
+
+static enum mf_err recover_files(struct txn *t)
+{
+	int fd = openat(t->cache->spool_dir, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	DIR *dir = fd < 0 ? NULL : fdopendir(fd);
+	if (!dir) {
+		mf_close(&fd);
+		return mf_err_from_errno(errno);
+	}
+	enum mf_err e = MF_OK;
+	for (const struct dirent *d; !e && (d = readdir(dir));)
+		if (d->d_name[0] != '.')
+			e = recover_file(t, d->d_name);
+	closedir(dir);
+	return e;
+}
+
+/* Names whose bytes were never accepted */
+static enum mf_err recover_rows(struct txn *t)
+{
+	struct map rows = { 0 };
+	sqlite3_stmt *s = db_use(t->db, SQL_MESSAGE_LOCALS);
+	enum mf_err e;
+	while ((e = db_step(t->db, s)) == MF_OK)
+		map_add(&rows, 0, (uint64_t)sqlite3_column_int64(s, 0));
+	e = e == MF_NOT_FOUND ? MF_OK : e;
+	for (uint32_t i = 1; i <= rows.used && !e; i++) {
+		if (spool_has(t->cache, rows.entries[i].value))
+			continue;
+		e = txn_drop_local(t, rows.entries[i].value);
+		if (e == MF_NOT_FOUND) /* it lies on no shelf that is seen */
+			e = row_remove(t, rows.entries[i].value);
+	}
+	map_finish(&rows);
+	return e;
+}
+
+enum mf_err spool_recover(struct cache *c)
+{
+	int64_t ops = 0;
+	enum mf_err e = db_number(&c->db, "SELECT count(*) FROM op", &ops);
+	atomic_store(&c->op_count, (uint64_t)ops);
+	struct txn *t = NULL;
+	if (!e)
+		e = cache_begin(c, &t);
+	if (!e)
+		e = recover_files(t);
+	if (!e)
+		e = recover_rows(t);
+	if (e) {
+		txn_rollback(t);
+		return e;
+	}
+	return txn_commit(t);
+}

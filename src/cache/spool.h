@@ -1,0 +1,33 @@
+/* spool.h: bytes that exist nowhere else: what was written here and the server does not have yet.
+ *
+ * STATE/spool/ID is the content of message row ID, with a trailer that says what it is, so that it survives the loss of the
+ * index; STATE/spool/ID.edit is being written. What cannot be sent lies in STATE/rejected/ under the name it was given,
+ * with NAME.reason.txt beside it. Nothing in either is ever removed but by an answer of the server or by a person. */
+#ifndef MF_CACHE_SPOOL_H
+#define MF_CACHE_SPOOL_H
+
+#include "cache/cache.h"
+
+/* A file to write into, empty. There is at most one for a message: MF_EXISTS. The caller closes *ret. */
+enum mf_err spool_edit(struct cache *c, uint64_t message, int *ret);
+/* size bytes of fd are the message from now on. name, mailbox, internal date: for finding it again without an index. The
+ * same fd can be written on and put in place again. Before txn_written(). */
+struct spool_note { const char *mailbox, *name; int64_t internal_date; };
+enum mf_err spool_put(struct cache *c, uint64_t message, int fd, uint64_t size, const struct spool_note *note);
+void spool_discard_edit(struct cache *c, uint64_t message);
+/* The bytes, for reading; *ret_size without the trailer. MF_NOT_FOUND */
+enum mf_err spool_open(struct cache *c, uint64_t message, int *ret_fd, uint64_t *ret_size);
+bool spool_has(struct cache *c, uint64_t message);
+enum mf_err spool_sync(struct cache *c, uint64_t message);          /* on the disk, with its name */
+/* The server has it: the file becomes the message's body in the cache. */
+void spool_to_body(struct cache *c, uint64_t message);
+/* Before a commit: this content belongs to another row now */
+enum mf_err spool_rename(struct cache *c, uint64_t from, uint64_t to);
+void spool_remove(struct cache *c, uint64_t message);
+
+/* Bytes of an edit, or of a spooled message, that are not to be sent: kept for a person. */
+enum mf_err spool_reject(struct cache *c, uint64_t message, bool edit, const char *name, const char *reason);
+int rejected_dir(struct cache *c);                                   /* a descriptor of the folder, for reading and unlinking in it */
+uint64_t rejected_count(struct cache *c);
+
+#endif
