@@ -134,14 +134,10 @@ static bool is_in_use(const struct imap *s, const char *raw)
 static enum mf_err leave(struct writer *v, const char *raw)
 {
 	struct imap *s = v->s;
-	enum mf_err e = imap_pump_all(s);
-	if (e || !is_in_use(s, raw))
-		return e;
-	if (s->caps & CAP(UNSELECT))
-		e = imap_refresh_view(s);
-	else
-		e = imap_send_select(s, "INBOX", "", &(struct imap_command){ .done = answered });
-	return e ? e : imap_pump_all(s);
+	if (!is_in_use(s, raw))
+		return MF_OK;
+	enum mf_err e = s->caps & CAP(UNSELECT) ? imap_refresh_view(s) : imap_send_select(s, "INBOX", "", &(struct imap_command){ .done = answered });
+	return e ? e : imap_pump_all(s); /* only then it is known what is selected */
 }
 
 static enum mf_err done(struct imap *s, struct imap_command *c, const struct imap_cond *cond)
