@@ -22,6 +22,7 @@ struct memory_server *memory_server_create(void)
 	m->caps = ALL_CAPS;
 	m->cut_bytes = UINT64_MAX;
 	m->cut_answers = UINT32_MAX;
+	m->append_limit = UINT64_MAX;
 	m->release_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
 	memory_mailbox_add(m, "INBOX", MAILBOX_SUBSCRIBED, USE_INBOX);
 	return m;
@@ -36,17 +37,17 @@ void memory_bytes_unref(struct memory_server *m, struct memory_bytes *bytes)
 		free(bytes);
 }
 
-static void message_finish_locked(struct memory_message *message)
+void memory_message_finish_locked(struct memory_message *message)
 {
 	free(message->keywords);
 	if (message->bytes && --message->bytes->users == 0)
 		free(message->bytes);
 }
 
-static void mailbox_free_locked(struct memory_mailbox *b)
+void memory_mailbox_free_locked(struct memory_mailbox *b)
 {
 	for (size_t i = 0; i < b->count; i++)
-		message_finish_locked(&b->messages[i]);
+		memory_message_finish_locked(&b->messages[i]);
 	free(b->messages);
 	free(b->gone);
 	free(b->raw);
@@ -60,7 +61,7 @@ void memory_server_destroy(struct memory_server *m)
 	while (m->mailboxes) {
 		struct memory_mailbox *b = m->mailboxes;
 		m->mailboxes = b->next;
-		mailbox_free_locked(b);
+		memory_mailbox_free_locked(b);
 	}
 	mf_close(&m->release_fd);
 	pthread_cond_destroy(&m->changed);
@@ -100,7 +101,7 @@ void memory_status_locked(const struct memory_mailbox *b, unsigned caps, struct 
 }
 
 /* Tells the sessions that watch. raw NULL: the list of mailboxes changed. */
-static void notify_locked(struct memory_server *m, const char *raw, bool new_only)
+void memory_notify_locked(struct memory_server *m, const char *raw, bool new_only)
 {
 	for (struct memory_session *s = m->sessions; s; s = s->next) {
 		if (!s->watched || !((s->caps & REMOTE_PUSH_ALL) || (raw && strcmp(s->watched, raw) == 0)))
@@ -119,9 +120,8 @@ static void notify_locked(struct memory_server *m, const char *raw, bool new_onl
 
 /* --- changing --------------------------------------------------------------------------------------------------------- */
 
-void memory_mailbox_add(struct memory_server *m, const char *raw, unsigned flags, enum special_use use)
+void memory_mailbox_add_locked(struct memory_server *m, const char *raw, unsigned flags, enum special_use use)
 {
-	pthread_mutex_lock(&m->lock);
 	struct memory_mailbox *b = MF_NEW(struct memory_mailbox), **end = &m->mailboxes;
 	b->raw = mf_strdup(raw);
 	b->flags = flags;
@@ -132,22 +132,33 @@ void memory_mailbox_add(struct memory_server *m, const char *raw, unsigned flags
 	while (*end)
 		end = &(*end)->next;
 	*end = b;
-	notify_locked(m, NULL, false);
+	memory_notify_locked(m, NULL, false);
+}
+
+void memory_mailbox_add(struct memory_server *m, const char *raw, unsigned flags, enum special_use use)
+{
+	pthread_mutex_lock(&m->lock);
+	memory_mailbox_add_locked(m, raw, flags, use);
 	pthread_mutex_unlock(&m->lock);
 }
 
-void memory_mailbox_remove(struct memory_server *m, const char *raw)
+void memory_mailbox_remove_locked(struct memory_server *m, const char *raw)
 {
-	pthread_mutex_lock(&m->lock);
 	for (struct memory_mailbox **at = &m->mailboxes; *at; at = &(*at)->next) {
 		if (strcmp((*at)->raw, raw) != 0)
 			continue;
 		struct memory_mailbox *b = *at;
 		*at = b->next;
-		mailbox_free_locked(b);
-		notify_locked(m, NULL, false);
+		memory_mailbox_free_locked(b);
+		memory_notify_locked(m, NULL, false);
 		break;
 	}
+}
+
+void memory_mailbox_remove(struct memory_server *m, const char *raw)
+{
+	pthread_mutex_lock(&m->lock);
+	memory_mailbox_remove_locked(m, raw);
 	pthread_mutex_unlock(&m->lock);
 }
 
@@ -157,7 +168,7 @@ static size_t header_length(const char *data, size_t len)
 	return end ? (size_t)(end - data) + 4 : len;
 }
 
-static uint32_t mailbox_append_locked(struct memory_mailbox *b, const struct memory_message *message)
+uint32_t memory_append_locked(struct memory_mailbox *b, const struct memory_message *message)
 {
 	if (b->count == b->capacity) {
 		b->capacity = b->capacity ? b->capacity * 2 : 16;
@@ -170,27 +181,32 @@ static uint32_t mailbox_append_locked(struct memory_mailbox *b, const struct mem
 	return new->uid;
 }
 
+struct memory_bytes *memory_bytes_create(const void *data, size_t len)
+{
+	struct memory_bytes *bytes = mf_alloc(sizeof *bytes + len + 1);
+	*bytes = (struct memory_bytes){.users = 1, .len = len, .header_len = header_length(data, len)};
+	if (len)
+		memcpy(bytes->data, data, len);
+	return bytes;
+}
+
 uint32_t memory_deliver(struct memory_server *m, const char *raw, const void *data, size_t len, int64_t date, unsigned flags)
 {
 	uint32_t uid = 0;
 	pthread_mutex_lock(&m->lock);
 	struct memory_mailbox *b = memory_find_locked(m, raw);
 	if (b) {
-		struct memory_bytes *bytes = mf_alloc(sizeof *bytes + len + 1);
-		*bytes = (struct memory_bytes){.users = 1, .len = len, .header_len = header_length(data, len)};
-		if (len)
-			memcpy(bytes->data, data, len);
 		struct memory_message message = {.flags = flags, .keywords = mf_strdup(""), .claim = len, .number = m->next_number++,
-		                                 .date = date, .bytes = bytes};
-		uid = mailbox_append_locked(b, &message);
-		notify_locked(m, raw, true);
+		                                 .date = date, .bytes = memory_bytes_create(data, len)};
+		uid = memory_append_locked(b, &message);
+		memory_notify_locked(m, raw, true);
 	}
 	pthread_mutex_unlock(&m->lock);
 	return uid;
 }
 
 /* Takes it out; *ret is the message, with what it owns. */
-static bool mailbox_take_locked(struct memory_mailbox *b, uint32_t uid, struct memory_message *ret)
+bool memory_take_locked(struct memory_mailbox *b, uint32_t uid, struct memory_message *ret)
 {
 	struct memory_message *message = b ? memory_message_locked(b, uid) : NULL;
 	if (!message)
@@ -211,10 +227,10 @@ bool memory_expunge(struct memory_server *m, const char *raw, uint32_t uid)
 {
 	struct memory_message message;
 	pthread_mutex_lock(&m->lock);
-	bool found = mailbox_take_locked(memory_find_locked(m, raw), uid, &message);
+	bool found = memory_take_locked(memory_find_locked(m, raw), uid, &message);
 	if (found) {
-		message_finish_locked(&message);
-		notify_locked(m, raw, false);
+		memory_message_finish_locked(&message);
+		memory_notify_locked(m, raw, false);
 	}
 	pthread_mutex_unlock(&m->lock);
 	return found;
@@ -230,7 +246,7 @@ bool memory_flag(struct memory_server *m, const char *raw, uint32_t uid, unsigne
 		free(message->keywords);
 		message->keywords = mf_strdup(keywords);
 		message->modseq = ++b->modseq;
-		notify_locked(m, raw, false);
+		memory_notify_locked(m, raw, false);
 	}
 	pthread_mutex_unlock(&m->lock);
 	return message != NULL;
@@ -242,10 +258,10 @@ uint32_t memory_move(struct memory_server *m, const char *raw, uint32_t uid, con
 	uint32_t new_uid = 0;
 	pthread_mutex_lock(&m->lock);
 	struct memory_mailbox *target = memory_find_locked(m, to);
-	if (target && mailbox_take_locked(memory_find_locked(m, raw), uid, &message)) {
-		new_uid = mailbox_append_locked(target, &message);
-		notify_locked(m, raw, false);
-		notify_locked(m, to, true);
+	if (target && memory_take_locked(memory_find_locked(m, raw), uid, &message)) {
+		new_uid = memory_append_locked(target, &message);
+		memory_notify_locked(m, raw, false);
+		memory_notify_locked(m, to, true);
 	}
 	pthread_mutex_unlock(&m->lock);
 	return new_uid;
@@ -262,7 +278,7 @@ void memory_renumber(struct memory_server *m, const char *raw)
 		b->uidnext = b->count ? b->messages[b->count - 1].uid + 1 : 1;
 		b->gone_count = 0;
 		b->modseq++;
-		notify_locked(m, raw, false);
+		memory_notify_locked(m, raw, false);
 	}
 	pthread_mutex_unlock(&m->lock);
 }
@@ -319,6 +335,16 @@ void memory_cut_fetch(struct memory_server *m, uint64_t bytes)
 void memory_cut_answers(struct memory_server *m, unsigned answers)
 {
 	SET(m, m->cut_answers = answers);
+}
+
+void memory_refuse_writes(struct memory_server *m, enum write_kind kind, enum mf_err e)
+{
+	SET(m, m->refusals[kind] = e);
+}
+
+void memory_append_limit(struct memory_server *m, uint64_t bytes)
+{
+	SET(m, m->append_limit = bytes);
 }
 
 void memory_hide_vanished(struct memory_server *m, bool hide)

@@ -30,7 +30,7 @@ void memory_quota(struct memory_server *m, uint64_t used, uint64_t limit);
 
 /* --- how it behaves ------------------------------------------------------------------------------------------------ */
 
-enum memory_verb { MEMORY_LOGIN, MEMORY_MAILBOXES, MEMORY_CHANGES, MEMORY_FETCH, MEMORY_WAIT, MEMORY_QUOTA, MEMORY_ANY, MEMORY_VERBS };
+enum memory_verb { MEMORY_LOGIN, MEMORY_MAILBOXES, MEMORY_CHANGES, MEMORY_FETCH, MEMORY_WAIT, MEMORY_QUOTA, MEMORY_WRITE, MEMORY_ANY, MEMORY_VERBS };
 
 void memory_caps(struct memory_server *m, unsigned caps);              /* enum remote_cap bits, for sessions made later */
 void memory_line(struct memory_server *m, int64_t round_trip_ms, uint64_t bytes_per_s);  /* 0: at once, no limit */
@@ -40,8 +40,11 @@ void memory_session_limit(struct memory_server *m, unsigned limit);    /* logins
 void memory_fail_call(struct memory_server *m, enum memory_verb verb, unsigned n, enum mf_err e);
 /* The connection is cut after so many more bytes of bodies. */
 void memory_cut_fetch(struct memory_server *m, uint64_t bytes);
-/* The connection is cut after so many more answers (calls of sinks) of any verb. */
+/* The connection is cut after so many more answers (calls of sinks) of any verb; a write whose answer is cut off was done. */
 void memory_cut_answers(struct memory_server *m, unsigned answers);
+/* Every write of this kind ends with e from now on, and does nothing; MF_OK: works. */
+void memory_refuse_writes(struct memory_server *m, enum write_kind kind, enum mf_err e);
+void memory_append_limit(struct memory_server *m, uint64_t bytes);     /* larger messages are MF_TOO_BIG */
 void memory_hide_vanished(struct memory_server *m, bool hide);         /* QRESYNC does not tell what was expunged */
 void memory_empty_status(struct memory_server *m, bool empty);         /* LIST brings no numbers */
 /* Calls of the verb wait at their beginning until memory_release(); only the session's stop sign gets them out. */

@@ -326,7 +326,7 @@ struct remote *memory_remote_create(struct memory_server *m, struct cancel *canc
 	static const struct remote_impl impl = {
 		.name = "memory", .login = memory_login, .caps = memory_session_caps, .mailboxes = memory_mailboxes,
 		.changes = memory_changes, .fetch = memory_fetch, .wait = memory_wait, .quota = memory_session_quota,
-		.reason = memory_session_reason, .destroy = memory_session_destroy,
+		.write = memory_write, .reason = memory_session_reason, .destroy = memory_session_destroy,
 	};
 	struct memory_session *s = MF_NEW(struct memory_session);
 	s->remote.impl = &impl;

@@ -64,6 +64,8 @@ struct memory_server {
 	uint64_t cut_bytes;              /* UINT64_MAX: never */
 	unsigned cut_answers;            /* UINT32_MAX: never */
 	bool hide_vanished, empty_status;
+	enum mf_err refusals[WRITE_UNSUBSCRIBE + 1];
+	uint64_t append_limit;
 	bool blocking[MEMORY_VERBS];
 	unsigned blocked;
 	int release_fd;                  /* eventfd: readable while nothing is to block */
@@ -75,6 +77,15 @@ struct memory_server {
 struct memory_mailbox *memory_find_locked(struct memory_server *m, const char *raw);
 struct memory_message *memory_message_locked(struct memory_mailbox *b, uint32_t uid);
 void memory_status_locked(const struct memory_mailbox *b, unsigned caps, struct mailbox_status *ret);
+void memory_mailbox_add_locked(struct memory_server *m, const char *raw, unsigned flags, enum special_use use);
+void memory_mailbox_remove_locked(struct memory_server *m, const char *raw);
+/* Takes over what the message owns; returns its new UID. */
+uint32_t memory_append_locked(struct memory_mailbox *b, const struct memory_message *message);
+bool memory_take_locked(struct memory_mailbox *b, uint32_t uid, struct memory_message *ret);  /* out of b, with what it owns */
+void memory_message_finish_locked(struct memory_message *message);
+void memory_mailbox_free_locked(struct memory_mailbox *b);
+void memory_notify_locked(struct memory_server *m, const char *raw, bool new_only);           /* those that watch */
+struct memory_bytes *memory_bytes_create(const void *data, size_t len);                       /* copies; one user */
 void memory_bytes_unref(struct memory_server *m, struct memory_bytes *bytes);
 
 /* Each verb begins with this: counts it, blocks, fails as told. */
@@ -87,6 +98,7 @@ enum mf_err memory_sleep_until(struct memory_session *s, int64_t ns);
 int64_t memory_now_ns(void);
 
 enum mf_err memory_changes(struct remote *r, const struct mailbox_since *since, size_t count, const struct change_sink *sink);
+enum mf_err memory_write(struct remote *r, const struct remote_write *writes, size_t count, const struct write_sink *sink);
 enum mf_err memory_fetch(struct remote *r, const struct fetch_source *source, const struct fetch_sink *sink);
 
 #endif

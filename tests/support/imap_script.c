@@ -74,7 +74,7 @@ struct imap_script *imap_script_load(const char *path)
 			add_login(s, line + 2 + (line[2] == ' '));
 			continue;
 		}
-		if (len < 2 || !strchr("OSBMCEVRQ", *line) || (line[1] != ':' && line[1] != '-'))
+		if (len < 2 || !strchr("OSBDMCEVRQ", *line) || (line[1] != ':' && line[1] != '-'))
 			fail_msg("%s: what is \"%s\"?", path, line);
 		add(s, line[1] == '-' ? '-' : *line, mf_strdup(line + (line[2] == ' ' ? 3 : 2)));
 	}
@@ -207,6 +207,17 @@ static void put_line(struct server *v, const char *text, unsigned counter, const
 	buf_finish(&b);
 }
 
+/* more bytes of what the client sends. false: it is gone, or does not send */
+static bool get_more(struct server *v)
+{
+	struct pollfd p = { .fd = v->fd, .events = POLLIN };
+	/* a client that was told nonsense waits for the rest of it: the server has none */
+	ssize_t n = poll(&p, 1, v->how.seed && !v->over ? 20 : PATIENCE_MS) > 0 ? read(v->fd, v->in + v->in_len, sizeof v->in - v->in_len) : -1;
+	if (n > 0)
+		v->in_len += (size_t)n;
+	return n > 0;
+}
+
 /* One line without its CRLF; NULL: the client is gone, or does not send. */
 static char *get_line(struct server *v)
 {
@@ -218,12 +229,8 @@ static char *get_line(struct server *v)
 			memmove(v->in, end + 2, v->in_len);
 			return line;
 		}
-		struct pollfd p = { .fd = v->fd, .events = POLLIN };
-		/* a client that was told nonsense waits for the rest of it: the server has none */
-		ssize_t n = poll(&p, 1, v->how.seed && !v->over ? 20 : PATIENCE_MS) > 0 ? read(v->fd, v->in + v->in_len, sizeof v->in - v->in_len) : -1;
-		if (n <= 0)
+		if (!get_more(v))
 			return NULL;
-		v->in_len += (size_t)n;
 	}
 }
 
@@ -249,6 +256,24 @@ static void want_line(struct server *v, const char *pattern)
 		v->over = true;
 	}
 	free(line);
+}
+
+static void want_bytes(struct server *v, const char *text)
+{
+	char *rest;
+	unsigned long n = strtoul(text, &rest, 10), left = n;
+	while (left && !v->over) {
+		size_t some = v->in_len < left ? v->in_len : left;
+		for (size_t i = 0; i < some && !v->over; i++)
+			v->over = v->in[i] != rest[1];
+		v->in_len -= some;
+		memmove(v->in, v->in + some, v->in_len);
+		left -= some;
+		if (v->over || (left && !get_more(v))) {
+			(void)buf_addf(&v->complaint, "waited for %lu bytes, and %lu of them did not come\n", n, left);
+			v->over = true;
+		}
+	}
 }
 
 static void put_many(struct server *v, const char *text)
@@ -284,6 +309,7 @@ static void *serve(void *context)
 		case 'M': put_many(v, l->text); break;
 		case 'B': put_bytes(v, l->text); break;
 		case 'C': want_line(v, l->text); break;
+		case 'D': want_bytes(v, l->text); break;
 		case 'E': v->over = true; break;
 		default: break;
 		}
@@ -308,7 +334,7 @@ struct client {
 	struct remote *remote;
 	struct buf said;
 	struct buf data;       /* of the body under way */
-	char *arguments[32];   /* of the verb under way */
+	char *arguments[128];   /* of the verb under way */
 	size_t argument_count, argument_at;
 	uint32_t uids[64];
 	bool quiet;            /* data is counted, not shown */
@@ -510,6 +536,8 @@ static void run_fetch(struct client *c)
 	say(c, "fetch %s", mf_err_name(remote_fetch(c->remote, &source, &sink)));
 }
 
+#include "support/imap_script_write.h"
+
 static void run_login(struct client *c)
 {
 	struct mf_reason why = { "" };
@@ -522,7 +550,7 @@ static void verb_run(struct client *c, const char *text)
 	char *copy = mf_strdup(text), *word = strtok(copy, " ");
 	c->argument_count = 0;
 	char *argument;
-	while ((argument = strtok(NULL, " ")) && c->argument_count < 32) {
+	while ((argument = strtok(NULL, " ")) && c->argument_count < 128) {
 		for (char *p = argument; *p; p++)
 			if (*p == '~') /* a space in a name */
 				*p = ' ';
@@ -537,6 +565,8 @@ static void verb_run(struct client *c, const char *text)
 		run_changes(c);
 	} else if (!strcmp(word, "fetch")) {
 		run_fetch(c);
+	} else if (!strcmp(word, "write")) {
+		run_write(c);
 	} else if (!strcmp(word, "wait")) {
 		struct push_sink sink = { on_changed, c };
 		int64_t timeout = c->argument_count > 1 ? strtoll(c->arguments[1], NULL, 10) : 10000;

@@ -7,6 +7,7 @@
  *   S- TEXT          the same without CRLF
  *   B: N C           the server sends N bytes C
  *   M: N TEXT        the server sends the line N times, with $# counting from 1
+ *   D: N C           the client must send N bytes C
  *   C: PATTERN       the client must send this line; "..." stands for anything, $1 in the tag's place binds it
  *   E:               the server closes
  *   L: CAPS          a login that succeeds, with these capabilities after it; ENABLE QRESYNC if they have it

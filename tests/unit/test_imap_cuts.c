@@ -31,7 +31,8 @@ static bool is_verdict(const char *line, const char *word)
 
 static bool is_failed_verb(const char *line)
 {
-	bool verb = is_verdict(line, "login") || is_verdict(line, "list") || is_verdict(line, "changes") || is_verdict(line, "fetch");
+	bool verb = is_verdict(line, "login") || is_verdict(line, "list") || is_verdict(line, "changes") || is_verdict(line, "fetch") ||
+	            is_verdict(line, "write");
 	return verb && strstr(line, "MF_OFFLINE");
 }
 
@@ -55,8 +56,7 @@ static void check_told(const char *whole, const char *said, size_t cut)
 
 static void cut_everywhere(void **state)
 {
-	(void)state;
-	struct imap_script *script = imap_script_load("tests/imap/session.script");
+	struct imap_script *script = imap_script_load(*state);
 	size_t total = imap_script_check(script, &(struct imap_script_run){ .cut = SIZE_MAX });
 	char *whole = expected(script), *said, *server;
 	for (size_t cut = 0; cut < total; cut++) {
@@ -74,10 +74,9 @@ static void cut_everywhere(void **state)
 /* Bytes of the session changed at random: nothing crashes, nothing hangs (the sanitizers and the test's time limit say). */
 static void spoilt(void **state)
 {
-	(void)state;
 	const char *given = getenv("SEED");
 	unsigned seed = given ? (unsigned)strtoul(given, NULL, 10) : 1;
-	struct imap_script *script = imap_script_load("tests/imap/session.script");
+	struct imap_script *script = imap_script_load(*state);
 	char *said, *server;
 	for (unsigned i = 0; i < 1500; i++) {
 		unsigned one = seed * 1000003U + i;
@@ -92,6 +91,10 @@ static void spoilt(void **state)
 
 int main(void)
 {
-	const struct CMUnitTest tests[] = { cmocka_unit_test(cut_everywhere), cmocka_unit_test(spoilt) };
+	static char reading[] = "tests/imap/session.script", writing[] = "tests/imap/session-writes.script";
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test_prestate(cut_everywhere, reading), cmocka_unit_test_prestate(spoilt, reading),
+		cmocka_unit_test_prestate(cut_everywhere, writing), cmocka_unit_test_prestate(spoilt, writing),
+	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

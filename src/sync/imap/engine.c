@@ -249,6 +249,14 @@ enum mf_err imap_send(struct imap *s, const struct imap_command *command, unsign
 	return e;
 }
 
+enum mf_err imap_send_bytes(struct imap *s, const void *data, size_t len)
+{
+	if (s->dead)
+		return s->dead;
+	transport_set_deadline(s->transport, 0); /* that of the response read last; progress is asked for all the same */
+	return write_out(s, data, len);
+}
+
 enum mf_err imap_send_line(struct imap *s, const char *line, size_t len)
 {
 	trace(TRACE_IMAP, "%s > %s", s->host, len ? "***" : "");
@@ -259,9 +267,9 @@ enum mf_err imap_send_line(struct imap *s, const char *line, size_t len)
 enum mf_err imap_send_select(struct imap *s, const char *raw, const char *parameter, const struct imap_command *command)
 {
 	struct imap_command select = *command;
-	select.what = "EXAMINE";
+	select.what = select.writes ? "SELECT" : "EXAMINE";
 	select.selects = mf_strdup(raw);
-	imap_put(s, "EXAMINE ");
+	imap_put(s, "%s ", select.what);
 	imap_put_string(s, raw, strlen(raw));
 	imap_put(s, "%s", parameter);
 	enum mf_err e = s->out_error;
@@ -390,8 +398,24 @@ static void track_opening(struct imap *s, const struct imap_data *data)
 
 /* --- receiving ----------------------------------------------------------------------------------------------------- */
 
+static uint64_t append_limit(struct scan words)
+{
+	static const char name[] = "APPENDLIMIT=";
+	struct span word;
+	uint64_t limit = 0;
+	while (scan_word(&words, &word)) {
+		struct scan number = { word.p + sizeof name - 1, word.p + word.len };
+		if (span_begins(word, name) && number.p < number.end)
+			(void)scan_number(&number, &limit);
+		while (scan_char(&words, ' '))
+			;
+	}
+	return limit;
+}
+
 static void take_caps(struct imap *s, struct scan words)
 {
+	s->append_limit = append_limit(words);
 	s->caps = imap_caps_scan(words) & ~imap_memory_distrusted(s->options.memory);
 	s->caps_told = true;
 }
@@ -467,7 +491,7 @@ static void prepare_opening(struct imap *s)
 {
 	if (!selecting(s) || s->opening.raw)
 		return;
-	s->opening = (struct imap_selection){ .raw = mf_strdup(s->head->selects) };
+	s->opening = (struct imap_selection){ .raw = mf_strdup(s->head->selects), .writable = s->head->writes };
 	/* with QRESYNC the server says [CLOSED] where the old mailbox ends; FLAGS or UIDVALIDITY say the same later */
 	s->opening.own = !s->qresync || !s->selected.raw;
 }
@@ -550,6 +574,23 @@ enum mf_err imap_pump(struct imap *s)
 	if (trace_on(TRACE_IMAP))
 		trace_text(s, "<", s->frame.text->str, s->frame.text->len);
 	return dispatch(s);
+}
+
+enum mf_err imap_pump_ready(struct imap *s)
+{
+	for (;;) {
+		bool readable = false;
+		enum mf_err e = s->dead ? s->dead : transport_wait(s->transport, 0, -1, &readable);
+		if (e == MF_TIMEOUT && !transport_error(s->transport))
+			return MF_OK;
+		if (e)
+			return imap_fail_transport(s, e);
+		if (!readable)
+			return MF_OK;
+		e = imap_pump(s);
+		if (e)
+			return e;
+	}
 }
 
 enum mf_err imap_pump_all(struct imap *s)

@@ -27,6 +27,7 @@ struct imap_command {
 	size_t index;            /* the owner's */
 	uint32_t first, last;    /* likewise */
 	char *selects;           /* a SELECT or EXAMINE of this mailbox */
+	bool writes;             /* SELECT, so that the mailbox can be changed */
 	bool idle;               /* IDLE: over only after DONE */
 };
 
@@ -34,6 +35,7 @@ struct imap_selection {
 	char *raw;               /* NULL: none */
 	struct mailbox_status status;
 	bool read_only, no_modseq;
+	bool writable;           /* by SELECT: it may be changed, unless read_only */
 	bool own;                /* of a SELECT under way: what comes now is about the new mailbox (RFC 7162 3.2.11) */
 };
 
@@ -55,6 +57,7 @@ struct imap {
 
 	imap_caps caps;
 	bool caps_told;          /* since the flag was last cleared */
+	uint64_t append_limit;   /* APPENDLIMIT (RFC 7889): no larger message is taken; 0: not said */
 	bool qresync;            /* enabled */
 	bool authenticated;
 	unsigned compress_serial; /* COMPRESS is under way: nothing may be sent before its answer. 0: it is not */
@@ -113,9 +116,12 @@ void imap_put_hidden(struct imap *s);                                   /* what 
 /* Sends what has been put, as the command described (copied; what, done, owner, index, first, last, idle are the caller's).
  * With an error of scope ITEM (an argument with CR, LF or NUL) nothing was sent. */
 enum mf_err imap_send(struct imap *s, const struct imap_command *command, unsigned *ret_serial);
+/* The next bytes of a literal that ends the command sent last; and its line's end, when they are all there. */
+enum mf_err imap_send_bytes(struct imap *s, const void *data, size_t len);
 /* A line that answers a continuation request; secret. */
 enum mf_err imap_send_line(struct imap *s, const char *line, size_t len);
-/* SELECT in the form the session uses: read-only. The one place that decides it. parameter: "" or " (QRESYNC (...))". */
+/* The mailbox selected in the form that the command's .writes says: SELECT, else EXAMINE. The one place that decides it.
+ * parameter: "" or " (QRESYNC (...))". */
 enum mf_err imap_send_select(struct imap *s, const char *raw, const char *parameter, const struct imap_command *command);
 /* Before STATUS: that of the selected mailbox would be this session's view of it, which may be old (RFC 9051 6.3.11). Leaves
  * it, or where UNSELECT is not there brings the view up to date, which costs a round trip. */
@@ -126,6 +132,7 @@ const char *imap_selected_ahead(const struct imap *s);
 /* --- receiving ----------------------------------------------------------------------------------------------------- */
 
 enum mf_err imap_pump(struct imap *s);                               /* one response */
+enum mf_err imap_pump_ready(struct imap *s);                         /* what is there already, without waiting */
 enum mf_err imap_pump_all(struct imap *s);                           /* until nothing is under way */
 enum mf_err imap_pump_until(struct imap *s, unsigned serial);        /* until that command is over */
 /* Until the continuation request (its text is in s->plus_text), or the command's end: *ret_plus false. */
@@ -139,12 +146,14 @@ enum mf_err imap_changes(struct imap *s, const struct mailbox_since *since, size
 enum mf_err imap_fetch(struct imap *s, const struct fetch_source *source, const struct fetch_sink *sink);
 enum mf_err imap_wait(struct imap *s, const char *raw, int64_t timeout_ms, int wake_fd, const struct push_sink *sink);
 enum mf_err imap_quota(struct imap *s, struct quota *ret);
+enum mf_err imap_write(struct imap *s, const struct remote_write *writes, size_t count, const struct write_sink *sink);
 
 /* mailboxes() in two halves, so that LIST goes out behind the login: what comes is kept until it is asked for */
 enum mf_err imap_lister_send(struct imap *s);
 void imap_lister_data(struct imap_lister *lister, struct imap_data *data);
 void imap_lister_destroy(struct imap_lister *lister);
 void imap_push_note(struct imap *s, const struct imap_data *data);   /* NOTIFY's LIST and STATUS */
+void imap_watch_selected(struct imap *s);    /* selected anew, not by wait(): what is not as known of it is news */
 void imap_watch_learnt(struct imap *s, const char *raw, const struct mailbox_status *status); /* changes() told all up to it */
 
 #endif

@@ -38,6 +38,18 @@ void imap_watch_learnt(struct imap *s, const char *raw, const struct mailbox_sta
 		s->watched_status = *status;
 }
 
+static bool is_as_known(const struct imap *s)
+{
+	const struct mailbox_status *now = &s->selected.status, *known = &s->watched_status;
+	return now->uidvalidity == known->uidvalidity && now->uidnext == known->uidnext && now->messages == known->messages && now->modseq == known->modseq;
+}
+
+void imap_watch_selected(struct imap *s)
+{
+	if (s->selected.raw && is_watched(s, s->selected.raw) && !is_as_known(s))
+		s->news |= NEWS_OTHER;
+}
+
 static void watch(struct imap *s, const char *raw)
 {
 	if (is_watched(s, raw))
@@ -45,12 +57,6 @@ static void watch(struct imap *s, const char *raw)
 	free(s->watched);
 	s->watched = mf_strdup(raw);
 	s->watched_status = (struct mailbox_status){ 0 };
-}
-
-static bool is_as_known(const struct imap *s)
-{
-	const struct mailbox_status *now = &s->selected.status, *known = &s->watched_status;
-	return now->uidvalidity == known->uidvalidity && now->uidnext == known->uidnext && now->messages == known->messages && now->modseq == known->modseq;
 }
 
 /* true: something was told */
@@ -147,21 +153,6 @@ static enum mf_err prepare(struct imap *s, const char *raw, bool *ret_changed)
 	return e;
 }
 
-/* Everything that is there already, without waiting. */
-static enum mf_err drain(struct imap *s)
-{
-	enum mf_err e;
-	bool readable = true;
-	do {
-		e = imap_pump(s);
-		if (!e && (e = transport_wait(s->transport, 0, -1, &readable))) {
-			readable = false;
-			e = e == MF_TIMEOUT ? MF_OK : imap_fail_transport(s, e);
-		}
-	} while (!e && readable);
-	return e;
-}
-
 static enum mf_err sleep_until(struct imap *s, int64_t until_ms, int wake_fd, bool *ret_readable, bool *ret_woken)
 {
 	int64_t left = until_ms - clock_mono_ms();
@@ -192,7 +183,7 @@ static enum mf_err wait_idling(struct imap *s, int64_t until_ms, int wake_fd, co
 		bool readable, woken;
 		e = sleep_until(s, until_ms < renew_ms ? until_ms : renew_ms, wake_fd, &readable, &woken);
 		if (!e && readable)
-			e = drain(s);
+			e = imap_pump_ready(s);
 		if (e || woken || clock_mono_ms() >= until_ms || tell(s, sink))
 			break;
 		if (!readable && s->idle == IDLE_ON) /* renewing: DONE and IDLE go out as one; the answer shows that the peer lives */

@@ -67,6 +67,11 @@ static enum mf_err quota_verb(struct remote *r, struct quota *ret)
 	return imap_quota(of(r), ret);
 }
 
+static enum mf_err write_verb(struct remote *r, const struct remote_write *writes, size_t count, const struct write_sink *sink)
+{
+	return imap_write(of(r), writes, count, sink);
+}
+
 static const char *reason_verb(struct remote *r)
 {
 	return of(r)->why.text;
@@ -112,7 +117,7 @@ static void destroy_verb(struct remote *r)
 }
 
 static const struct remote_impl implementation = { .name = "imap", .login = login_verb, .caps = caps_verb, .mailboxes = mailboxes_verb,
-	.changes = changes_verb, .fetch = fetch_verb, .wait = wait_verb, .quota = quota_verb, .reason = reason_verb, .destroy = destroy_verb };
+	.changes = changes_verb, .fetch = fetch_verb, .wait = wait_verb, .quota = quota_verb, .write = write_verb, .reason = reason_verb, .destroy = destroy_verb };
 
 struct remote *imap_remote_create(const struct imap_options *options)
 {
