@@ -8,6 +8,7 @@
 
 #include "base/mem.h"
 #include "cache/keywords.h"
+#include "cache/spool.h"
 #include "cache/txn.h"
 
 bool name_is_scratch(const char *name)
@@ -672,7 +673,11 @@ static enum mf_err is_replaced(struct txn *t, struct node *n, struct row *row, c
 		e = queue_again(t, placing);
 		txn_body(t, row->entry.id, 0);
 	} else if (!e) {
+		/* being sent, perhaps: those bytes are the old version's */
+		bool spooled = placing && placing->kind == OP_APPEND;
 		e = split(t, n, row, &ops, &old);
+		if (!e && spooled)
+			e = spool_rename(t->cache, row->entry.id, old.entry.id);
 		if (!e)
 			e = append_op(t, n, row, what->due_ms, &append);
 		if (!e)
@@ -699,6 +704,8 @@ enum mf_err txn_written(struct txn *t, uint64_t message, const struct written *w
 		e = is_replaced(t, n, &row, what, how);
 	if (was_local)
 		txn_body(t, message, 0);
+	if (!e)
+		e = spool_commit(t->cache, message);
 	if (!e)
 		e = store_content(t, &row, &put);
 	if (e)
@@ -748,6 +755,33 @@ enum mf_err txn_copied(struct txn *t, uint64_t made, uint64_t from, int64_t due_
 	row_tell(t, CHANGE_MESSAGE_ADDED, n, &row);
 	txn_body_shared(t, from, made);
 	return MF_OK;
+}
+
+static enum mf_err may_be_redated(struct txn *t, const struct row *row, bool *ret)
+{
+	struct ops ops = { 0 };
+	enum mf_err e = ops_of_message(t, row->entry.id, &ops);
+	const struct op *placing = ops_placing(&ops);
+	*ret = !row->local && placing && placing->kind == OP_APPEND && op_is_open(placing);
+	ops_finish(&ops);
+	return e;
+}
+
+enum mf_err txn_redate(struct txn *t, uint64_t message, int64_t date, const struct mail_summary *summary)
+{
+	struct row row;
+	struct node *n;
+	bool may = false;
+	enum mf_err e = visible(t, message, &row, &n);
+	if (!e)
+		e = may_be_redated(t, &row, &may);
+	if (e || !may)
+		return e ? e : txn_touch(t, message, date);
+	struct message_put put = { .mailbox = n->m.id, .size = row.entry.size, .internal_date = date, .keywords = "", .summary = summary };
+	e = txn_fail(t, store_content(t, &row, &put));
+	if (!e)
+		row_show(t, n, &row, false);
+	return e;
 }
 
 enum mf_err txn_touch(struct txn *t, uint64_t message, int64_t mtime)

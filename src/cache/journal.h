@@ -88,6 +88,8 @@ struct written {
 enum mf_err txn_written(struct txn *t, uint64_t message, const struct written *what, const struct disposal *how);
 /* Shown, not sent */
 enum mf_err txn_touch(struct txn *t, uint64_t message, int64_t mtime);
+/* The internal date of what has not been sent yet; of anything else as txn_touch(). summary: of its bytes */
+enum mf_err txn_redate(struct txn *t, uint64_t message, int64_t date, const struct mail_summary *summary);
 /* Never at the server, whoever asks: drops a row that only exists here, with its bytes */
 enum mf_err txn_drop_local(struct txn *t, uint64_t message);
 
@@ -137,6 +139,8 @@ enum mf_err txn_op_half_moved(struct txn *t, uint64_t op, uint32_t uidvalidity, 
 enum mf_err txn_op_park(struct txn *t, uint64_t op, enum op_state state, const char *error);
 /* CREATE: the mailbox is there, as these bytes; RENAME: it has that name, and all inside */
 enum mf_err txn_op_mailbox_is(struct txn *t, uint64_t op, const char *raw);
+/* Operations that came before this one are about messages in the mailbox */
+enum mf_err journal_uses(struct cache *c, uint64_t mailbox, uint64_t before, bool *ret);
 /* What CREATE and RENAME will call it at the server; the caller frees. MF_BUSY: what it lies in is not there yet */
 enum mf_err journal_target(struct cache *c, const struct op *op, char **ret);
 

@@ -338,6 +338,22 @@ enum mf_err journal_next_due(struct cache *c, int64_t *ret_ms)
 	return e == MF_NOT_FOUND ? MF_OK : e;
 }
 
+enum mf_err journal_uses(struct cache *c, uint64_t mailbox, uint64_t before, bool *ret)
+{
+	enum mf_err e;
+	struct db *db = cache_reader(c, &e);
+	if (!db)
+		return e;
+	sqlite3_stmt *s = db_use(db, SQL_OP_USES);
+	sqlite3_bind_int64(s, 1, (int64_t)mailbox);
+	sqlite3_bind_int64(s, 2, (int64_t)before);
+	e = db_step(db, s);
+	db_done(s);
+	cache_reader_done(c, db);
+	*ret = e == MF_OK;
+	return e == MF_NOT_FOUND ? MF_OK : e;
+}
+
 /* Taken back or changed between being read and now: the one in the index is what counts. */
 static enum mf_err mark_one(struct txn *t, struct op *op)
 {

@@ -61,6 +61,39 @@ static enum mf_err copy_bytes(int from, int to, uint64_t size)
 	return MF_OK;
 }
 
+/* Each LF that no CR goes before gets one. */
+static enum mf_err copy_lines(int from, int to, uint64_t size, uint64_t *ret_size)
+{
+	char in[32768], out[2 * sizeof in], before = 0;
+	uint64_t written = 0;
+	for (uint64_t at = 0; at < size;) {
+		size_t want = size - at < sizeof in ? (size_t)(size - at) : sizeof in, len = 0;
+		ssize_t n = pread(from, in, want, (off_t)at);
+		if (n < 0 && errno == EINTR)
+			continue;
+		if (n <= 0)
+			return n < 0 ? mf_err_from_errno(errno) : MF_IO;
+		for (ssize_t i = 0; i < n; i++) {
+			if (in[i] == '\n' && before != '\r')
+				out[len++] = '\r';
+			out[len++] = before = in[i];
+		}
+		enum mf_err e = write_all(to, written, out, len);
+		if (e)
+			return e;
+		written += len;
+		at += (uint64_t)n;
+	}
+	*ret_size = written;
+	return MF_OK;
+}
+
+static void discard(int dir, const char *name)
+{
+	if (unlinkat(dir, name, 0) < 0 && errno != ENOENT)
+		log_warning("spool/%s: %s", name, strerror(errno));
+}
+
 /* --- the spool ------------------------------------------------------------------------------------------------------------ */
 
 enum mf_err spool_edit(struct cache *c, uint64_t message, int *ret)
@@ -71,41 +104,43 @@ enum mf_err spool_edit(struct cache *c, uint64_t message, int *ret)
 	return *ret < 0 ? mf_err_from_errno(errno) : MF_OK;
 }
 
-/* The kernel file that is written on stays the edit's: what is in place is a copy where there is no cheaper way, so that
- * nothing that comes later changes what has been accepted. */
-static enum mf_err put_copy(struct cache *c, uint64_t message, int fd, uint64_t size, const struct spool_note *note)
+static enum mf_err write_tail(int fd, uint64_t size, const struct spool_note *note)
 {
-	char temporary[SPOOL_NAME_MAX + 8], name[SPOOL_NAME_MAX];
-	spool_name(message, false, name);
-	snprintf(temporary, sizeof temporary, "%s.new", name);
-	MF_CLEANUP(mf_close) int to = openat(c->spool_dir, temporary, O_RDWR | O_CREAT | O_TRUNC | O_CLOEXEC | O_NOFOLLOW, 0600);
-	if (to < 0)
-		return mf_err_from_errno(errno);
-	enum mf_err e = copy_bytes(fd, to, size);
 	char text[NOTE_MAX];
 	int len = snprintf(text, sizeof text, "mailbox: %s\nname: %s\ninternal-date: %" PRId64 "\n", note->mailbox, note->name, note->internal_date);
 	struct tail tail = { .size = size, .note_len = (uint32_t)(len < NOTE_MAX ? len : NOTE_MAX - 1) };
 	memcpy(tail.magic, magic, sizeof magic);
+	enum mf_err e = write_all(fd, size, text, tail.note_len);
+	return e ? e : write_all(fd, size + tail.note_len, &tail, sizeof tail);
+}
+
+static void fresh_name(uint64_t message, char ret[static SPOOL_NAME_MAX])
+{
+	snprintf(ret, SPOOL_NAME_MAX, "%" PRIu64 ".new", message);
+}
+
+enum mf_err spool_prepare(struct cache *c, uint64_t message, int fd, uint64_t size, bool mail, const struct spool_note *note, uint64_t *ret_size)
+{
+	char fresh[SPOOL_NAME_MAX];
+	fresh_name(message, fresh);
+	MF_CLEANUP(mf_close) int to = openat(c->spool_dir, fresh, O_RDWR | O_CREAT | O_TRUNC | O_CLOEXEC | O_NOFOLLOW, 0600);
+	if (to < 0)
+		return mf_err_from_errno(errno);
+	*ret_size = size;
+	enum mf_err e = mail ? copy_lines(fd, to, size, ret_size) : copy_bytes(fd, to, size);
 	if (!e)
-		e = write_all(to, size, text, tail.note_len);
-	if (!e)
-		e = write_all(to, size + tail.note_len, &tail, sizeof tail);
-	if (!e && renameat(c->spool_dir, temporary, c->spool_dir, name) < 0)
-		e = mf_err_from_errno(errno);
-	if (e && unlinkat(c->spool_dir, temporary, 0) < 0 && errno != ENOENT)
-		log_warning("spool/%s: %s", temporary, strerror(errno));
+		e = write_tail(to, *ret_size, note);
+	if (e)
+		discard(c->spool_dir, fresh);
 	return e;
 }
 
-enum mf_err spool_put(struct cache *c, uint64_t message, int fd, uint64_t size, const struct spool_note *note)
+enum mf_err spool_commit(struct cache *c, uint64_t message)
 {
-	return put_copy(c, message, fd, size, note);
-}
-
-static void discard(int dir, const char *name)
-{
-	if (unlinkat(dir, name, 0) < 0 && errno != ENOENT)
-		log_warning("spool/%s: %s", name, strerror(errno));
+	char fresh[SPOOL_NAME_MAX], name[SPOOL_NAME_MAX];
+	fresh_name(message, fresh);
+	spool_name(message, false, name);
+	return renameat(c->spool_dir, fresh, c->spool_dir, name) < 0 ? mf_err_from_errno(errno) : MF_OK;
 }
 
 void spool_discard_edit(struct cache *c, uint64_t message)
@@ -309,6 +344,23 @@ void spool_close_dirs(struct cache *c)
 	mf_close(&c->rejected_dir);
 }
 
+/* The machine may have ended between a file and its transaction: what is in the file counts. */
+static enum mf_err mend_size(struct txn *t, const struct row *row)
+{
+	int fd;
+	uint64_t size;
+	enum mf_err e = spool_open(t->cache, row->entry.id, &fd, &size);
+	if (e)
+		return e == MF_NOT_FOUND || e == MF_CORRUPT ? MF_OK : e; /* replay finds out, and says so */
+	mf_close(&fd);
+	if (size == row->entry.size)
+		return MF_OK;
+	sqlite3_stmt *s = db_use(t->db, SQL_MESSAGE_SIZE);
+	sqlite3_bind_int64(s, 1, (int64_t)row->entry.id);
+	sqlite3_bind_int64(s, 2, (int64_t)size);
+	return db_run(t->db, s);
+}
+
 static enum mf_err is_wanted(struct txn *t, uint64_t message, bool *ret)
 {
 	struct row row;
@@ -321,7 +373,7 @@ static enum mf_err is_wanted(struct txn *t, uint64_t message, bool *ret)
 	for (size_t i = 0; i < ops.count && !*ret; i++)
 		*ret = ops.items[i].kind == OP_APPEND;
 	ops_finish(&ops);
-	return e;
+	return e || !*ret ? e : mend_size(t, &row);
 }
 
 /* The name in the note of a spooled file; the caller frees */

@@ -10,10 +10,10 @@
 
 /* A file to write into, empty. There is at most one for a message: MF_EXISTS. The caller closes *ret. */
 enum mf_err spool_edit(struct cache *c, uint64_t message, int *ret);
-/* size bytes of fd are the message from now on. name, mailbox, internal date: for finding it again without an index. The
- * same fd can be written on and put in place again. Before txn_written(). */
+/* size bytes of fd are to be the message. mail: a bare LF becomes CRLF, as every server would have it (RFC 9051 2.2), and
+ * *ret_size says what that makes. The note is for finding it again without an index. txn_written() puts it in place. */
 struct spool_note { const char *mailbox, *name; int64_t internal_date; };
-enum mf_err spool_put(struct cache *c, uint64_t message, int fd, uint64_t size, const struct spool_note *note);
+enum mf_err spool_prepare(struct cache *c, uint64_t message, int fd, uint64_t size, bool mail, const struct spool_note *note, uint64_t *ret_size);
 void spool_discard_edit(struct cache *c, uint64_t message);
 /* The bytes, for reading; *ret_size without the trailer. MF_NOT_FOUND */
 enum mf_err spool_open(struct cache *c, uint64_t message, int *ret_fd, uint64_t *ret_size);
@@ -21,7 +21,9 @@ bool spool_has(struct cache *c, uint64_t message);
 enum mf_err spool_sync(struct cache *c, uint64_t message);          /* on the disk, with its name */
 /* The server has it: the file becomes the message's body in the cache. */
 void spool_to_body(struct cache *c, uint64_t message);
-/* Before a commit: this content belongs to another row now */
+/* In a transaction: what was prepared is in place. */
+enum mf_err spool_commit(struct cache *c, uint64_t message);
+/* In a transaction: this content belongs to another row now */
 enum mf_err spool_rename(struct cache *c, uint64_t from, uint64_t to);
 void spool_remove(struct cache *c, uint64_t message);
 

@@ -94,6 +94,7 @@ enum mf_err account_create(const struct account_options *options, struct account
 	a->index_is_new = cache_is_new(a->cache);
 	a->sizes_lie = account_has_note(a, "sizes-lie");
 	a->no_qresync = account_has_note(a, "no-qresync");
+	a->replay_at_ms = INT64_MAX;
 	link_init(a, options->offline);
 	enum mf_err e = MF_OK;
 	if (!a->make_remote) {

@@ -87,6 +87,12 @@ bool account_want_sync(struct account *a, const uint64_t *mailboxes, size_t coun
 /* The index against the server: all UIDs and flags of every mailbox compared anew. As `mailfs check`. */
 bool account_want_verify(struct account *a, want_done *done, void *context, enum mf_err *ret_result, struct want **ret);
 
+/* Something was put into the journal (cache/journal.h): it goes to the server with what follows at once. */
+void account_journal_changed(struct account *a);
+/* The server has all that was changed here before. MF_DENIED: but for what waits for a person. An expunge that is delayed is
+ * not waited for. */
+bool account_want_settled(struct account *a, want_done *done, void *context, enum mf_err *ret_result, struct want **ret);
+
 /* --- what is going on ----------------------------------------------------------------------------------------------- */
 
 struct account_progress {           /* of the work under way; all zero when idle */

@@ -72,6 +72,7 @@ struct mailbox_work {
 	uint32_t weight;                /* messages that a check may bring, roughly */
 	uint32_t seen_messages;         /* at the server, when it was last synchronised; 0: not known */
 	int64_t checked_ms;             /* the last check began; 0: never in this process */
+	unsigned doubt_serial;          /* replay.c: this one is among those looked at */
 	unsigned insane;                /* short checks in a row after which the index was not what the server said */
 	struct part *waiters;           /* for the next check that begins; or the one running if all they want is completeness */
 	struct part *running_waiters;   /* for the one that runs */
@@ -170,7 +171,7 @@ void session_progress(struct session *s, uint64_t total, bool bytes, const char 
 
 /* --- what to do next (jobs.c) -------------------------------------------------------------------------------------------- */
 
-enum task_kind { TASK_NONE, TASK_LIST, TASK_SYNC, TASK_FETCH, TASK_QUOTA };
+enum task_kind { TASK_NONE, TASK_LIST, TASK_SYNC, TASK_FETCH, TASK_QUOTA, TASK_REPLAY };
 struct task {
 	enum task_kind kind;
 	uint64_t *mailboxes;            /* TASK_SYNC; task_finish() frees */
@@ -182,6 +183,16 @@ void task_finish(struct task *t);
 /* A person waits for something that this session should do before it goes on with long background work. */
 bool jobs_person_waits_locked(struct session *s);
 bool jobs_bulk_is_wanted_locked(struct account *a);
+
+/* --- what was changed here (replay.c) --------------------------------------------------------------------------------- */
+
+/* Of operations that were sent on a connection that is gone: not looked into; their mailboxes are being read; what has
+ * happened has been found; there are none. */
+enum doubts { DOUBTS_OPEN, DOUBTS_LOOKED_AT, DOUBTS_SEEN, DOUBTS_NONE };
+void replay_connected_locked(struct account *a);
+bool replay_is_due_locked(const struct account *a, int64_t now);
+int64_t replay_wait_ms_locked(const struct account *a, int64_t now);    /* INT64_MAX: until woken */
+enum mf_err replay_run(struct session *s);
 
 /* --- the account ---------------------------------------------------------------------------------------------------------- */
 
@@ -228,6 +239,12 @@ struct account {
 	struct readahead *ahead;
 	bool sizes_lie, no_qresync;
 	_Atomic uint64_t since_evict;   /* bytes downloaded since */
+
+	int64_t replay_at_ms;           /* monotonic: look into the journal then; INT64_MAX: nothing waits */
+	int64_t replay_first_ms;        /* when the first of the changes came that wait for others; 0: none do */
+	bool replay_hurry;              /* somebody waits until the server has it all */
+	enum doubts doubts;
+	struct part *settle_waiters;
 
 	bool quota_known;
 	struct quota quota;

@@ -188,6 +188,10 @@ static bool jobs_take_worker_locked(struct session *s, int64_t now, struct task 
 		ret->kind = TASK_FETCH;
 		return true;
 	}
+	if (replay_is_due_locked(a, now)) {
+		ret->kind = TASK_REPLAY;
+		return true;
+	}
 	if (jobs_take_list_locked(a, PRIORITY_NONE, ret) || jobs_take_sync_locked(a, PRIORITY_BACKGROUND, ret))
 		return true;
 	if ((s->caps & REMOTE_QUOTA) && (s->quota_ms == 0 || now - s->quota_ms > QUOTA_MS)) {
@@ -224,6 +228,8 @@ void jobs_take_locked(struct session *s, struct task *ret, int64_t *ret_wait_ms)
 		return;
 	if (roles & ROLE_WORKER) {
 		int64_t next = a->listed_ms ? a->listed_ms + a->config->poll_ms - now : a->config->poll_ms;
+		int64_t replay = replay_wait_ms_locked(a, now);
+		next = replay < next ? replay : next;
 		*ret_wait_ms = next < 0 ? 0 : next;
 	} else if (roles & ROLE_BULK) {
 		*ret_wait_ms = 610000;

@@ -134,8 +134,10 @@ static void session_connected(struct session *s, unsigned caps)
 	s->caps = caps;
 	s->watch_begun = false;
 	s->quota_ms = 0;
-	if (s->roles & ROLE_WORKER)
+	if (s->roles & ROLE_WORKER) {
 		link_up_locked(a);
+		replay_connected_locked(a);
+	}
 	pthread_mutex_unlock(&a->lock);
 	atomic_fetch_add(&a->connections, 1);
 }
@@ -214,6 +216,8 @@ static enum mf_err session_do(struct session *s, const struct task *t)
 		return bodies_fetch(s);
 	case TASK_QUOTA:
 		return session_quota(s);
+	case TASK_REPLAY:
+		return replay_run(s);
 	case TASK_NONE:
 		break;
 	}

@@ -69,6 +69,7 @@ static void want_drop_parts_locked(struct account *a, const struct want *want)
 {
 	parts_drop_locked(&a->list_waiters, want);
 	parts_drop_locked(&a->list_running_waiters, want);
+	parts_drop_locked(&a->settle_waiters, want);
 	struct mailbox_work *w;
 	for (size_t i = 0; (w = id_table_next(&a->mailboxes, &i));) {
 		parts_drop_locked(&w->waiters, want);

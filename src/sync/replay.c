@@ -1,0 +1,728 @@
+/* Replay: what was changed here is carried out at the server.
+ *
+ * One round: take what is ready from the journal, mark it sent (on the disk), send it as few commands, settle each answer.
+ * What was sent and not answered when a connection was lost is in doubt: on the next one the mailboxes concerned are
+ * synchronised first, which finds what has happened (cache/settle.c); what it does not find did not happen. */
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/clock.h"
+#include "base/log.h"
+#include "base/mem.h"
+#include "cache/journal.h"
+#include "cache/spool.h"
+#include "sync/engine.h"
+
+#define AT_ONCE 5000            /* operations in one round */
+#define APPENDS_AT_ONCE 200     /* open files */
+#define GATHER_MS 150           /* a change waits so long for others to go with it, */
+#define GATHER_MOST_MS 1000     /* but the first of them no longer than this */
+#define AGAIN_MS 600000         /* an expunge that others' messages are in the way of */
+#define STUCK_MS 2000           /* what waits for a mailbox that is being made or numbered anew */
+
+/* --- when ------------------------------------------------------------------------------------------------------------------- */
+
+static void replay_at_locked(struct account *a, int64_t at_ms)
+{
+	if (at_ms >= a->replay_at_ms)
+		return;
+	a->replay_at_ms = at_ms;
+	sessions_wake_locked(a, ROLE_WORKER);
+}
+
+void account_journal_changed(struct account *a)
+{
+	pthread_mutex_lock(&a->lock);
+	int64_t now = clock_mono_ms(), at = now + (a->replay_hurry ? 0 : GATHER_MS);
+	if (!a->replay_first_ms)
+		a->replay_first_ms = now;
+	if (at > a->replay_first_ms + GATHER_MOST_MS)
+		at = a->replay_first_ms + GATHER_MOST_MS;
+	/* later than before is meant: the last change counts */
+	a->replay_at_ms = at;
+	sessions_wake_locked(a, ROLE_WORKER);
+	pthread_mutex_unlock(&a->lock);
+}
+
+void replay_connected_locked(struct account *a)
+{
+	a->doubts = DOUBTS_OPEN;
+	a->replay_at_ms = 0;
+}
+
+bool replay_is_due_locked(const struct account *a, int64_t now)
+{
+	return a->replay_at_ms <= now && a->listed_ms && !a->list_running && a->doubts != DOUBTS_LOOKED_AT;
+}
+
+int64_t replay_wait_ms_locked(const struct account *a, int64_t now)
+{
+	if (a->replay_at_ms == INT64_MAX || !a->listed_ms || a->doubts == DOUBTS_LOOKED_AT)
+		return INT64_MAX;
+	return a->replay_at_ms > now ? a->replay_at_ms - now : 0;
+}
+
+/* --- doubts ------------------------------------------------------------------------------------------------------------------- */
+
+static void doubts_seen(void *context, enum mf_err result)
+{
+	struct account *a = context;
+	pthread_mutex_lock(&a->lock);
+	if (a->doubts == DOUBTS_LOOKED_AT)
+		a->doubts = result == MF_OK || mf_err_scope(result) <= MF_SCOPE_MAILBOX ? DOUBTS_SEEN : DOUBTS_OPEN;
+	replay_at_locked(a, clock_mono_ms());
+	pthread_mutex_unlock(&a->lock);
+}
+
+static uint64_t landing(const struct op *op)
+{
+	if (op->kind == OP_APPEND)
+		return op->mailbox;
+	return op->kind == OP_COPY || op->kind == OP_MOVE ? op->dest : 0;
+}
+
+static bool can_be_read(struct cache *cache, uint64_t mailbox)
+{
+	MF_CLEANUP(mailbox_finish) struct mailbox m = { 0 };
+	return mailbox && cache_mailbox(cache, mailbox, &m) == MF_OK && m.raw && !(m.flags & MAILBOX_NOSELECT);
+}
+
+/* The mailboxes where something may have arrived are read up to now. */
+static enum mf_err doubts_look(struct account *a)
+{
+	struct op *ops;
+	size_t count;
+	enum mf_err e = journal_in_doubt(a->cache, &ops, &count);
+	if (e != MF_OK)
+		return e;
+	bool *read = mf_alloc_array(count + 1, sizeof *read);
+	for (size_t i = 0; i < count; i++)
+		read[i] = can_be_read(a->cache, landing(&ops[i]));
+	pthread_mutex_lock(&a->lock);
+	struct want *want = NULL;
+	a->doubts = count ? DOUBTS_SEEN : DOUBTS_NONE;
+	for (size_t i = 0; i < count; i++) {
+		struct mailbox_work *w = read[i] ? work_get_locked(a, landing(&ops[i])) : NULL;
+		if (!w || w->doubt_serial == a->list_serial + 1)
+			continue;
+		if (!want)
+			want = want_create_locked(a, WANT_PARTS, doubts_seen, a);
+		a->doubts = DOUBTS_LOOKED_AT;
+		w->doubt_serial = a->list_serial + 1;
+		part_add_locked(&w->waiters, want);
+		work_want_locked(a, w, PRIORITY_PERSON, CHANGES_AUTO);
+	}
+	for (size_t i = 0; i < count; i++) {
+		struct mailbox_work *w = read[i] ? work_get_locked(a, landing(&ops[i])) : NULL;
+		if (w)
+			w->doubt_serial = 0;
+	}
+	pthread_mutex_unlock(&a->lock);
+	for (size_t i = 0; i < count; i++)
+		op_finish(&ops[i]);
+	free(ops);
+	free(read);
+	return MF_OK;
+}
+
+/* What was not found there has not happened: all of it can be sent again. */
+static enum mf_err doubts_settle(struct account *a)
+{
+	struct op *ops;
+	size_t count;
+	struct txn *t = NULL;
+	enum mf_err e = journal_in_doubt(a->cache, &ops, &count);
+	if (e != MF_OK)
+		return e;
+	if (count)
+		e = cache_begin(a->cache, &t);
+	for (size_t i = 0; i < count && e == MF_OK; i++) {
+		log_info("%s: %s of operation %" PRIu64 " was not answered and did not happen: it is sent again", a->config->name,
+		         op_kind_word(ops[i].kind), ops[i].id);
+		e = txn_op_again(t, ops[i].id, 0);
+	}
+	if (t && e == MF_OK)
+		e = txn_commit(t);
+	else
+		txn_rollback(t);
+	for (size_t i = 0; i < count; i++)
+		op_finish(&ops[i]);
+	free(ops);
+	pthread_mutex_lock(&a->lock);
+	if (e == MF_OK)
+		a->doubts = DOUBTS_NONE;
+	pthread_mutex_unlock(&a->lock);
+	return e;
+}
+
+/* --- one round ---------------------------------------------------------------------------------------------------------------- */
+
+struct group {                          /* becomes one entry of remote_write() */
+	struct remote_write write;
+	struct op **ops;                /* in ascending uid */
+	size_t count, room;
+	uint32_t *uids;
+	char *raw, *to, *keywords;      /* keywords: of an APPEND */
+	bool half;                      /* a COPY that stands for a MOVE */
+};
+
+struct round {
+	struct account *account;
+	struct session *session;
+	struct op *ops;
+	size_t op_count;
+	struct group *groups;
+	size_t group_count, group_room;
+	size_t appends;
+	unsigned caps;
+	bool waits;                     /* something could not be sent yet */
+};
+
+static void round_finish(struct round *r)
+{
+	for (size_t i = 0; i < r->group_count; i++) {
+		struct group *g = &r->groups[i];
+		if (g->write.kind == WRITE_APPEND)
+			mf_close(&g->write.fd);
+		free(g->ops);
+		free(g->uids);
+		free(g->raw);
+		free(g->to);
+		free(g->keywords);
+	}
+	free(r->groups);
+	for (size_t i = 0; i < r->op_count; i++)
+		op_finish(&r->ops[i]);
+	free(r->ops);
+}
+
+static enum mf_err park(struct account *a, const struct op *op, const char *why)
+{
+	log_warning("%s: %s (operation %" PRIu64 ") waits for a person: %s", a->config->name, op_kind_word(op->kind), op->id, why);
+	struct txn *t;
+	enum mf_err e = cache_begin(a->cache, &t);
+	if (e != MF_OK)
+		return e;
+	e = txn_op_park(t, op->id, OP_PARKED, why);
+	if (e == MF_OK)
+		return txn_commit(t);
+	txn_rollback(t);
+	return e;
+}
+
+static enum write_kind write_kind_of(const struct op *op, bool half)
+{
+	switch (op->kind) {
+	case OP_FLAGS: return WRITE_FLAGS;
+	case OP_APPEND: return WRITE_APPEND;
+	case OP_COPY: return WRITE_COPY;
+	case OP_MOVE: return half ? WRITE_COPY : WRITE_MOVE;
+	case OP_EXPUNGE: return WRITE_EXPUNGE;
+	case OP_CREATE: return WRITE_CREATE;
+	case OP_DELETE: return WRITE_DELETE;
+	case OP_RENAME: return WRITE_RENAME;
+	case OP_SUBSCRIBE: return WRITE_SUBSCRIBE;
+	case OP_UNSUBSCRIBE: break;
+	}
+	return WRITE_UNSUBSCRIBE;
+}
+
+/* The server's bytes for a mailbox; NULL: it has none now. The caller frees */
+static char *raw_of(struct cache *cache, uint64_t mailbox, const struct op *op, struct mailbox *ret)
+{
+	*ret = (struct mailbox){ 0 };
+	if (cache_mailbox(cache, mailbox, ret) == MF_OK)
+		return ret->raw ? mf_strdup(ret->raw) : NULL;
+	return op->raw ? mf_strdup(op->raw) : NULL;
+}
+
+static bool belongs(const struct group *g, const struct op *op, enum write_kind kind, bool half, const char *raw, const char *to)
+{
+	const struct remote_write *w = &g->write;
+	if (w->kind != kind || g->half != half || kind == WRITE_APPEND || kind >= WRITE_CREATE || op->tries > 1 || g->ops[0]->tries > 1)
+		return false;
+	if (strcmp(g->raw, raw) != 0 || w->uidvalidity != op->uidvalidity || strcmp(g->to ? g->to : "", to ? to : "") != 0)
+		return false;
+	return kind != WRITE_FLAGS || (w->flags == op->flags && w->flags_remove == op->flags_remove && strcmp(w->keywords, op->keywords) == 0 &&
+		strcmp(w->keywords_remove, op->keywords_remove) == 0);
+}
+
+/* Takes raw and to. */
+static struct group *group_for(struct round *r, struct op *op, enum write_kind kind, bool half, char *raw, char *to)
+{
+	/* the last ones: a thousand operations of one kind follow each other */
+	for (size_t i = r->group_count; i-- > 0;) {
+		if (belongs(&r->groups[i], op, kind, half, raw, to)) {
+			free(raw);
+			free(to);
+			return &r->groups[i];
+		}
+	}
+	if (r->group_count == r->group_room) {
+		r->group_room = r->group_room ? r->group_room * 2 : 16;
+		r->groups = mf_realloc_array(r->groups, r->group_room, sizeof *r->groups);
+	}
+	struct group *g = &r->groups[r->group_count++];
+	*g = (struct group){ .raw = raw, .to = to, .half = half };
+	g->write = (struct remote_write){ .kind = kind, .raw = raw, .to = to, .uidvalidity = op->uidvalidity, .flags = op->flags,
+		.flags_remove = op->flags_remove, .keywords = op->keywords, .keywords_remove = op->keywords_remove, .fd = -1 };
+	return g;
+}
+
+static void group_add(struct group *g, struct op *op)
+{
+	if (g->count == g->room) {
+		g->room = g->room ? g->room * 2 : 8;
+		g->ops = mf_realloc_array(g->ops, g->room, sizeof *g->ops);
+	}
+	g->ops[g->count++] = op;
+}
+
+static int by_uid(const void *a, const void *b)
+{
+	const struct op *x = *(struct op *const *)a, *y = *(struct op *const *)b;
+	return (x->uid > y->uid) - (x->uid < y->uid);
+}
+
+static int by_kind(const void *a, const void *b)
+{
+	const struct group *x = a, *y = b;
+	/* flags and copies of what is moved away in the same round come first */
+	return (int)x->write.kind - (int)y->write.kind;
+}
+
+static void groups_settle(struct round *r)
+{
+	if (r->group_count)
+		qsort(r->groups, r->group_count, sizeof *r->groups, by_kind);
+	for (size_t i = 0; i < r->group_count; i++) {
+		struct group *g = &r->groups[i];
+		if (!g->ops[0]->uid)
+			continue;
+		qsort(g->ops, g->count, sizeof(struct op *), by_uid);
+		g->uids = mf_alloc_array(g->count, sizeof *g->uids);
+		for (size_t k = 0; k < g->count; k++)
+			if (!k || g->uids[g->write.count - 1] != g->ops[k]->uid)
+				g->uids[g->write.count++] = g->ops[k]->uid;
+		g->write.uids = g->uids;
+	}
+}
+
+/* The bytes and what goes with them; MF_NOT_FOUND: they are lost */
+static enum mf_err load_append(struct account *a, struct group *g, const struct op *op)
+{
+	MF_CLEANUP(message_finish) struct message m = { 0 };
+	enum mf_err e = cache_message(a->cache, op->message, &m);
+	if (e == MF_NOT_FOUND) { /* it has been moved on: its place says nothing of its date */
+		m.entry.mtime = clock_wall_s();
+		m.keywords = mf_strdup("");
+		e = MF_OK;
+	}
+	if (e == MF_OK)
+		e = spool_open(a->cache, op->message, &g->write.fd, &g->write.size);
+	if (e != MF_OK)
+		return e;
+	g->write.internal_date = m.entry.mtime;
+	g->write.flags = m.flags & (FLAG_SEEN | FLAG_ANSWERED | FLAG_FLAGGED | FLAG_DELETED | FLAG_DRAFT);
+	g->keywords = mf_strdup(m.keywords);
+	g->write.keywords = g->keywords;
+	g->write.keywords_remove = NULL;
+	return MF_OK;
+}
+
+/* --- what is left out -------------------------------------------------------------------------------------------------------------- */
+
+/* Numbered anew since: it was matched, or is not there. */
+static enum mf_err is_of_other_numbers(struct round *r, const struct op *op, const struct mailbox *m, bool *ret)
+{
+	struct account *a = r->account;
+	*ret = op->uid && m->uidvalidity && op->uidvalidity != m->uidvalidity;
+	if (!*ret)
+		return MF_OK;
+	if (m->complete)
+		return park(a, op, "the mailbox was numbered anew, and the message was not found in it again");
+	pthread_mutex_lock(&a->lock);
+	work_want_locked(a, work_get_locked(a, m->id), PRIORITY_BACKGROUND, CHANGES_AUTO);
+	pthread_mutex_unlock(&a->lock);
+	r->waits = true;
+	return MF_OK;
+}
+
+static enum mf_err message_ready(struct round *r, const struct op *op, bool *ret)
+{
+	struct account *a = r->account;
+	MF_CLEANUP(mailbox_finish) struct mailbox m = { 0 }, dest = { 0 };
+	MF_CLEANUP(mf_free) char *raw = raw_of(a->cache, op->mailbox, op, &m);
+	MF_CLEANUP(mf_free) char *to = op->dest ? raw_of(a->cache, op->dest, op, &dest) : NULL;
+	*ret = false;
+	if (op->kind == OP_APPEND && r->appends == APPENDS_AT_ONCE)
+		return MF_OK;
+	if (!raw || (op->dest && !to)) {
+		r->waits = true;
+		return MF_OK;
+	}
+	bool other = false;
+	enum mf_err e = is_of_other_numbers(r, op, &m, &other);
+	if (e != MF_OK || other)
+		return e;
+	if (op->kind == OP_APPEND && (e = spool_sync(a->cache, op->message)) != MF_OK)
+		return e == MF_NOT_FOUND || e == MF_CORRUPT ? park(a, op, "its bytes in the spool are gone or damaged") : e;
+	r->appends += op->kind == OP_APPEND;
+	*ret = true;
+	return MF_OK;
+}
+
+static enum mf_err mailbox_ready(struct round *r, const struct op *op, bool *ret)
+{
+	struct cache *cache = r->account->cache;
+	*ret = true;
+	if (op->kind == OP_CREATE || op->kind == OP_RENAME) {
+		MF_CLEANUP(mf_free) char *target = NULL;
+		enum mf_err e = journal_target(cache, op, &target);
+		*ret = e == MF_OK;
+		r->waits |= e == MF_BUSY;
+		return e == MF_BUSY ? MF_OK : e == MF_OK ? MF_OK : park(r->account, op, "there is no name for it at the server");
+	}
+	if (op->kind == OP_DELETE) {
+		enum mf_err e = journal_uses(cache, op->mailbox, op->id, ret);
+		*ret = !*ret;
+		r->waits |= !*ret;
+		return e;
+	}
+	MF_CLEANUP(mailbox_finish) struct mailbox m = { 0 };
+	MF_CLEANUP(mf_free) char *raw = raw_of(cache, op->mailbox, op, &m);
+	*ret = raw != NULL;
+	r->waits |= !raw;
+	return MF_OK;
+}
+
+/* What can be sent in this round, moved to the front: all about messages that is ready, or one change of a mailbox, which
+ * is answered before anything that may build on it. */
+static enum mf_err round_pick(struct round *r)
+{
+	size_t kept = 0;
+	bool alone = false, seen_mailbox = false;
+	enum mf_err e = MF_OK;
+	for (size_t i = 0; i < r->op_count; i++) {
+		struct op *op = &r->ops[i];
+		bool of_mailbox = op->kind >= OP_CREATE, take = false;
+		if (e == MF_OK && !alone && of_mailbox && !seen_mailbox && kept == 0) {
+			e = mailbox_ready(r, op, &take);
+			alone = take;
+			seen_mailbox = op->kind != OP_DELETE; /* one that waits for messages to leave keeps nothing back */
+		} else if (e == MF_OK && !alone && !of_mailbox) {
+			e = message_ready(r, op, &take);
+		} else if (of_mailbox) {
+			r->waits = true;
+		}
+		if (take && e == MF_OK) {
+			struct op swap = r->ops[kept];
+			r->ops[kept++] = *op;
+			if (&r->ops[kept - 1] != op)
+				*op = swap;
+		}
+	}
+	for (size_t i = kept; i < r->op_count; i++)
+		op_finish(&r->ops[i]);
+	r->op_count = kept;
+	return e;
+}
+
+/* --- sending ------------------------------------------------------------------------------------------------------------------- */
+
+static enum mf_err add_mailbox_op(struct round *r, struct op *op)
+{
+	struct cache *cache = r->account->cache;
+	char *raw = NULL, *to = NULL;
+	enum mf_err e = MF_OK;
+	MF_CLEANUP(mailbox_finish) struct mailbox m = { 0 };
+	if (op->kind == OP_CREATE || op->kind == OP_RENAME)
+		e = journal_target(cache, op, op->kind == OP_CREATE ? &raw : &to);
+	if (e == MF_OK && !raw)
+		raw = op->kind == OP_DELETE ? mf_strdup(op->raw) : raw_of(cache, op->mailbox, op, &m);
+	if (e != MF_OK || !raw) {
+		free(to);
+		free(raw);
+		return e != MF_OK ? e : MF_NOT_FOUND;
+	}
+	group_add(group_for(r, op, write_kind_of(op, false), false, raw, to), op);
+	return MF_OK;
+}
+
+static enum mf_err add_message_op(struct round *r, struct op *op)
+{
+	struct account *a = r->account;
+	MF_CLEANUP(mailbox_finish) struct mailbox m = { 0 }, dest = { 0 };
+	char *raw = raw_of(a->cache, op->mailbox, op, &m);
+	char *to = op->dest ? raw_of(a->cache, op->dest, op, &dest) : NULL;
+	bool half = op->kind == OP_MOVE && !(r->caps & REMOTE_MOVE);
+	if (!raw || (op->dest && !to)) {
+		free(raw);
+		free(to);
+		return MF_NOT_FOUND;
+	}
+	struct group *g = group_for(r, op, write_kind_of(op, half), half, raw, to);
+	group_add(g, op);
+	return op->kind == OP_APPEND ? load_append(a, g, op) : MF_OK;
+}
+
+/* After they were marked: each as the journal has it now */
+static enum mf_err round_group(struct round *r)
+{
+	for (size_t i = 0; i < r->op_count; i++) {
+		struct op *op = &r->ops[i];
+		if (!op->id)
+			continue;
+		enum mf_err e = op->kind >= OP_CREATE ? add_mailbox_op(r, op) : add_message_op(r, op);
+		if (e != MF_OK)
+			return e;
+	}
+	groups_settle(r);
+	return MF_OK;
+}
+
+/* --- answers --------------------------------------------------------------------------------------------------------------------- */
+
+static const struct uid_pair *find_pair(const struct write_result *result, uint32_t uid)
+{
+	size_t low = 0, high = result->count;
+	while (low < high) {
+		size_t middle = low + (high - low) / 2;
+		if (result->pairs[middle].from < uid)
+			low = middle + 1;
+		else
+			high = middle;
+	}
+	return low < result->count && result->pairs[low].from == uid ? &result->pairs[low] : NULL;
+}
+
+static enum mf_err placed(struct txn *t, const struct group *g, const struct op *op, const struct write_result *result)
+{
+	uint32_t to = 0;
+	if (result->uidvalidity && g->write.kind == WRITE_APPEND && result->count == 1) {
+		to = result->pairs[0].to;
+	} else if (result->uidvalidity && g->write.kind != WRITE_APPEND) {
+		const struct uid_pair *pair = find_pair(result, op->uid);
+		if (!pair)
+			return txn_op_gone(t, op->id);
+		to = pair->to;
+	}
+	return g->half ? txn_op_half_moved(t, op->id, result->uidvalidity, to) : txn_op_done(t, op->id, result->uidvalidity, to);
+}
+
+static enum mf_err took(struct txn *t, const struct group *g, const struct op *op, const struct write_result *result)
+{
+	switch (g->write.kind) {
+	case WRITE_APPEND:
+	case WRITE_COPY:
+	case WRITE_MOVE:
+		return placed(t, g, op, result);
+	case WRITE_CREATE:
+		return txn_op_mailbox_is(t, op->id, g->raw);
+	case WRITE_RENAME:
+		return txn_op_mailbox_is(t, op->id, g->to);
+	case WRITE_FLAGS:
+	case WRITE_EXPUNGE:
+	case WRITE_DELETE:
+	case WRITE_SUBSCRIBE:
+	case WRITE_UNSUBSCRIBE:
+		break;
+	}
+	return txn_op_done(t, op->id, 0, 0);
+}
+
+/* For a person, with the server's words */
+static void explain(const struct group *g, const struct write_result *result, char *to, size_t size)
+{
+	const char *what = result->result == MF_EXISTS && g->write.kind == WRITE_DELETE ? "the mailbox has messages at the server" : mf_err_words(result->result);
+	snprintf(to, size, "%s%s%s", what, result->reason && *result->reason ? ": " : "", result->reason ? result->reason : "");
+}
+
+static enum mf_err refused(struct round *r, struct txn *t, const struct group *g, const struct op *op, const struct write_result *result)
+{
+	int64_t now = clock_wall_ns() / 1000000;
+	if (result->result == MF_CANCELLED)
+		return txn_op_again(t, op->id, now + AGAIN_MS);
+	if (result->result == MF_UIDVALIDITY)
+		return txn_op_again(t, op->id, now + STUCK_MS);
+	if (g->count > 1) /* one of them is to blame: each alone */
+		return txn_op_again(t, op->id, 0);
+	char why[400];
+	explain(g, result, why, sizeof why);
+	log_warning("%s: %s (operation %" PRIu64 ") waits for a person: %s", r->account->config->name, op_kind_word(op->kind), op->id, why);
+	return txn_op_park(t, op->id, OP_PARKED, why);
+}
+
+/* Where an answer leaves something to be learnt, the mailbox or the list is asked for. */
+static void follow_up(struct round *r, const struct group *g, const struct write_result *result)
+{
+	struct account *a = r->account;
+	const struct op *op = g->ops[0];
+	bool placing = g->write.kind == WRITE_APPEND || g->write.kind == WRITE_COPY || g->write.kind == WRITE_MOVE;
+	uint64_t look = 0;
+	if (result->result == MF_UIDVALIDITY)
+		look = op->mailbox;
+	else if (result->result == MF_OK && placing && !result->uidvalidity)
+		look = landing(op);
+	bool list = g->write.kind == WRITE_CREATE || g->write.kind == WRITE_RENAME || result->result == MF_NOT_FOUND ||
+	            (g->write.kind == WRITE_DELETE && result->result != MF_OK);
+	pthread_mutex_lock(&a->lock);
+	if (look)
+		work_want_locked(a, work_get_locked(a, look), PRIORITY_LOOKED_AT, CHANGES_AUTO);
+	a->list_pending |= list;
+	if (list && a->list_priority < PRIORITY_BACKGROUND)
+		a->list_priority = PRIORITY_BACKGROUND;
+	pthread_mutex_unlock(&a->lock);
+}
+
+static enum mf_err on_done(void *context, size_t i, const struct write_result *result)
+{
+	struct round *r = context;
+	const struct group *g = &r->groups[i];
+	struct txn *t;
+	enum mf_err e = cache_begin(r->account->cache, &t);
+	if (e != MF_OK)
+		return e;
+	for (size_t k = 0; k < g->count && e == MF_OK; k++)
+		e = result->result == MF_OK ? took(t, g, g->ops[k], result) : refused(r, t, g, g->ops[k], result);
+	if (e != MF_OK) {
+		txn_rollback(t);
+		return e;
+	}
+	e = txn_commit(t);
+	follow_up(r, g, result);
+	pthread_mutex_lock(&r->account->lock);
+	r->session->progress.done += g->count;
+	pthread_mutex_unlock(&r->account->lock);
+	return e;
+}
+
+static enum mf_err round_send(struct round *r)
+{
+	struct account *a = r->account;
+	enum mf_err e = journal_mark_sent(a->cache, r->ops, r->op_count);
+	if (e == MF_OK)
+		e = round_group(r);
+	if (e != MF_OK || !r->group_count)
+		return e;
+	session_progress(r->session, r->op_count, false, "sending changes");
+	struct remote_write *writes = mf_alloc_array(r->group_count, sizeof *writes);
+	for (size_t i = 0; i < r->group_count; i++)
+		writes[i] = r->groups[i].write;
+	e = remote_write(r->session->remote, writes, r->group_count, &(struct write_sink){ on_done, r });
+	free(writes);
+	return e;
+}
+
+/* --- settled ------------------------------------------------------------------------------------------------------------------------ */
+
+struct outstanding { int64_t now_ms; uint64_t open, held; };
+
+static bool count_outstanding(void *context, const struct op *op)
+{
+	struct outstanding *o = context;
+	bool later = op->kind == OP_EXPUNGE && op->state == OP_QUEUED && op->due_ms > o->now_ms;
+	bool bound = op->kind == OP_DELETE && op->state == OP_QUEUED; /* by such an expunge, if by anything */
+	if (op->state == OP_PARKED || op->state == OP_UNCONFIRMED)
+		o->held++;
+	else if (!later && !bound)
+		o->open++;
+	return true;
+}
+
+/* Who waits is told when nothing is left that the server could have by now. */
+static void tell_settled(struct account *a, bool round_was_empty)
+{
+	struct outstanding o = { .now_ms = clock_wall_ns() / 1000000 };
+	pthread_mutex_lock(&a->lock);
+	bool waited = a->settle_waiters != NULL;
+	pthread_mutex_unlock(&a->lock);
+	if (!waited)
+		return;
+	enum mf_err e = journal_list(a->cache, 0, count_outstanding, &o);
+	bool unseen = o.held && !round_was_empty;
+	pthread_mutex_lock(&a->lock);
+	if (e != MF_OK || (!o.open && !unseen)) {
+		parts_done_locked(a, &a->settle_waiters, e != MF_OK ? e : o.held ? MF_DENIED : MF_OK);
+		a->replay_hurry = false;
+	}
+	pthread_mutex_unlock(&a->lock);
+}
+
+/* When to look again */
+static void plan(struct account *a, const struct round *r)
+{
+	int64_t due = INT64_MAX;
+	if (journal_next_due(a->cache, &due) != MF_OK)
+		due = clock_wall_ns() / 1000000 + STUCK_MS;
+	pthread_mutex_lock(&a->lock);
+	int64_t now = clock_mono_ms();
+	if (r->op_count) {
+		replay_at_locked(a, now); /* there may be more */
+	} else if (due != INT64_MAX) {
+		int64_t wait = due - clock_wall_ns() / 1000000;
+		/* what is due and was not taken waits for something that tells of itself, or for this */
+		replay_at_locked(a, now + (wait < STUCK_MS ? r->waits ? 200 : STUCK_MS : wait));
+	}
+	pthread_mutex_unlock(&a->lock);
+}
+
+enum mf_err replay_run(struct session *s)
+{
+	struct account *a = s->account;
+	pthread_mutex_lock(&a->lock);
+	enum doubts doubts = a->doubts;
+	bool hurry = a->replay_hurry;
+	a->replay_at_ms = INT64_MAX;
+	a->replay_first_ms = 0;
+	pthread_mutex_unlock(&a->lock);
+	struct round r = { .account = a, .session = s, .caps = s->caps };
+	enum mf_err e = MF_OK;
+	if (!remote_can_write(s->remote))
+		return MF_OK;
+	if (doubts == DOUBTS_OPEN)
+		e = doubts_look(a);
+	else if (doubts == DOUBTS_SEEN)
+		e = doubts_settle(a);
+	pthread_mutex_lock(&a->lock);
+	bool ready = a->doubts == DOUBTS_NONE;
+	if (!ready)
+		replay_at_locked(a, clock_mono_ms());
+	pthread_mutex_unlock(&a->lock);
+	if (e != MF_OK || !ready)
+		return e;
+	e = journal_ready(a->cache, clock_wall_ns() / 1000000, hurry, AT_ONCE, &r.ops, &r.op_count);
+	if (e == MF_OK)
+		e = round_pick(&r);
+	bool empty = r.op_count == 0;
+	if (e == MF_OK && !empty)
+		e = round_send(&r);
+	if (e == MF_OK) {
+		plan(a, &r);
+		tell_settled(a, empty);
+	}
+	round_finish(&r);
+	return e;
+}
+
+bool account_want_settled(struct account *a, want_done *done, void *context, enum mf_err *ret_result, struct want **ret)
+{
+	*ret = NULL;
+	if (!journal_count(a->cache)) {
+		*ret_result = MF_OK;
+		return true;
+	}
+	pthread_mutex_lock(&a->lock);
+	*ret_result = a->stopping ? MF_CANCELLED : a->link.state == LINK_OFFLINE || a->link.state == LINK_WAITING ? MF_OFFLINE : MF_OK;
+	bool answered = *ret_result != MF_OK;
+	if (!answered) {
+		*ret = want_create_locked(a, WANT_PARTS, done, context);
+		part_add_locked(&a->settle_waiters, *ret);
+		a->replay_hurry = true;
+		replay_at_locked(a, clock_mono_ms());
+	}
+	pthread_mutex_unlock(&a->lock);
+	return answered;
+}
