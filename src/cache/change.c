@@ -416,6 +416,15 @@ enum mf_err txn_remove(struct txn *t, uint64_t message, const struct disposal *h
 	return txn_fail(t, remove_row(t, &row, n, how, &op));
 }
 
+enum mf_err txn_is_local(struct txn *t, uint64_t message, bool *ret)
+{
+	struct row row;
+	struct node *n;
+	enum mf_err e = visible(t, message, &row, &n);
+	*ret = !e && row.local;
+	return e;
+}
+
 enum mf_err txn_drop_local(struct txn *t, uint64_t message)
 {
 	struct row row;

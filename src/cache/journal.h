@@ -93,6 +93,9 @@ enum mf_err txn_redate(struct txn *t, uint64_t message, int64_t date, const stru
 /* Never at the server, whoever asks: drops a row that only exists here, with its bytes */
 enum mf_err txn_drop_local(struct txn *t, uint64_t message);
 
+/* The row exists only here, and nothing is to change that: a scratch file, or one that is being written */
+enum mf_err txn_is_local(struct txn *t, uint64_t message, bool *ret);
+
 /* Names that are never sent: .*  *~  *.swp  4913  #*#  *.tmp  *.part  *.orig  *.rej  sed?????? */
 bool name_is_scratch(const char *name);
 

@@ -28,7 +28,8 @@ enum exit_code cmd_sync(struct cli *cli, const struct arguments *arguments)
 		targets_finish(&targets);
 		return cli_fail(EXIT_USAGE, "sync: which account is %s in? Say --account NAME, or NAME/%s", *mailboxes, *mailboxes);
 	}
-	MF_CLEANUP(mf_free) char *line = ask_line("sync", arguments_has(arguments, "populate") ? "--populate" : "", mailboxes);
+	bool populate = arguments_has(arguments, "populate"), wait = arguments_has(arguments, "wait") || arguments_has(arguments, "once");
+	MF_CLEANUP(mf_free) char *line = ask_line("sync", populate && wait ? "--populate --wait" : populate ? "--populate" : wait ? "--wait" : "", mailboxes);
 	/* the mailboxes of arguments are looked up in the list */
 	struct ask ask = { cli, ASK_CONNECT, !arguments_has(arguments, "once"), draw, NULL, !*mailboxes };
 	for (size_t i = 0; i < targets.count && code != EXIT_CANCELLED; i++) {

@@ -76,6 +76,12 @@ enum exit_code cmd_connect(struct cli *, const struct arguments *);
 enum exit_code cmd_disconnect(struct cli *, const struct arguments *);
 enum exit_code cmd_check(struct cli *, const struct arguments *);
 enum exit_code cmd_events(struct cli *, const struct arguments *);
+enum exit_code cmd_pending(struct cli *, const struct arguments *);
+enum exit_code cmd_cancel(struct cli *, const struct arguments *);
+enum exit_code cmd_retry(struct cli *, const struct arguments *);
+enum exit_code cmd_flag(struct cli *, const struct arguments *);
+enum exit_code cmd_subscribe(struct cli *, const struct arguments *);
+enum exit_code cmd_unsubscribe(struct cli *, const struct arguments *);
 enum exit_code cmd_help(struct cli *, const struct arguments *);
 enum exit_code cmd_complete(struct cli *, const struct arguments *);
 

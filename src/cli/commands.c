@@ -36,6 +36,7 @@ static const struct flag status_flags[] = {
 static const struct flag sync_flags[] = {
 	{ 0, "populate", NULL, "fetch every message too, not only headers", false },
 	{ 0, "once", NULL, "for cron: never asks for a password", false },
+	{ 0, "wait", NULL, "return when the server has every change that was made here", false },
 	{ 0, NULL, NULL, NULL, false },
 };
 static const struct flag list_flags[] = {
@@ -50,6 +51,10 @@ static const struct flag events_flags[] = {
 	{ 'a', "all", NULL, "begin with what has happened since the mount, as far as it is kept", false },
 	{ 0, NULL, NULL, NULL, false },
 };
+static const struct flag pending_flags[] = {
+	{ 0, "json", NULL, "for programs: a line of JSON for each operation", false },
+	{ 0, NULL, NULL, NULL, false },
+};
 static const struct flag no_flags[] = { { 0, NULL, NULL, NULL, false } };
 
 const struct command commands[] = {
@@ -60,12 +65,21 @@ const struct command commands[] = {
 	  mount_flags, false, cmd_mount },
 	{ "umount", "[-l] MOUNTPOINT", "unmount, and wait until the process has ended", NULL, umount_flags, false, cmd_umount },
 	{ "status", "[--json|--watch] [ACCOUNT...]", "show connections, work under way, mailboxes, cache", NULL, status_flags, false, cmd_status },
-	{ "sync", "[--populate] [--once] [ACCOUNT] [MAILBOX...]", "make what is here what the server has now",
+	{ "sync", "[--populate] [--once] [--wait] [ACCOUNT] [MAILBOX...]", "make what is here what the server has now",
 	  "Without a mount it connects, synchronises and disconnects.\n", sync_flags, false, cmd_sync },
 	{ "list", "[--json] [ACCOUNT...]", "list mailboxes with their totals and state", NULL, list_flags, false, cmd_list },
 	{ "connect", "[ACCOUNT...]", "connect now, or again after a refused password", NULL, no_flags, false, cmd_connect },
 	{ "disconnect", "[ACCOUNT...]", "stay offline until connect", NULL, no_flags, false, cmd_disconnect },
 	{ "check", "[--local] [ACCOUNT...]", "compare index, cached messages and server", NULL, check_flags, false, cmd_check },
+	{ "pending", "[--json] [ACCOUNT...]", "list the changes that the server does not have yet", NULL, pending_flags, false, cmd_pending },
+	{ "cancel", "[ACCOUNT] all|NUMBER...", "take changes back that have not been carried out",
+	  "What was removed comes back, what was moved returns, what was written is kept in .mailfs/rejected.\n", no_flags, false, cmd_cancel },
+	{ "retry", "[ACCOUNT] all|NUMBER...", "try changes again that wait for you", NULL, no_flags, false, cmd_retry },
+	{ "flag", "+FLAG|-FLAG... FILE...", "set and clear flags of messages in a mount",
+	  "FLAG is seen, answered, flagged, draft, deleted, or a keyword such as $Work. \"mailfs flag +seen -flagged INBOX/*.eml\" marks all of\n"
+	  "them as read and takes the flag off. Write -- before the first one with a minus sign.\n", no_flags, false, cmd_flag },
+	{ "subscribe", "[ACCOUNT] MAILBOX...", "subscribe to mailboxes", NULL, no_flags, false, cmd_subscribe },
+	{ "unsubscribe", "[ACCOUNT] MAILBOX...", "unsubscribe from mailboxes", NULL, no_flags, false, cmd_unsubscribe },
 	{ "events", "[--all] [ACCOUNT...]", "print what happens as lines of JSON", NULL, events_flags, false, cmd_events },
 	{ "help", "[COMMAND]", "explain a command", NULL, no_flags, false, cmd_help },
 	{ "complete", "commands|flags COMMAND|accounts|mount-options|mailboxes", "what shells complete with", NULL, no_flags, true, cmd_complete },

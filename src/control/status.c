@@ -8,6 +8,8 @@
 #include "base/clock.h"
 #include "base/log.h"
 #include "base/mem.h"
+#include "cache/journal.h"
+#include "cache/spool.h"
 #include "control/json.h"
 #include "control/mailboxes.h"
 #include "control/text.h"
@@ -24,6 +26,8 @@ struct snapshot {
 	struct quota quota;
 	bool has_quota;
 	struct cache_totals totals;
+	struct journal_totals changes;
+	uint64_t rejected;
 	struct mailbox_rows rows;
 };
 
@@ -35,6 +39,9 @@ static void snapshot_take(struct account *a, struct snapshot *ret)
 	account_counters(a, &ret->counters);
 	ret->has_quota = account_quota(a, &ret->quota);
 	cache_totals(account_cache(a), &ret->totals);
+	if (journal_totals(account_cache(a), &ret->changes) != MF_OK)
+		log_warning("%s: the journal cannot be read", ret->config->name);
+	ret->rejected = rejected_count(account_cache(a));
 	mailbox_rows_load(a, &ret->rows);
 }
 
@@ -105,6 +112,12 @@ static struct json_object *account_object(const struct snapshot *s)
 		json_put_number(quota, "limit", s->quota.limit);
 		json_object_object_add(o, "quota", quota);
 	}
+	struct json_object *changes = json_object_new_object();
+	json_put_number(changes, "pending", s->changes.queued + s->changes.sent);
+	json_put_number(changes, "parked", s->changes.parked);
+	json_put_number(changes, "unconfirmed", s->changes.unconfirmed);
+	json_put_number(changes, "rejected", s->rejected);
+	json_object_object_add(o, "changes", changes);
 	struct json_object *mailboxes = json_object_new_array();
 	for (size_t i = 0; i < s->rows.count; i++)
 		json_object_array_add(mailboxes, mailbox_row_object(&s->rows.items[i]));
@@ -180,6 +193,20 @@ static void put_numbers(struct buf *b, const struct snapshot *s)
 		    text_size(c, s->counters.sent), text_count(d, s->counters.connections), text_count(e, s->counters.fetched_messages));
 }
 
+/* What waits for the server, and what waits for a person */
+static void put_changes(struct buf *b, const struct snapshot *s)
+{
+	char a[TEXT_NUMBER];
+	if (s->changes.queued + s->changes.sent)
+		put(b, "  changes: %s on their way to the server; `mailfs pending` lists them", text_count(a, s->changes.queued + s->changes.sent));
+	if (s->changes.parked)
+		put(b, "  parked: %s changes that the server refuses; `mailfs pending` says why", text_count(a, s->changes.parked));
+	if (s->changes.unconfirmed)
+		put(b, "  unconfirmed: %s changes that the server took but does not show", text_count(a, s->changes.unconfirmed));
+	if (s->rejected)
+		put(b, "  rejected: %s files that could not be sent, in .mailfs/rejected", text_count(a, s->rejected));
+}
+
 static void put_mailboxes(struct buf *b, const struct mailbox_rows *rows)
 {
 	if (!rows->count)
@@ -206,6 +233,7 @@ static void put_account(struct buf *b, const struct snapshot *s)
 	text_progress(progress, sizeof progress, &s->progress);
 	put(b, "  now: %s", progress);
 	put_numbers(b, s);
+	put_changes(b, s);
 	put_mailboxes(b, &s->rows);
 }
 

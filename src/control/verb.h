@@ -47,5 +47,6 @@ enum mf_err waiter_finish(struct waiter *w, bool here, enum mf_err result, struc
 
 typedef enum exit_code verb_run(struct verb_call *call);
 verb_run verb_sync, verb_connect, verb_disconnect, verb_check;
+verb_run verb_pending, verb_cancel, verb_retry, verb_subscribe, verb_unsubscribe;
 
 #endif

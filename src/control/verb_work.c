@@ -242,6 +242,22 @@ static enum mf_err find_targets(struct verb_call *call, struct account *a, struc
 	return MF_OK;
 }
 
+/* First what was changed here, so that what is read after it is what the server made of it. */
+static enum mf_err settle_account(struct verb_call *call, struct account *a)
+{
+	struct waiter *w = waiter_create(call, a);
+	struct want *want = NULL;
+	enum mf_err e;
+	bool here = account_want_settled(a, waiter_done, w, &e, &want);
+	e = waiter_finish(w, here, e, want);
+	waiter_destroy(w);
+	if (e == MF_DENIED)
+		return mf_fail(&call->why, e, "%s: some changes wait for you: \"mailfs pending\" shows them", account_config(a)->name);
+	if (e == MF_CANCELLED)
+		return mf_fail(&call->why, e, "interrupted");
+	return e ? mf_fail(&call->why, e, "%s: changes are not at the server yet: %s", account_config(a)->name, mf_err_words(e)) : MF_OK;
+}
+
 static enum mf_err sync_account(struct verb_call *call, struct account *a, bool populate)
 {
 	struct targets targets;
@@ -268,14 +284,18 @@ static enum mf_err sync_account(struct verb_call *call, struct account *a, bool 
 
 enum exit_code verb_sync(struct verb_call *call)
 {
-	bool populate = verb_take_option(call, "--populate");
+	bool populate = verb_take_option(call, "--populate"), wait = verb_take_option(call, "--wait");
 	if (call->arguments[0] && call->arguments[0][0] == '-') {
 		(void)verb_no_more_arguments(call);
 		return EXIT_USAGE;
 	}
 	enum mf_err result = MF_OK;
 	for (size_t i = 0; i < call->count && result != MF_CANCELLED; i++) {
-		enum mf_err e = sync_account(call, call->accounts[i], populate);
+		enum mf_err e = wait ? verb_want_link(call, call->accounts[i]) : MF_OK;
+		if (!e && wait)
+			e = settle_account(call, call->accounts[i]);
+		if (!e)
+			e = sync_account(call, call->accounts[i], populate);
 		if (e)
 			result = e;
 	}

@@ -8,7 +8,10 @@
  *   ping                          {"ping":{"pid":..,"version":"..","account":"..","mountpoint":".."|null}}
  *   status [--json]               {"text":".."} or {"status":{..}}, as status.h
  *   list                          {"mailbox":"..","messages":..,"unseen":..,"state":"..","sync":"..",..} for each
- *   sync [--populate] [MAILBOX..] {"progress":{..}} while it works
+ *   sync [--populate] [--wait] [MAILBOX..]  {"progress":{..}} while it works; --wait: until the server has every change
+ *   pending                       {"pending":{"id","kind","state","what","since","due","tries","error"}} for each
+ *   cancel N..|all | retry N..|all  {"cancelled":{"done","left"}}, {"retried":{"done"}} for all
+ *   subscribe | unsubscribe MAILBOX..
  *   connect | disconnect          {"link":"online"|..}
  *   check [--local]               {"progress":{..}}, {"problem":{"mailbox","name","what"}} for each, {"checked":{..}}
  *   events [--all]                the lines of eventlog.h, from now or from the start, until nobody listens

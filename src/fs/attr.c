@@ -1,5 +1,7 @@
 /* What stat(2) says of every kind of node. Plain arithmetic for messages: a listing of 100,000 comes through here. */
 #include "base/mem.h"
+#include "cache/journal.h"
+#include "fs/edit.h"
 #include "fs/internal.h"
 
 uint64_t fs_ino(const struct fs *fs, const struct node *node)
@@ -61,6 +63,10 @@ void attr_message(const struct fs *fs, uint8_t account, const struct entry *e, s
 	struct node node = { .kind = NODE_MESSAGE, .account = account, .id = e->id };
 	attr_fill(fs, &node, S_IFREG | 0666, e->size, (struct timespec){ .tv_sec = e->mtime }, ret);
 	ret->st_ctim.tv_sec = e->ctime;
+	struct edit *edit = edit_find((struct fs *)(uintptr_t)fs, &node); /* counts a reference, which is no change */
+	if (edit)
+		edit_attr(edit, ret);
+	edit_unref(edit);
 }
 
 void attr_mailbox(const struct fs *fs, uint8_t account, const struct mailbox *m, struct stat *ret)
@@ -114,6 +120,9 @@ enum mf_err attr_node(struct fs *fs, const struct node *node, struct stat *ret)
 	case NODE_NOMEDIA:
 		nomedia_attr(fs, ret);
 		return MF_OK;
+	case NODE_CONTROL_LIST:
+	case NODE_HELD:
+		return held_attr(fs, node, ret);
 	}
 	return MF_STALE;
 }
@@ -121,7 +130,18 @@ enum mf_err attr_node(struct fs *fs, const struct node *node, struct stat *ret)
 /* What control files hold changes without a word to the kernel. */
 double attr_timeout(const struct node *node)
 {
-	return node->kind == NODE_CONTROL_FILE ? 0.0 : FS_TIMEOUT_S;
+	return node->kind == NODE_CONTROL_FILE || node->kind == NODE_CONTROL_LIST || node->kind == NODE_HELD ? 0.0 : FS_TIMEOUT_S;
+}
+
+double attr_timeout_now(struct fs *fs, const struct node *node)
+{
+	struct entry e;
+	if (node->kind == NODE_MESSAGE && (atomic_load(&fs->edit_count) || journal_count(fs_account(fs, node)->cache)) &&
+	    (cache_entry(fs_account(fs, node)->cache, node->id, &e) != MF_OK || !e.uid))
+		return 0.0;
+	struct edit *edit = node->kind == NODE_MESSAGE ? edit_find(fs, node) : NULL;
+	edit_unref(edit);
+	return edit ? 0.0 : attr_timeout(node);
 }
 
 void attr_entry(const struct fs *fs, const struct node *node, struct fuse_entry_param *e)
@@ -130,5 +150,5 @@ void attr_entry(const struct fs *fs, const struct node *node, struct fuse_entry_
 	e->ino = e->attr.st_ino;
 	e->generation = of_account ? fs->accounts[node->account].epoch : 1;
 	e->attr_timeout = attr_timeout(node);
-	e->entry_timeout = FS_TIMEOUT_S;
+	e->entry_timeout = node->kind == NODE_HELD ? 0.0 : FS_TIMEOUT_S;
 }

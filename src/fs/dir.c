@@ -111,6 +111,22 @@ static void add_control_files(struct listing *l, uint64_t after)
 	}
 }
 
+static bool add_held_one(void *context, const char *name, const struct node *node)
+{
+	struct listing *l = context;
+	return add_node(l, name, node, offset_of(STAGE_MAILBOXES, node->id));
+}
+
+/* Behind the control files, in the order of their numbers: past the last of those */
+static void add_control_lists(struct listing *l, uint64_t after)
+{
+	for (uint64_t part = HELD_PENDING; part <= HELD_REJECTED && l->dir.id != CONTROL_OF_MOUNT; part++) {
+		struct node node = { .kind = NODE_CONTROL_LIST, .account = l->dir.account, .id = l->dir.id, .part = (uint16_t)part };
+		if (CONTROL_FILE_END + part > after && !add_node(l, held_name((unsigned)part), &node, offset_of(STAGE_MAILBOXES, CONTROL_FILE_END + part)))
+			return;
+	}
+}
+
 static enum mf_err list_from(struct listing *l, off_t offset)
 {
 	enum stage stage = (enum stage)((uint64_t)offset >> STAGE_SHIFT);
@@ -129,8 +145,12 @@ static enum mf_err list_from(struct listing *l, off_t offset)
 	}
 	if (l->dir.kind == NODE_CONTROL_DIR) {
 		add_control_files(l, after);
+		if (!l->full)
+			add_control_lists(l, after);
 		return MF_OK;
 	}
+	if (l->dir.kind == NODE_CONTROL_LIST)
+		return held_visit(l->fs, &l->dir, after, add_held_one, l);
 	if (stage == STAGE_MAILBOXES) {
 		err = add_mailboxes(l, after);
 		after = 0;

@@ -3,7 +3,8 @@
  * One file per kind of node or idea:
  *   node.c  inode numbers            attr.c  stat(2) of every kind        tree.c     names to nodes: lookup, getattr
  *   dir.c   opendir, readdir         message.c  open, read                control_files.c, nomedia.c
- *   xattr.c user.mail.*              statfs.c                             readonly.c what a write is answered
+ *   xattr.c user.mail.*              statfs.c                             held.c     .mailfs/pending, .mailfs/rejected
+ *   edit.c  bytes being written      write.c  create, write, close        change.c   remove, rename, make directories
  *   park.c  requests that wait       notify.c  the bus to the kernel      probes.c   names that desktops ask for
  *   errno.c status to errno          mount.c, precheck.c, mountinfo.c, serve.c   the session's life
  *
@@ -27,6 +28,8 @@
 #define FS_TIMEOUT_S 86400.0
 #define FS_NEGATIVE_TIMEOUT_S 60.0
 #define FS_NAME_MAX 255
+/* A date that is set so soon after a file was closed is the message's internal date (rsync, tar): it is not sent before. */
+#define FS_DATE_MS 1000
 
 struct fs_account {
 	struct account *account;
@@ -37,6 +40,8 @@ struct fs_account {
 };
 
 struct open_message;
+struct edit;
+struct disposal;
 struct notifier;
 
 struct fs {
@@ -57,6 +62,8 @@ struct fs {
 
 	pthread_mutex_t open_lock;   /* guards open_messages */
 	LIST_HEAD(, open_message) open_messages;
+	LIST_HEAD(, edit) edits;     /* under open_lock too */
+	atomic_uint edit_count;
 };
 
 /* --- nodes */
@@ -80,6 +87,8 @@ void attr_fill(const struct fs *fs, const struct node *node, mode_t type_and_mod
 /* name and attribute timeouts and the generation around .attr, which is set */
 void attr_entry(const struct fs *fs, const struct node *node, struct fuse_entry_param *e);
 double attr_timeout(const struct node *node);
+/* 0 while its bytes are being written, or the server does not have them yet */
+double attr_timeout_now(struct fs *fs, const struct node *node);
 
 /* --- tree.c */
 
@@ -107,6 +116,9 @@ void dir_readdirplus(fuse_req_t req, fuse_ino_t ino, size_t size, off_t off, str
 void message_open(fuse_req_t req, const struct node *node, struct fuse_file_info *fi);
 void message_read(fuse_req_t req, const struct node *node, size_t size, off_t off, struct fuse_file_info *fi);
 void message_release(fuse_req_t req, const struct node *node, struct fuse_file_info *fi);
+/* Replies to a create; message_is_written: the handle was opened for writing */
+void message_created(fuse_req_t req, const struct node *node, const struct fuse_entry_param *e, struct fuse_file_info *fi);
+bool message_is_written(const struct fuse_file_info *fi);
 void message_forget(struct fs *fs, struct open_message *m); /* as if it had been closed */
 /* A size turned out wrong. true: somebody has it open who trusted it; the kernel is told when they read or close it, since
  * between a reader's question for the size and its answer a notification makes the kernel ignore that answer. */
@@ -141,17 +153,44 @@ void statfs_statfs(fuse_req_t req, fuse_ino_t ino);
 
 extern const struct fuse_lowlevel_ops fs_operations; /* operations.c */
 
-/* --- readonly.c: what every handler that would write answers */
+/* --- write.c, change.c: what changes the tree (edit.h holds bytes that are being written) */
 
-void readonly_setattr(fuse_req_t req, fuse_ino_t ino, struct stat *attr, int to_set, struct fuse_file_info *fi);
-void readonly_mknod(fuse_req_t req, fuse_ino_t parent, const char *name, mode_t mode, dev_t rdev);
-void readonly_mkdir(fuse_req_t req, fuse_ino_t parent, const char *name, mode_t mode);
-void readonly_unlink(fuse_req_t req, fuse_ino_t parent, const char *name);
-void readonly_symlink(fuse_req_t req, const char *link, fuse_ino_t parent, const char *name);
-void readonly_rename(fuse_req_t req, fuse_ino_t parent, const char *name, fuse_ino_t newparent, const char *newname, unsigned flags);
-void readonly_link(fuse_req_t req, fuse_ino_t ino, fuse_ino_t newparent, const char *newname);
-void readonly_create(fuse_req_t req, fuse_ino_t parent, const char *name, mode_t mode, struct fuse_file_info *fi);
-void readonly_fallocate(fuse_req_t req, fuse_ino_t ino, int mode, off_t offset, off_t length, struct fuse_file_info *fi);
+bool fs_refuses(fuse_req_t req);    /* replies EROFS and says true where the mount is read-only */
+/* Commits, and tells the account; or rolls back (t may be NULL) and gives err back */
+enum mf_err fs_finish_change(struct fs_account *account, struct txn *t, enum mf_err err);
+/* What becomes of a message in this mailbox that is removed or overwritten. May make the Trash. */
+enum mf_err fs_disposal(struct fs_account *account, struct txn *t, uint64_t mailbox, bool overwritten, struct disposal *ret);
+void message_write(fuse_req_t req, const struct node *node, const char *data, size_t size, off_t off);
+void write_create(fuse_req_t req, fuse_ino_t parent, const char *name, mode_t mode, struct fuse_file_info *fi);
+void write_mknod(fuse_req_t req, fuse_ino_t parent, const char *name, mode_t mode, dev_t rdev);
+void write_flush(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi);
+void write_fsync(fuse_req_t req, fuse_ino_t ino, int datasync, struct fuse_file_info *fi);
+void write_fsyncdir(fuse_req_t req, fuse_ino_t ino, int datasync, struct fuse_file_info *fi);
+void write_setattr(fuse_req_t req, fuse_ino_t ino, struct stat *attr, int to_set, struct fuse_file_info *fi);
+void write_fallocate(fuse_req_t req, fuse_ino_t ino, int mode, off_t offset, off_t length, struct fuse_file_info *fi);
+void write_copy(fuse_req_t req, fuse_ino_t ino_in, off_t off_in, struct fuse_file_info *fi_in, fuse_ino_t ino_out, off_t off_out,
+                struct fuse_file_info *fi_out, size_t len, int flags);
+void change_unlink(fuse_req_t req, fuse_ino_t parent, const char *name);
+void change_rename(fuse_req_t req, fuse_ino_t parent, const char *name, fuse_ino_t newparent, const char *newname, unsigned flags);
+void change_mkdir(fuse_req_t req, fuse_ino_t parent, const char *name, mode_t mode);
+void change_rmdir(fuse_req_t req, fuse_ino_t parent, const char *name);
+void change_symlink(fuse_req_t req, const char *link, fuse_ino_t parent, const char *name);
+void change_link(fuse_req_t req, fuse_ino_t ino, fuse_ino_t newparent, const char *newname);
+
+/* --- held.c: .mailfs/pending and .mailfs/rejected */
+
+enum held_list { HELD_PENDING = 1, HELD_REJECTED }; /* part of the node of the directory, and of what is in it */
+const char *held_name(unsigned part);               /* NULL: none */
+unsigned held_by_name(const char *name);            /* 0: none */
+enum mf_err held_find(struct fs *fs, const struct node *dir, const char *name, struct node *ret);
+enum mf_err held_attr(struct fs *fs, const struct node *node, struct stat *ret);   /* of a directory or of a file in it */
+/* Those behind `after`, in ascending id; false stops */
+typedef bool held_visitor(void *context, const char *name, const struct node *node);
+enum mf_err held_visit(struct fs *fs, const struct node *dir, uint64_t after, held_visitor *visit, void *context);
+void held_open(fuse_req_t req, const struct node *node, struct fuse_file_info *fi);
+void held_read(fuse_req_t req, const struct node *node, size_t size, off_t off, struct fuse_file_info *fi);
+void held_release(fuse_req_t req, struct fuse_file_info *fi);
+void held_unlink(fuse_req_t req, const struct node *dir, const char *name);
 
 /* --- notify.c */
 
@@ -162,8 +201,9 @@ void notifier_stop(struct notifier *n);
 void notifier_destroy(struct notifier *n); /* after the session's loop; NULL is fine */
 /* Returns when the kernel has been told all that was published before, or after 2 seconds */
 void notifier_settle(struct notifier *n);
-/* the kernel forgets the attributes of this node */
+/* the kernel forgets the attributes of this node; and its pages too */
 void notifier_attr(struct notifier *n, uint64_t ino);
+void notifier_data(struct notifier *n, uint64_t ino);
 
 /* --- probes.c */
 

@@ -9,12 +9,14 @@
 
 #include "base/log.h"
 #include "base/mem.h"
+#include "fs/edit.h"
 #include "fs/internal.h"
 
 struct open_message {
 	LIST_ENTRY(open_message) link;   /* fs->open_lock */
 	struct node node;
 	struct entry told;               /* fs->open_lock guards .size: as the kernel was told when it was opened, then what was counted */
+	bool writes;                     /* opened for writing */
 	bool trusts;                     /* opened on the server's word for its size */
 	bool kernel_errs;                /* fs->open_lock; the kernel has a wrong size, and has not been told */
 	atomic_bool noted;               /* the account knows that it is being read: readers of many are read ahead for */
@@ -222,9 +224,15 @@ static struct waiting_bytes *waiting_bytes_create(struct fs *fs, struct open_mes
 
 void message_read(fuse_req_t req, const struct node *node, size_t size, off_t off, struct fuse_file_info *fi)
 {
-	(void)node;
 	struct fs *fs = fs_of(req);
 	struct open_message *m = handle(fi);
+	struct edit *e = edit_find(fs, node);
+	if (e && !edit_copy_from(e)) {
+		edit_read(e, req, (uint64_t)off, size);
+		edit_unref(e);
+		return;
+	}
+	edit_unref(e);
 	struct body *body;
 	enum mf_err err = hold_body(fs, m, &body);
 	if (err != MF_OK) {
@@ -259,20 +267,41 @@ void message_forget(struct fs *fs, struct open_message *m)
 	free(m);
 }
 
-/* A message never changes: its pages stay valid from one open to the next, and there is nothing to flush. Where sizes lie,
+static bool is_written_by_others(struct fs *fs, const struct open_message *m)
+{
+	bool found = false;
+	struct open_message *other;
+	pthread_mutex_lock(&fs->open_lock);
+	LIST_FOREACH(other, &fs->open_messages, link)
+		found |= other != m && other->writes && other->node.id == m->node.id && other->node.account == m->node.account;
+	pthread_mutex_unlock(&fs->open_lock);
+	return found;
+}
+
+/* The last one who writes ends the edit. */
+static void close_message(struct fs *fs, struct open_message *m)
+{
+	struct edit *e = m->writes && !is_written_by_others(fs, m) ? edit_find(fs, &m->node) : NULL;
+	message_forget(fs, m);
+	if (e)
+		edit_end(fs, e);
+	edit_unref(e);
+}
+
+/* What the server has never changes: its pages stay valid from one open to the next, and there is nothing to flush. Where sizes lie,
  * reads go past the page cache, since the kernel ends a cached read at the size it has, and it may have the lie still
  * (the notification comes when it comes); and it asks for the attributes again. */
 static void reply_open(struct fs *fs, fuse_req_t req, struct open_message *m, struct fuse_file_info *fi)
 {
-	bool lies = atomic_load(&fs_account(fs, &m->node)->sizes_lie);
-	fi->keep_cache = !lies;
+	bool lies = atomic_load(&fs_account(fs, &m->node)->sizes_lie) && m->told.uid && !m->writes;
+	fi->keep_cache = !lies && m->told.uid;
 	fi->direct_io = lies;
-	fi->noflush = 1;
+	fi->noflush = !m->writes;
 	fi->fh = (uint64_t)(uintptr_t)m;
 	if (lies)
 		fuse_lowlevel_notify_inval_inode(fs->session, fs_ino(fs, &m->node), -1, 0); /* waits for nothing: the opener holds it */
 	if (fuse_reply_open(req, fi) == -ENOENT)
-		message_forget(fs, m); /* the opener was interrupted meanwhile: no RELEASE will come */
+		close_message(fs, m); /* the opener was interrupted meanwhile: no RELEASE will come */
 }
 
 static void answer_open(void *context, fuse_req_t req, enum mf_err result)
@@ -309,40 +338,77 @@ static void open_when_measured(fuse_req_t req, struct open_message *m, struct fu
 	park(fs->parking, req, 0, fs_wait_window(w->account), &open_call, w);
 }
 
+static struct open_message *open_create(struct fs *fs, const struct node *node, const struct entry *e, bool writes)
+{
+	struct open_message *m = MF_NEW(struct open_message);
+	m->node = *node;
+	m->told = *e;
+	m->writes = writes;
+	bool lies = atomic_load(&fs_account(fs, node)->sizes_lie);
+	m->trusts = !e->size_checked && e->size != 0 && !lies;
+	pthread_mutex_init(&m->lock, NULL);
+	pthread_mutex_lock(&fs->open_lock);
+	LIST_INSERT_HEAD(&fs->open_messages, m, link);
+	pthread_mutex_unlock(&fs->open_lock);
+	return m;
+}
+
+/* O_TRUNC comes with the open: nothing of the old bytes is wanted. */
+static enum mf_err empty(struct fs *fs, const struct node *node)
+{
+	struct edit *e;
+	enum mf_err err = edit_begin(fs, node, NULL, &e);
+	if (err == MF_OK) {
+		err = edit_truncate(e, 0);
+		edit_unref(e);
+	}
+	return err;
+}
+
 void message_open(fuse_req_t req, const struct node *node, struct fuse_file_info *fi)
 {
 	struct fs *fs = fs_of(req);
-	if ((fi->flags & O_ACCMODE) != O_RDONLY || (fi->flags & O_TRUNC)) {
-		fuse_reply_err(req, EROFS);
+	bool writes = (fi->flags & O_ACCMODE) != O_RDONLY;
+	if ((writes || (fi->flags & O_TRUNC)) && fs_refuses(req))
 		return;
-	}
 	struct entry e;
 	enum mf_err err = cache_entry(fs_account(fs, node)->cache, node->id, &e);
+	if (err == MF_OK && writes && (fi->flags & O_TRUNC))
+		err = empty(fs, node);
 	if (err != MF_OK) {
 		/* ESTALE makes the kernel look the name up again, and find that it is gone */
 		fs_reply(req, err == MF_NOT_FOUND ? MF_STALE : err);
 		return;
 	}
-	struct open_message *m = MF_NEW(struct open_message);
-	m->node = *node;
-	m->told = e;
+	struct open_message *m = open_create(fs, node, &e, writes);
 	bool lies = atomic_load(&fs_account(fs, node)->sizes_lie);
-	m->trusts = !e.size_checked && e.size != 0 && !lies;
-	pthread_mutex_init(&m->lock, NULL);
-	pthread_mutex_lock(&fs->open_lock);
-	LIST_INSERT_HEAD(&fs->open_messages, m, link);
-	pthread_mutex_unlock(&fs->open_lock);
 	trace(TRACE_FS, "open message %llu, %llu bytes%s", (unsigned long long)node->id, (unsigned long long)e.size, e.size_checked ? "" : " (a claim)");
 	/* of an empty message no byte is ever asked for, so a server that did not know its size would never be found out */
-	if (!e.size_checked && (e.size == 0 || lies))
+	if (e.uid && !writes && !e.size_checked && (e.size == 0 || lies))
 		open_when_measured(req, m, fi);
 	else
 		reply_open(fs, req, m, fi);
 }
 
+void message_created(fuse_req_t req, const struct node *node, const struct fuse_entry_param *e, struct fuse_file_info *fi)
+{
+	struct fs *fs = fs_of(req);
+	struct entry entry = { .id = node->id };
+	struct open_message *m = open_create(fs, node, &entry, true);
+	fi->keep_cache = 0;
+	fi->fh = (uint64_t)(uintptr_t)m;
+	if (fuse_reply_create(req, e, fi) == -ENOENT)
+		close_message(fs, m); /* interrupted meanwhile: no RELEASE will come */
+}
+
+bool message_is_written(const struct fuse_file_info *fi)
+{
+	return handle(fi)->writes;
+}
+
 void message_release(fuse_req_t req, const struct node *node, struct fuse_file_info *fi)
 {
 	(void)node;
-	message_forget(fs_of(req), handle(fi));
+	close_message(fs_of(req), handle(fi));
 	fuse_reply_err(req, 0);
 }

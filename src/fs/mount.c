@@ -12,6 +12,7 @@
 #include "base/buf.h"
 #include "base/log.h"
 #include "base/mem.h"
+#include "fs/edit.h"
 #include "fs/internal.h"
 
 /* --- what libfuse and fusermount3 say -------------------------------------------------------------------------------- */
@@ -169,6 +170,7 @@ static struct fs *fs_create(const struct fs_options *options)
 	pthread_mutex_init(&fs->open_lock, NULL);
 	pthread_mutex_init(&fs->settle_lock, NULL);
 	LIST_INIT(&fs->open_messages);
+	LIST_INIT(&fs->edits);
 	clock_gettime(CLOCK_REALTIME, &fs->started);
 	return fs;
 }
@@ -254,6 +256,7 @@ void fs_destroy(struct fs *fs)
 	if (fs->session)
 		fuse_session_destroy(fs->session);
 	struct open_message *left;
+	edits_end_all(fs);
 	while ((left = LIST_FIRST(&fs->open_messages)))
 		message_forget(fs, left);
 	cancel_finish(&fs->stop);

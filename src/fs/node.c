@@ -31,6 +31,10 @@ static bool is_possible(const struct node *n, bool account_is_root)
 		return n->part != 0 && n->id <= 1;
 	case NODE_NOMEDIA:
 		return n->account == 0 && n->part == 0 && n->id == 0;
+	case NODE_CONTROL_LIST:
+		return n->part != 0 && n->id == 0;
+	case NODE_HELD:
+		return n->part != 0 && n->id != 0;
 	case NODE_ROOT:
 		break;
 	}

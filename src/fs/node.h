@@ -19,7 +19,9 @@ enum node_kind {
 	NODE_CONTROL_DIR,    /* .mailfs */
 	NODE_CONTROL_FILE,   /* part: which one */
 	NODE_NOMEDIA,
-	/* with later issues: parts, outbox, queued messages, local files, pending operations, searches */
+	NODE_CONTROL_LIST,   /* .mailfs/pending, .mailfs/rejected; part: which one */
+	NODE_HELD,           /* what is in them; part likewise, id: the operation, or a number given in this mount */
+	/* with later issues: parts, outbox, queued messages, searches */
 };
 struct node { enum node_kind kind; uint8_t account; uint16_t part; uint64_t id; };
 

@@ -19,7 +19,7 @@
 
 enum { COALESCE = 16, DEFER_MS = 20, SETTLE_MS = 2000 };
 
-enum item_kind { ITEM_NOTHING, ITEM_ATTR, ITEM_NAME };
+enum item_kind { ITEM_NOTHING, ITEM_ATTR, ITEM_DATA, ITEM_NAME };
 
 struct item {
 	STAILQ_ENTRY(item) link;
@@ -86,6 +86,11 @@ static void put(struct lane *lane, enum item_kind kind, uint64_t ino, const char
 void notifier_attr(struct notifier *n, uint64_t ino)
 {
 	put(&n->fast, ITEM_ATTR, ino, NULL);
+}
+
+void notifier_data(struct notifier *n, uint64_t ino)
+{
+	put(&n->slow, ITEM_DATA, ino, NULL);
 }
 
 /* --- from the bus ---------------------------------------------------------------------------------------------------- */
@@ -186,6 +191,9 @@ static void tell(const struct fs *fs, const struct item *item)
 		break;
 	case ITEM_ATTR:
 		result = fuse_lowlevel_notify_inval_inode(fs->session, item->ino, -1, 0);
+		break;
+	case ITEM_DATA:
+		result = fuse_lowlevel_notify_inval_inode(fs->session, item->ino, 0, 0);
 		break;
 	case ITEM_NAME:
 		result = fuse_lowlevel_notify_inval_entry(fs->session, item->ino, item->name, strlen(item->name));

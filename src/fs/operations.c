@@ -1,5 +1,4 @@
-/* The table of handlers, and the few that only choose by kind of node. Absent on purpose: FLUSH and FSYNC (nothing is
- * written), FORGET (nodes need no memory), locks (the kernel's own are enough), ACCESS (default_permissions). */
+/* The table of handlers, and the few that only choose by kind of node. Absent on purpose: FORGET (nodes need no memory), locks (the kernel's own are enough), ACCESS (default_permissions). */
 #include <errno.h>
 
 #include "fs/internal.h"
@@ -30,6 +29,8 @@ static void open_any(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
 		control_file_open(req, &node, fi);
 	else if (node.kind == NODE_NOMEDIA)
 		nomedia_open(req, fi);
+	else if (node.kind == NODE_HELD)
+		held_open(req, &node, fi);
 	else
 		fuse_reply_err(req, ESTALE);
 }
@@ -43,18 +44,23 @@ static void read_any(fuse_req_t req, fuse_ino_t ino, size_t size, off_t off, str
 		message_read(req, &node, size, off, fi);
 	else if (node.kind == NODE_CONTROL_FILE)
 		control_file_read(req, &node, size, off, fi);
+	else if (node.kind == NODE_HELD)
+		held_read(req, &node, size, off, fi);
 	else
 		fuse_reply_buf(req, NULL, 0);
 }
 
 static void write_any(fuse_req_t req, fuse_ino_t ino, const char *data, size_t size, off_t off, struct fuse_file_info *fi)
 {
-	(void)off;
 	struct node node;
-	if (fs_node(fs_of(req), ino, &node) && node.kind == NODE_CONTROL_FILE)
+	if (!fs_node(fs_of(req), ino, &node))
+		fuse_reply_err(req, ESTALE);
+	else if (node.kind == NODE_CONTROL_FILE)
 		control_file_write(req, &node, data, size, fi);
+	else if (node.kind == NODE_MESSAGE && off >= 0)
+		message_write(req, &node, data, size, off);
 	else
-		fuse_reply_err(req, EROFS);
+		fuse_reply_err(req, EPERM);
 }
 
 static void release_any(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
@@ -64,6 +70,8 @@ static void release_any(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *f
 		fuse_reply_err(req, 0);
 	else if (node.kind == NODE_MESSAGE)
 		message_release(req, &node, fi);
+	else if (node.kind == NODE_HELD)
+		held_release(req, fi);
 	else
 		control_file_release(req, &node, fi);
 }
@@ -84,14 +92,18 @@ const struct fuse_lowlevel_ops fs_operations = {
 	.listxattr = xattr_list,
 	.setxattr = xattr_set,
 	.removexattr = xattr_remove,
-	.setattr = readonly_setattr,
-	.mknod = readonly_mknod,
-	.mkdir = readonly_mkdir,
-	.unlink = readonly_unlink,
-	.rmdir = readonly_unlink,
-	.symlink = readonly_symlink,
-	.rename = readonly_rename,
-	.link = readonly_link,
-	.create = readonly_create,
-	.fallocate = readonly_fallocate,
+	.setattr = write_setattr,
+	.create = write_create,
+	.mknod = write_mknod,
+	.flush = write_flush,
+	.fsync = write_fsync,
+	.fsyncdir = write_fsyncdir,
+	.fallocate = write_fallocate,
+	.copy_file_range = write_copy,
+	.unlink = change_unlink,
+	.rename = change_rename,
+	.mkdir = change_mkdir,
+	.rmdir = change_rmdir,
+	.symlink = change_symlink,
+	.link = change_link,
 };

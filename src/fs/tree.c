@@ -53,6 +53,8 @@ static enum mf_err find_in_mailbox(struct fs *fs, const struct node *dir, const 
 	*ret = (struct fuse_entry_param){ 0 };
 	attr_message(fs, dir->account, &e, &ret->attr);
 	attr_entry(fs, &node, ret);
+	if (!e.uid || atomic_load(&fs->edit_count))
+		ret->attr_timeout = 0; /* what is being written changes without a word to the kernel */
 	return MF_OK;
 }
 
@@ -83,12 +85,21 @@ enum mf_err tree_find(struct fs *fs, const struct node *dir, const char *name, s
 	case NODE_MAILBOX:
 		return find_in_mailbox(fs, dir, name, ret);
 	case NODE_CONTROL_DIR: {
+		struct node list = { .kind = NODE_CONTROL_LIST, .account = dir->account, .id = dir->id, .part = (uint16_t)held_by_name(name) };
+		if (list.part && dir->id != CONTROL_OF_MOUNT)
+			return entry_of(fs, &list, ret);
 		struct node file = { .kind = NODE_CONTROL_FILE, .account = dir->account, .id = dir->id, .part = (uint16_t)control_file_by_name(name) };
 		return file.part ? entry_of(fs, &file, ret) : MF_NOT_FOUND;
+	}
+	case NODE_CONTROL_LIST: {
+		struct node held;
+		err = held_find(fs, dir, name, &held);
+		return err == MF_OK ? entry_of(fs, &held, ret) : err;
 	}
 	case NODE_MESSAGE:
 	case NODE_CONTROL_FILE:
 	case NODE_NOMEDIA:
+	case NODE_HELD:
 		break;
 	}
 	return MF_NOT_FOUND;
@@ -127,7 +138,11 @@ enum mf_err tree_parent(struct fs *fs, const struct node *node, struct node *ret
 		*ret = node->id == CONTROL_OF_MOUNT ? root : (struct node){ .kind = NODE_ACCOUNT, .account = node->account };
 		return MF_OK;
 	case NODE_CONTROL_FILE:
+	case NODE_CONTROL_LIST:
 		*ret = (struct node){ .kind = NODE_CONTROL_DIR, .account = node->account, .id = node->id };
+		return MF_OK;
+	case NODE_HELD:
+		*ret = (struct node){ .kind = NODE_CONTROL_LIST, .account = node->account, .part = node->part };
 		return MF_OK;
 	}
 	return MF_STALE;
@@ -269,7 +284,7 @@ void tree_getattr(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
 		err = MF_OK;
 	trace(TRACE_FS, "getattr %llx: %s, %lld bytes", (unsigned long long)ino, mf_err_name(err), err == MF_OK ? (long long)attr.st_size : 0LL);
 	if (err == MF_OK)
-		fuse_reply_attr(req, &attr, attr_timeout(&node));
+		fuse_reply_attr(req, &attr, attr_timeout_now(fs, &node));
 	else
 		fs_reply(req, err);
 }

@@ -6,10 +6,12 @@
 #include <inttypes.h>
 #include <stdio.h>
 #include <string.h>
+#include <strings.h>
 #include <time.h>
 
 #include "base/buf.h"
 #include "base/mem.h"
+#include "cache/journal.h"
 #include "fs/internal.h"
 #include "fs/xattr.h"
 #include "sync/remote.h"
@@ -68,6 +70,13 @@ static const char *yes_no(bool yes)
 
 /* --- of a message and of a mailbox ------------------------------------------------------------------------------------ */
 
+static void put_state(struct fs *fs, const struct node *node, struct buf *to)
+{
+	MF_CLEANUP(mf_free) char *state = NULL;
+	if (journal_state_of(fs_account(fs, node)->cache, node->id, &state) == MF_OK)
+		buf_adds(to, state);
+}
+
 static bool message_value(struct fs *fs, const struct node *node, const struct message *m, const char *name, struct buf *to)
 {
 	if (strcmp(name, "flags") == 0)
@@ -87,7 +96,7 @@ static bool message_value(struct fs *fs, const struct node *node, const struct m
 	else if (strcmp(name, "cached") == 0)
 		buf_adds(to, yes_no(cache_body_is_cached(fs_account(fs, node)->cache, node->id)));
 	else if (strcmp(name, "state") == 0)
-		buf_adds(to, m->entry.uid != 0 ? "synchronised" : "local");
+		put_state(fs, node, to);
 	else
 		return false;
 	return true;
@@ -209,17 +218,156 @@ int xattr_set_refusal(const char *name)
 		for (size_t i = 0; i < sizeof fixed / sizeof *fixed; i++)
 			if (strcmp(name + sizeof PREFIX - 1, fixed[i]) == 0)
 				return EPERM;
-	return EROFS;
+	return 0;
+}
+
+/* --- setting ----------------------------------------------------------------------------------------------------------- */
+
+static bool parse_flag(const char *word, size_t len, unsigned *ret)
+{
+	static const struct { const char *name; unsigned flag; } names[] = {
+		{ "\\Seen", FLAG_SEEN }, { "\\Answered", FLAG_ANSWERED }, { "\\Flagged", FLAG_FLAGGED }, { "\\Draft", FLAG_DRAFT }, { "\\Deleted", FLAG_DELETED },
+	};
+	for (size_t i = 0; i < sizeof names / sizeof *names; i++)
+		if (strlen(names[i].name) == len && strncasecmp(names[i].name, word, len) == 0) {
+			*ret = names[i].flag;
+			return true;
+		}
+	return false;
+}
+
+/* An atom (RFC 9051 9) that a keyword can be */
+static bool is_keyword(const char *word, size_t len)
+{
+	for (size_t i = 0; i < len; i++)
+		if (word[i] <= ' ' || word[i] >= 0x7f || strchr("(){%*\"\\]", word[i]))
+			return false;
+	return len > 0 && len <= 256;
+}
+
+bool xattr_parse_flags(const char *value, size_t size, struct flag_change *ret)
+{
+	*ret = (struct flag_change){ 0 };
+	buf_init(&ret->add, VALUE_MAX);
+	buf_init(&ret->remove, VALUE_MAX);
+	for (size_t at = 0; at < size;) {
+		size_t len = 0;
+		while (at + len < size && value[at + len] != ' ' && value[at + len] != '\0')
+			len++;
+		const char *word = value + at;
+		size_t word_len = len;
+		char sign = len && (*word == '+' || *word == '-') ? *word : 0;
+		if (sign) {
+			word++;
+			word_len--;
+		}
+		unsigned flag = 0;
+		if (len && !parse_flag(word, word_len, &flag) && !is_keyword(word, word_len))
+			return false;
+		if (len && ret->words++ && ret->is_delta != (sign != 0))
+			return false;
+		ret->is_delta = sign != 0;
+		*(sign == '-' ? &ret->flags_remove : &ret->flags) |= flag;
+		struct buf *keywords = sign == '-' ? &ret->remove : &ret->add;
+		if (len && !flag && buf_addf(keywords, "%s%.*s", keywords->len ? " " : "", (int)word_len, word) != MF_OK)
+			return false;
+		at += len + 1;
+	}
+	return true;
+}
+
+void flag_change_finish(struct flag_change *c)
+{
+	buf_finish(&c->add);
+	buf_finish(&c->remove);
+}
+
+static enum mf_err set_flags(struct fs_account *account, uint64_t message, const char *value, size_t size)
+{
+	struct flag_change c;
+	struct txn *t = NULL;
+	enum mf_err err = xattr_parse_flags(value, size, &c) ? cache_begin(account->cache, &t) : MF_INVALID;
+	if (err == MF_OK)
+		err = c.is_delta ? txn_change_flags(t, message, c.flags, c.flags_remove, c.add.data, c.remove.data)
+		                 : txn_set_flags(t, message, c.flags, c.add.data);
+	flag_change_finish(&c);
+	return fs_finish_change(account, t, err);
+}
+
+static enum mf_err set_subscribed(struct fs_account *account, uint64_t mailbox, const char *value, size_t size)
+{
+	bool yes = size == 3 && memcmp(value, "yes", 3) == 0;
+	if (!yes && !(size == 2 && memcmp(value, "no", 2) == 0))
+		return MF_INVALID;
+	struct txn *t = NULL;
+	enum mf_err err = cache_begin(account->cache, &t);
+	if (err == MF_OK)
+		err = txn_mailbox_subscribe(t, mailbox, yes);
+	return fs_finish_change(account, t, err);
+}
+
+/* "default" is what the config says */
+static enum mf_err set_sync(struct fs_account *account, uint64_t mailbox, const char *value, size_t size)
+{
+	static const char *const words[] = { [SYNC_DEMAND] = "demand", [SYNC_HEADERS] = "headers", [SYNC_FULL] = "full" };
+	int policy = size == 7 && memcmp(value, "default", 7) == 0 ? -1 : -2;
+	for (size_t i = 0; i < sizeof words / sizeof *words; i++)
+		if (words[i] && strlen(words[i]) == size && memcmp(value, words[i], size) == 0)
+			policy = (int)i;
+	if (policy == -2)
+		return MF_INVALID;
+	struct txn *t = NULL;
+	enum mf_err err = cache_begin(account->cache, &t);
+	if (err == MF_OK)
+		err = txn_mailbox_sync(t, mailbox, policy);
+	err = fs_finish_change(account, t, err);
+	if (err == MF_OK)
+		account_refresh(account->account);
+	return err;
+}
+
+static enum mf_err set(struct fs *fs, const struct node *node, const char *name, const char *value, size_t size)
+{
+	struct fs_account *account = fs_account(fs, node);
+	if (strncmp(name, PREFIX, sizeof PREFIX - 1) != 0)
+		return MF_UNSUPPORTED;
+	name += sizeof PREFIX - 1;
+	if (node->kind == NODE_MESSAGE && strcmp(name, "flags") == 0)
+		return set_flags(account, node->id, value, size);
+	if (node->kind == NODE_MAILBOX && strcmp(name, "subscribed") == 0)
+		return set_subscribed(account, node->id, value, size);
+	if (node->kind == NODE_MAILBOX && strcmp(name, "sync") == 0)
+		return set_sync(account, node->id, value, size);
+	return MF_UNSUPPORTED;
+}
+
+static void change_attribute(fuse_req_t req, fuse_ino_t ino, const char *name, const char *value, size_t size)
+{
+	struct fs *fs = fs_of(req);
+	struct node node;
+	int refusal = xattr_set_refusal(name);
+	if (refusal) {
+		fuse_reply_err(req, refusal);
+		return;
+	}
+	if (fs_refuses(req))
+		return;
+	enum mf_err err = !fs_node(fs, ino, &node) ? MF_STALE : node.kind == NODE_MESSAGE || node.kind == NODE_MAILBOX
+		? set(fs, &node, name, value, size) : MF_UNSUPPORTED;
+	fs_reply(req, err == MF_NOT_FOUND ? MF_STALE : err);
 }
 
 void xattr_set(fuse_req_t req, fuse_ino_t ino, const char *name, const char *value, size_t size, int flags)
 {
-	(void)ino, (void)value, (void)size, (void)flags;
-	fuse_reply_err(req, xattr_set_refusal(name));
+	(void)flags;
+	change_attribute(req, ino, name, value, size);
 }
 
+/* No flags at all; nothing else can be taken away. */
 void xattr_remove(fuse_req_t req, fuse_ino_t ino, const char *name)
 {
-	(void)ino;
-	fuse_reply_err(req, xattr_set_refusal(name));
+	if (strcmp(name, FLAGS_NAME) == 0 || xattr_set_refusal(name))
+		change_attribute(req, ino, name, "", 0);
+	else
+		fuse_reply_err(req, EPERM);
 }

@@ -20,4 +20,15 @@ const char *xattr_sync_value(enum sync_policy policy);
 bool xattr_is_ours(const char *name);            /* else ENOTSUP */
 int xattr_set_refusal(const char *name);         /* an errno: ENOTSUP, EPERM, EROFS */
 
+/* A value for user.mail.flags: all flags that the message is to have, or, each with a sign in front, those to add and remove
+ * ("+\\Seen -$Work"). false: no such value. Finish it whatever was returned. */
+struct flag_change {
+	bool is_delta;
+	size_t words;
+	unsigned flags, flags_remove;
+	struct buf add, remove;        /* keywords, between single spaces */
+};
+bool xattr_parse_flags(const char *value, size_t size, struct flag_change *ret);
+void flag_change_finish(struct flag_change *c);
+
 #endif

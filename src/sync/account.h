@@ -89,6 +89,8 @@ bool account_want_verify(struct account *a, want_done *done, void *context, enum
 
 /* Something was put into the journal (cache/journal.h): it goes to the server with what follows at once. */
 void account_journal_changed(struct account *a);
+/* Something was taken back, or set otherwise: the mailboxes are listed again too. */
+void account_refresh(struct account *a);
 /* The server has all that was changed here before. MF_DENIED: but for what waits for a person. An expunge that is delayed is
  * not waited for. */
 bool account_want_settled(struct account *a, want_done *done, void *context, enum mf_err *ret_result, struct want **ret);

@@ -46,6 +46,16 @@ void account_journal_changed(struct account *a)
 	pthread_mutex_unlock(&a->lock);
 }
 
+void account_refresh(struct account *a)
+{
+	pthread_mutex_lock(&a->lock);
+	a->list_pending = true;
+	if (a->list_priority < PRIORITY_BACKGROUND)
+		a->list_priority = PRIORITY_BACKGROUND;
+	pthread_mutex_unlock(&a->lock);
+	account_journal_changed(a);
+}
+
 void replay_connected_locked(struct account *a)
 {
 	a->doubts = DOUBTS_OPEN;

@@ -1,0 +1,93 @@
+/* pending, cancel, retry: the changes that the server does not have yet. subscribe, unsubscribe. */
+#include <inttypes.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "base/log.h"
+#include "base/mem.h"
+#include "cli/ask.h"
+#include "control/json.h"
+
+static void print_text(const char *text, const char *before, const char *behind)
+{
+	char shown[1024];
+	if (text)
+		printf("%s%s%s", before, mf_printable(shown, sizeof shown, text, strlen(text)), behind);
+}
+
+static bool print(void *context, const char *json)
+{
+	(void)context;
+	struct json_object *o = json_parse_line(json), *member;
+	if (o && json_object_object_get_ex(o, "pending", &member)) {
+		print_text(json_get_string(member, "account"), "", ": ");
+		printf("%6" PRId64 "  %-11s ", json_get_number(member, "id"), json_get_string(member, "state"));
+		print_text(json_get_string(member, "what"), "", "\n");
+		print_text(json_get_string(member, "error"), "        why: ", "\n");
+	} else if (o && json_object_object_get_ex(o, "cancelled", &member)) {
+		printf("%" PRId64 " taken back, %" PRId64 " left\n", json_get_number(member, "done"), json_get_number(member, "left"));
+	} else if (o && json_object_object_get_ex(o, "retried", &member)) {
+		printf("%" PRId64 " tried again\n", json_get_number(member, "done"));
+	}
+	json_object_put(o);
+	return !ferror(stdout);
+}
+
+static bool print_line(void *context, const char *json)
+{
+	(void)context;
+	MF_CLEANUP(mf_free) char *safe = json_safe(json);
+	return puts(safe) >= 0;
+}
+
+enum exit_code cmd_pending(struct cli *cli, const struct arguments *arguments)
+{
+	struct targets targets;
+	enum exit_code code = targets_select(&targets, cli, arguments, NULL);
+	if (code)
+		return code;
+	struct ask ask = { cli, ASK_OFFLINE, false, arguments_has(arguments, "json") ? print_line : print, NULL, false };
+	code = ask_all(&ask, &targets, "pending");
+	targets_finish(&targets);
+	return code;
+}
+
+/* The verb with what is left of the arguments, for one account, or for all where that makes sense */
+static enum exit_code pass_on(struct cli *cli, const struct arguments *arguments, const char *verb)
+{
+	struct targets targets;
+	char **rest;
+	enum exit_code code = targets_select(&targets, cli, arguments, &rest);
+	if (code)
+		return code;
+	bool all = *rest && !strcmp(*rest, "all") && !rest[1];
+	if (!all && targets.count > 1) {
+		targets_finish(&targets);
+		return cli_fail(EXIT_USAGE, "%s: which account? Say --account NAME", verb);
+	}
+	MF_CLEANUP(mf_free) char *line = ask_line(verb, "", rest);
+	struct ask ask = { cli, ASK_OFFLINE, false, print, NULL, false };
+	code = ask_all(&ask, &targets, line);
+	targets_finish(&targets);
+	return code;
+}
+
+enum exit_code cmd_cancel(struct cli *cli, const struct arguments *arguments)
+{
+	return pass_on(cli, arguments, "cancel");
+}
+
+enum exit_code cmd_retry(struct cli *cli, const struct arguments *arguments)
+{
+	return pass_on(cli, arguments, "retry");
+}
+
+enum exit_code cmd_subscribe(struct cli *cli, const struct arguments *arguments)
+{
+	return pass_on(cli, arguments, "subscribe");
+}
+
+enum exit_code cmd_unsubscribe(struct cli *cli, const struct arguments *arguments)
+{
+	return pass_on(cli, arguments, "unsubscribe");
+}

@@ -1,0 +1,321 @@
+/* Changes of the tree: remove, rename, make directories. Each is one transaction of the index and its journal; the kernel
+ * has looked at permissions and kinds before. */
+#include <errno.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "base/clock.h"
+#include "base/log.h"
+#include "base/mem.h"
+#include "cache/journal.h"
+#include "cache/spool.h"
+#include "fs/edit.h"
+#include "fs/internal.h"
+
+enum mf_err fs_finish_change(struct fs_account *account, struct txn *t, enum mf_err err)
+{
+	if (err != MF_OK) {
+		txn_rollback(t);
+		return err;
+	}
+	err = txn_commit(t);
+	if (err == MF_OK)
+		account_journal_changed(account->account);
+	return err;
+}
+
+/* --- removing files ------------------------------------------------------------------------------------------------------- */
+
+static enum mf_err remove_message(struct fs *fs, const struct node *dir, const char *name)
+{
+	struct fs_account *account = fs_account(fs, dir);
+	struct entry entry;
+	enum mf_err err = cache_lookup(account->cache, dir->id, name, &entry);
+	if (err != MF_OK)
+		return err;
+	struct txn *t;
+	struct disposal how = { 0 };
+	err = cache_begin(account->cache, &t);
+	if (err != MF_OK)
+		return err;
+	/* what was never at the server needs no Trash */
+	if (entry.uid || !name_is_scratch(name))
+		err = fs_disposal(account, t, dir->id, false, &how);
+	return fs_finish_change(account, t, err == MF_OK ? txn_remove(t, entry.id, &how) : err);
+}
+
+void change_unlink(fuse_req_t req, fuse_ino_t parent, const char *name)
+{
+	struct fs *fs = fs_of(req);
+	struct node dir;
+	if (!fs_node(fs, parent, &dir)) {
+		fuse_reply_err(req, ESTALE);
+		return;
+	}
+	if (dir.kind == NODE_CONTROL_LIST) {
+		held_unlink(req, &dir, name);
+		return;
+	}
+	if (fs_refuses(req))
+		return;
+	enum mf_err err = dir.kind == NODE_MAILBOX ? remove_message(fs, &dir, name) : MF_UNSUPPORTED;
+	trace(TRACE_FS, "unlink in %llx: %s", (unsigned long long)parent, mf_err_name(err));
+	fs_reply(req, err);
+}
+
+/* --- renaming --------------------------------------------------------------------------------------------------------------- */
+
+/* A file that was here only gets a real name: its bytes are a message from now on, unless somebody still writes it. */
+static enum mf_err upload(struct fs_account *account, struct txn *t, const struct node *node, const struct node *to, const char *name,
+                          const struct disposal *how, bool being_written)
+{
+	enum mf_err err = MF_OK;
+	struct mail_summary summary = { 0 };
+	uint64_t size = 0, final = 0;
+	MF_CLEANUP(mf_close) int fd = -1;
+	struct entry entry;
+	if (!being_written)
+		err = spool_open(account->cache, node->id, &fd, &size);
+	if (err == MF_OK && size) {
+		err = cache_entry(account->cache, node->id, &entry);
+		struct spool_note note = { "", name, err == MF_OK ? entry.mtime : 0 };
+		if (err == MF_OK)
+			err = spool_prepare(account->cache, node->id, fd, size, true, &note, &final);
+		if (err == MF_OK)
+			err = spooled_summary(account->cache, node->id, final, &summary);
+	}
+	if (err == MF_OK)
+		err = txn_move(t, node->id, to->id, name, how);
+	if (err == MF_OK && size && !being_written)
+		err = txn_written(t, node->id, &(struct written){ .size = final, .summary = &summary, .internal_date = entry.mtime, .upload = true,
+			.due_ms = clock_wall_ns() / 1000000 + FS_DATE_MS }, how);
+	mail_summary_finish(&summary);
+	return err;
+}
+
+static enum mf_err rename_message(struct fs *fs, const struct node *node, const struct node *to, const char *name)
+{
+	struct fs_account *account = fs_account(fs, node);
+	struct disposal how = { 0 };
+	struct txn *t;
+	if (to->kind != NODE_MAILBOX)
+		return MF_UNSUPPORTED;
+	struct edit *e = edit_find(fs, node);
+	edit_unref(e);
+	enum mf_err err = cache_begin(account->cache, &t);
+	if (err != MF_OK)
+		return err;
+	struct entry victim;
+	bool local = false, replaces = cache_lookup(account->cache, to->id, name, &victim) == MF_OK && victim.id != node->id;
+	if (replaces || !name_is_scratch(name))
+		err = fs_disposal(account, t, to->id, true, &how);
+	if (err == MF_OK)
+		err = txn_is_local(t, node->id, &local);
+	if (err == MF_OK && local && !name_is_scratch(name))
+		err = upload(account, t, node, to, name, &how, e != NULL);
+	else if (err == MF_OK)
+		err = txn_move(t, node->id, to->id, name, &how);
+	return fs_finish_change(account, t, err);
+}
+
+/* An empty directory makes room for one that takes its name (rename(2)). */
+static enum mf_err rename_mailbox(struct fs *fs, const struct node *node, const struct node *to, const char *name)
+{
+	struct fs_account *account = fs_account(fs, node);
+	uint64_t parent = to->kind == NODE_MAILBOX ? to->id : 0;
+	if (to->kind != NODE_MAILBOX && to->kind != NODE_ACCOUNT)
+		return MF_UNSUPPORTED;
+	MF_CLEANUP(mailbox_finish) struct mailbox there = { 0 };
+	struct txn *t;
+	enum mf_err err = cache_begin(account->cache, &t);
+	if (err != MF_OK)
+		return err;
+	if (cache_mailbox_by_name(account->cache, parent, name, &there) == MF_OK && there.id != node->id)
+		err = txn_mailbox_delete(t, there.id);
+	if (err == MF_OK)
+		err = txn_mailbox_rename(t, node->id, parent, name);
+	return fs_finish_change(account, t, err);
+}
+
+static enum mf_err find(struct fs *fs, const struct node *dir, const char *name, struct node *ret)
+{
+	struct fuse_entry_param e;
+	enum mf_err err = tree_find(fs, dir, name, &e);
+	if (err == MF_OK && !fs_node(fs, e.ino, ret))
+		err = MF_STALE;
+	return err;
+}
+
+/* EEXIST where the kernel would look only later, EXDEV between accounts */
+static int rename_refusal(struct fs *fs, const struct node *from, const struct node *to, const char *newname, unsigned flags)
+{
+	struct node target;
+	bool exists = find(fs, to, newname, &target) == MF_OK;
+	if (flags & ~(unsigned)RENAME_NOREPLACE)
+		return EINVAL;
+	if ((flags & RENAME_NOREPLACE) && exists)
+		return EEXIST;
+	if (from->account != to->account)
+		return EXDEV;
+	if (strlen(newname) > FS_NAME_MAX)
+		return ENAMETOOLONG;
+	return 0;
+}
+
+void change_rename(fuse_req_t req, fuse_ino_t parent, const char *name, fuse_ino_t newparent, const char *newname, unsigned flags)
+{
+	struct fs *fs = fs_of(req);
+	struct node from, to, node;
+	if (!fs_node(fs, parent, &from) || !fs_node(fs, newparent, &to)) {
+		fuse_reply_err(req, ESTALE);
+		return;
+	}
+	if (fs_refuses(req))
+		return;
+	int refusal = rename_refusal(fs, &from, &to, newname, flags);
+	if (refusal) {
+		fuse_reply_err(req, refusal);
+		return;
+	}
+	enum mf_err err = find(fs, &from, name, &node);
+	if (err == MF_OK && node.kind == NODE_MESSAGE)
+		err = rename_message(fs, &node, &to, newname);
+	else if (err == MF_OK)
+		err = node.kind == NODE_MAILBOX ? rename_mailbox(fs, &node, &to, newname) : MF_UNSUPPORTED;
+	trace(TRACE_FS, "rename in %llx: %s", (unsigned long long)parent, mf_err_name(err));
+	if (err == MF_EXISTS)
+		fuse_reply_err(req, node.kind == NODE_MAILBOX ? ENOTEMPTY : EISDIR);
+	else
+		fs_reply(req, err);
+}
+
+/* --- directories --------------------------------------------------------------------------------------------------------------- */
+
+void change_mkdir(fuse_req_t req, fuse_ino_t parent, const char *name, mode_t mode)
+{
+	(void)mode;
+	struct fs *fs = fs_of(req);
+	struct node dir;
+	if (!fs_node(fs, parent, &dir)) {
+		fuse_reply_err(req, ESTALE);
+		return;
+	}
+	/* a file manager that may not make its trash folder offers to delete for good instead, and says so */
+	if (strncmp(name, ".Trash", 6) == 0) {
+		fuse_reply_err(req, EPERM);
+		return;
+	}
+	if (fs_refuses(req))
+		return;
+	if (strlen(name) > FS_NAME_MAX) {
+		fuse_reply_err(req, ENAMETOOLONG);
+		return;
+	}
+	if (dir.kind != NODE_MAILBOX && dir.kind != NODE_ACCOUNT) {
+		fuse_reply_err(req, EPERM);
+		return;
+	}
+	struct fs_account *account = fs_account(fs, &dir);
+	struct txn *t;
+	uint64_t id = 0;
+	enum mf_err err = cache_begin(account->cache, &t);
+	if (err == MF_OK)
+		err = fs_finish_change(account, t, txn_mailbox_create(t, dir.kind == NODE_MAILBOX ? dir.id : 0, name, &id));
+	struct node node = { .kind = NODE_MAILBOX, .account = dir.account, .id = id };
+	struct fuse_entry_param e = { 0 };
+	if (err == MF_OK)
+		err = attr_node(fs, &node, &e.attr);
+	if (err != MF_OK) {
+		fs_reply(req, err);
+		return;
+	}
+	attr_entry(fs, &node, &e);
+	fuse_reply_entry(req, &e);
+}
+
+/* Whether the server's mailbox is empty is asked just before, where it can be asked. */
+struct waiting_rmdir {
+	struct fs_account *account;    /* first: see wait_cancel() */
+	uint64_t mailbox;
+};
+
+static bool start_rmdir(void *context, want_done *done, void *done_context, enum mf_err *ret_result, struct want **ret)
+{
+	struct waiting_rmdir *w = context;
+	return account_want_sync(w->account->account, &w->mailbox, 1, false, done, done_context, ret_result, ret);
+}
+
+static void delete_mailbox(fuse_req_t req, struct fs_account *account, uint64_t mailbox)
+{
+	struct txn *t;
+	enum mf_err err = cache_begin(account->cache, &t);
+	if (err == MF_OK)
+		err = fs_finish_change(account, t, txn_mailbox_delete(t, mailbox));
+	if (err == MF_EXISTS)
+		fuse_reply_err(req, ENOTEMPTY);
+	else
+		fs_reply(req, err);
+}
+
+static void answer_rmdir(void *context, fuse_req_t req, enum mf_err result)
+{
+	struct waiting_rmdir *w = context;
+	if (result == MF_CANCELLED)
+		fs_reply(req, result);
+	else
+		delete_mailbox(req, w->account, w->mailbox); /* offline too: it is asked before it is carried out */
+	free(w);
+}
+
+static const struct park_call rmdir_call = { .start = start_rmdir, .cancel = wait_cancel, .progress = wait_progress, .answer = answer_rmdir };
+
+void change_rmdir(fuse_req_t req, fuse_ino_t parent, const char *name)
+{
+	struct fs *fs = fs_of(req);
+	struct node dir, node;
+	if (!fs_node(fs, parent, &dir)) {
+		fuse_reply_err(req, ESTALE);
+		return;
+	}
+	if (fs_refuses(req))
+		return;
+	enum mf_err err = find(fs, &dir, name, &node);
+	if (err != MF_OK || node.kind != NODE_MAILBOX) {
+		fs_reply(req, err != MF_OK ? err : MF_UNSUPPORTED);
+		return;
+	}
+	struct fs_account *account = fs_account(fs, &node);
+	MF_CLEANUP(mailbox_finish) struct mailbox m = { 0 };
+	err = cache_mailbox(account->cache, node.id, &m);
+	if (err != MF_OK) {
+		fs_reply(req, err);
+		return;
+	}
+	if (m.use == USE_INBOX) {
+		fuse_reply_err(req, EPERM);
+		return;
+	}
+	if (!m.raw || (m.flags & MAILBOX_NOSELECT) || m.total) {
+		delete_mailbox(req, account, node.id);
+		return;
+	}
+	struct waiting_rmdir *w = MF_NEW(struct waiting_rmdir);
+	*w = (struct waiting_rmdir){ account, node.id };
+	park(fs->parking, req, parent, fs_wait_window(account), &rmdir_call, w);
+}
+
+/* --- never --------------------------------------------------------------------------------------------------------------------- */
+
+void change_symlink(fuse_req_t req, const char *link, fuse_ino_t parent, const char *name)
+{
+	(void)link, (void)parent, (void)name;
+	if (!fs_refuses(req))
+		fuse_reply_err(req, EPERM);
+}
+
+void change_link(fuse_req_t req, fuse_ino_t ino, fuse_ino_t newparent, const char *newname)
+{
+	(void)ino, (void)newparent, (void)newname;
+	if (!fs_refuses(req))
+		fuse_reply_err(req, EPERM);
+}

@@ -1,0 +1,493 @@
+#include "fs/edit.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "base/clock.h"
+#include "base/log.h"
+#include "base/mem.h"
+#include "cache/journal.h"
+#include "cache/spool.h"
+
+#define HEADER_MAX (1 << 20)    /* of a message's header, what names are made of is looked for in */
+
+struct edit {
+	LIST_ENTRY(edit) link;          /* fs->open_lock */
+	unsigned refs;                  /* fs->open_lock; the list has one */
+	struct fs *fs;
+	struct node node;
+	pthread_mutex_t lock;           /* guards what follows */
+	int fd;
+	bool dirty;                     /* something was written since it was accepted */
+	bool over;
+	bool has_date;
+	int64_t date;
+	uint64_t copy_from, copy_size;  /* 0: it has bytes of its own */
+};
+
+/* --- life --------------------------------------------------------------------------------------------------------------- */
+
+static struct edit *find_locked(struct fs *fs, const struct node *node)
+{
+	struct edit *e;
+	LIST_FOREACH(e, &fs->edits, link)
+		if (e->node.id == node->id && e->node.account == node->account)
+			return e;
+	return NULL;
+}
+
+struct edit *edit_find(struct fs *fs, const struct node *node)
+{
+	if (atomic_load(&fs->edit_count) == 0)
+		return NULL;
+	pthread_mutex_lock(&fs->open_lock);
+	struct edit *e = find_locked(fs, node);
+	if (e)
+		e->refs++;
+	pthread_mutex_unlock(&fs->open_lock);
+	return e;
+}
+
+void edit_unref(struct edit *e)
+{
+	if (!e)
+		return;
+	pthread_mutex_lock(&e->fs->open_lock);
+	bool last = --e->refs == 0;
+	pthread_mutex_unlock(&e->fs->open_lock);
+	if (!last)
+		return;
+	mf_close(&e->fd);
+	pthread_mutex_destroy(&e->lock);
+	free(e);
+}
+
+static enum mf_err write_all(int fd, const char *data, size_t len, uint64_t offset)
+{
+	while (len) {
+		ssize_t n = pwrite(fd, data, len, (off_t)offset);
+		if (n < 0 && errno == EINTR)
+			continue;
+		if (n <= 0)
+			return n < 0 ? mf_err_from_errno(errno) : MF_NO_SPACE;
+		data += n;
+		offset += (uint64_t)n;
+		len -= (size_t)n;
+	}
+	return MF_OK;
+}
+
+static enum mf_err copy_body(int to, const struct body *from)
+{
+	char part[65536];
+	uint64_t size = body_size(from);
+	for (uint64_t at = 0; at < size;) {
+		size_t want = size - at < sizeof part ? (size_t)(size - at) : sizeof part;
+		ssize_t n = pread(body_fd(from), part, want, (off_t)at);
+		if (n < 0 && errno == EINTR)
+			continue;
+		if (n <= 0)
+			return MF_IO;
+		enum mf_err err = write_all(to, part, (size_t)n, at);
+		if (err != MF_OK)
+			return err;
+		at += (uint64_t)n;
+	}
+	return MF_OK;
+}
+
+/* In the list, with its lock held: whoever finds it waits until it has its first bytes. */
+static struct edit *add_locked(struct fs *fs, const struct node *node)
+{
+	struct edit *e = MF_NEW(struct edit);
+	e->fs = fs;
+	e->node = *node;
+	e->fd = -1;
+	e->refs = 1;
+	pthread_mutex_init(&e->lock, NULL);
+	pthread_mutex_lock(&e->lock);
+	LIST_INSERT_HEAD(&fs->edits, e, link);
+	atomic_fetch_add(&fs->edit_count, 1);
+	return e;
+}
+
+static void remove_from_list(struct fs *fs, struct edit *e)
+{
+	pthread_mutex_lock(&fs->open_lock);
+	LIST_REMOVE(e, link);
+	atomic_fetch_sub(&fs->edit_count, 1);
+	pthread_mutex_unlock(&fs->open_lock);
+	edit_unref(e);
+}
+
+static enum mf_err fill(struct cache *cache, struct edit *e, const struct body *base)
+{
+	enum mf_err err = spool_edit(cache, e->node.id, &e->fd);
+	if (err != MF_OK || !base || (err = copy_body(e->fd, base)) == MF_OK)
+		return err;
+	mf_close(&e->fd);
+	spool_discard_edit(cache, e->node.id);
+	return err;
+}
+
+enum mf_err edit_begin(struct fs *fs, const struct node *node, struct body *base, struct edit **ret)
+{
+	pthread_mutex_lock(&fs->open_lock);
+	struct edit *e = find_locked(fs, node);
+	bool fresh = !e;
+	if (fresh)
+		e = add_locked(fs, node);
+	e->refs++;
+	pthread_mutex_unlock(&fs->open_lock);
+	if (!fresh)
+		pthread_mutex_lock(&e->lock);
+	enum mf_err err = fresh ? fill(fs_account(fs, node)->cache, e, base) : e->fd < 0 ? MF_IO : MF_OK;
+	e->over |= fresh && err != MF_OK;
+	pthread_mutex_unlock(&e->lock);
+	if (fresh && err != MF_OK)
+		remove_from_list(fs, e);
+	if (err != MF_OK)
+		edit_unref(e);
+	else
+		*ret = e;
+	return err;
+}
+
+/* --- bytes ---------------------------------------------------------------------------------------------------------------- */
+
+enum mf_err edit_write(struct edit *e, const char *data, size_t size, uint64_t offset)
+{
+	pthread_mutex_lock(&e->lock);
+	enum mf_err err = write_all(e->fd, data, size, offset);
+	e->dirty = true;
+	pthread_mutex_unlock(&e->lock);
+	return err;
+}
+
+enum mf_err edit_truncate(struct edit *e, uint64_t size)
+{
+	pthread_mutex_lock(&e->lock);
+	enum mf_err err = ftruncate(e->fd, (off_t)size) < 0 ? mf_err_from_errno(errno) : MF_OK;
+	if (size == 0)
+		e->copy_from = 0;
+	e->dirty = true;
+	pthread_mutex_unlock(&e->lock);
+	return err;
+}
+
+void edit_read(struct edit *e, fuse_req_t req, uint64_t offset, size_t size)
+{
+	MF_CLEANUP(mf_free) char *buffer = mf_alloc_array(size ? size : 1, 1);
+	size_t got = 0;
+	while (got < size) {
+		ssize_t n = pread(e->fd, buffer + got, size - got, (off_t)(offset + got));
+		if (n < 0 && errno == EINTR)
+			continue;
+		if (n < 0) {
+			fuse_reply_err(req, EIO);
+			return;
+		}
+		if (n == 0)
+			break;
+		got += (size_t)n;
+	}
+	fuse_reply_buf(req, buffer, got);
+}
+
+void edit_attr(struct edit *e, struct stat *ret)
+{
+	struct stat st;
+	pthread_mutex_lock(&e->lock);
+	if (fstat(e->fd, &st) == 0) {
+		ret->st_size = e->copy_from ? (off_t)e->copy_size : st.st_size;
+		ret->st_blocks = (ret->st_size + 511) / 512;
+		if (e->has_date)
+			ret->st_mtim = (struct timespec){ .tv_sec = e->date };
+		else if (e->dirty)
+			ret->st_mtim = st.st_mtim;
+	}
+	pthread_mutex_unlock(&e->lock);
+}
+
+void edit_set_date(struct edit *e, int64_t seconds)
+{
+	pthread_mutex_lock(&e->lock);
+	e->has_date = true;
+	e->date = seconds;
+	pthread_mutex_unlock(&e->lock);
+}
+
+/* --- copies ---------------------------------------------------------------------------------------------------------------- */
+
+bool edit_copies(struct edit *e, uint64_t from, uint64_t size)
+{
+	struct stat st;
+	pthread_mutex_lock(&e->lock);
+	bool may = !e->copy_from && fstat(e->fd, &st) == 0 && st.st_size == 0;
+	if (may) {
+		e->copy_from = from;
+		e->copy_size = size;
+	}
+	pthread_mutex_unlock(&e->lock);
+	return may;
+}
+
+uint64_t edit_copy_from(struct edit *e)
+{
+	pthread_mutex_lock(&e->lock);
+	uint64_t from = e->copy_from;
+	pthread_mutex_unlock(&e->lock);
+	return from;
+}
+
+enum mf_err edit_materialise(struct edit *e, struct body *body)
+{
+	pthread_mutex_lock(&e->lock);
+	enum mf_err err = e->copy_from ? copy_body(e->fd, body) : MF_OK;
+	if (err == MF_OK && e->copy_from) {
+		e->copy_from = 0;
+		e->dirty = true;
+	}
+	pthread_mutex_unlock(&e->lock);
+	return err;
+}
+
+/* --- accepting -------------------------------------------------------------------------------------------------------------- */
+
+/* From its start to the empty line, or as much as there is room for; the caller frees. */
+static char *read_header(int fd, uint64_t size, size_t *ret_len)
+{
+	size_t want = size < HEADER_MAX ? (size_t)size : HEADER_MAX, got = 0;
+	char *header = mf_alloc_array(want + 1, 1);
+	while (got < want) {
+		size_t part = want - got < 16384 ? want - got : 16384, from = got > 3 ? got - 3 : 0;
+		ssize_t n = pread(fd, header + got, part, (off_t)got);
+		if (n < 0 && errno == EINTR)
+			continue;
+		if (n <= 0)
+			break;
+		got += (size_t)n;
+		if (memmem(header + from, got - from, "\n\r\n", 3) || memmem(header + from, got - from, "\n\n", 2))
+			break;
+	}
+	char *end = memmem(header, got, "\n\r\n", 3), *lf = memmem(header, got, "\n\n", 2);
+	end = lf && (!end || lf < end) ? lf : end;
+	*ret_len = end ? (size_t)(end - header) + 1 : got;
+	return header;
+}
+
+static enum mf_err summarise(int fd, uint64_t size, uint64_t final_size, struct mail_summary *ret)
+{
+	size_t len;
+	MF_CLEANUP(mf_free) char *header = read_header(fd, size, &len);
+	if (!mail_looks_like_message(header, len))
+		return MF_INVALID;
+	mail_summary_parse(header, len, final_size, ret);
+	return MF_OK;
+}
+
+enum mf_err spooled_summary(struct cache *cache, uint64_t message, uint64_t as_size, struct mail_summary *ret)
+{
+	MF_CLEANUP(mf_close) int fd = -1;
+	uint64_t size;
+	enum mf_err err = spool_open(cache, message, &fd, &size);
+	return err == MF_OK ? summarise(fd, size, as_size ? as_size : size, ret) : err;
+}
+
+static bool same_bytes(int fd, const struct body *body, uint64_t size)
+{
+	char a[32768], b[32768];
+	for (uint64_t at = 0; at < size;) {
+		size_t want = size - at < sizeof a ? (size_t)(size - at) : sizeof a;
+		ssize_t n = pread(fd, a, want, (off_t)at);
+		if (n <= 0 || pread(body_fd(body), b, (size_t)n, (off_t)at) != n || memcmp(a, b, (size_t)n) != 0)
+			return false;
+		at += (uint64_t)n;
+	}
+	return true;
+}
+
+/* An editor that writes back what it has read changes nothing. */
+static bool is_unchanged(struct cache *cache, const struct edit *e, uint64_t size, const struct message *m)
+{
+	struct body *body = NULL;
+	if (m->entry.size != size || cache_body_get(cache, e->node.id, &body) != MF_OK)
+		return false;
+	bool same = body_is_whole(body) && body_size(body) == size && same_bytes(e->fd, body, size);
+	body_unref(body);
+	return same;
+}
+
+static int64_t date_of(const struct edit *e)
+{
+	return e->has_date ? e->date : clock_wall_s();
+}
+
+static enum mf_err accept_copy(struct fs *fs, struct edit *e)
+{
+	struct txn *t;
+	enum mf_err err = cache_begin(fs_account(fs, &e->node)->cache, &t);
+	if (err != MF_OK)
+		return err;
+	return fs_finish_change(fs_account(fs, &e->node), t, txn_copied(t, e->node.id, e->copy_from, 0));
+}
+
+static enum mf_err accept_bytes(struct fs *fs, struct edit *e, const struct message *m, uint64_t size, bool scratch)
+{
+	struct fs_account *account = fs_account(fs, &e->node);
+	MF_CLEANUP(mf_free) char *path = cache_mailbox_path(account->cache, m->entry.mailbox);
+	struct spool_note note = { path ? path : "", m->name, date_of(e) };
+	struct mail_summary summary = { 0 };
+	struct written what = { .summary = &summary, .internal_date = note.internal_date, .upload = !scratch,
+		.due_ms = clock_wall_ns() / 1000000 + FS_DATE_MS };
+	enum mf_err err = spool_prepare(account->cache, e->node.id, e->fd, size, !scratch, &note, &what.size);
+	if (err != MF_OK)
+		return err;
+	if (scratch)
+		mail_summary_parse("", 0, what.size, &summary);
+	else
+		err = summarise(e->fd, size, what.size, &summary);
+	struct txn *t = NULL;
+	if (err == MF_OK)
+		err = cache_begin(account->cache, &t);
+	struct disposal how = { 0 };
+	if (err == MF_OK)
+		err = fs_disposal(account, t, m->entry.mailbox, true, &how);
+	if (t)
+		err = fs_finish_change(account, t, err == MF_OK ? txn_written(t, e->node.id, &what, &how) : err);
+	mail_summary_finish(&summary);
+	return err;
+}
+
+static enum mf_err accept_locked(struct fs *fs, struct edit *e)
+{
+	struct cache *cache = fs_account(fs, &e->node)->cache;
+	if (e->over || (!e->dirty && !e->copy_from))
+		return MF_OK;
+	MF_CLEANUP(message_finish) struct message m = { 0 };
+	enum mf_err err = cache_message(cache, e->node.id, &m);
+	if (err != MF_OK)
+		return err == MF_NOT_FOUND ? MF_OK : err; /* removed while it was open */
+	struct stat st;
+	if (fstat(e->fd, &st) < 0)
+		return mf_err_from_errno(errno);
+	uint64_t size = (uint64_t)st.st_size;
+	if (e->copy_from && !e->dirty) {
+		err = accept_copy(fs, e);
+		if (err == MF_OK)
+			e->copy_from = 0;
+		return err;
+	}
+	/* a shell closes once before it has written anything */
+	if (size == 0)
+		return MF_OK;
+	bool scratch = name_is_scratch(m.name);
+	if (m.entry.uid && is_unchanged(cache, e, size, &m)) {
+		e->dirty = false;
+		return MF_OK;
+	}
+	err = accept_bytes(fs, e, &m, size, scratch);
+	if (err == MF_OK)
+		e->dirty = false;
+	return err;
+}
+
+enum mf_err edit_accept(struct fs *fs, struct edit *e)
+{
+	pthread_mutex_lock(&e->lock);
+	enum mf_err err = accept_locked(fs, e);
+	pthread_mutex_unlock(&e->lock);
+	trace(TRACE_FS, "message %llu: what was written: %s", (unsigned long long)e->node.id, mf_err_name(err));
+	return err;
+}
+
+enum mf_err edit_sync(struct fs *fs, struct edit *e)
+{
+	struct cache *cache = fs_account(fs, &e->node)->cache;
+	pthread_mutex_lock(&e->lock);
+	enum mf_err err = fdatasync(e->fd) < 0 ? mf_err_from_errno(errno) : MF_OK;
+	pthread_mutex_unlock(&e->lock);
+	if (err == MF_OK && spool_has(cache, e->node.id))
+		err = spool_sync(cache, e->node.id);
+	return err == MF_OK ? cache_flush(cache) : err;
+}
+
+/* --- the end ------------------------------------------------------------------------------------------------------------------ */
+
+/* Bytes that are not a message: aside with them; a file that was made for them goes, a message stays as it was. */
+static void put_aside(struct fs *fs, struct edit *e, enum mf_err why)
+{
+	struct cache *cache = fs_account(fs, &e->node)->cache;
+	MF_CLEANUP(message_finish) struct message m = { 0 };
+	bool known = cache_message(cache, e->node.id, &m) == MF_OK;
+	enum mf_err err = spool_reject(cache, e->node.id, true, known ? m.name : NULL, why == MF_INVALID
+		? "it does not begin like a message: a header field such as \"Subject: ...\" is needed first" : mf_err_words(why));
+	if (err != MF_OK)
+		log_error("what was written into message %llu cannot be put aside: %s", (unsigned long long)e->node.id, mf_err_words(err));
+	struct txn *t;
+	if (!known || m.entry.uid || spool_has(cache, e->node.id) || cache_begin(cache, &t) != MF_OK)
+		return;
+	err = txn_drop_local(t, e->node.id);
+	if (err == MF_OK)
+		err = txn_commit(t);
+	else
+		txn_rollback(t);
+	if (err != MF_OK && err != MF_NOT_FOUND && err != MF_INVALID)
+		log_error("%s: %s", m.name, mf_err_words(err));
+}
+
+/* An empty file has no bytes that could be found again after a restart; it is one all the same. */
+static void keep_empty(struct fs *fs, struct edit *e)
+{
+	struct cache *cache = fs_account(fs, &e->node)->cache;
+	MF_CLEANUP(message_finish) struct message m = { 0 };
+	if (cache_message(cache, e->node.id, &m) != MF_OK || m.entry.uid || m.entry.size || spool_has(cache, e->node.id))
+		return;
+	uint64_t size;
+	struct spool_note note = { "", m.name, m.entry.mtime };
+	enum mf_err err = spool_prepare(cache, e->node.id, e->fd, 0, false, &note, &size);
+	if (err == MF_OK)
+		err = spool_commit(cache, e->node.id);
+	if (err != MF_OK)
+		log_warning("%s: %s", m.name, mf_err_words(err));
+}
+
+void edit_end(struct fs *fs, struct edit *e)
+{
+	enum mf_err err = edit_accept(fs, e);
+	pthread_mutex_lock(&e->lock);
+	struct stat st;
+	bool over = e->over, empty = fstat(e->fd, &st) == 0 && st.st_size == 0;
+	e->over = true;
+	if (!over && err != MF_OK && !empty)
+		put_aside(fs, e, err);
+	else if (!over && empty && !e->copy_from)
+		keep_empty(fs, e);
+	if (!over)
+		spool_discard_edit(fs_account(fs, &e->node)->cache, e->node.id);
+	pthread_mutex_unlock(&e->lock);
+	if (over)
+		return;
+	/* its size may not be what was written, and a message that was left as it was has its own bytes again */
+	if (fs->notifier)
+		notifier_data(fs->notifier, fs_ino(fs, &e->node));
+	remove_from_list(fs, e);
+}
+
+void edits_end_all(struct fs *fs)
+{
+	for (;;) {
+		pthread_mutex_lock(&fs->open_lock);
+		struct edit *e = LIST_FIRST(&fs->edits);
+		if (e)
+			e->refs++;
+		pthread_mutex_unlock(&fs->open_lock);
+		if (!e)
+			return;
+		edit_end(fs, e);
+		edit_unref(e);
+	}
+}

@@ -1,0 +1,397 @@
+/* Writing into files: create, write, truncate, close. The bytes live in an edit (edit.h) until somebody closes.
+ *
+ * Opening for writing fetches nothing; the first write that keeps some of the old bytes waits for them, parked. */
+#include <errno.h>
+#include <fcntl.h>
+#include <string.h>
+#include <sys/stat.h>
+
+#include "base/clock.h"
+#include "base/log.h"
+#include "base/mem.h"
+#include "cache/journal.h"
+#include "fs/edit.h"
+#include "fs/internal.h"
+
+bool fs_refuses(fuse_req_t req)
+{
+	if (fs_of(req)->options.read_only)
+		fuse_reply_err(req, EROFS);
+	return fs_of(req)->options.read_only;
+}
+
+enum mf_err fs_disposal(struct fs_account *account, struct txn *t, uint64_t mailbox, bool overwritten, struct disposal *ret)
+{
+	const struct account_config *config = account_config(account->account);
+	MF_CLEANUP(mailbox_finish) struct mailbox m = { 0 };
+	enum mf_err err = cache_mailbox(account->cache, mailbox, &m);
+	if (err != MF_OK)
+		return err;
+	bool draft = overwritten && m.use == USE_DRAFTS; /* of drafts only the last is wanted */
+	*ret = (struct disposal){ .expunge = draft || config->delete_policy == DELETE_EXPUNGE || m.use == USE_TRASH,
+		.delay_ms = draft ? 0 : config->expunge_delay_ms };
+	return ret->expunge ? MF_OK : txn_trash(t, &ret->trash);
+}
+
+/* --- beginning an edit, with the old bytes ---------------------------------------------------------------------------------- */
+
+/* What is to be done once the edit is there */
+struct pending_write {
+	struct fs_account *account;    /* first: see wait_cancel() */
+	struct node node;
+	struct body *body;
+	char *data;                    /* of a write; NULL: a truncation */
+	size_t size;
+	uint64_t offset;               /* of a truncation: the new size */
+};
+
+static void reply_attr_of(fuse_req_t req, const struct node *node)
+{
+	struct stat attr;
+	enum mf_err err = attr_node(fs_of(req), node, &attr);
+	if (err == MF_OK)
+		fuse_reply_attr(req, &attr, attr_timeout_now(fs_of(req), node));
+	else
+		fs_reply(req, err);
+}
+
+static void apply(fuse_req_t req, struct edit *e, const struct node *node, const char *data, size_t size, uint64_t offset)
+{
+	enum mf_err err = data ? edit_write(e, data, size, offset) : edit_truncate(e, offset);
+	if (err != MF_OK)
+		fs_reply(req, err);
+	else if (data)
+		fuse_reply_write(req, size);
+	else
+		reply_attr_of(req, node);
+}
+
+static bool start_base(void *context, want_done *done, void *done_context, enum mf_err *ret_result, struct want **ret)
+{
+	struct pending_write *w = context;
+	return account_want_body(w->account->account, w->body, 0, SIZE_MAX, done, done_context, ret_result, ret);
+}
+
+static void answer_base(void *context, fuse_req_t req, enum mf_err result)
+{
+	struct pending_write *w = context;
+	struct fs *fs = fs_of(req);
+	struct edit *e = NULL;
+	if (result == MF_OK && !body_is_whole(w->body))
+		result = MF_PROTOCOL;
+	if (result == MF_OK)
+		result = edit_begin(fs, &w->node, w->body, &e);
+	if (result == MF_OK && edit_copy_from(e))
+		result = edit_materialise(e, w->body);
+	if (result == MF_OK)
+		apply(req, e, &w->node, w->data, w->size, w->offset);
+	else
+		fs_reply(req, result);
+	edit_unref(e);
+	body_unref(w->body);
+	free(w->data);
+	free(w);
+}
+
+static const struct park_call base_call = { .start = start_base, .cancel = wait_cancel, .progress = wait_progress, .answer = answer_base };
+
+static enum mf_err find_base(struct cache *cache, uint64_t message, struct body **ret)
+{
+	struct entry entry;
+	enum mf_err err = cache_body_get(cache, message, ret);
+	if (err != MF_NOT_FOUND)
+		return err;
+	err = cache_entry(cache, message, &entry);
+	if (err != MF_OK)
+		return err == MF_NOT_FOUND ? MF_STALE : err;
+	return cache_body_create(cache, message, entry.size, ret);
+}
+
+/* from: whose bytes; the message's own, or those of what it is to be a copy of */
+static void park_write(fuse_req_t req, const struct node *node, uint64_t from, const char *data, size_t size, uint64_t offset)
+{
+	struct fs *fs = fs_of(req);
+	struct fs_account *account = fs_account(fs, node);
+	struct body *body;
+	enum mf_err err = find_base(account->cache, from, &body);
+	if (err != MF_OK) {
+		fs_reply(req, err);
+		return;
+	}
+	struct pending_write *w = MF_NEW(struct pending_write);
+	*w = (struct pending_write){ .account = account, .node = *node, .body = body, .size = size, .offset = offset };
+	if (data) {
+		w->data = mf_alloc_array(size ? size : 1, 1);
+		memcpy(w->data, data, size);
+	}
+	park(fs->parking, req, 0, fs_wait_window(account), &base_call, w);
+}
+
+static bool has_no_bytes(struct cache *cache, uint64_t message)
+{
+	struct entry entry;
+	return cache_entry(cache, message, &entry) == MF_OK && !entry.uid && entry.size == 0;
+}
+
+static void change_bytes(fuse_req_t req, const struct node *node, const char *data, size_t size, uint64_t offset)
+{
+	struct fs *fs = fs_of(req);
+	struct edit *e = edit_find(fs, node);
+	bool empties = !data && offset == 0;
+	enum mf_err err = MF_OK;
+	if (!e && (empties || has_no_bytes(fs_account(fs, node)->cache, node->id)))
+		err = edit_begin(fs, node, NULL, &e);
+	uint64_t from = e ? edit_copy_from(e) : node->id;
+	if (err != MF_OK)
+		fs_reply(req, err);
+	else if (e && (!from || empties))
+		apply(req, e, node, data, size, offset);
+	else
+		park_write(req, node, from, data, size, offset);
+	edit_unref(e);
+}
+
+void message_write(fuse_req_t req, const struct node *node, const char *data, size_t size, off_t off)
+{
+	change_bytes(req, node, data, size, (uint64_t)off);
+}
+
+/* --- create -------------------------------------------------------------------------------------------------------------------- */
+
+static enum mf_err create_file(struct fs *fs, const struct node *dir, const char *name, struct node *ret)
+{
+	struct fs_account *account = fs_account(fs, dir);
+	if (strlen(name) > FS_NAME_MAX)
+		return MF_TOO_BIG;
+	if (dir->kind != NODE_MAILBOX)
+		return MF_UNSUPPORTED;
+	struct txn *t;
+	uint64_t id = 0;
+	enum mf_err err = cache_begin(account->cache, &t);
+	if (err != MF_OK)
+		return err;
+	err = txn_create(t, dir->id, name, &id);
+	if (err != MF_OK) {
+		txn_rollback(t);
+		return err;
+	}
+	*ret = (struct node){ .kind = NODE_MESSAGE, .account = dir->account, .id = id };
+	return txn_commit(t);
+}
+
+void write_create(fuse_req_t req, fuse_ino_t parent, const char *name, mode_t mode, struct fuse_file_info *fi)
+{
+	(void)mode;
+	struct fs *fs = fs_of(req);
+	struct node dir, node;
+	struct fuse_entry_param e = { 0 };
+	struct edit *edit = NULL;
+	if (fs_refuses(req))
+		return;
+	enum mf_err err = fs_node(fs, parent, &dir) ? create_file(fs, &dir, name, &node) : MF_STALE;
+	if (err == MF_OK)
+		err = edit_begin(fs, &node, NULL, &edit);
+	if (err == MF_OK)
+		err = attr_node(fs, &node, &e.attr);
+	if (err != MF_OK) {
+		fuse_reply_err(req, err == MF_TOO_BIG ? ENAMETOOLONG : fs_errno(err));
+		edit_unref(edit);
+		return;
+	}
+	attr_entry(fs, &node, &e);
+	e.attr_timeout = 0;
+	message_created(req, &node, &e, fi);
+	edit_unref(edit);
+}
+
+void write_mknod(fuse_req_t req, fuse_ino_t parent, const char *name, mode_t mode, dev_t rdev)
+{
+	(void)rdev;
+	struct fs *fs = fs_of(req);
+	struct node dir, node;
+	struct fuse_entry_param e = { 0 };
+	if (fs_refuses(req))
+		return;
+	enum mf_err err = !S_ISREG(mode) ? MF_UNSUPPORTED : fs_node(fs, parent, &dir) ? create_file(fs, &dir, name, &node) : MF_STALE;
+	struct edit *edit = NULL;
+	if (err == MF_OK)
+		err = edit_begin(fs, &node, NULL, &edit);
+	if (err == MF_OK) {
+		edit_end(fs, edit); /* an empty file: nobody has it open */
+		edit_unref(edit);
+		err = attr_node(fs, &node, &e.attr);
+	}
+	if (err != MF_OK) {
+		fuse_reply_err(req, err == MF_TOO_BIG ? ENAMETOOLONG : fs_errno(err));
+		return;
+	}
+	attr_entry(fs, &node, &e);
+	e.attr_timeout = 0;
+	fuse_reply_entry(req, &e);
+}
+
+/* --- closing --------------------------------------------------------------------------------------------------------------------- */
+
+void write_flush(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
+{
+	struct fs *fs = fs_of(req);
+	struct node node;
+	if (!fs_node(fs, ino, &node) || node.kind != NODE_MESSAGE || !message_is_written(fi)) {
+		fuse_reply_err(req, 0);
+		return;
+	}
+	struct edit *e = edit_find(fs, &node);
+	enum mf_err err = e ? edit_accept(fs, e) : MF_OK;
+	edit_unref(e);
+	fs_reply(req, err);
+}
+
+void write_fsync(fuse_req_t req, fuse_ino_t ino, int datasync, struct fuse_file_info *fi)
+{
+	(void)datasync, (void)fi;
+	struct fs *fs = fs_of(req);
+	struct node node;
+	if (!fs_node(fs, ino, &node) || node.kind != NODE_MESSAGE) {
+		fuse_reply_err(req, 0);
+		return;
+	}
+	struct edit *e = edit_find(fs, &node);
+	enum mf_err err = e ? edit_sync(fs, e) : cache_flush(fs_account(fs, &node)->cache);
+	edit_unref(e);
+	fs_reply(req, err);
+}
+
+void write_fsyncdir(fuse_req_t req, fuse_ino_t ino, int datasync, struct fuse_file_info *fi)
+{
+	(void)datasync, (void)fi;
+	struct fs *fs = fs_of(req);
+	struct node node;
+	bool of_account = fs_node(fs, ino, &node) && (node.kind == NODE_MAILBOX || node.kind == NODE_ACCOUNT);
+	fs_reply(req, of_account ? cache_flush(fs_account(fs, &node)->cache) : MF_OK);
+}
+
+/* --- attributes ------------------------------------------------------------------------------------------------------------------- */
+
+static enum mf_err set_date(struct fs *fs, const struct node *node, int64_t seconds)
+{
+	struct fs_account *account = fs_account(fs, node);
+	struct edit *e = edit_find(fs, node);
+	if (e) {
+		edit_set_date(e, seconds);
+		edit_unref(e);
+	}
+	struct mail_summary summary = { 0 };
+	bool spooled = spooled_summary(account->cache, node->id, 0, &summary) == MF_OK;
+	struct txn *t = NULL;
+	enum mf_err err = cache_begin(account->cache, &t);
+	if (err == MF_OK)
+		err = spooled ? txn_redate(t, node->id, seconds, &summary) : txn_touch(t, node->id, seconds);
+	if (spooled)
+		mail_summary_finish(&summary);
+	if (err == MF_OK)
+		return txn_commit(t);
+	txn_rollback(t);
+	return err;
+}
+
+/* Modes and owners are the mount's: setting what is there succeeds, as cp -p does. */
+static enum mf_err check_fixed(struct fs *fs, const struct node *node, const struct stat *attr, int to_set)
+{
+	struct stat now;
+	enum mf_err err = attr_node(fs, node, &now);
+	if (err != MF_OK)
+		return err;
+	bool mode = (to_set & FUSE_SET_ATTR_MODE) && (attr->st_mode & 07777 & ~(mode_t)0111) != (now.st_mode & 07777 & ~(mode_t)0111) && node->kind == NODE_MESSAGE;
+	mode |= (to_set & FUSE_SET_ATTR_MODE) && node->kind != NODE_MESSAGE && (attr->st_mode & 07777) != (now.st_mode & 07777);
+	bool owner = ((to_set & FUSE_SET_ATTR_UID) && attr->st_uid != now.st_uid) || ((to_set & FUSE_SET_ATTR_GID) && attr->st_gid != now.st_gid);
+	return mode || owner ? MF_UNSUPPORTED : MF_OK;
+}
+
+static void setattr_of_message(fuse_req_t req, const struct node *node, const struct stat *attr, int to_set)
+{
+	struct fs *fs = fs_of(req);
+	enum mf_err err = MF_OK;
+	if (to_set & FUSE_SET_ATTR_MTIME_NOW)
+		err = set_date(fs, node, clock_wall_s());
+	else if (to_set & FUSE_SET_ATTR_MTIME)
+		err = set_date(fs, node, attr->st_mtim.tv_sec);
+	if (err != MF_OK)
+		fs_reply(req, err);
+	else if (to_set & FUSE_SET_ATTR_SIZE)
+		change_bytes(req, node, NULL, 0, (uint64_t)attr->st_size);
+	else
+		reply_attr_of(req, node);
+}
+
+static bool truncates_ctl(const struct node *node, const struct stat *attr, int to_set)
+{
+	const int harmless = FUSE_SET_ATTR_MTIME_NOW | FUSE_SET_ATTR_MTIME | FUSE_SET_ATTR_CTIME;
+	return node->kind == NODE_CONTROL_FILE && node->part == CONTROL_CTL && (to_set & ~harmless) == FUSE_SET_ATTR_SIZE && attr->st_size == 0;
+}
+
+void write_setattr(fuse_req_t req, fuse_ino_t ino, struct stat *attr, int to_set, struct fuse_file_info *fi)
+{
+	struct fs *fs = fs_of(req);
+	struct node node;
+	if (!fs_node(fs, ino, &node)) {
+		fuse_reply_err(req, ESTALE);
+		return;
+	}
+	if (truncates_ctl(&node, attr, to_set)) { /* `echo x > ctl` truncates first: that is no change */
+		tree_getattr(req, ino, fi);
+		return;
+	}
+	if (fs_refuses(req))
+		return;
+	bool ours = node.kind == NODE_MESSAGE || node.kind == NODE_MAILBOX || node.kind == NODE_ACCOUNT;
+	enum mf_err err = ours ? check_fixed(fs, &node, attr, to_set) : MF_UNSUPPORTED;
+	if (err != MF_OK)
+		fs_reply(req, err);
+	else if (node.kind == NODE_MESSAGE)
+		setattr_of_message(req, &node, attr, to_set);
+	else
+		tree_getattr(req, ino, fi); /* times of directories are the list's */
+}
+
+void write_fallocate(fuse_req_t req, fuse_ino_t ino, int mode, off_t offset, off_t length, struct fuse_file_info *fi)
+{
+	(void)ino, (void)mode, (void)offset, (void)length, (void)fi;
+	if (!fs_refuses(req))
+		fuse_reply_err(req, EOPNOTSUPP); /* posix_fallocate(3) then writes */
+}
+
+/* --- copies at the server --------------------------------------------------------------------------------------------------------- */
+
+static bool may_copy(struct fs *fs, const struct node *in, const struct node *out, off_t off_in, off_t off_out, size_t len, struct entry *ret)
+{
+	if (in->kind != NODE_MESSAGE || out->kind != NODE_MESSAGE || in->account != out->account || in->id == out->id || off_in || off_out)
+		return false;
+	struct cache *cache = fs_account(fs, in)->cache;
+	MF_CLEANUP(message_finish) struct message made = { 0 };
+	struct edit *source = edit_find(fs, in);
+	edit_unref(source);
+	return !source && cache_entry(cache, in->id, ret) == MF_OK && ret->uid && ret->size && ret->size <= len &&
+	       cache_message(cache, out->id, &made) == MF_OK && !made.entry.uid && made.entry.size == 0 && !name_is_scratch(made.name);
+}
+
+void write_copy(fuse_req_t req, fuse_ino_t ino_in, off_t off_in, struct fuse_file_info *fi_in, fuse_ino_t ino_out, off_t off_out,
+                struct fuse_file_info *fi_out, size_t len, int flags)
+{
+	(void)fi_in, (void)fi_out, (void)flags;
+	struct fs *fs = fs_of(req);
+	struct node in, out;
+	struct entry from;
+	if (!fs_node(fs, ino_in, &in) || !fs_node(fs, ino_out, &out)) {
+		fuse_reply_err(req, ESTALE);
+		return;
+	}
+	struct edit *e = out.kind == NODE_MESSAGE ? edit_find(fs, &out) : NULL;
+	bool at_end = e && edit_copy_from(e) == in.id && off_in > 0 && off_in == off_out;
+	if (at_end)
+		fuse_reply_write(req, 0);
+	else if (e && may_copy(fs, &in, &out, off_in, off_out, len, &from) && edit_copies(e, in.id, from.size))
+		fuse_reply_write(req, from.size);
+	else
+		fuse_reply_err(req, EXDEV); /* the kernel reads and writes, and asks again the next time */
+	edit_unref(e);
+}
