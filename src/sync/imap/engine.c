@@ -224,6 +224,8 @@ static enum mf_err write_command(struct imap *s, unsigned serial)
 	for (size_t stop = 1; !e && stop <= s->out_stop_count; stop++) {
 		bool plus;
 		e = imap_pump_plus(s, serial, &plus);
+		if (e && !s->dead) /* a sink wants to stop, and half a command has been sent */
+			s->dead = e;
 		if (e || !plus)
 			return e;
 		e = write_part(s, &at, stop);
