@@ -173,8 +173,8 @@ struct write_result {
 	 * EXPUNGE without UIDPLUS, while others' messages are marked \Deleted there: MF_CANCELLED; ours are marked, and it
 	 * can be tried again later. */
 	enum mf_err result;
-	/* A set of messages so large that it went out in parts may have failed in one of them: the pairs, if any, are those of
-	 * the others. */
+	/* What takes several commands (adding and removing flags; a set of messages so large that it goes out in parts) may
+	 * fail in one of them, with the others done: the pairs, if any, are theirs. */
 	const char *reason;             /* of a failure: the server's words, printable; valid during the call */
 	/* COPYUID and APPENDUID (RFC 4315): uidvalidity 0 where the server did not say. Ascending by from; from is 0 for APPEND.
 	 * With it given, a UID that was asked for and is not here did not exist. */
