@@ -57,7 +57,7 @@ check-tsan:
 programs: $(B)/mailfs $(UNIT_TESTS) $(CONTRACT_TESTS) $(FUZZ_TESTS) $(TOOLS)
 prove:
 	@$(PROVE) $(TESTS)
-e2e: $(B)/mailfs $(TOOLS)
+e2e: $(B)/mailfs $(CONTRACT_TESTS) $(TOOLS)
 	@$(PROVE) $(T)
 
 $(B)/tools/%: tests/tools/%.c

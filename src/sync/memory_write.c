@@ -187,15 +187,17 @@ static void copy_locked(struct memory_session *s, const struct remote_write *w, 
 
 static void move_locked(struct memory_session *s, const struct remote_write *w, struct outcome *o)
 {
+	if (!(s->caps & REMOTE_MOVE)) {
+		refuse(o, MF_UNSUPPORTED, "no MOVE");
+		return;
+	}
 	struct memory_mailbox *b = source_locked(s, w, o), *to = b ? destination_locked(s, w->to, o) : NULL;
 	struct memory_message message;
-	if (to && !(s->caps & REMOTE_MOVE))
-		refuse(o, MF_UNSUPPORTED, "no MOVE");
-	for (size_t i = 0; to && o->result == MF_OK && i < w->count; i++) {
+	for (size_t i = 0; to && i < w->count; i++) {
 		if (memory_take_locked(b, w->uids[i], &message))
 			add_pair(o, w->uids[i], memory_append_locked(to, &message));
 	}
-	if (!to || o->result != MF_OK)
+	if (!to)
 		return;
 	o->uidvalidity = to->uidvalidity;
 	memory_notify_locked(s->server, b->raw, false);

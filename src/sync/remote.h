@@ -157,7 +157,8 @@ struct remote_write {
 	size_t count;
 	unsigned flags, flags_remove;   /* FLAGS: added and removed; APPEND: the message's (never \Recent) */
 	const char *keywords, *keywords_remove; /* likewise: names between single spaces; NULL or "": none */
-	/* APPEND: size bytes from the start of fd, with pread(2); the internal date in seconds since the epoch */
+	/* APPEND: size bytes from the start of fd, with pread(2); the internal date in seconds since the epoch, 0: the server's
+	 * now. A file that turns out to be shorter, or cannot be read, ends the session with MF_IO. */
 	int fd;
 	uint64_t size;
 	int64_t internal_date;
@@ -172,6 +173,8 @@ struct write_result {
 	 * EXPUNGE without UIDPLUS, while others' messages are marked \Deleted there: MF_CANCELLED; ours are marked, and it
 	 * can be tried again later. */
 	enum mf_err result;
+	/* What takes several commands (adding and removing flags; a set of messages so large that it goes out in parts) may
+	 * fail in one of them, with the others done: the pairs, if any, are theirs. */
 	const char *reason;             /* of a failure: the server's words, printable; valid during the call */
 	/* COPYUID and APPENDUID (RFC 4315): uidvalidity 0 where the server did not say. Ascending by from; from is 0 for APPEND.
 	 * With it given, a UID that was asked for and is not here did not exist. */

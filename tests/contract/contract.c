@@ -48,6 +48,9 @@ struct told {                    /* of one mailbox */
 	size_t message_count, flag_count, present_count, vanished_count;
 	bool has_present;
 	unsigned last_flags;
+	unsigned seen_flags[UIDS];       /* of .flags */
+	char seen_keywords[UIDS][32];
+	int64_t dates[UIDS];             /* of .messages */
 	uint64_t last_size;
 	char last_header[4096];
 };
@@ -73,6 +76,7 @@ static enum mf_err on_message(void *context, size_t i, const struct remote_messa
 	assert_true(message->uid != 0);
 	assert_non_null(message->keywords);
 	assert_in_range(t->message_count, 0, UIDS - 1);
+	t->dates[t->message_count] = message->internal_date;
 	t->messages[t->message_count++] = message->uid;
 	t->last_size = message->size;
 	size_t len = message->header ? message->header_len : 0;
@@ -90,6 +94,8 @@ static enum mf_err on_flags(void *context, size_t i, uint32_t uid, unsigned flag
 	(void)modseq;
 	assert_non_null(keywords);
 	assert_in_range(t->flag_count, 0, UIDS - 1);
+	t->seen_flags[t->flag_count] = flags;
+	snprintf(t->seen_keywords[t->flag_count], sizeof t->seen_keywords[0], "%s", keywords);
 	t->flags[t->flag_count++] = uid;
 	t->last_flags = flags;
 	return MF_OK;
@@ -201,7 +207,8 @@ static void fill(const char *raw, int count)
 /* --- mailboxes ------------------------------------------------------------------------------------------------------------ */
 
 struct seen_mailboxes {
-	bool inbox, mailbox;
+	bool inbox, mailbox, found;
+	const char *look_for;            /* whom .found is about; NULL: nobody */
 	unsigned count;
 	struct mailbox_status status;
 	bool has_status;
@@ -212,6 +219,8 @@ static enum mf_err on_mailbox(void *context, const struct remote_mailbox *m)
 	struct seen_mailboxes *seen = context;
 	seen->count++;
 	assert_non_null(m->raw);
+	if (seen->look_for && strcmp(m->raw, seen->look_for) == 0)
+		seen->found = true;
 	if (strcmp(m->raw, "INBOX") == 0)
 		seen->inbox = true;
 	if (strcmp(m->raw, server->mailbox) == 0) {
@@ -708,6 +717,8 @@ static void a_raised_stop_sign_ends_it(void **state)
 	disconnect_session(&f);
 }
 
+#include "contract/contract_writes.h"
+
 int contract_run(const struct contract_server *s)
 {
 	const struct CMUnitTest tests[] = {
@@ -718,6 +729,9 @@ int contract_run(const struct contract_server *s)
 		cmocka_unit_test(several_mailboxes_at_once), cmocka_unit_test(numbered_anew), cmocka_unit_test(bodies_are_exact),
 		cmocka_unit_test(many_batches_of_two_mailboxes), cmocka_unit_test(what_is_gone_says_so), cmocka_unit_test(parts_of_a_message),
 		cmocka_unit_test(an_empty_source), cmocka_unit_test(waiting_ends_when_woken), cmocka_unit_test(new_mail_is_pushed),
+		cmocka_unit_test(flags_are_added_and_removed), cmocka_unit_test(messages_are_appended), cmocka_unit_test(messages_are_copied),
+		cmocka_unit_test(messages_are_moved), cmocka_unit_test(only_ours_are_expunged), cmocka_unit_test(mailboxes_are_made_and_removed),
+		cmocka_unit_test(writes_are_carried_out_in_order), cmocka_unit_test(what_others_see_of_a_write),
 		cmocka_unit_test(a_raised_stop_sign_ends_it),
 	};
 	server = s;

@@ -1,7 +1,7 @@
 /* The contract of remote.h on a real IMAP server, if the environment names one that may be played with:
  *   MAILFS_TEST_IMAP_URL=imap://user@host:port (imaps:// too)   MAILFS_TEST_IMAP_PASSWORD=...
  *   MAILFS_TEST_IMAP_TLS=none|any   for servers on loopback (default: verified)
- * Mailboxes named contract-one and contract-two are made and deleted there. What "another client" does is done by a small
+ * Mailboxes named contract-one to contract-three are made and deleted there. What "another client" does is done by a small
  * client of its own, on a plain, implicit-TLS or STARTTLS transport. Without the variables the program says so and is done. */
 #include "contract/contract.c"
 
@@ -185,6 +185,7 @@ int main(void)
 	int failed = contract_run(&contract);
 	remove_mailbox(&s, "contract-one");
 	remove_mailbox(&s, "contract-two");
+	remove_mailbox(&s, "contract-three");
 	transport_destroy(s.admin);
 	cancel_finish(&s.admin_cancel);
 	imap_memory_destroy(s.memory);

@@ -42,7 +42,7 @@ static void renumber(void *context, const char *raw)
 int main(void)
 {
 	static const unsigned without[] = {
-		0, REMOTE_QRESYNC, REMOTE_QRESYNC | REMOTE_CONDSTORE, REMOTE_PUSH, REMOTE_RANGES,
+		0, REMOTE_QRESYNC, REMOTE_QRESYNC | REMOTE_CONDSTORE, REMOTE_PUSH, REMOTE_RANGES, REMOTE_UIDPLUS, REMOTE_MOVE,
 	};
 	int failed = 0;
 	for (size_t i = 0; i < sizeof without / sizeof *without; i++) {

@@ -581,6 +581,8 @@ static void verb_run(struct client *c, const char *text)
 		    caps & REMOTE_CONDSTORE ? " condstore" : "", caps & REMOTE_OBJECTID ? " objectid" : "");
 	} else if (!strcmp(word, "reason")) {
 		say(c, "reason %s", remote_reason(c->remote));
+	} else if (!strcmp(word, "sleep")) {
+		usleep((useconds_t)strtoul(c->arguments[0], NULL, 10) * 1000);
 	} else if (!strcmp(word, "quiet")) {
 		c->quiet = true;
 	} else if (!strcmp(word, "sink-fails")) { /* MF_CANCELLED after N messages or pieces */
@@ -622,6 +624,8 @@ static void options_take(struct settings *s, const char *text)
 		s->options.clear_allowed = false;
 	else if (!strncmp(text, "auth=", 5))
 		s->options.auth = (unsigned)strtoul(value, NULL, 10);
+	else if (!strncmp(text, "io-timeout=", 11))
+		s->options.transport.io_timeout_ms = strtoll(value, NULL, 10);
 	else if (!strncmp(text, "literal-max=", 12))
 		s->options.message_max = strtoull(value, NULL, 10);
 	else if (strcmp(text, "show-memory"))

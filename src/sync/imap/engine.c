@@ -224,6 +224,8 @@ static enum mf_err write_command(struct imap *s, unsigned serial)
 	for (size_t stop = 1; !e && stop <= s->out_stop_count; stop++) {
 		bool plus;
 		e = imap_pump_plus(s, serial, &plus);
+		if (e && !s->dead) /* a sink wants to stop, and half a command has been sent */
+			s->dead = e;
 		if (e || !plus)
 			return e;
 		e = write_part(s, &at, stop);
@@ -639,6 +641,7 @@ enum mf_err imap_verb_begin(struct imap *s, void *verb, enum mf_err (*on_data)(s
 	s->muted = false;
 	s->why.text[0] = 0;
 	transport_set_budget(s->transport, BUDGET);
+	transport_set_deadline(s->transport, 0); /* that of the last response, perhaps long ago */
 	enum mf_err e = s->compress_serial ? imap_pump_until(s, s->compress_serial) : MF_OK;
 	s->compress_serial = 0;
 	s->verb = verb;

@@ -60,8 +60,25 @@ static enum mf_err read_piece(struct writer *v, const struct remote_write *w, ui
 	return MF_OK;
 }
 
+/* A sink wants to stop while the server waits for the message, which there is no way to take back: nothing is told any
+ * more, and the message is sent. */
+static enum mf_err stop_later(struct imap *s, enum mf_err e, enum mf_err *stopped)
+{
+	if (!e || s->dead || mf_err_scope(e) >= MF_SCOPE_CONNECTION)
+		return e;
+	s->muted = true;
+	*stopped = e;
+	return MF_OK;
+}
+
+static enum mf_err await_plus(struct imap *s, unsigned serial, bool *ret_plus, enum mf_err *stopped)
+{
+	enum mf_err e = stop_later(s, imap_pump_plus(s, serial, ret_plus), stopped);
+	return !e && *stopped ? imap_pump_plus(s, serial, ret_plus) : e;
+}
+
 /* What comes meanwhile is heard: a server that says goodbye does not read on, and one that talks much must not be stuck. */
-static enum mf_err send_message(struct writer *v, const struct remote_write *w)
+static enum mf_err send_message(struct writer *v, const struct remote_write *w, enum mf_err *stopped)
 {
 	MF_CLEANUP(mf_free) char *piece = mf_alloc(PIECE);
 	enum mf_err e = MF_OK;
@@ -72,7 +89,7 @@ static enum mf_err send_message(struct writer *v, const struct remote_write *w)
 			e = imap_send_bytes(v->s, piece, n);
 		at += n;
 		if (!e && at < w->size)
-			e = imap_pump_ready(v->s);
+			e = stop_later(v->s, imap_pump_ready(v->s), stopped);
 	}
 	return e ? e : imap_send_bytes(v->s, "\r\n", 2);
 }
@@ -88,6 +105,7 @@ static enum mf_err send_append(struct writer *v, size_t i, bool unasked)
 	const struct remote_write *w = &v->writes[i];
 	unsigned serial;
 	bool plus = true;
+	enum mf_err stopped = MF_OK;
 	imap_put(s, "APPEND ");
 	imap_put_string(s, w->raw, strlen(w->raw));
 	imap_put(s, " ");
@@ -101,8 +119,10 @@ static enum mf_err send_append(struct writer *v, size_t i, bool unasked)
 	if (e || !serial)
 		return e;
 	if (!unasked)
-		e = imap_pump_plus(s, serial, &plus);
-	return e || !plus ? e : send_message(v, w);
+		e = await_plus(s, serial, &plus, &stopped);
+	if (!e && plus)
+		e = send_message(v, w, &stopped);
+	return e ? e : stopped;
 }
 
 enum mf_err write_append(struct writer *v, size_t i)

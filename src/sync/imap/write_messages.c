@@ -231,6 +231,11 @@ static enum mf_err done(struct imap *s, struct imap_command *c, const struct ima
 	return write_over(v, c->index, cond, c->what);
 }
 
+static bool any(unsigned flags, const char *keywords)
+{
+	return flags || (keywords && *keywords);
+}
+
 /* an atom (RFC 9051 section 9), perhaps behind a backslash */
 static bool is_keyword(const char *word, size_t len)
 {
@@ -238,6 +243,17 @@ static bool is_keyword(const char *word, size_t len)
 		if ((unsigned char)word[i] <= ' ' || (unsigned char)word[i] >= 0x7f || strchr("(){%*\"]", word[i]) || (word[i] == '\\' && i))
 			return false;
 	return len && !(len == 1 && *word == '\\');
+}
+
+static bool are_keywords(const char *words)
+{
+	for (const char *word = words ? words : ""; *word;) {
+		size_t len = strcspn(word, " ");
+		if (!is_keyword(word, len))
+			return false;
+		word += len + (word[len] == ' ');
+	}
+	return true;
 }
 
 void write_put_flags(struct imap *s, unsigned flags, const char *keywords)
@@ -251,22 +267,11 @@ void write_put_flags(struct imap *s, unsigned flags, const char *keywords)
 			space = " ";
 		}
 	}
-	for (const char *word = keywords ? keywords : ""; *word;) {
-		size_t len = strcspn(word, " ");
-		if (!is_keyword(word, len)) {
-			s->out_error = MF_INVALID;
-			return;
-		}
-		imap_put(s, "%s%.*s", space, (int)len, word);
-		space = " ";
-		word += len + (word[len] == ' ');
-	}
+	if (!are_keywords(keywords))
+		s->out_error = MF_INVALID;
+	else if (any(0, keywords))
+		imap_put(s, "%s%s", space, keywords);
 	imap_put(s, ")");
-}
-
-static bool any(unsigned flags, const char *keywords)
-{
-	return flags || (keywords && *keywords);
 }
 
 static enum mf_err send(struct writer *v, size_t i, uint32_t first, uint32_t last, const char *what)
@@ -410,9 +415,13 @@ enum mf_err write_part(struct writer *v, size_t i, uint32_t first, uint32_t last
 enum mf_err write_messages(struct writer *v, size_t i)
 {
 	const struct remote_write *w = &v->writes[i];
-	static const char no_move[] = "the server has no MOVE";
+	static const char no_move[] = "the server has no MOVE", not_keywords[] = "no keywords of IMAP";
 	if (nothing_to_do(w))
 		return MF_OK;
+	if (!are_keywords(w->keywords) || !are_keywords(w->keywords_remove)) { /* before one half has been done */
+		write_fail(v, i, MF_INVALID, not_keywords, sizeof not_keywords - 1);
+		return MF_OK;
+	}
 	if (w->kind == WRITE_MOVE && !(v->s->caps & CAP(MOVE))) {
 		write_fail(v, i, MF_UNSUPPORTED, no_move, sizeof no_move - 1);
 		return MF_OK;
