@@ -303,6 +303,7 @@ static const struct { const char *text; unsigned line; const char *says; } error
 	{ "[account work]\nuser = x\n", 0, "account work: no server" },
 	{ "[account work]\nsmtp = smtp://x\nuser = x\n", 0, "account work: no server" },
 	{ "[account work]\nimap = imaps://x\n", 0, "account work: user is not set" },
+	{ LEAST "smtp = smtp://x\n", 0, "use from = NAME <ADDRESS>" },
 	{ LEAST "tls = none\n", 0, "tls = none is for this machine" },
 	{ LEAST "password = hunter2\npassword-command = x\n", 0, "both set" },
 };
