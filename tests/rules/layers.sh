@@ -37,6 +37,7 @@ bad=$(
 	library 'glib' mail
 	library 'libetpan/' net sync
 	library 'gsasl' auth
+	library 'idn2' smtp
 	library 'json-c/' control cli
 )
 [ -z "$bad" ] || { echo "$bad" >&2; exit 1; }

@@ -523,6 +523,7 @@ static void test_tls_none(void **state)
 	/* in the other order; implicit TLS stays TLS; every server counts */
 	struct account_config *a = with("tls", "none");
 	assert_int_equal(account_config_set(a, "imap", "imaps://localhost", false, NULL), MF_OK);
+	assert_int_equal(account_config_set(a, "from", "a@example.org", false, NULL), MF_OK);
 	assert_int_equal(account_config_set(a, "smtp", "smtp://localhost", false, NULL), MF_OK);
 	assert_int_equal(account_config_set(a, "user", "u", false, NULL), MF_OK);
 	assert_int_equal(a->imap.security, SECURITY_TLS);
