@@ -172,7 +172,7 @@ static size_t word_fits(const char *s, size_t len, bool q, size_t payload)
 
 static void fold_encoded(struct fold *f, const char *s, size_t len)
 {
-	bool q = q_length(s, len) <= 2 * len; /* readable even where it is a little longer */
+	bool q = q_length(s, len) <= 2 * len + 4; /* readable even where it is a little longer */
 	struct buf word;
 	buf_init(&word, 256);
 	while (len) {

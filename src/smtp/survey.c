@@ -234,7 +234,7 @@ static enum mf_err judge_fixed(const struct leaf *l, const char *where, bool bar
 static void choose_encoding(struct leaf *l)
 {
 	struct part *p = &l->part;
-	p->change = p->is_text && l->high * 2 < l->bytes ? RECODE_QUOTED : RECODE_BASE64;
+	p->change = p->is_text && l->high * 2 < l->bytes + 4 ? RECODE_QUOTED : RECODE_BASE64;
 }
 
 static enum mf_err judge_leaf(struct leaf *l, struct mf_reason *why)
