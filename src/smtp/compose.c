@@ -444,17 +444,26 @@ static enum mf_err make_header(struct composing *c)
 
 /* --- writing ------------------------------------------------------------------------------------------------------- */
 
+static enum mf_err write_quoted(struct composing *c, struct writer *w, const struct part *p)
+{
+	bool open = false;
+	enum mf_err e = p->change == RECODE_QUOTED ? recode_quoted_printable(w, c->in, p->body, p->content_end, &open)
+	                                           : recode_rewrap_quoted_printable(w, c->in, p->body, p->content_end, &open);
+	if (open || p->content_end < p->end) /* the line break in front of a boundary is the boundary's */
+		writer_add(w, "\r\n", 2);
+	return e;
+}
+
 static enum mf_err write_content(struct composing *c, struct writer *w, const struct part *p)
 {
 	switch (p->change) {
 	case RECODE_NONE:
 		return writer_copy(w, c->in, p->body, p->end);
 	case RECODE_QUOTED:
-		return recode_quoted_printable(w, c->in, p->body, p->content_end);
+	case RECODE_WRAP_QUOTED:
+		return write_quoted(c, w, p);
 	case RECODE_BASE64:
 		return recode_base64(w, c->in, p->body, p->content_end, p->is_text);
-	case RECODE_WRAP_QUOTED:
-		return recode_rewrap_quoted_printable(w, c->in, p->body, p->content_end);
 	case RECODE_WRAP_BASE64:
 		return recode_rewrap_base64(w, c->in, p->body, p->content_end);
 	}

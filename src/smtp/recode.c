@@ -53,7 +53,7 @@ static void end_line(struct writer *w, size_t *column)
 	*column = 0;
 }
 
-enum mf_err recode_quoted_printable(struct writer *w, int fd, uint64_t from, uint64_t to)
+enum mf_err recode_quoted_printable(struct writer *w, int fd, uint64_t from, uint64_t to, bool *ret_open)
 {
 	MF_CLEANUP(mf_free) struct lines *l = MF_NEW(struct lines);
 	struct line line = { .ends = true };
@@ -64,8 +64,7 @@ enum mf_err recode_quoted_printable(struct writer *w, int fd, uint64_t from, uin
 		if (line.ends)
 			end_line(w, &q.column);
 	}
-	if (!line.ends || from == to)
-		end_line(w, &q.column);
+	*ret_open = !line.ends;
 	return w->error ? w->error : l->error;
 }
 
@@ -82,7 +81,7 @@ static void qp_put_encoded(struct qp *q, char c, unsigned *glued)
 	*glued = *glued ? *glued - 1 : c == '=' ? 2 : 0;
 }
 
-enum mf_err recode_rewrap_quoted_printable(struct writer *w, int fd, uint64_t from, uint64_t to)
+enum mf_err recode_rewrap_quoted_printable(struct writer *w, int fd, uint64_t from, uint64_t to, bool *ret_open)
 {
 	MF_CLEANUP(mf_free) struct lines *l = MF_NEW(struct lines);
 	struct line line = { .ends = true };
@@ -97,8 +96,7 @@ enum mf_err recode_rewrap_quoted_printable(struct writer *w, int fd, uint64_t fr
 			glued = 0;
 		}
 	}
-	if (!line.ends)
-		end_line(w, &q.column);
+	*ret_open = !line.ends;
 	return w->error ? w->error : l->error;
 }
 

@@ -184,7 +184,7 @@ static void encoded_header(void **state)
 		"Subject: Gr\xc3\xbc\xc3\x9f" "e aus K\xc3\xb6ln, plain words\n\nHello\n");
 	HAS(m, "To: =?utf-8?q?J=C3=BCrgen?= <j@xn--bcher-kva.example>,");
 	HAS(m, "<q@example.com>");
-	HAS(m, "Subject: =?utf-8?q?Gr=C3=BC=C3=9Fe?= aus =?utf-8?q?K=C3=B6ln=2C?= plain words\r\n");
+	HAS(m, "Subject: =?utf-8?q?Gr=C3=BC=C3=9Fe?= aus =?utf-8?q?K=C3=B6ln=2C?= plain\r\n words\r\n");
 	IS(m, !m.envelope.utf8 && !strcmp(m.envelope.recipients[0], "j@xn--bcher-kva.example"));
 	IS(m, !strcmp(m.envelope.subject, "Gr\xc3\xbc\xc3\x9f" "e aus K\xc3\xb6ln, plain words"));
 	for (const char *p = m.text; *p; p++)
