@@ -364,5 +364,8 @@ enum mf_err account_config_check(const struct account_config *account, struct mf
 		return mf_fail(why, MF_INVALID, "account %.64s: user is not set", account->name);
 	if (account->password && account->password_command)
 		return mf_fail(why, MF_INVALID, "account %.64s: password and password-command are both set", account->name);
+	if (account->smtp.host && !account->from && !strchr(account->user, '@'))
+		return mf_fail(why, MF_INVALID, "account %.64s: smtp is set, and whose address mail is sent from is not; use from = NAME <ADDRESS>",
+		               account->name);
 	return check_tls(account, why);
 }

@@ -52,7 +52,8 @@ struct account_config {
 	char *password;               /* NULL unless the file gives it; secret memory (base/secret.h) */
 	char *password_command;
 	unsigned auth;                /* enum auth_mechanism bits */
-	char *from;
+	char *from;                   /* addresses, comma separated, the first is the sender; NULL: user, which then is an address
+	                               * where there is an smtp server */
 	enum tls_policy tls;
 	unsigned char fingerprint[32];/* SHA-256 of the certificate (DER), with TLS_FINGERPRINT */
 	char *tls_ca_file;

@@ -5,11 +5,11 @@
  * client of its own, on a plain, implicit-TLS or STARTTLS transport. Without the variables the program says so and is done. */
 #include "contract/contract.c"
 
+#include "auth/credentials.h"
 #include "base/buf.h"
 #include "base/mem.h"
 #include "config/config.h"
 #include "net/transport.h"
-#include "sync/credentials.h"
 #include "sync/imap/imap.h"
 
 struct imap_server {

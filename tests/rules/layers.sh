@@ -1,5 +1,5 @@
 #!/bin/sh
-# Who may include whom: main -> cli -> fs -> control -> {sync, smtp} -> cache -> {mail, net} -> base; and which library
+# Who may include whom: main -> cli -> fs -> control -> {sync, smtp} -> cache -> {mail, net, auth} -> base; and which library
 # is whose. Says every breach; exits 1 if there is one.
 set -u
 cd "$(dirname "$0")/../.." || exit 1
@@ -17,12 +17,13 @@ bad=$(
 	room config base
 	room mail base
 	room net base
+	room auth config base
 	room cache mail config base
-	room sync cache mail net config base
-	room smtp cache mail net config base
+	room sync cache auth mail net config base
+	room smtp cache auth mail net config base
 	room control sync smtp cache mail config base
 	room fs control sync cache mail config base
-	room cli fs control sync smtp cache mail net config base
+	room cli fs control sync smtp cache auth mail net config base
 
 	# $1: an include pattern; the rest: where it may stand.
 	library() {
@@ -34,8 +35,9 @@ bad=$(
 	library 'openssl/' net
 	library 'fuse' fs
 	library 'glib' mail
-	library 'libetpan/' net sync smtp
-	library 'gsasl' sync
+	library 'libetpan/' net sync
+	library 'gsasl' auth
+	library 'idn2' smtp
 	library 'json-c/' control cli
 )
 [ -z "$bad" ] || { echo "$bad" >&2; exit 1; }

@@ -303,6 +303,7 @@ static const struct { const char *text; unsigned line; const char *says; } error
 	{ "[account work]\nuser = x\n", 0, "account work: no server" },
 	{ "[account work]\nsmtp = smtp://x\nuser = x\n", 0, "account work: no server" },
 	{ "[account work]\nimap = imaps://x\n", 0, "account work: user is not set" },
+	{ LEAST "smtp = smtp://x\n", 0, "use from = NAME <ADDRESS>" },
 	{ LEAST "tls = none\n", 0, "tls = none is for this machine" },
 	{ LEAST "password = hunter2\npassword-command = x\n", 0, "both set" },
 };
@@ -522,6 +523,7 @@ static void test_tls_none(void **state)
 	/* in the other order; implicit TLS stays TLS; every server counts */
 	struct account_config *a = with("tls", "none");
 	assert_int_equal(account_config_set(a, "imap", "imaps://localhost", false, NULL), MF_OK);
+	assert_int_equal(account_config_set(a, "from", "a@example.org", false, NULL), MF_OK);
 	assert_int_equal(account_config_set(a, "smtp", "smtp://localhost", false, NULL), MF_OK);
 	assert_int_equal(account_config_set(a, "user", "u", false, NULL), MF_OK);
 	assert_int_equal(a->imap.security, SECURITY_TLS);

@@ -10,9 +10,9 @@
 #include <cmocka.h>
 #include <pthread.h>
 
+#include "auth/credentials.h"
 #include "base/clock.h"
 #include "base/mem.h"
-#include "sync/credentials.h"
 
 static void assert_secret(struct credentials *c, const char *expected)
 {

@@ -8,9 +8,9 @@
 #include <cmocka.h>
 #include <gsasl.h>
 
+#include "auth/credentials.h"
+#include "auth/sasl.h"
 #include "base/mem.h"
-#include "sync/credentials.h"
-#include "sync/sasl.h"
 
 static struct sasl *create(enum auth_mechanism mechanism, const char *user, const char *secret)
 {

@@ -5,8 +5,8 @@
 #ifndef MF_SYNC_IMAP_IMAP_H
 #define MF_SYNC_IMAP_IMAP_H
 
+#include "auth/credentials.h"
 #include "net/transport.h"
-#include "sync/credentials.h"
 #include "sync/remote.h"
 
 /* What one session learns and the next one of the same account may rely on: capabilities after login, so that commands

@@ -2,10 +2,10 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "auth/sasl.h"
 #include "base/log.h"
 #include "base/mem.h"
 #include "sync/imap/engine.h"
-#include "sync/sasl.h"
 
 #define LOGIN_BUDGET (8U << 20)
 #define SECRET_TIMEOUT_MS 60000   /* a password-command may ask a person */

@@ -2,8 +2,8 @@
  *
  * A password-command is run at the first need, its first line of output kept in memory (never in core files, wiped at the
  * end) and, once rejected, run one more time before the account is told to wait for its user. */
-#ifndef MF_SYNC_CREDENTIALS_H
-#define MF_SYNC_CREDENTIALS_H
+#ifndef MF_AUTH_CREDENTIALS_H
+#define MF_AUTH_CREDENTIALS_H
 
 #include <stdbool.h>
 #include <stdint.h>

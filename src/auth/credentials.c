@@ -1,4 +1,4 @@
-#include "sync/credentials.h"
+#include "auth/credentials.h"
 
 #include <errno.h>
 #include <fcntl.h>

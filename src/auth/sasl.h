@@ -2,8 +2,8 @@
  *
  * Over an encrypted and verified connection PLAIN comes first: one round trip, where SCRAM takes two or three. In clear
  * (loopback only) a mechanism that does not tell the password comes first. */
-#ifndef MF_SYNC_SASL_H
-#define MF_SYNC_SASL_H
+#ifndef MF_AUTH_SASL_H
+#define MF_AUTH_SASL_H
 
 #include <stdbool.h>
 #include <stddef.h>

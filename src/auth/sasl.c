@@ -1,13 +1,13 @@
-#include "sync/sasl.h"
+#include "auth/sasl.h"
 
 #include <gsasl.h>
 #include <stdio.h>
 #include <string.h>
 
+#include "auth/credentials.h"
 #include "base/buf.h"
 #include "base/log.h"
 #include "base/mem.h"
-#include "sync/credentials.h"
 
 struct mechanism {
 	enum auth_mechanism bit;

@@ -1,0 +1,746 @@
+#include "smtp/outbox.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "base/buf.h"
+#include "base/clock.h"
+#include "base/log.h"
+#include "base/mem.h"
+#include "smtp/queue.h"
+
+#define NAME_BYTES_MAX 255
+#define CLOSE_GRACE_MS 10000     /* for the answer to a message whose end has left */
+
+/* --- entries ------------------------------------------------------------------------------------------------------- */
+
+const char *outbox_state_word(enum outbox_state state)
+{
+	static const char *const words[] = { "waiting", "queued", "sending", "retrying", "maybe-sent", "sent", "failed" };
+	return words[state];
+}
+
+size_t entry_count(const struct entry *e, enum entry_recipient state)
+{
+	size_t n = 0;
+	for (size_t i = 0; i < e->envelope.recipient_count; i++)
+		n += e->recipients[i].state == state;
+	return n;
+}
+
+enum outbox_state entry_state(const struct outbox *o, const struct entry *e, int64_t now_s)
+{
+	(void)o;
+	if (e->sending)
+		return OUTBOX_SENDING;
+	if (e->mark != MARK_NONE)
+		return OUTBOX_MAYBE;
+	if (e->unfit)
+		return OUTBOX_FAILED;
+	if (entry_count(e, RECIPIENT_PENDING))
+		return e->due_s <= now_s ? OUTBOX_QUEUED : e->attempts ? OUTBOX_RETRYING : OUTBOX_WAITING;
+	if (e->copy == COPY_WANTED || e->copy == COPY_ASKED)
+		return OUTBOX_UNFILED;
+	return entry_count(e, RECIPIENT_REFUSED) ? OUTBOX_FAILED : OUTBOX_UNFILED;
+}
+
+void entry_say(struct entry *e, const char *reason)
+{
+	char shown[600];
+	free(e->reason);
+	e->reason = mf_strdup(mf_printable(shown, sizeof shown, reason ? reason : "", reason ? strlen(reason) : 0));
+}
+
+struct entry *outbox_find_locked(struct outbox *o, uint64_t id)
+{
+	struct entry *e;
+	TAILQ_FOREACH(e, &o->entries, link)
+		if (e->id == id)
+			return e;
+	return NULL;
+}
+
+static bool is_in_failed(const struct outbox *o, const struct entry *e)
+{
+	return entry_state(o, e, clock_wall_s()) == OUTBOX_FAILED;
+}
+
+/* shown in the same folder; what is sent and only waits for its copy is in neither */
+static bool is_taken_locked(const struct outbox *o, const char *name, bool in_failed, const struct entry *but)
+{
+	const struct entry *e;
+	TAILQ_FOREACH(e, &o->entries, link)
+		if (e != but && !strcmp(e->name, name) && is_in_failed(o, e) == in_failed && entry_state(o, e, clock_wall_s()) != OUTBOX_UNFILED)
+			return true;
+	return false;
+}
+
+/* x.eml, x-2.eml, x-3.eml ... */
+void outbox_free_name_locked(struct outbox *o, struct entry *e)
+{
+	bool failed = is_in_failed(o, e);
+	MF_CLEANUP(mf_free) char *first = mf_strdup(e->name);
+	const char *dot = strrchr(first, '.'), *ending = dot && dot > first && strlen(dot) < 20 ? dot : first + strlen(first);
+	size_t stem = (size_t)(ending - first) > 220 ? 220 : (size_t)(ending - first);
+	for (unsigned n = 2; is_taken_locked(o, e->name, failed, e); n++) {
+		free(e->name);
+		e->name = mf_format("%.*s-%u%s", (int)stem, first, n, ending);
+	}
+}
+
+void outbox_tell(struct outbox *o, uint64_t id)
+{
+	for (size_t i = 0; i < o->subscriber_count; i++)
+		o->subscribers[i].changed(o->subscribers[i].context, id);
+}
+
+void outbox_subscribe(struct outbox *o, outbox_changed *changed, void *context)
+{
+	if (o->subscriber_count == SUBSCRIBERS_MAX)
+		abort();
+	o->subscribers[o->subscriber_count].changed = changed;
+	o->subscribers[o->subscriber_count++].context = context;
+}
+
+static void drop_locked(struct outbox *o, struct entry *e)
+{
+	(void)queue_delete(o, e); /* what stays of it is settled again at the next start */
+	TAILQ_REMOVE(&o->entries, e, link);
+	entry_free(e);
+}
+
+bool outbox_finish_locked(struct outbox *o, struct entry *e)
+{
+	bool copied = e->copy == COPY_NONE || e->copy == COPY_FILED;
+	if (e->unfit || e->sending || e->mark != MARK_NONE || !copied || entry_count(e, RECIPIENT_PENDING))
+		return false;
+	if (entry_count(e, RECIPIENT_REFUSED)) {
+		outbox_free_name_locked(o, e);
+		return false;
+	}
+	drop_locked(o, e);
+	return true;
+}
+
+/* --- life ---------------------------------------------------------------------------------------------------------- */
+
+static enum transport_trust trust(const struct account_config *config)
+{
+	switch (config->tls) {
+	case TLS_VERIFY:
+		return TRUST_VERIFY;
+	case TLS_FINGERPRINT:
+		return TRUST_FINGERPRINT;
+	case TLS_INSECURE:
+		return TRUST_ANY;
+	}
+	return TRUST_VERIFY;
+}
+
+static enum mf_err open_connections(struct outbox *o, struct mf_reason *why)
+{
+	const struct account_config *c = o->options.config;
+	o->credentials = credentials_create(c->user, c->password, c->password_command);
+	if (!c->smtp.host || c->smtp.security == SECURITY_NONE)
+		return MF_OK;
+	struct tls_options options = { .trust = trust(c), .fingerprint = c->fingerprint, .ca_file = c->tls_ca_file };
+	return tls_context_create(&options, &o->tls, why);
+}
+
+/* What a crash left half done */
+static void settle_loaded(struct outbox *o)
+{
+	struct entry *e, *next;
+	for (e = TAILQ_FIRST(&o->entries); e; e = next) {
+		next = TAILQ_NEXT(e, link);
+		if (e->copy == COPY_WANTED && !o->options.file_copy)
+			e->copy = COPY_FILED;
+		if (e->mark == MARK_MAYBE && !(e->reason && *e->reason))
+			entry_say(e, "the connection, or mailfs, ended before the server had answered: it may have been sent");
+		(void)outbox_finish_locked(o, e);
+	}
+}
+
+static void outbox_free(struct outbox *o)
+{
+	for (struct entry *e; (e = TAILQ_FIRST(&o->entries));) {
+		TAILQ_REMOVE(&o->entries, e, link);
+		entry_free(e);
+	}
+	credentials_destroy(o->credentials);
+	tls_context_destroy(o->tls);
+	mf_close(&o->folder);
+	cancel_finish(&o->cancel);
+	pthread_cond_destroy(&o->turned);
+	pthread_mutex_destroy(&o->lock);
+	free(o->from);
+	free(o->path);
+	free(o);
+}
+
+enum mf_err outbox_open(const struct outbox_options *options, struct outbox **ret, struct mf_reason *why)
+{
+	const struct account_config *config = options->config;
+	struct outbox *o = MF_NEW(struct outbox);
+	pthread_condattr_t attributes;
+	o->options = *options;
+	o->folder = -1;
+	o->from = mf_strdup(config->from ? config->from : config->user ? config->user : "");
+	TAILQ_INIT(&o->entries);
+	pthread_mutex_init(&o->lock, NULL);
+	pthread_condattr_init(&attributes);
+	pthread_condattr_setclock(&attributes, CLOCK_MONOTONIC);
+	pthread_cond_init(&o->turned, &attributes);
+	pthread_condattr_destroy(&attributes);
+	enum mf_err e = cancel_init(&o->cancel) ? MF_OK : mf_fail(why, MF_IO, "out of file descriptors");
+	MF_CLEANUP(mf_free) char *own = compose_first_address(o->from);
+	if (!e && !own)
+		e = mf_fail(why, MF_INVALID, "%s: from is no list of addresses", config->name);
+	if (!e)
+		e = open_connections(o, why);
+	if (!e)
+		e = queue_open_folder(o, why);
+	if (!e)
+		e = queue_load(o, why);
+	if (e) {
+		outbox_free(o);
+		return e;
+	}
+	settle_loaded(o);
+	*ret = o;
+	return MF_OK;
+}
+
+void outbox_start(struct outbox *o)
+{
+	o->has_thread = !pthread_create(&o->thread, NULL, sending_main, o);
+	if (!o->has_thread)
+		log_error("outbox: no thread can be started, nothing will be sent");
+}
+
+static void wait_past_dot_locked(struct outbox *o)
+{
+	struct timespec until;
+	clock_gettime(CLOCK_MONOTONIC, &until);
+	until.tv_sec += CLOSE_GRACE_MS / 1000;
+	while (o->past_dot && !pthread_cond_timedwait(&o->turned, &o->lock, &until))
+		;
+}
+
+void outbox_close(struct outbox *o)
+{
+	if (!o)
+		return;
+	pthread_mutex_lock(&o->lock);
+	o->closing = true;
+	pthread_cond_broadcast(&o->turned);
+	wait_past_dot_locked(o);
+	cancel_raise(&o->cancel);
+	pthread_mutex_unlock(&o->lock);
+	if (o->has_thread)
+		pthread_join(o->thread, NULL);
+	outbox_free(o);
+}
+
+void outbox_cancel(struct outbox *o)
+{
+	cancel_raise(&o->cancel);
+}
+
+/* --- putting ------------------------------------------------------------------------------------------------------- */
+
+static bool is_name(const char *name)
+{
+	return *name && strlen(name) <= NAME_BYTES_MAX && !strchr(name, '/') && strcmp(name, ".") && strcmp(name, "..");
+}
+
+static enum mf_err copy_in(int from, int to, uint64_t *ret_size, struct mf_reason *why)
+{
+	MF_CLEANUP(mf_free) char *block = mf_alloc(65536);
+	*ret_size = 0;
+	for (;;) {
+		ssize_t n = read(from, block, 65536);
+		if (n < 0 && errno == EINTR)
+			continue;
+		if (n < 0)
+			return mf_fail(why, mf_err_from_errno(errno), "the message cannot be read: %s", strerror(errno));
+		if (n == 0)
+			return MF_OK;
+		for (ssize_t done = 0; done < n;) {
+			ssize_t w = write(to, block + done, (size_t)(n - done));
+			if (w < 0 && errno != EINTR)
+				return mf_fail(why, mf_err_from_errno(errno), "the message cannot be kept: %s", strerror(errno));
+			done += w > 0 ? w : 0;
+		}
+		*ret_size += (uint64_t)n;
+	}
+}
+
+static uint64_t new_id(struct outbox *o)
+{
+	uint64_t now_us = (uint64_t)clock_wall_ns() / 1000;
+	pthread_mutex_lock(&o->lock);
+	uint64_t id = now_us > o->last_id ? now_us : o->last_id + 1;
+	o->last_id = id;
+	pthread_mutex_unlock(&o->lock);
+	return id;
+}
+
+static void fill_entry(struct outbox *o, struct entry *e, const struct outbox_put *put)
+{
+	int64_t now_s = clock_wall_s(), delay_ms = put->at_once ? 0 : o->options.config->send_delay_ms;
+	e->name = put->name ? mf_strdup(put->name) : mf_format("message-%llx.eml", (unsigned long long)e->id);
+	e->put_s = e->changed_s = now_s;
+	e->due_s = now_s + (delay_ms + 999) / 1000;
+	e->released = put->at_once;
+	e->recipients = mf_alloc_array(e->envelope.recipient_count + 1, sizeof *e->recipients);
+	e->envelope.notify = put->notify;
+}
+
+/* `original` is written; the prepared file is made beside it. */
+static enum mf_err prepare(struct outbox *o, struct entry *e, int original, const struct outbox_put *put, struct mf_reason *why)
+{
+	struct compose_options options = {
+		.from = o->from, .from_name = put->from_name, .sender = put->sender, .recipients = put->recipients, .fields_too = put->fields_too,
+		.now_s = clock_wall_s(), .size_max = outbox_size_max(o),
+	};
+	MF_CLEANUP(mf_close) int prepared = queue_create_file(o, e->id, "eml");
+	if (prepared < 0)
+		return mf_fail(why, mf_err_from_errno(errno), "the outbox cannot be written: %s", strerror(errno));
+	enum mf_err err = compose(&options, original, prepared, &e->envelope, why);
+	if (!err)
+		err = queue_name_file(o, e->id, "eml", prepared);
+	if (err)
+		queue_drop_file(o, e->id, "eml", false);
+	return err;
+}
+
+static enum mf_err insert(struct outbox *o, struct entry *e)
+{
+	pthread_mutex_lock(&o->lock);
+	bool taken = !e->unfit && is_taken_locked(o, e->name, false, e);
+	enum mf_err err = taken ? MF_EXISTS : MF_OK;
+	if (!err && e->unfit)
+		outbox_free_name_locked(o, e);
+	if (!err)
+		err = queue_save(o, e);
+	if (!err) {
+		TAILQ_INSERT_TAIL(&o->entries, e, link);
+		o->woken = true;
+		pthread_cond_broadcast(&o->turned);
+	}
+	pthread_mutex_unlock(&o->lock);
+	return err;
+}
+
+/* Both files and the state. On failure nothing is left, but with keep_failed what the user wrote. */
+static enum mf_err store(struct outbox *o, struct entry *e, int original, const struct outbox_put *put, bool *ret_kept, struct mf_reason *why)
+{
+	enum mf_err err = prepare(o, e, original, put, why);
+	e->unfit = (err == MF_INVALID || err == MF_TOO_BIG) && put->keep_failed;
+	if (err && !e->unfit)
+		return err;
+	fill_entry(o, e, put);
+	if (e->unfit)
+		entry_say(e, why->text);
+	enum mf_err stored = queue_name_file(o, e->id, "orig", original);
+	if (!stored)
+		stored = insert(o, e);
+	*ret_kept = !stored;
+	if (stored == MF_EXISTS)
+		return mf_fail(why, stored, "a message of this name waits already");
+	return stored ? mf_fail(why, stored, "the outbox cannot be written: %s", mf_err_words(stored)) : err;
+}
+
+enum mf_err outbox_put(struct outbox *o, int fd, const struct outbox_put *put, uint64_t *ret_id, struct mf_reason *why)
+{
+	struct mf_reason reason = { "" };
+	struct entry *e = MF_NEW(struct entry);
+	bool kept = false;
+	e->id = new_id(o);
+	uint64_t id = e->id;
+	if (put->name && !is_name(put->name)) {
+		entry_free(e);
+		return mf_fail(why, MF_INVALID, "not a file's name");
+	}
+	MF_CLEANUP(mf_close) int original = queue_create_file(o, id, "orig");
+	enum mf_err err = original < 0 ? mf_fail(&reason, mf_err_from_errno(errno), "the outbox cannot be written: %s", strerror(errno)) : MF_OK;
+	if (!err)
+		err = copy_in(fd, original, &e->original_size, &reason);
+	if (!err)
+		err = store(o, e, original, put, &kept, &reason);
+	if (kept) {
+		*ret_id = id;
+		outbox_tell(o, id);
+	} else {
+		queue_drop_file(o, id, "orig", false);
+		queue_drop_file(o, id, "orig", true);
+		queue_drop_file(o, id, "eml", true);
+		entry_free(e);
+	}
+	return err ? mf_fail(why, err, "%s", reason.text[0] ? reason.text : mf_err_words(err)) : MF_OK;
+}
+
+enum mf_err outbox_open_content(struct outbox *o, uint64_t id, int *ret_fd)
+{
+	pthread_mutex_lock(&o->lock);
+	enum mf_err err = outbox_find_locked(o, id) ? MF_OK : MF_NOT_FOUND;
+	int fd = err ? -1 : queue_open_file(o, id, "orig", O_RDONLY);
+	if (!err && fd < 0)
+		err = mf_err_from_errno(errno);
+	pthread_mutex_unlock(&o->lock);
+	if (!err)
+		*ret_fd = fd;
+	return err;
+}
+
+/* --- changing ------------------------------------------------------------------------------------------------------ */
+
+enum mf_err outbox_take_back(struct outbox *o, uint64_t id, int *ret_fd)
+{
+	pthread_mutex_lock(&o->lock);
+	struct entry *e = outbox_find_locked(o, id);
+	enum outbox_state state = e ? entry_state(o, e, clock_wall_s()) : OUTBOX_FAILED;
+	enum mf_err err = !e ? MF_NOT_FOUND : state == OUTBOX_SENDING ? MF_BUSY : MF_OK;
+	if (!err && (state == OUTBOX_MAYBE || state == OUTBOX_UNFILED || state == OUTBOX_FAILED))
+		err = MF_DENIED;
+	int fd = err ? -1 : queue_open_file(o, id, "orig", O_RDWR);
+	if (!err && fd < 0)
+		err = mf_err_from_errno(errno);
+	if (!err)
+		drop_locked(o, e);
+	pthread_mutex_unlock(&o->lock);
+	if (err)
+		return err;
+	if (ret_fd)
+		*ret_fd = fd;
+	else
+		mf_close(&fd);
+	outbox_tell(o, id);
+	return MF_OK;
+}
+
+enum mf_err outbox_remove(struct outbox *o, uint64_t id)
+{
+	pthread_mutex_lock(&o->lock);
+	struct entry *e = outbox_find_locked(o, id);
+	enum mf_err err = !e ? MF_NOT_FOUND : e->sending ? MF_BUSY : MF_OK;
+	if (!err)
+		drop_locked(o, e);
+	pthread_mutex_unlock(&o->lock);
+	if (!err)
+		outbox_tell(o, id);
+	return err;
+}
+
+static enum mf_err save_locked(struct outbox *o, struct entry *e)
+{
+	e->changed_s = clock_wall_s();
+	return queue_save(o, e);
+}
+
+enum mf_err outbox_rename(struct outbox *o, uint64_t id, const char *name)
+{
+	if (!is_name(name))
+		return MF_INVALID;
+	pthread_mutex_lock(&o->lock);
+	struct entry *e = outbox_find_locked(o, id);
+	enum mf_err err = !e ? MF_NOT_FOUND : e->sending ? MF_BUSY : is_taken_locked(o, name, is_in_failed(o, e), e) ? MF_EXISTS : MF_OK;
+	if (!err) {
+		free(e->name);
+		e->name = mf_strdup(name);
+		err = save_locked(o, e);
+	}
+	pthread_mutex_unlock(&o->lock);
+	if (!err)
+		outbox_tell(o, id);
+	return err;
+}
+
+static void wake_locked(struct outbox *o)
+{
+	o->woken = true;
+	pthread_cond_broadcast(&o->turned);
+}
+
+void outbox_hold(struct outbox *o, uint64_t id, bool held)
+{
+	pthread_mutex_lock(&o->lock);
+	struct entry *e = outbox_find_locked(o, id);
+	if (e)
+		e->held = held;
+	wake_locked(o);
+	pthread_mutex_unlock(&o->lock);
+}
+
+static void release_locked(struct entry *e, int64_t now_s)
+{
+	e->released = true;
+	if (e->due_s > now_s)
+		e->due_s = now_s;
+}
+
+/* All who have not surely got it are asked for once more. */
+static void begin_again(struct entry *e)
+{
+	e->mark = MARK_NONE;
+	for (size_t i = 0; i < e->envelope.recipient_count; i++)
+		if (e->recipients[i].state == RECIPIENT_REFUSED)
+			e->recipients[i].state = RECIPIENT_PENDING;
+	e->first_s = 0;
+	e->attempts = 0;
+	entry_say(e, "");
+}
+
+enum mf_err outbox_retry(struct outbox *o, uint64_t id)
+{
+	pthread_mutex_lock(&o->lock);
+	struct entry *e = outbox_find_locked(o, id);
+	int64_t now_s = clock_wall_s();
+	enum outbox_state state = e ? entry_state(o, e, now_s) : OUTBOX_FAILED;
+	enum mf_err err = !e ? MF_NOT_FOUND : e->unfit || state == OUTBOX_UNFILED ? MF_DENIED : e->sending ? MF_BUSY : MF_OK;
+	if (!err) {
+		if (state == OUTBOX_FAILED || state == OUTBOX_MAYBE)
+			begin_again(e);
+		release_locked(e, now_s);
+		outbox_free_name_locked(o, e);
+		err = save_locked(o, e);
+		o->link.next_try_s = 0;
+		wake_locked(o);
+	}
+	pthread_mutex_unlock(&o->lock);
+	if (!err)
+		outbox_tell(o, id);
+	return err;
+}
+
+enum mf_err outbox_settle_sent(struct outbox *o, uint64_t id, bool filed)
+{
+	pthread_mutex_lock(&o->lock);
+	struct entry *e = outbox_find_locked(o, id);
+	enum mf_err err = !e ? MF_NOT_FOUND : e->sending ? MF_BUSY : e->mark == MARK_NONE ? MF_DENIED : MF_OK;
+	if (!err) {
+		e->mark = MARK_NONE;
+		for (size_t i = 0; i < e->envelope.recipient_count; i++)
+			if (e->recipients[i].state == RECIPIENT_PENDING)
+				e->recipients[i].state = RECIPIENT_SENT;
+		if (e->copy != COPY_FILED)
+			e->copy = filed || !o->options.file_copy ? COPY_FILED : COPY_WANTED;
+		entry_say(e, "");
+		err = save_locked(o, e);
+		if (!err)
+			(void)outbox_finish_locked(o, e);
+		wake_locked(o);
+	}
+	pthread_mutex_unlock(&o->lock);
+	if (!err)
+		outbox_tell(o, id);
+	return err;
+}
+
+enum mf_err outbox_filed(struct outbox *o, uint64_t id)
+{
+	pthread_mutex_lock(&o->lock);
+	struct entry *e = outbox_find_locked(o, id);
+	enum mf_err err = e ? MF_OK : MF_NOT_FOUND;
+	if (!err) {
+		e->copy = COPY_FILED;
+		err = save_locked(o, e);
+		if (!err)
+			(void)outbox_finish_locked(o, e);
+	}
+	pthread_mutex_unlock(&o->lock);
+	if (!err)
+		outbox_tell(o, id);
+	return err;
+}
+
+/* --- when ---------------------------------------------------------------------------------------------------------- */
+
+static void try_link_locked(struct outbox *o, bool by_person)
+{
+	if (o->link.error == MF_AUTH && !by_person)
+		return;
+	if (o->link.error == MF_AUTH)
+		credentials_accepted(o->credentials); /* its command may be run once more */
+	o->link.next_try_s = 0;
+	if (o->link.error == MF_AUTH)
+		o->link.error = MF_OK;
+	o->link_delay_s = 0;
+	wake_locked(o);
+}
+
+void outbox_connected(struct outbox *o)
+{
+	struct entry *e;
+	pthread_mutex_lock(&o->lock);
+	if (o->options.config->send == SEND_CONNECT)
+		TAILQ_FOREACH(e, &o->entries, link)
+			e->released = true;
+	try_link_locked(o, false);
+	pthread_mutex_unlock(&o->lock);
+}
+
+void outbox_wake(struct outbox *o, bool by_person)
+{
+	pthread_mutex_lock(&o->lock);
+	try_link_locked(o, by_person);
+	pthread_mutex_unlock(&o->lock);
+}
+
+void outbox_release(struct outbox *o)
+{
+	struct entry *e;
+	pthread_mutex_lock(&o->lock);
+	int64_t now_s = clock_wall_s();
+	TAILQ_FOREACH(e, &o->entries, link)
+		if (!e->sending)
+			release_locked(e, now_s);
+	try_link_locked(o, true);
+	pthread_mutex_unlock(&o->lock);
+}
+
+/* --- looking ------------------------------------------------------------------------------------------------------- */
+
+static void fill_item(const struct outbox *o, const struct entry *e, int64_t now_s, struct outbox_item *ret)
+{
+	enum outbox_state state = entry_state(o, e, now_s);
+	const char *reason = e->reason ? e->reason : "";
+	if (!*reason && state == OUTBOX_QUEUED && o->link.error)
+		reason = o->link.reason.text;
+	*ret = (struct outbox_item){
+		.id = e->id, .name = mf_strdup(e->name), .state = state, .in_failed = state == OUTBOX_FAILED,
+		.at_s = state == OUTBOX_WAITING || state == OUTBOX_RETRYING ? e->due_s : 0, .put_s = e->put_s, .changed_s = e->changed_s,
+		.size = e->original_size, .reason = mf_strdup(reason),
+		.message_id = mf_strdup(e->envelope.message_id ? e->envelope.message_id : ""),
+		.subject = mf_strdup(e->envelope.subject ? e->envelope.subject : ""), .recipients = e->envelope.recipient_count,
+		.sent = entry_count(e, RECIPIENT_SENT), .refused = entry_count(e, RECIPIENT_REFUSED), .attempts = e->attempts,
+	};
+}
+
+void outbox_item_finish(struct outbox_item *item)
+{
+	free(item->name);
+	free(item->reason);
+	free(item->message_id);
+	free(item->subject);
+	*item = (struct outbox_item){ 0 };
+}
+
+enum mf_err outbox_item(struct outbox *o, uint64_t id, struct outbox_item *ret)
+{
+	pthread_mutex_lock(&o->lock);
+	struct entry *e = outbox_find_locked(o, id);
+	if (e)
+		fill_item(o, e, clock_wall_s(), ret);
+	pthread_mutex_unlock(&o->lock);
+	return e ? MF_OK : MF_NOT_FOUND;
+}
+
+enum mf_err outbox_item_by_name(struct outbox *o, const char *name, bool in_failed, struct outbox_item *ret)
+{
+	struct entry *e;
+	pthread_mutex_lock(&o->lock);
+	int64_t now_s = clock_wall_s();
+	TAILQ_FOREACH(e, &o->entries, link) {
+		enum outbox_state state = entry_state(o, e, now_s);
+		if (!strcmp(e->name, name) && state != OUTBOX_UNFILED && (state == OUTBOX_FAILED) == in_failed)
+			break;
+	}
+	if (e)
+		fill_item(o, e, now_s, ret);
+	pthread_mutex_unlock(&o->lock);
+	return e ? MF_OK : MF_NOT_FOUND;
+}
+
+void outbox_items(struct outbox *o, struct outbox_item **ret, size_t *ret_count)
+{
+	struct entry *e;
+	size_t count = 0;
+	pthread_mutex_lock(&o->lock);
+	TAILQ_FOREACH(e, &o->entries, link)
+		count++;
+	*ret = mf_alloc_array(count + 1, sizeof **ret);
+	*ret_count = count;
+	count = 0;
+	TAILQ_FOREACH(e, &o->entries, link)
+		fill_item(o, e, clock_wall_s(), &(*ret)[count++]);
+	pthread_mutex_unlock(&o->lock);
+}
+
+void outbox_items_free(struct outbox_item *items, size_t count)
+{
+	for (size_t i = 0; i < count; i++)
+		outbox_item_finish(&items[i]);
+	free(items);
+}
+
+static void add_time(struct buf *b, const char *what, int64_t s)
+{
+	char text[40];
+	time_t t = (time_t)s;
+	struct tm tm = { 0 };
+	if (s && gmtime_r(&t, &tm) && strftime(text, sizeof text, "%Y-%m-%d %H:%M:%S UTC", &tm))
+		(void)buf_addf(b, "%s %s\n", what, text);
+}
+
+static void add_result(struct buf *b, const char *address, const struct recipient_state *r)
+{
+	static const char *const words[] = { "not sent", "sent", "refused" };
+	char shown[400], text[600];
+	mf_printable(shown, sizeof shown, address, strlen(address));
+	mf_printable(text, sizeof text, r->text ? r->text : "", r->text ? strlen(r->text) : 0);
+	(void)buf_addf(b, "  %s: %s%s%s\n", shown, words[r->state], *text ? ": " : "", text);
+}
+
+char *outbox_error_text(struct outbox *o, uint64_t id)
+{
+	struct buf b;
+	buf_init(&b, 16U << 20);
+	pthread_mutex_lock(&o->lock);
+	struct entry *e = outbox_find_locked(o, id);
+	if (e && is_in_failed(o, e)) {
+		(void)buf_addf(&b, "%s\n\n", e->reason && *e->reason ? e->reason : "not sent");
+		add_time(&b, "written:   ", e->put_s);
+		add_time(&b, "first try: ", e->first_s);
+		add_time(&b, "given up:  ", e->changed_s);
+		for (size_t i = 0; i < e->envelope.recipient_count; i++)
+			add_result(&b, e->envelope.recipients[i], &e->recipients[i]);
+	}
+	pthread_mutex_unlock(&o->lock);
+	if (b.len)
+		return buf_detach(&b);
+	buf_finish(&b);
+	return NULL;
+}
+
+void outbox_counts(struct outbox *o, struct outbox_counts *ret)
+{
+	struct entry *e;
+	*ret = (struct outbox_counts){ 0 };
+	size_t *const counts[] = { &ret->waiting, &ret->queued, &ret->sending, &ret->retrying, &ret->maybe, &ret->unfiled, &ret->failed };
+	pthread_mutex_lock(&o->lock);
+	TAILQ_FOREACH(e, &o->entries, link)
+		++*counts[entry_state(o, e, clock_wall_s())];
+	pthread_mutex_unlock(&o->lock);
+}
+
+void outbox_link(struct outbox *o, struct outbox_link *ret)
+{
+	pthread_mutex_lock(&o->lock);
+	*ret = o->link;
+	pthread_mutex_unlock(&o->lock);
+}
+
+uint64_t outbox_size_max(struct outbox *o)
+{
+	pthread_mutex_lock(&o->lock);
+	uint64_t size_max = o->size_max;
+	pthread_mutex_unlock(&o->lock);
+	return size_max;
+}
