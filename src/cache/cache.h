@@ -137,7 +137,8 @@ void txn_rollback(struct txn *t);             /* NULL is fine */
 /* All that has been committed is on the disk when this returns. */
 enum mf_err cache_flush(struct cache *c);
 
-/* What LIST said of one mailbox. Makes missing levels above it. Existing: updated in place, same id. */
+/* What LIST said of one mailbox. Makes missing levels above it. Existing: updated in place, same id. MF_NOT_FOUND: it has been
+ * removed here, which waits to be carried out: not a failure of the transaction. */
 struct mailbox_said {
 	const char *raw;
 	char delimiter;

@@ -630,6 +630,41 @@ static enum mf_err wait_for(struct txn *t, uint64_t op, uint64_t after)
 	return e;
 }
 
+/* The bytes of a message as a file that is only here; false: they are not all here. */
+static bool keep_bytes(struct txn *t, const struct row *row)
+{
+	struct body *body;
+	uint64_t size;
+	struct spool_note note = { "", row->name, row->entry.mtime };
+	if (cache_body_get(t->cache, row->entry.id, &body))
+		return false;
+	bool kept = body_is_whole(body) && !spool_prepare(t->cache, row->entry.id, body_fd(body), body_size(body), false, &note, &size) &&
+	            !spool_commit(t->cache, row->entry.id);
+	body_unref(body);
+	return kept;
+}
+
+/* The backup that an editor made by renaming stays, as a file that is only here; its message is an old version. */
+static enum mf_err keep_aside(struct txn *t, struct node *n, struct row *row, const char *own_name, const struct disposal *how, uint64_t *ret_op)
+{
+	struct ops ops = { 0 };
+	struct row old;
+	enum mf_err e = ops_of_message(t, row->entry.id, &ops);
+	if (!e)
+		e = split(t, n, row, &ops, &old);
+	ops_finish(&ops);
+	if (!e)
+		e = dispose(t, &old, n, own_name, how, ret_op);
+	row_count(n, -1, row->flags);
+	if (!e)
+		e = set_local(t, row, true);
+	if (!e)
+		e = set_was(t, row->entry.id, NULL);
+	if (!e)
+		row_show(t, n, row, true);
+	return e;
+}
+
 /* What was moved aside under a scratch name when this one took its place is an old version now. */
 static enum mf_err dispose_aside(struct txn *t, struct node *n, struct row *by, uint64_t append, const struct disposal *how)
 {
@@ -645,7 +680,11 @@ static enum mf_err dispose_aside(struct txn *t, struct node *n, struct row *by, 
 	by->flags = old.flags;
 	memcpy(by->keywords, old.keywords, sizeof by->keywords);
 	uint64_t op = 0;
-	e = dispose(t, &old, n, by->name, how, &op);
+	/* one whose own bytes are in the spool still is on its way: they are needed there */
+	if (!spool_has(t->cache, old.entry.id) && keep_bytes(t, &old))
+		e = keep_aside(t, n, &old, by->name, how, &op);
+	else
+		e = dispose(t, &old, n, by->name, how, &op);
 	return e ? e : wait_for(t, op, append);
 }
 

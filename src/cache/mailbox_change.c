@@ -378,7 +378,13 @@ static enum mf_err mailbox_is(struct txn *t, const struct op *op, const char *ra
 	if (e || !n)
 		return e;
 	e = drop_twin(t, n, raw);
-	return e ? e : set_paths(t, n, raw);
+	if (!e)
+		e = set_paths(t, n, raw);
+	if (e || !(n->m.flags & CACHE_MAILBOX_SUBSCRIBED))
+		return e;
+	/* the server's list of subscriptions goes by names */
+	struct op subscribe = { .kind = OP_SUBSCRIBE, .mailbox = n->m.id, .raw = n->m.raw, .name = n->m.name };
+	return op_add(t, &subscribe);
 }
 
 enum mf_err txn_op_mailbox_is(struct txn *t, uint64_t id, const char *raw)

@@ -133,14 +133,19 @@ enum mf_err txn_op_half_moved(struct txn *t, uint64_t id, uint32_t uidvalidity, 
 	enum mf_err e = t->failed ? t->failed : op_by_id(t, id, &op);
 	if (e)
 		return e == MF_NOT_FOUND ? MF_OK : txn_fail(t, e);
-	struct op rest = { .kind = OP_EXPUNGE, .mailbox = op.mailbox, .uidvalidity = op.uidvalidity, .uid = op.uid, .name = op.name, .raw = op.raw };
-	e = op_add(t, &rest);
-	/* the message is to be known by its copy */
-	op.kind = OP_COPY;
+	/* what comes after the move goes on waiting for this one, until the original is gone too */
+	struct op copy = op;
+	copy.kind = OP_COPY;
+	op.kind = OP_EXPUNGE;
+	op.message = op.dest = 0;
+	op.due_ms = 0;
+	op.state = OP_QUEUED;
+	e = op_store(t, &op);
 	if (!e)
-		e = op_store(t, &op);
+		e = op_add(t, &copy);
 	if (!e)
-		e = done(t, &op, uidvalidity, uid);
+		e = done(t, &copy, uidvalidity, uid);
+	op.error = copy.error; /* the copy's texts are the same, but for this one */
 	op_finish(&op);
 	return txn_fail(t, e);
 }

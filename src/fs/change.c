@@ -93,15 +93,13 @@ static enum mf_err upload(struct fs_account *account, struct txn *t, const struc
 	return err;
 }
 
-static enum mf_err rename_message(struct fs *fs, const struct node *node, const struct node *to, const char *name)
+static enum mf_err rename_row(struct fs *fs, const struct node *node, const struct node *to, const char *name, bool being_written)
 {
 	struct fs_account *account = fs_account(fs, node);
 	struct disposal how = { 0 };
 	struct txn *t;
 	if (to->kind != NODE_MAILBOX)
 		return MF_UNSUPPORTED;
-	struct edit *e = edit_find(fs, node);
-	edit_unref(e);
 	enum mf_err err = cache_begin(account->cache, &t);
 	if (err != MF_OK)
 		return err;
@@ -112,10 +110,21 @@ static enum mf_err rename_message(struct fs *fs, const struct node *node, const 
 	if (err == MF_OK)
 		err = txn_is_local(t, node->id, &local);
 	if (err == MF_OK && local && !name_is_scratch(name))
-		err = upload(account, t, node, to, name, &how, e != NULL);
+		err = upload(account, t, node, to, name, &how, being_written);
 	else if (err == MF_OK)
 		err = txn_move(t, node->id, to->id, name, &how);
 	return fs_finish_change(account, t, err);
+}
+
+/* A close reaches us before the rename that follows it, but its release may not: what was accepted then is all there is. */
+static enum mf_err rename_message(struct fs *fs, const struct node *node, const struct node *to, const char *name)
+{
+	struct edit *e = edit_find(fs, node);
+	bool being_written = edit_pause(e);
+	enum mf_err err = rename_row(fs, node, to, name, being_written);
+	edit_resume(e);
+	edit_unref(e);
+	return err;
 }
 
 /* An empty directory makes room for one that takes its name (rename(2)). */

@@ -220,6 +220,19 @@ void edit_set_date(struct edit *e, int64_t seconds)
 	pthread_mutex_unlock(&e->lock);
 }
 
+bool edit_pause(struct edit *e)
+{
+	if (e)
+		pthread_mutex_lock(&e->lock);
+	return e && !e->over && (e->dirty || e->copy_from);
+}
+
+void edit_resume(struct edit *e)
+{
+	if (e)
+		pthread_mutex_unlock(&e->lock);
+}
+
 /* --- copies ---------------------------------------------------------------------------------------------------------------- */
 
 bool edit_copies(struct edit *e, uint64_t from, uint64_t size)

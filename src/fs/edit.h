@@ -31,6 +31,11 @@ bool edit_copies(struct edit *e, uint64_t from, uint64_t size);
 enum mf_err edit_materialise(struct edit *e, struct body *body);
 uint64_t edit_copy_from(struct edit *e);
 
+/* Between these two nothing is accepted, written or ended. true: it has bytes that were not accepted yet, and will be under
+ * the name that it has then. NULL is fine: false */
+bool edit_pause(struct edit *e);
+void edit_resume(struct edit *e);
+
 /* Somebody closes. MF_INVALID: not a message. */
 enum mf_err edit_accept(struct fs *fs, struct edit *e);
 /* The last one has closed. */

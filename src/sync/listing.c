@@ -151,11 +151,12 @@ static bool known_has_numbers(const struct known *k)
 static enum mf_err listed_say(struct txn *t, const struct listed *item)
 {
 	uint64_t id;
-	return txn_mailbox_said(t, &(struct mailbox_said){
+	enum mf_err e = txn_mailbox_said(t, &(struct mailbox_said){
 		.raw = item->raw, .delimiter = item->delimiter, .utf8 = item->utf8, .flags = item->flags & KEPT_FLAGS, .use = item->use,
 		.has_status = item->flags & MAILBOX_HAS_STATUS, .uidvalidity = item->status.uidvalidity, .uidnext = item->status.uidnext,
 		.messages = item->status.messages, .unseen = item->status.unseen, .modseq = item->status.modseq,
 	}, &id);
+	return e == MF_NOT_FOUND ? MF_OK : e; /* removed here, and not there yet */
 }
 
 static bool listing_set_changed(const struct listing *l)

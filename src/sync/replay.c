@@ -175,6 +175,7 @@ struct group {                          /* becomes one entry of remote_write() *
 	size_t count, room;
 	uint32_t *uids;
 	char *raw, *to, *keywords;      /* keywords: of an APPEND */
+	bool tells;                     /* the server has UIDPLUS */
 	bool half;                      /* a COPY that stands for a MOVE */
 };
 
@@ -189,24 +190,6 @@ struct round {
 	unsigned caps;
 	bool waits;                     /* something could not be sent yet */
 };
-
-static void round_finish(struct round *r)
-{
-	for (size_t i = 0; i < r->group_count; i++) {
-		struct group *g = &r->groups[i];
-		if (g->write.kind == WRITE_APPEND)
-			mf_close(&g->write.fd);
-		free(g->ops);
-		free(g->uids);
-		free(g->raw);
-		free(g->to);
-		free(g->keywords);
-	}
-	free(r->groups);
-	for (size_t i = 0; i < r->op_count; i++)
-		op_finish(&r->ops[i]);
-	free(r->ops);
-}
 
 static enum mf_err park(struct account *a, const struct op *op, const char *why)
 {
@@ -248,6 +231,12 @@ static char *raw_of(struct cache *cache, uint64_t mailbox, const struct op *op, 
 	return op->raw ? mf_strdup(op->raw) : NULL;
 }
 
+static char *dest_raw(struct cache *cache, uint64_t mailbox, struct mailbox *ret)
+{
+	static const struct op none;
+	return raw_of(cache, mailbox, &none, ret);
+}
+
 static bool belongs(const struct group *g, const struct op *op, enum write_kind kind, bool half, const char *raw, const char *to)
 {
 	const struct remote_write *w = &g->write;
@@ -275,7 +264,7 @@ static struct group *group_for(struct round *r, struct op *op, enum write_kind k
 		r->groups = mf_realloc_array(r->groups, r->group_room, sizeof *r->groups);
 	}
 	struct group *g = &r->groups[r->group_count++];
-	*g = (struct group){ .raw = raw, .to = to, .half = half };
+	*g = (struct group){ .raw = raw, .to = to, .half = half, .tells = r->caps & REMOTE_UIDPLUS };
 	g->write = (struct remote_write){ .kind = kind, .raw = raw, .to = to, .uidvalidity = op->uidvalidity, .flags = op->flags,
 		.flags_remove = op->flags_remove, .keywords = op->keywords, .keywords_remove = op->keywords_remove, .fd = -1 };
 	return g;
@@ -288,6 +277,32 @@ static void group_add(struct group *g, struct op *op)
 		g->ops = mf_realloc_array(g->ops, g->room, sizeof *g->ops);
 	}
 	g->ops[g->count++] = op;
+}
+
+static void group_finish(struct group *g)
+{
+	if (g->write.kind == WRITE_APPEND)
+		mf_close(&g->write.fd);
+	free(g->ops);
+	free(g->uids);
+	free(g->raw);
+	free(g->to);
+	free(g->keywords);
+}
+
+static void round_finish(struct round *r)
+{
+	for (size_t i = 0; i < r->group_count; i++)
+		group_finish(&r->groups[i]);
+	free(r->groups);
+	for (size_t i = 0; i < r->op_count; i++)
+		op_finish(&r->ops[i]);
+	free(r->ops);
+}
+
+static void group_drop_last(struct round *r)
+{
+	group_finish(&r->groups[--r->group_count]);
 }
 
 static int by_uid(const void *a, const void *b)
@@ -365,7 +380,7 @@ static enum mf_err message_ready(struct round *r, const struct op *op, bool *ret
 	struct account *a = r->account;
 	MF_CLEANUP(mailbox_finish) struct mailbox m = { 0 }, dest = { 0 };
 	MF_CLEANUP(mf_free) char *raw = raw_of(a->cache, op->mailbox, op, &m);
-	MF_CLEANUP(mf_free) char *to = op->dest ? raw_of(a->cache, op->dest, op, &dest) : NULL;
+	MF_CLEANUP(mf_free) char *to = op->dest ? dest_raw(a->cache, op->dest, &dest) : NULL;
 	*ret = false;
 	if (op->kind == OP_APPEND && r->appends == APPENDS_AT_ONCE)
 		return MF_OK;
@@ -466,7 +481,7 @@ static enum mf_err add_message_op(struct round *r, struct op *op)
 	struct account *a = r->account;
 	MF_CLEANUP(mailbox_finish) struct mailbox m = { 0 }, dest = { 0 };
 	char *raw = raw_of(a->cache, op->mailbox, op, &m);
-	char *to = op->dest ? raw_of(a->cache, op->dest, op, &dest) : NULL;
+	char *to = op->dest ? dest_raw(a->cache, op->dest, &dest) : NULL;
 	bool half = op->kind == OP_MOVE && !(r->caps & REMOTE_MOVE);
 	if (!raw || (op->dest && !to)) {
 		free(raw);
@@ -475,7 +490,23 @@ static enum mf_err add_message_op(struct round *r, struct op *op)
 	}
 	struct group *g = group_for(r, op, write_kind_of(op, half), half, raw, to);
 	group_add(g, op);
-	return op->kind == OP_APPEND ? load_append(a, g, op) : MF_OK;
+	enum mf_err e = op->kind == OP_APPEND ? load_append(a, g, op) : MF_OK;
+	if (e != MF_OK)
+		group_drop_last(r);
+	return e;
+}
+
+static enum mf_err unmark(struct account *a, const struct op *op)
+{
+	struct txn *t;
+	enum mf_err e = cache_begin(a->cache, &t);
+	if (e != MF_OK)
+		return e;
+	e = txn_op_again(t, op->id, clock_wall_ns() / 1000000 + STUCK_MS);
+	if (e == MF_OK)
+		return txn_commit(t);
+	txn_rollback(t);
+	return e;
 }
 
 /* After they were marked: each as the journal has it now */
@@ -486,6 +517,8 @@ static enum mf_err round_group(struct round *r)
 		if (!op->id)
 			continue;
 		enum mf_err e = op->kind >= OP_CREATE ? add_mailbox_op(r, op) : add_message_op(r, op);
+		if (e == MF_NOT_FOUND || e == MF_BUSY || e == MF_CORRUPT)
+			e = unmark(r->account, op); /* it changed since it was picked */
 		if (e != MF_OK)
 			return e;
 	}
@@ -511,6 +544,9 @@ static const struct uid_pair *find_pair(const struct write_result *result, uint3
 static enum mf_err placed(struct txn *t, const struct group *g, const struct op *op, const struct write_result *result)
 {
 	uint32_t to = 0;
+	/* a server that tells numbers and tells none has found nothing to copy */
+	if (g->tells && !result->uidvalidity && g->write.kind != WRITE_APPEND)
+		return txn_op_gone(t, op->id);
 	if (result->uidvalidity && g->write.kind == WRITE_APPEND && result->count == 1) {
 		to = result->pairs[0].to;
 	} else if (result->uidvalidity && g->write.kind != WRITE_APPEND) {
@@ -628,7 +664,7 @@ static enum mf_err round_send(struct round *r)
 
 /* --- settled ------------------------------------------------------------------------------------------------------------------------ */
 
-struct outstanding { int64_t now_ms; uint64_t open, held; };
+struct outstanding { int64_t now_ms; uint64_t open, sent, held, later, bound; };
 
 static bool count_outstanding(void *context, const struct op *op)
 {
@@ -639,6 +675,9 @@ static bool count_outstanding(void *context, const struct op *op)
 		o->held++;
 	else if (!later && !bound)
 		o->open++;
+	o->later += later;
+	o->bound += bound;
+	o->sent += op->state == OP_SENT;
 	return true;
 }
 
@@ -652,9 +691,12 @@ static void tell_settled(struct account *a, bool round_was_empty)
 	if (!waited)
 		return;
 	enum mf_err e = journal_list(a->cache, 0, count_outstanding, &o);
+	o.open += o.later ? 0 : o.bound;
 	bool unseen = o.held && !round_was_empty;
+	/* what cannot go because of something that is held is held as well */
+	bool stuck = round_was_empty && o.held && !o.sent;
 	pthread_mutex_lock(&a->lock);
-	if (e != MF_OK || (!o.open && !unseen)) {
+	if (e != MF_OK || stuck || (!o.open && !unseen)) {
 		parts_done_locked(a, &a->settle_waiters, e != MF_OK ? e : o.held ? MF_DENIED : MF_OK);
 		a->replay_hurry = false;
 	}

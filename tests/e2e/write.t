@@ -1,0 +1,453 @@
+#!/usr/bin/python3
+import hashlib
+import os
+import re
+import shutil
+import subprocess
+import sys
+
+sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
+from lib import Suite, corpus, digest, errno_of, read, require_fuse, wait_until  # noqa: E402
+
+
+def sha(data):
+    return hashlib.sha256(data).hexdigest()
+
+
+def message(subject, body="Hello.", mid=None):
+    return corpus.message(subject=subject, body=body.encode() + b"\r\n", mid=mid)
+
+
+class World:
+    """One account on one server, and an independent client that says what the server has."""
+
+    def __init__(self, suite, settings=None, **options):
+        self.server = suite.dovecot(**options)
+        self.server.fill("Archive", [(message(f"old {i}"), corpus.BASE + i, "") for i in range(3)])
+        self.server.fill("INBOX", [(message(f"start {i}"), corpus.BASE + i, "") for i in range(12)])
+        self.home = suite.home(self.server, poll="24h", **(settings or {}))
+        self.mount = self.home.mount()
+        self.box = self.mount / "INBOX"
+
+    def settle(self):
+        said = self.home.run("sync", "--wait", "work")
+        assert said.returncode == 0, (said.stderr, self.home.run("pending", "work").stdout)
+
+    def at_server(self, mailbox):
+        with self.server.client() as client:
+            return sorted(sha(body) for body in client.bodies(mailbox).values())
+
+    def flags(self, mailbox="INBOX"):
+        with self.server.client() as client:
+            found, bodies = client.flags(mailbox), client.bodies(mailbox)
+        return {sha(bodies[uid]): set(flags) - {"\\Recent"} for uid, flags in found.items()}
+
+    def in_tree(self, mailbox):
+        return sorted(digest(p) for p in self.mount.messages(mailbox))
+
+    def same(self, *mailboxes):
+        for mailbox in mailboxes:
+            assert self.in_tree(mailbox) == self.at_server(mailbox), mailbox
+
+    def internal_date(self, mailbox, digest):
+        """ "14-Jul-2017 02:40:00 +0000" """
+        with self.server.client() as client:
+            uid = next(uid for uid, body in client.bodies(mailbox).items() if sha(body) == digest)
+            return re.search(rb'INTERNALDATE "(.*?)"', client.command("uid", "FETCH", str(uid), "(INTERNALDATE)")[0]).group(1).decode()
+
+    def mailboxes(self):
+        with self.server.client() as client:
+            return {re.match(rb'\(.*?\) "." "?(.*?)"?$', row).group(1).decode() for row in client.imap.list()[1]}
+
+
+def ordinary_use(suite, world, label):
+    box, mount = world.box, world.mount
+
+    @suite.case(f"{label}: cp into a mailbox stores it, bytes and date as they are")
+    def _():
+        data = message(f"copied in {label}")
+        source = suite.path("in") / "new.eml"
+        source.parent.mkdir(exist_ok=True)
+        source.write_bytes(data)
+        source.chmod(0o600)
+        os.utime(source, (1_500_000_000, 1_500_000_000))
+        subprocess.run(["cp", "-p", source, box / "new.eml"], check=True)
+        assert read(box / "new.eml") == data
+        world.settle()
+        assert sha(data) in world.at_server("INBOX")
+        assert (box / "new.eml").exists() and read(box / "new.eml") == data
+        assert os.stat(box / "new.eml").st_mtime == 1_500_000_000
+        assert os.getxattr(box / "new.eml", "user.mail.state") == b"synchronised"
+        assert "14-Jul-2017" in world.internal_date("INBOX", sha(data))
+
+    @suite.case(f"{label}: bare LF becomes CRLF, and nothing else changes")
+    def _():
+        text = f"Subject: unix {label}\n\none\ntwo\r\nthree"
+        (box / "unix.eml").write_text(text, newline="")
+        expected = text.replace("\r\n", "\n").replace("\n", "\r\n").encode()
+        wait_until(lambda: read(box / "unix.eml") == expected, "it is shown as it is stored")
+        world.settle()
+        assert sha(expected) in world.at_server("INBOX")
+
+    @suite.case(f"{label}: mv between mailboxes keeps name, flags and inode")
+    def _():
+        path = world.mount.messages("INBOX")[0]
+        before, inode = digest(path), os.stat(path).st_ino
+        os.setxattr(path, "user.mail.flags", b"+\\Flagged +$Work")
+        subprocess.run(["mv", path, mount / "Archive"], check=True)
+        there = mount / "Archive" / path.name
+        assert not path.exists() and os.stat(there).st_ino == inode
+        world.settle()
+        assert before in world.at_server("Archive") and before not in world.at_server("INBOX")
+        assert {"\\Flagged", "$Work"} <= world.flags("Archive")[before]
+        assert there.exists() and os.stat(there).st_ino == inode and digest(there) == before
+
+    @suite.case(f"{label}: mv within a mailbox changes nothing at the server")
+    def _():
+        path = world.mount.messages("INBOX")[0]
+        before, server = digest(path), world.at_server("INBOX")
+        os.rename(path, box / "renamed by me.eml")
+        world.settle()
+        assert digest(box / "renamed by me.eml") == before and world.at_server("INBOX") == server
+
+    @suite.case(f"{label}: rm moves to Trash, and in Trash it is expunged")
+    def _():
+        path = world.mount.messages("INBOX")[0]
+        before = digest(path)
+        path.unlink()
+        world.settle()
+        assert before in world.at_server("Trash") and before not in world.at_server("INBOX")
+        there = [p for p in world.mount.messages("Trash") if digest(p) == before]
+        assert len(there) == 1
+        there[0].unlink()
+        assert not there[0].exists()
+        world.settle()
+        wait_until(lambda: before not in world.at_server("Trash"), "it is expunged")
+
+    @suite.case(f"{label}: cp between mailboxes is COPY, with no message data")
+    def _():
+        path = world.mount.messages("INBOX")[0]
+        before = digest(path)
+        subprocess.run(["cp", path, mount / "Archive" / "copy.eml"], check=True)
+        assert digest(mount / "Archive" / "copy.eml") == before
+        world.settle()
+        assert before in world.at_server("Archive") and before in world.at_server("INBOX")
+        assert digest(mount / "Archive" / "copy.eml") == before
+
+    @suite.case(f"{label}: overwriting replaces, keeps flags, and the old version goes to Trash")
+    def _():
+        path = world.mount.messages("INBOX")[0]
+        before = digest(path)
+        os.setxattr(path, "user.mail.flags", b"+\\Seen")
+        world.settle()
+        data = message(f"new version {label}")
+        path.write_bytes(data)
+        assert read(path) == data
+        world.settle()
+        assert sha(data) in world.at_server("INBOX") and before not in world.at_server("INBOX")
+        assert before in world.at_server("Trash")
+        assert "\\Seen" in world.flags()[sha(data)]
+        assert read(path) == data
+        world.same("INBOX", "Trash", "Archive")
+
+    @suite.case(f"{label}: flags by attribute and by mailfs flag, set and cleared")
+    def _():
+        paths = world.mount.messages("INBOX")[:3]
+        world.home.run("flag", "+seen", "+$Label", *map(str, paths), check=0)
+        assert all(b"\\Seen" in os.getxattr(p, "user.mail.flags") for p in paths)
+        world.settle()
+        flags = world.flags()
+        assert all({"\\Seen", "$Label"} <= flags[digest(p)] for p in paths)
+        os.setxattr(paths[0], "user.mail.flags", b"\\Answered")
+        world.settle()
+        assert world.flags()[digest(paths[0])] == {"\\Answered"}
+        os.removexattr(paths[0], "user.mail.flags")
+        world.settle()
+        assert world.flags()[digest(paths[0])] == set()
+
+    @suite.case(f"{label}: mailboxes are made, renamed with what is in them, and removed")
+    def _():
+        os.makedirs(mount / "Projects" / "Größe & Co" / "2024")
+        (mount / "Projects" / "Größe & Co" / "2024" / "a.eml").write_bytes(message(f"deep {label}"))
+        world.settle()
+        sep = world.server.delimiter
+        assert any(name.endswith(sep + "2024") for name in world.mailboxes()), world.mailboxes()
+        os.rename(mount / "Projects", mount / "Work")
+        assert read(mount / "Work" / "Größe & Co" / "2024" / "a.eml") == message(f"deep {label}")
+        world.settle()
+        names = world.mailboxes()
+        assert "Work" in names and "Projects" not in names, names
+        assert world.in_tree("Work/Größe & Co/2024") == [sha(message(f"deep {label}"))]
+        assert errno_of(os.rmdir, mount / "Work" / "Größe & Co" / "2024") == "ENOTEMPTY"
+        shutil.rmtree(mount / "Work")
+        world.settle()
+        assert not any(name.startswith("Work") for name in world.mailboxes()), world.mailboxes()
+        assert sha(message(f"deep {label}")) in world.at_server("Trash")
+
+
+with Suite("writing", timeout=300) as suite:
+    require_fuse()
+    world = World(suite, settings={"expunge_delay": "0s"})
+    ordinary_use(suite, world, "Maildir")
+    box, mount = world.box, world.mount
+
+    @suite.case("what is not a message is refused at close, and kept")
+    def _():
+        file = os.open(box / "junk.eml", os.O_WRONLY | os.O_CREAT, 0o600)
+        os.write(file, b"\x00\x01 this is no mail\n")
+        assert errno_of(os.close, file) == "EINVAL"
+        wait_until(lambda: not (box / "junk.eml").exists(), "the file is gone")
+        kept = mount / ".mailfs" / "rejected"
+        wait_until(lambda: "junk.eml" in os.listdir(kept), "its bytes are kept")
+        assert read(kept / "junk.eml") == b"\x00\x01 this is no mail\n"
+        assert b"header" in read(kept / "junk.eml.reason.txt")
+        assert world.home.status()["changes"]["rejected"] == 1
+        os.unlink(kept / "junk.eml")
+        os.unlink(kept / "junk.eml.reason.txt")
+        assert os.listdir(kept) == []
+        path = world.mount.messages("INBOX")[0]
+        before = read(path)
+        with open(path, "r+b") as file:
+            file.truncate(0)
+            file.write(b"no header here\n")
+            assert errno_of(os.fsync, file.fileno()) == ""
+            try:
+                file.close()
+            except OSError as error:
+                assert error.errno == 22
+        wait_until(lambda: read(path) == before, "the old one is as it was")
+        world.settle()
+        assert sha(before) in world.at_server("INBOX")
+
+    @suite.case("scratch files never reach the server; renaming one to a real name does")
+    def _():
+        server = world.at_server("INBOX")
+        for name in (".hidden", "x~", "a.swp", "4913", "#x#", "y.tmp", "sedAbCdEf"):
+            (box / name).write_bytes(b"anything")
+        world.settle()
+        assert world.at_server("INBOX") == server
+        data = message("renamed into place")
+        (box / ".new.eml.AbCdEf").write_bytes(data)
+        os.rename(box / ".new.eml.AbCdEf", box / "rsynced.eml")
+        world.settle()
+        assert sorted(server + [sha(data)]) == world.at_server("INBOX")
+        for name in (".hidden", "x~", "a.swp", "4913", "#x#", "y.tmp", "sedAbCdEf"):
+            assert read(box / name) == b"anything"
+            os.unlink(box / name)
+        assert errno_of(os.rename, box / "rsynced.eml", box / "outside") == ""
+        os.rename(box / "outside", box / "rsynced.eml")
+
+    @suite.case("editors: a backup by renaming, a temporary file over the old one, in place")
+    def _():
+        path = box / "edited.eml"
+        first, second, third = message("edited 1"), message("edited 2"), message("edited 3")
+        fourth, fifth = (third.replace(b"edited 3", b"edited %d" % i) for i in (4, 5))
+        path.write_bytes(first)
+        os.setxattr(path, "user.mail.flags", b"\\Flagged")
+        world.settle()
+        os.rename(path, box / "edited.eml~")          # vim, emacs
+        path.write_bytes(second)
+        os.unlink(box / "edited.eml~")
+        world.settle()
+        assert sha(second) in world.at_server("INBOX") and sha(first) not in world.at_server("INBOX")
+        assert sha(first) in world.at_server("Trash")
+        assert "\\Flagged" in world.flags()[sha(second)]
+        (box / ".goutputstream-X").write_bytes(third)  # GLib
+        os.rename(box / ".goutputstream-X", path)
+        world.settle()
+        assert sha(third) in world.at_server("INBOX") and sha(second) not in world.at_server("INBOX")
+        assert "\\Flagged" in world.flags()[sha(third)]
+        subprocess.run(["sed", "-i", "s/edited 3/edited 4/", path], check=True)
+        world.settle()
+        assert sha(fourth) in world.at_server("INBOX") and sha(third) not in world.at_server("INBOX")
+        subprocess.run(["vim", "-u", "NONE", "-i", "NONE", "-es", "-c", "%s/edited 4/edited 5/", "-c", "wq", str(path)], check=True,
+                       stdin=subprocess.DEVNULL)
+        world.settle()
+        assert sha(fifth) in world.at_server("INBOX")
+        with open(path, "ab") as file:
+            file.write(b"one more line\r\n")
+        world.settle()
+        assert sha(fifth + b"one more line\r\n") in world.at_server("INBOX")
+        world.same("INBOX", "Trash")
+
+    @suite.case("tools: rsync, tar, cp -a, find -delete, patch")
+    def _():
+        source = suite.path("tools")
+        source.mkdir(exist_ok=True, mode=0o700)
+        sums = set()
+        for i in range(20):
+            (source / f"m{i}.eml").write_bytes(message(f"by tools {i}"))
+            (source / f"m{i}.eml").chmod(0o600)
+            os.utime(source / f"m{i}.eml", (1_400_000_000 + i, 1_400_000_000 + i))
+            sums.add(sha(message(f"by tools {i}")))
+        subprocess.run(["rsync", "-rt", f"{source}/", mount / "Rsynced"], check=True)
+        world.settle()
+        assert sorted(world.at_server("Rsynced")) == sorted(sums), (len(world.at_server("Rsynced")), len(set(world.at_server("Rsynced")) & sums), sorted(digest(mount / "Rsynced" / n) in sums for n in os.listdir(mount / "Rsynced")), [p.name for p in source.iterdir() if digest(mount / "Rsynced" / p.name) != digest(p)])
+        assert subprocess.run(["rsync", "-rtni", f"{source}/", mount / "Rsynced"], check=True, capture_output=True, text=True).stdout == ""
+        archive = suite.path("t") / "t.tar"
+        archive.parent.mkdir(exist_ok=True)
+        subprocess.run(["tar", "-C", source, "-cf", archive, *os.listdir(source)], check=True)
+        os.mkdir(mount / "Tarred")
+        subprocess.run(["tar", "-C", mount / "Tarred", "--no-same-permissions", "-xf", archive], check=True)
+        subprocess.run(["cp", "-a", mount / "Tarred", mount / "Copied"], check=True)
+        world.settle()
+        assert set(world.at_server("Tarred")) == sums and set(world.at_server("Copied")) == sums
+        assert "13-May-2014" in world.internal_date("Tarred", sha(message("by tools 1")))
+        subprocess.run(["find", mount / "Copied", "-name", "*.eml", "-delete"], check=True)
+        subprocess.run(["rm", "-r", mount / "Copied", mount / "Tarred", mount / "Rsynced"], check=True)
+        world.settle()
+        assert not {"Copied", "Tarred", "Rsynced"} & world.mailboxes()
+
+    @suite.case("many removed or moved at once are a handful of commands")
+    def _():
+        with world.server.client() as client:
+            client.create("Many")
+            for i in range(300):
+                client.append("Many", message(f"many {i}"))
+        world.home.run("sync", "work", check=0)
+        names = os.listdir(mount / "Many")
+        assert len(names) == 300
+        os.mkdir(mount / "Elsewhere")
+        world.settle()
+        for name in names[:200]:
+            os.rename(mount / "Many" / name, mount / "Elsewhere" / name)
+        for name in names[200:]:
+            os.unlink(mount / "Many" / name)
+        world.settle()
+        assert len(world.at_server("Elsewhere")) == 200 and world.at_server("Many") == []
+        assert sorted(os.listdir(mount / "Elsewhere")) == sorted(names[:200])
+
+    @suite.case("errors say what is wrong")
+    def _():
+        path = world.mount.messages("INBOX")[0]
+        assert errno_of(os.link, path, box / "linked") == "EPERM"
+        assert errno_of(os.symlink, path, box / "linked") == "EPERM"
+        assert errno_of(os.mkfifo, box / "fifo") == "EPERM"
+        assert errno_of(os.chmod, path, 0o400) == "EPERM"
+        os.chmod(path, 0o600)
+        assert errno_of(os.chown, path, 12345, -1) == "EPERM"
+        assert errno_of(os.mkdir, mount / "INBOX") == "EEXIST"
+        assert errno_of(os.mkdir, mount / ".Trash-1000") == "EPERM"
+        assert errno_of(os.rmdir, mount / "INBOX") in ("ENOTEMPTY", "EPERM")
+        assert errno_of(os.rename, mount / "INBOX", mount / "In") == "EPERM"
+        assert errno_of(os.mkdir, mount / ("x" * 256)) == "ENAMETOOLONG"
+        assert errno_of(os.rename, mount / "Archive", mount / "Archive" / "Inside") == "EINVAL"
+        assert errno_of(os.setxattr, path, "user.mail.uid", b"1") == "EPERM"
+        assert errno_of(os.setxattr, path, "user.mail.flags", b"\\Nonsense") == "EINVAL"
+        assert errno_of(os.setxattr, path, "security.x", b"1") == "ENOTSUP"
+        assert errno_of(os.open, mount / "file-at-the-root", os.O_CREAT | os.O_WRONLY) == "EPERM"
+        os.utime(path)
+
+    @suite.case("a change can be seen, taken back and tried again")
+    def _():
+        world.home.run("disconnect", "work", check=0)
+        path, other, third = world.mount.messages("INBOX")[:3]
+        before = {p.name: digest(p) for p in (path, other, third)}
+        server = world.at_server("INBOX")
+        path.unlink()
+        os.rename(other, mount / "Archive" / other.name)
+        os.setxattr(third, "user.mail.flags", b"+$Later")
+        (box / "never.eml").write_bytes(message("never sent"))
+        os.mkdir(mount / "Nowhere")
+        pending = os.listdir(mount / ".mailfs" / "pending")
+        assert len(pending) == 5, pending
+        texts = [read(mount / ".mailfs" / "pending" / name).decode() for name in pending]
+        assert any("move INBOX/" in text for text in texts), texts
+        assert "5" in world.home.run("status", check=0).stdout
+        assert other.name in world.home.run("pending", check=0).stdout
+        flags = next(name for name in pending if name.endswith("-flags"))
+        os.unlink(mount / ".mailfs" / "pending" / flags)
+        assert b"$Later" not in os.getxattr(third, "user.mail.flags")
+        world.home.run("cancel", "work", "all", check=0)
+        assert os.listdir(mount / ".mailfs" / "pending") == []
+        assert path.exists() and other.exists() and not (box / "never.eml").exists() and not (mount / "Nowhere").exists()
+        assert {p.name: digest(p) for p in (path, other, third)} == before
+        assert read(mount / ".mailfs" / "rejected" / "never.eml") == message("never sent")
+        world.home.run("connect", "work", check=0)
+        world.settle()
+        assert world.at_server("INBOX") == server
+
+    @suite.case("what the server refuses is parked with its reason, and stays as it is here")
+    def _():
+        os.mkdir(mount / "Refused")
+        world.settle()
+        world.home.run("disconnect", "work", check=0)
+        (mount / "Refused" / "late.eml").write_bytes(message("into a mailbox that goes"))
+        with world.server.client() as client:
+            client.imap.delete("Refused")
+        world.home.run("connect", "work", check=0)
+        said = world.home.run("sync", "--wait", "work")
+        assert said.returncode != 0 and "pending" in said.stderr, said
+        assert read(mount / "Refused" / "late.eml") == message("into a mailbox that goes")
+        parked = world.home.run("pending", "work", check=0).stdout
+        assert "parked" in parked and "another client" in parked, parked
+        world.home.run("retry", "work", "all", check=0)
+        world.settle()
+        assert world.at_server("Refused") == [sha(message("into a mailbox that goes"))]
+
+    @suite.case("offline changes are carried out when the server is back, also after a remount")
+    def _():
+        server = set(world.at_server("INBOX"))
+        world.home.run("disconnect", "work", check=0)
+        added = [message(f"offline {i}") for i in range(5)]
+        for i, data in enumerate(added):
+            (box / f"offline{i}.eml").write_bytes(data)
+        gone = [p for p in world.mount.messages("INBOX") if not p.name.startswith("offline")][:2]
+        lost = {digest(p) for p in gone}
+        for path in gone:
+            path.unlink()
+        os.mkdir(mount / "New")
+        os.rename(box / "offline0.eml", mount / "New" / "moved.eml")
+        mount.umount()
+        mount.start()
+        assert read(mount / "New" / "moved.eml") == added[0]
+        world.settle()
+        assert world.at_server("New") == [sha(added[0])]
+        assert set(world.at_server("INBOX")) == (server - lost) | {sha(data) for data in added[1:]}
+        assert lost <= set(world.at_server("Trash"))
+        world.same("INBOX", "New", "Trash")
+
+    @suite.case("another client's changes and ours merge")
+    def _():
+        path, other = world.mount.messages("INBOX")[:2]
+        uid, other_uid = (os.getxattr(p, "user.mail.uid").decode() for p in (path, other))
+        kept, moved = digest(path), digest(other)
+        world.home.run("disconnect", "work", check=0)
+        os.setxattr(path, "user.mail.flags", b"+\\Flagged")
+        os.rename(other, mount / "Archive" / "taken.eml")
+        with world.server.client() as client:
+            client.store("INBOX", uid, "+FLAGS", "\\Answered")
+            client.expunge("INBOX", other_uid)
+        world.home.run("connect", "work", check=0)
+        world.settle()
+        assert {"\\Flagged", "\\Answered"} <= world.flags()[kept]
+        assert b"\\Answered" in os.getxattr(path, "user.mail.flags")
+        assert not (mount / "Archive" / "taken.eml").exists()
+        assert moved not in world.at_server("Archive")
+
+    @suite.case("everything in the tree is what the server has")
+    def _():
+        world.settle()
+        for mailbox in ("INBOX", "Archive", "Trash", "New"):
+            world.same(mailbox)
+        said = world.home.run("check", "work")
+        assert said.returncode == 0, said.stdout + said.stderr
+
+    plain = World(suite, settings={"expunge_delay": "0s"}, without=["UIDPLUS", "MOVE", "LITERAL+", "CONDSTORE", "QRESYNC"])
+    ordinary_use(suite, plain, "no UIDPLUS, MOVE, LITERAL+")
+    mdbox = World(suite, settings={"expunge_delay": "0s"}, variant="mdbox", without=["MOVE"])
+    ordinary_use(suite, mdbox, "mdbox")
+
+    gone = World(suite, settings={"delete": "expunge", "expunge_delay": "1h"})
+
+    @suite.case("rm -rf of everything by mistake: each expunge can be taken back within the hour")
+    def _():
+        before = gone.at_server("INBOX")
+        names = sorted(os.listdir(gone.box))
+        subprocess.run(["find", gone.box, "-type", "f", "-delete"], check=True)
+        assert os.listdir(gone.box) == []
+        gone.settle()
+        assert gone.at_server("INBOX") == before
+        gone.home.run("cancel", "work", "all", check=0)
+        assert sorted(os.listdir(gone.box)) == names
+        gone.same("INBOX")
