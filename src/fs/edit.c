@@ -26,6 +26,7 @@ struct edit {
 	bool has_date;
 	int64_t date;
 	uint64_t copy_from, copy_size;  /* 0: it has bytes of its own */
+	bool copied;                    /* the copy has been accepted */
 };
 
 /* --- life --------------------------------------------------------------------------------------------------------------- */
@@ -224,7 +225,7 @@ bool edit_pause(struct edit *e)
 {
 	if (e)
 		pthread_mutex_lock(&e->lock);
-	return e && !e->over && (e->dirty || e->copy_from);
+	return e && !e->over && (e->dirty || (e->copy_from && !e->copied));
 }
 
 void edit_resume(struct edit *e)
@@ -378,7 +379,7 @@ static enum mf_err accept_bytes(struct fs *fs, struct edit *e, const struct mess
 static enum mf_err accept_locked(struct fs *fs, struct edit *e)
 {
 	struct cache *cache = fs_account(fs, &e->node)->cache;
-	if (e->over || (!e->dirty && !e->copy_from))
+	if (e->over || (!e->dirty && (!e->copy_from || e->copied)))
 		return MF_OK;
 	MF_CLEANUP(message_finish) struct message m = { 0 };
 	enum mf_err err = cache_message(cache, e->node.id, &m);
@@ -390,8 +391,7 @@ static enum mf_err accept_locked(struct fs *fs, struct edit *e)
 	uint64_t size = (uint64_t)st.st_size;
 	if (e->copy_from && !e->dirty) {
 		err = accept_copy(fs, e);
-		if (err == MF_OK)
-			e->copy_from = 0;
+		e->copied = err == MF_OK;
 		return err;
 	}
 	/* a shell closes once before it has written anything */
