@@ -59,9 +59,11 @@ static char *join(struct names *names)
 		len += strlen(names->items[i]) + 1;
 	char *text = mf_alloc(len), *end = text;
 	for (size_t i = 0; i < names->count; i++) {
+		size_t one = strlen(names->items[i]);
 		if (i)
 			*end++ = ' ';
-		end = stpcpy(end, names->items[i]);
+		memcpy(end, names->items[i], one);
+		end += one;
 		free(names->items[i]);
 	}
 	free(names->items);

@@ -144,8 +144,10 @@ with Suite("reading: Dovecot with Maildir, with mdbox, and with an INBOX. namesp
         for probe in (".Trash", ".hidden", "autorun.inf", ".git", ".Trash-0"):
             assert errno_of(os.stat, mount / probe) == "ENOENT", probe
 
-    @suite.case("read-only for now: every change is EROFS, and nothing changes")
+    @suite.case("mounted read-only: every change is EROFS, and nothing changes")
     def _():
+        other = suite.home(server, poll="24h")
+        mount = other.mount("ro")
         path, before = mount.messages()[0], mount.names()
         inbox = str(mount / "INBOX")
         changes = [

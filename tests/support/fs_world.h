@@ -32,7 +32,7 @@ struct world {
 	pthread_t thread;
 	sem_t ready;
 	enum mf_err served;
-	bool account_is_root;
+	bool account_is_root, read_only;
 	unsigned caps;                   /* 0: all */
 };
 
@@ -60,7 +60,7 @@ static void world_mount(struct world *w)
 	struct mf_reason why = { 0 };
 	struct fs_options options = { .mountpoint = w->point, .source = "me@memory", .accounts = &w->account, .account_count = 1,
 		.account_is_root = w->account_is_root, .control = &w->control, .events = w->events, .bus = w->bus, .cache_dir = w->bodies,
-		.nomedia = true, .uid = getuid(), .gid = getgid(), .umask = 077, .on_ready = world_ready, .ready_context = w };
+		.nomedia = true, .read_only = w->read_only, .uid = getuid(), .gid = getgid(), .umask = 077, .on_ready = world_ready, .ready_context = w };
 	if (fs_mount(&options, &w->fs, &why) != MF_OK)
 		world_fail("fs_mount", &why);
 	assert_int_equal(pthread_create(&w->thread, NULL, world_serve, w), 0);
@@ -110,10 +110,10 @@ static void world_close(struct world *w)
 }
 
 /* fill: puts mail onto the server before anybody looks; may be NULL */
-static void world_start(struct world *w, void (*fill)(struct memory_server *server))
+static void world_start_as(struct world *w, void (*fill)(struct memory_server *server), bool read_only)
 {
 	static int count;
-	*w = (struct world){ .account_is_root = true };
+	*w = (struct world){ .account_is_root = true, .read_only = read_only };
 	snprintf(w->dir, sizeof w->dir, "%s/world%d", world_root, count++);
 	snprintf(w->state, sizeof w->state, "%s/state", w->dir);
 	snprintf(w->bodies, sizeof w->bodies, "%s/cache", w->dir);
@@ -126,6 +126,11 @@ static void world_start(struct world *w, void (*fill)(struct memory_server *serv
 		fill(w->server);
 	world_open(w);
 	world_mount(w);
+}
+
+static void world_start(struct world *w, void (*fill)(struct memory_server *server))
+{
+	world_start_as(w, fill, false);
 }
 
 static void world_finish(struct world *w)

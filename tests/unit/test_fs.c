@@ -134,9 +134,35 @@ static void test_xattr_namespaces(void **state)
 	assert_true(xattr_is_ours("user.mail.flags"));
 	assert_int_equal(xattr_set_refusal("security.capability"), ENOTSUP);
 	assert_int_equal(xattr_set_refusal("user.mail.uid"), EPERM);
-	assert_int_equal(xattr_set_refusal("user.mail.flags"), EROFS);
-	assert_int_equal(xattr_set_refusal("user.mail.sync"), EROFS);
-	assert_int_equal(xattr_set_refusal("user.other"), EROFS);
+	assert_int_equal(xattr_set_refusal("user.mail.flags"), 0);
+	assert_int_equal(xattr_set_refusal("user.mail.sync"), 0);
+}
+
+static void check_value(const char *value, bool good, bool is_delta, unsigned add, unsigned remove, const char *keywords_add, const char *keywords_remove)
+{
+	struct flag_change c;
+	assert_int_equal(xattr_parse_flags(value, strlen(value), &c), good);
+	if (good) {
+		assert_int_equal(c.is_delta, is_delta);
+		assert_int_equal(c.flags, add);
+		assert_int_equal(c.flags_remove, remove);
+		assert_string_equal(c.add.data, keywords_add);
+		assert_string_equal(c.remove.data, keywords_remove);
+	}
+	flag_change_finish(&c);
+}
+
+static void test_flags_of_a_value(void **state)
+{
+	(void)state;
+	check_value("", true, false, 0, 0, "", "");
+	check_value("\\Seen  $Work\\ ", false, false, 0, 0, "", "");
+	check_value("\\seen $Work x", true, false, FLAG_SEEN, 0, "$Work x", "");
+	check_value("+\\Seen -\\Flagged +a -b", true, true, FLAG_SEEN, FLAG_FLAGGED, "a", "b");
+	check_value("+a b", false, false, 0, 0, "", "");
+	check_value("\\Recent", false, false, 0, 0, "", "");
+	check_value("a(b", false, false, 0, 0, "", "");
+	check_value("+", false, false, 0, 0, "", "");
 }
 
 int main(void)
@@ -148,7 +174,7 @@ int main(void)
 		cmocka_unit_test(test_fuse_conf),
 		cmocka_unit_test(test_flag_values),
 		cmocka_unit_test(test_other_values),
-		cmocka_unit_test(test_xattr_namespaces),
+		cmocka_unit_test(test_xattr_namespaces), cmocka_unit_test(test_flags_of_a_value),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }
