@@ -182,8 +182,6 @@ static void test_read_only_mount(void **state)
 		{ do_mkdir, "INBOX/new", EROFS }, { do_mkdir, "new", EROFS },
 		{ do_rmdir, "Archive/2024", EROFS }, { do_rename, "Archive", EROFS }, { do_mknod, "INBOX/fifo", EROFS },
 		{ do_symlink, "INBOX/link", EROFS }, { do_unlink, ".nomedia", EROFS }, { do_unlink, ".mailfs/ctl", EROFS },
-		/* what the kernel sees before it asks */
-		{ do_unlink, "INBOX/nothing", ENOENT }, { do_mkdir, "INBOX", EEXIST }, { do_unlink, "INBOX", EISDIR }, { do_rmdir, "message", ENOTDIR },
 	};
 	check_refusals(true, table, sizeof table / sizeof *table);
 }
@@ -195,7 +193,9 @@ static void test_what_cannot_be(void **state)
 		{ do_link, "message", EPERM }, { do_chmod, "message", EPERM }, { do_create, "new", EPERM }, { do_mkdir, ".Trash-1000", EPERM },
 		{ do_mknod, "INBOX/fifo", EPERM }, { do_symlink, "INBOX/link", EPERM }, { do_unlink, ".nomedia", EPERM },
 		{ do_unlink, ".mailfs/ctl", EPERM }, { do_create, ".mailfs/new", EPERM }, { do_mkdir, ".mailfs/new", EPERM },
-		{ do_mkdir, "INBOX", EEXIST }, { do_touch, "message", 0 },
+		{ do_touch, "message", 0 },
+		/* what the kernel sees before it asks */
+		{ do_unlink, "INBOX/nothing", ENOENT }, { do_mkdir, "INBOX", EEXIST }, { do_unlink, "INBOX", EISDIR }, { do_rmdir, "message", ENOTDIR },
 	};
 	check_refusals(false, table, sizeof table / sizeof *table);
 }
