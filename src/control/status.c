@@ -10,6 +10,7 @@
 #include "base/mem.h"
 #include "control/json.h"
 #include "control/mailboxes.h"
+#include "control/outboxes.h"
 #include "control/text.h"
 
 #define STATUS_MAX (16U << 20)
@@ -25,6 +26,7 @@ struct snapshot {
 	bool has_quota;
 	struct cache_totals totals;
 	struct mailbox_rows rows;
+	struct outbox *outbox;       /* NULL: it cannot send */
 };
 
 static void snapshot_take(struct account *a, struct snapshot *ret)
@@ -36,6 +38,7 @@ static void snapshot_take(struct account *a, struct snapshot *ret)
 	ret->has_quota = account_quota(a, &ret->quota);
 	cache_totals(account_cache(a), &ret->totals);
 	mailbox_rows_load(a, &ret->rows);
+	ret->outbox = outboxes_find(a);
 }
 
 /* --- JSON ---------------------------------------------------------------------------------------------------------- */
@@ -99,6 +102,8 @@ static struct json_object *account_object(const struct snapshot *s)
 	json_object_object_add(o, "progress", status_progress_object(&s->progress));
 	json_object_object_add(o, "cache", cache_object(s));
 	json_object_object_add(o, "traffic", traffic_object(&s->counters));
+	if (s->outbox)
+		json_object_object_add(o, "outbox", outboxes_counts_object(s->outbox));
 	if (s->has_quota) {
 		struct json_object *quota = json_object_new_object();
 		json_put_number(quota, "used", s->quota.used);
@@ -180,6 +185,14 @@ static void put_numbers(struct buf *b, const struct snapshot *s)
 		    text_size(c, s->counters.sent), text_count(d, s->counters.connections), text_count(e, s->counters.fetched_messages));
 }
 
+static void put_outbox(struct buf *b, const struct snapshot *s)
+{
+	if (!s->outbox)
+		return;
+	MF_CLEANUP(mf_free) char *text = outboxes_counts_text(s->outbox);
+	put(b, "  outbox: %s", text);
+}
+
 static void put_mailboxes(struct buf *b, const struct mailbox_rows *rows)
 {
 	if (!rows->count)
@@ -206,6 +219,7 @@ static void put_account(struct buf *b, const struct snapshot *s)
 	text_progress(progress, sizeof progress, &s->progress);
 	put(b, "  now: %s", progress);
 	put_numbers(b, s);
+	put_outbox(b, s);
 	put_mailboxes(b, &s->rows);
 }
 

@@ -250,6 +250,8 @@ static const struct verb {
 	{ "disconnect", verb_disconnect },
 	{ "check", verb_check },
 	{ "events", verb_events },
+	{ "send", verb_send },
+	{ "outbox", verb_outbox },
 	{ "log", verb_log },
 	{ "stop", verb_stop },
 };
