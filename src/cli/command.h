@@ -14,7 +14,7 @@ struct flag {                    /* of a command; the last of a list has no name
 	const char *name;
 	const char *argument;    /* NULL: takes none */
 	const char *help;
-	bool repeats;            /* several are joined with commas; else the last counts */
+	char repeats;            /* several are joined: true with commas, else with this character; false: the last counts */
 };
 #define FLAGS_MAX 16
 
@@ -76,6 +76,8 @@ enum exit_code cmd_connect(struct cli *, const struct arguments *);
 enum exit_code cmd_disconnect(struct cli *, const struct arguments *);
 enum exit_code cmd_check(struct cli *, const struct arguments *);
 enum exit_code cmd_events(struct cli *, const struct arguments *);
+enum exit_code cmd_send(struct cli *, const struct arguments *);
+int cmd_sendmail(struct cli *, int argc, char **argv);   /* as programs call sendmail(8); the codes of sysexits.h */
 enum exit_code cmd_help(struct cli *, const struct arguments *);
 enum exit_code cmd_complete(struct cli *, const struct arguments *);
 

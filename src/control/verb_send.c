@@ -11,9 +11,11 @@
 #include "control/json.h"
 #include "control/outboxes.h"
 #include "control/paths.h"
+#include "control/status.h"
 #include "smtp/spool.h"
 
 #define STEP_MS 50             /* how often a message is looked at that is being sent */
+#define PROGRESS_STEPS 20      /* of those, between two lines that say that it goes on */
 
 static void say_item(struct verb_call *call, const struct account *a, const struct outbox_item *item)
 {
@@ -85,10 +87,18 @@ static enum exit_code link_failure(struct verb_call *call, struct outbox *outbox
 	return link.offline ? EXIT_OFFLINE : exit_code_of(link.error);
 }
 
+/* false: nobody listens */
+static bool say_progress(struct verb_call *call, const struct outbox_item *item)
+{
+	struct account_progress progress = { .total = 1 };
+	snprintf(progress.doing, sizeof progress.doing, "%s %.60s", outbox_state_word(item->state), item->name);
+	return verb_say_member(call, "progress", status_progress_object(&progress));
+}
+
 /* Until it is sent, or will not be now. */
 static enum exit_code await_item(struct verb_call *call, const struct account *a, struct outbox *outbox, struct outbox_item *item)
 {
-	for (;;) {
+	for (unsigned steps = 1;; steps++) {
 		struct outbox_item now;
 		if (outbox_item(outbox, item->id, &now)) {
 			say_gone(call, a, item);
@@ -101,7 +111,7 @@ static enum exit_code await_item(struct verb_call *call, const struct account *a
 			say_item(call, a, item);
 			return failure ? failure : code_of_item(call, item);
 		}
-		if (cancel_is_raised(call->stop)) {
+		if (cancel_is_raised(call->stop) || (steps % PROGRESS_STEPS == 0 && !say_progress(call, item))) {
 			mf_fail(&call->why, MF_CANCELLED, "%.80s stays in the outbox", item->name);
 			return EXIT_CANCELLED;
 		}
