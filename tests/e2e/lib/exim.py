@@ -58,6 +58,7 @@ pipelining_advertise_hosts = *
 dsn_advertise_hosts = *
 message_size_limit = 2M
 deliver_drop_privilege = true
+smtp_accept_queue_per_connection = 0
 host_lookup =
 rfc1413_hosts =
 acl_smtp_rcpt = rcpt
