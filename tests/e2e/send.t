@@ -170,7 +170,7 @@ with Suite("sending: a real server, and faults", timeout=300) as suite:
     @suite.case("git send-email")
     def _():
         home = sender()
-        if b"options" not in subprocess.run(["git", "send-email", "-h"], capture_output=True).stderr:
+        if b"options" not in subprocess.run(["git", "send-email", "-h"], capture_output=True).stdout:
             raise Skip("no git send-email")
         assert sendmail(home, "-bp").returncode in (0, 78)   # makes the link
         patch = home.folder / "0001-x.patch"
