@@ -172,6 +172,17 @@ static enum exit_code send_all(struct verb_call *call, const struct account *a)
 	return result;
 }
 
+enum exit_code verb_send_waiting(struct verb_call *call)
+{
+	enum exit_code result = EXIT_OK;
+	for (size_t i = 0; i < call->count && result != EXIT_CANCELLED; i++)
+		if (account_config(call->accounts[i])->send != SEND_MANUAL) {
+			enum exit_code code = send_all(call, call->accounts[i]);
+			result = result ? result : code;
+		}
+	return result;
+}
+
 /* The word behind an option, taken off; NULL: the option is not there, or nothing is behind it. */
 static char *take_value(struct verb_call *call, const char *option)
 {

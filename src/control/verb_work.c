@@ -295,5 +295,11 @@ enum exit_code verb_sync(struct verb_call *call)
 	}
 	if (call->control->settle) /* who runs ls next sees it */
 		call->control->settle(call->control->settle_context);
-	return exit_code_of(result);
+	if (call->control->mountpoint || result == MF_CANCELLED)
+		return exit_code_of(result);
+	struct mf_reason why = call->why;
+	enum exit_code sent = verb_send_waiting(call);
+	if (result)
+		call->why = why;
+	return result ? exit_code_of(result) : sent;
 }
