@@ -11,6 +11,7 @@ sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 from lib import Suite, require_fuse  # noqa: E402
 from lib import system  # noqa: E402
 from lib.exim import Exim  # noqa: E402
+from lib.smtp import SmtpServer  # noqa: E402
 from lib.suite import PROGRAM, Skip  # noqa: E402
 
 with Suite("sending: a real server, and faults", timeout=300) as suite:
@@ -225,3 +226,86 @@ with Suite("sending: a real server, and faults", timeout=300) as suite:
         assert peak < 40000 or system.SLOW > 1, peak
         _, message = delivered("100 MB")
         assert hashlib.sha256(next(message.iter_attachments()).get_content()).digest() == hashlib.sha256(attachment.read_bytes()).digest()
+
+    def faulty(**options):
+        server = SmtpServer(**options)
+        suite.callback(server.stop)
+        return server
+
+    def by(server, **settings):
+        return sender(smtp=f"smtp://127.0.0.1:{server.port}", tls="none", send_delay="0", **settings)
+
+    def send(home, subject, code=0):
+        answer = home.run("send", "--to", "bob@example.org", "-s", subject)
+        assert code is None or answer.returncode == code, (answer.returncode, answer.stderr)
+        return answer
+
+    @suite.case("cut at every stage: nothing is lost, nothing is sent twice")
+    def _():
+        for stage in ("greeting", "mail", "rcpt", "data", "dot", "answer"):
+            cuts = [stage]
+
+            def fail(where, subject):
+                return "close" if cuts and where == cuts[0] and cuts.pop() else None
+
+            server = faulty(fail=fail)
+            home = by(server)
+            answer = send(home, stage, code=None)
+            counts = outbox(home)
+            if stage in ("dot", "answer"):      # the end had left: for the user to say
+                assert answer.returncode == 15 and counts["maybe_sent"] == 1, (stage, answer, counts)
+                sendmail(home, "-q")
+                assert server.accepted == ([stage] if stage == "answer" else [])
+                name = home.run("send", "--list", check=0).stdout.split()[1]
+                home.run("send", "--sent" if stage == "answer" else "--retry", name, check=0)
+            sendmail(home, "-q")
+            assert server.accepted == [stage], (stage, server.accepted)
+            assert sum(v for v in outbox(home).values() if isinstance(v, int)) == 0
+
+    @suite.case("one message that waits holds up no other, and 421 in the middle")
+    def _():
+        said = {"later": "451 4.3.0 later", "gone": "421 4.3.2 going down"}
+        server = faulty(fail=lambda stage, subject: said.pop(subject, None) if stage == "dot" else None)
+        home = by(server, send="manual")
+        mount = home.mount()
+        for subject in ("gone", "later", "third"):
+            send(home, subject)
+        sendmail(home, "-q")
+        system.wait_until(lambda: server.accepted == ["third"] and outbox(home)["retrying"] == 2, "the third is sent", 30)
+        sendmail(home, "-q")
+        system.wait_until(lambda: sorted(server.accepted) == ["gone", "later", "third"], "all are sent", 30)
+        mount.umount()
+
+    @suite.case("kill -9 at any moment: each message is sent once, or held as maybe sent")
+    def _():
+        server = faulty(delay=0.05)
+        home = by(server)
+        promised = []
+        for turn in range(40 if suite.long else 12):
+            mount = home.mount()
+            for i in range(3):
+                subject = f"{turn}-{i}"
+                if send(home, subject, code=None).returncode == 0:
+                    promised.append(subject)
+            time.sleep(suite.random.random() * 0.15)
+            mount.kill()
+        mount = home.mount()
+        system.wait_until(lambda: not any(outbox(home)[k] for k in ("waiting", "queued", "sending")), "nothing is under way", 60)
+        listing = home.run("send", "--list", check=0).stdout
+        held = [line for line in listing.split("\n") if line.startswith("maybe-sent")]
+        maybe = {line.split("recipients")[1].split()[0] for line in held}
+        suite.say(f"{len(promised)} promised, {len(maybe)} maybe sent")
+        assert all(server.accepted.count(s) == 1 for s in promised if s not in maybe), (server.accepted, maybe)
+        assert all(server.accepted.count(s) <= 1 for s in set(server.accepted)), server.accepted
+        assert outbox(home)["failed"] == 0, listing
+        mount.umount()
+
+    @suite.case("unmounting while the server thinks: its answer is waited for")
+    def _():
+        server = faulty(delay=2.0)
+        home = by(server)
+        mount = home.mount()
+        send(home, "slow")
+        system.wait_until(lambda: server.accepted == ["slow"], "the server has the message", 30)
+        mount.umount()
+        assert sum(v for v in outbox(home).values() if isinstance(v, int)) == 0
