@@ -489,13 +489,25 @@ static enum mf_err read_part_header(struct composing *c, const struct part *p, s
 	return l->error;
 }
 
+/* In a part's header addresses are text like any other. */
+static enum mf_err add_nested_field(struct composing *c, struct buf *out, const struct part *p, const struct field *f)
+{
+	if (!field_is_addresses(f))
+		return add_part_field(out, p, f, &c->envelope.utf8, c->why);
+	size_t len;
+	MF_CLEANUP(mf_free) char *text = field_text(f, &len);
+	MF_CLEANUP(mf_free) char *name = mf_strndup(f->name, f->name_len);
+	field_add_text(out, name, text, len);
+	return MF_OK;
+}
+
 static enum mf_err make_part_header(struct composing *c, const struct part *p, const struct buf *in, struct buf *out)
 {
 	struct fields it = { in->data, in->data + in->len };
 	struct field f;
 	enum mf_err e;
 	while (!(e = fields_next(&it, &f, c->why)))
-		if ((e = add_part_field(out, p, &f, &c->envelope.utf8, c->why)))
+		if ((e = add_nested_field(c, out, p, &f)))
 			return e;
 	add_part_missing(out, p);
 	return e == MF_NOT_FOUND ? buf_adds(out, "\r\n") : e;
