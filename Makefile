@@ -80,6 +80,7 @@ page = $(SHARE)/man/man$(subst .,,$(suffix $(1)))/$(notdir $(1))
 install: all
 	install -D -m 755 build/plain/mailfs $(BIN)/mailfs
 	install -d $(SBIN)
+	ln -sf mailfs $(BIN)/mailfs-sendmail
 	ln -sf $(PREFIX)/bin/mailfs $(SBIN)/mount.mailfs
 	ln -sf $(PREFIX)/bin/mailfs $(SBIN)/mount.fuse.mailfs
 	$(foreach p,$(PAGES),install -D -m 644 $(p) $(call page,$(p)) &&) true
@@ -88,7 +89,7 @@ install: all
 	install -d $(UNITS)
 	sed 's|@PREFIX@|$(PREFIX)|g' share/mailfs@.service >$(UNITS)/mailfs@.service
 uninstall:
-	rm -f $(BIN)/mailfs $(SBIN)/mount.mailfs $(SBIN)/mount.fuse.mailfs $(foreach p,$(PAGES),$(call page,$(p))) \
+	rm -f $(BIN)/mailfs $(BIN)/mailfs-sendmail $(SBIN)/mount.mailfs $(SBIN)/mount.fuse.mailfs $(foreach p,$(PAGES),$(call page,$(p))) \
 		$(SHARE)/bash-completion/completions/mailfs $(SHARE)/zsh/site-functions/_mailfs $(UNITS)/mailfs@.service
 
 include tests/tests.mk

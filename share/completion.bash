@@ -28,7 +28,7 @@ _mailfs()
 		_mailfs_from "$(_mailfs_words accounts)"
 		return ;;
 	--trace)
-		_mailfs_from "all net tls imap sync cache fs control"
+		_mailfs_from "all net tls imap smtp sync cache fs control"
 		return ;;
 	-o | --options)
 		# what stands before the last comma stays as it is
@@ -65,6 +65,10 @@ _mailfs()
 	sync)
 		local IFS=$'\n'
 		mapfile -t COMPREPLY < <(compgen -W "$(_mailfs_words accounts; _mailfs_words mailboxes)" -- "$cur")
+		compopt -o filenames 2>/dev/null ;;
+	send)
+		local IFS=$'\n'
+		mapfile -t COMPREPLY < <(compgen -f -- "$cur")
 		compopt -o filenames 2>/dev/null ;;
 	status | list | connect | disconnect | check | events)
 		_mailfs_from "$(_mailfs_words accounts)" ;;

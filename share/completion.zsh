@@ -51,7 +51,7 @@ _mailfs() {
 	case $words[CURRENT-1] in
 	--config) _files; return ;;
 	--account) _mailfs_accounts; return ;;
-	--trace) _values -s , component all net tls imap sync cache fs control; return ;;
+	--trace) _values -s , component all net tls imap smtp sync cache fs control; return ;;
 	-o|--options) _mailfs_options; return ;;
 	esac
 	if [[ -z $command ]]; then
@@ -65,6 +65,7 @@ _mailfs() {
 	mount) _mailfs_accounts; _files -/ ;;
 	umount) _mailfs_mounts ;;
 	sync) _mailfs_accounts; _mailfs_mailboxes ;;
+	send) _files ;;
 	status|list|connect|disconnect|check|events) _mailfs_accounts ;;
 	help) _mailfs_commands ;;
 	*) _files -/ ;;

@@ -20,6 +20,7 @@
 #include "cli/command.h"
 #include "cli/notify.h"
 #include "cli/parts.h"
+#include "control/outboxes.h"
 #include "control/paths.h"
 #include "control/server.h"
 #include "control/text.h"
@@ -59,15 +60,43 @@ static void holding_close(struct holding *h)
 {
 	if (!h)
 		return;
+	if (h->links)
+		bus_unsubscribe(h->bus, h->links);
 	eventlog_destroy(h->events);
 	for (size_t i = 0; i < h->count; i++) {
+		outboxes_detach(h->accounts[i]);
+		outbox_close(h->outboxes[i]);
 		account_destroy(h->accounts[i]);
 		cache_close(h->caches[i]);
 	}
 	bus_destroy(h->bus);
 	free(h->accounts);
 	free(h->caches);
+	free(h->outboxes);
 	free(h);
+}
+
+/* NULL where the account cannot send */
+static enum mf_err open_outbox(const struct account_config *config, bool offline, struct outbox **ret, struct mf_reason *why)
+{
+	MF_CLEANUP(mf_free) char *state = path_state(config->name);
+	struct outbox_options options = { .config = config, .state_dir = state, .offline = offline };
+	struct mf_reason reason = { "" };
+	*ret = NULL;
+	enum mf_err e = config->smtp.host ? outbox_open(&options, ret, &reason) : MF_OK;
+	return e ? mf_fail(why, e, "%s: %s", config->name, reason.text[0] ? reason.text : mf_err_words(e)) : MF_OK;
+}
+
+/* What `send = connect` holds goes out now. */
+static void holding_link_changed(void *context, const struct change *change)
+{
+	const struct holding *h = context;
+	struct link_info link;
+	if (change->kind != CHANGE_LINK || change->account >= h->count || !h->outboxes[change->account])
+		return;
+	account_link(h->accounts[change->account], &link);
+	if (link.state == LINK_ONLINE)
+		outbox_connected(h->outboxes[change->account]);
 }
 
 static enum mf_err hold(struct holding *h, const struct account_config *config, bool offline, struct mf_reason *why)
@@ -78,10 +107,17 @@ static enum mf_err hold(struct holding *h, const struct account_config *config, 
 		return e;
 	struct account_options options = { .config = config, .cache = cache, .bus = h->bus, .offline = offline };
 	e = account_create(&options, &h->accounts[h->count], why);
+	if (!e) {
+		e = open_outbox(config, offline, &h->outboxes[h->count], why);
+		if (e)
+			account_destroy(h->accounts[h->count]);
+	}
 	if (e) {
 		cache_close(cache);
 		return e;
 	}
+	if (h->outboxes[h->count])
+		outboxes_attach(h->accounts[h->count], h->outboxes[h->count]);
 	h->caches[h->count++] = cache;
 	return MF_OK;
 }
@@ -92,6 +128,7 @@ static enum mf_err holding_open(struct account_config *const *configs, size_t co
 	h->bus = bus_create();
 	h->accounts = mf_alloc_array(count, sizeof(struct account *));
 	h->caches = mf_alloc_array(count, sizeof(struct cache *));
+	h->outboxes = mf_alloc_array(count, sizeof(struct outbox *));
 	for (size_t i = 0; i < count; i++) {
 		enum mf_err e = hold(h, configs[i], offline, why);
 		if (e) {
@@ -99,6 +136,7 @@ static enum mf_err holding_open(struct account_config *const *configs, size_t co
 			return e;
 		}
 	}
+	h->links = bus_subscribe(h->bus, holding_link_changed, h);
 	h->events = eventlog_create(h->bus, h->accounts, h->count, EVENTS_KEPT);
 	h->control = (struct control){ .accounts = h->accounts, .count = h->count, .events = h->events };
 	*ret = h;
@@ -107,8 +145,11 @@ static enum mf_err holding_open(struct account_config *const *configs, size_t co
 
 static void holding_start(struct holding *h)
 {
-	for (size_t i = 0; i < h->count; i++)
+	for (size_t i = 0; i < h->count; i++) {
 		account_start(h->accounts[i]);
+		if (h->outboxes[i])
+			outbox_start(h->outboxes[i]);
+	}
 }
 
 /* --- a mount ------------------------------------------------------------------------------------------------------- */
@@ -232,6 +273,8 @@ static void read_config_again(struct serving *s)
 		account_link(s->holding->accounts[i], &link);
 		if (link.state == LINK_WAITING && link.error == MF_AUTH)
 			account_connect(s->holding->accounts[i]);
+		if (s->holding->outboxes[i])
+			outbox_wake(s->holding->outboxes[i], true);
 	}
 }
 
@@ -243,6 +286,8 @@ static void connect_all(struct serving *s)
 		account_link(s->holding->accounts[i], &link);
 		if (link.state != LINK_WAITING)
 			account_connect(s->holding->accounts[i]);
+		if (s->holding->outboxes[i])
+			outbox_wake(s->holding->outboxes[i], false);
 	}
 }
 

@@ -29,7 +29,8 @@ static int find_short(const struct flag *flags, char letter)
 static void set_value(struct arguments *a, int i, const char *value)
 {
 	char *old = a->values[i];
-	a->values[i] = old && a->flags[i].repeats ? mf_format("%s,%s", old, value) : mf_strdup(value);
+	char joined = a->flags[i].repeats == true ? ',' : a->flags[i].repeats;
+	a->values[i] = old && joined ? mf_format("%s%c%s", old, joined, value) : mf_strdup(value);
 	free(old);
 }
 

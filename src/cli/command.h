@@ -14,7 +14,7 @@ struct flag {                    /* of a command; the last of a list has no name
 	const char *name;
 	const char *argument;    /* NULL: takes none */
 	const char *help;
-	bool repeats;            /* several are joined with commas; else the last counts */
+	char repeats;            /* several are joined: true with commas, else with this character; false: the last counts */
 };
 #define FLAGS_MAX 16
 
@@ -82,6 +82,8 @@ enum exit_code cmd_retry(struct cli *, const struct arguments *);
 enum exit_code cmd_flag(struct cli *, const struct arguments *);
 enum exit_code cmd_subscribe(struct cli *, const struct arguments *);
 enum exit_code cmd_unsubscribe(struct cli *, const struct arguments *);
+enum exit_code cmd_send(struct cli *, const struct arguments *);
+int cmd_sendmail(struct cli *, int argc, char **argv);   /* as programs call sendmail(8); the codes of sysexits.h */
 enum exit_code cmd_help(struct cli *, const struct arguments *);
 enum exit_code cmd_complete(struct cli *, const struct arguments *);
 

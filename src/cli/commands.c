@@ -13,7 +13,7 @@
 const struct flag global_flags[] = {
 	{ 0, "config", "FILE", "read this config file instead of the usual one", false },
 	{ 0, "account", "NAME", "the account that is meant, where there are several", false },
-	{ 0, "trace", "WHAT", "show what goes on: net tls imap sync cache fs control, comma separated, or all", true },
+	{ 0, "trace", "WHAT", "show what goes on: net tls imap smtp sync cache fs control, comma separated, or all", true },
 	{ 'h', "help", NULL, "show this help", false },
 	{ 0, NULL, NULL, NULL, false },
 };
@@ -55,6 +55,18 @@ static const struct flag pending_flags[] = {
 	{ 0, "json", NULL, "for programs: a line of JSON for each operation", false },
 	{ 0, NULL, NULL, NULL, false },
 };
+static const struct flag send_flags[] = {
+	{ 't', "to", "ADDRESS", "build a message to it; FILE is its text", true },
+	{ 'c', "cc", "ADDRESS", "a copy to it", true },
+	{ 'b', "bcc", "ADDRESS", "a copy that the others are not told of", true },
+	{ 's', "subject", "TEXT", "its subject", false },
+	{ 'a', "attach", "FILE", "attach a file", '\n' },
+	{ 'l', "list", NULL, "show what is in the outbox", false },
+	{ 0, "retry", "NAME", "send it again: a failed message (failed/NAME), or one that may have been sent", false },
+	{ 0, "remove", "NAME", "take it out of the outbox", false },
+	{ 0, "sent", "NAME", "it was maybe sent, and has arrived", false },
+	{ 0, NULL, NULL, NULL, false },
+};
 static const struct flag no_flags[] = { { 0, NULL, NULL, NULL, false } };
 
 const struct command commands[] = {
@@ -80,6 +92,12 @@ const struct command commands[] = {
 	  "them as read and takes the flag off. Write -- before the first one with a minus sign.\n", no_flags, false, cmd_flag },
 	{ "subscribe", "[ACCOUNT] MAILBOX...", "subscribe to mailboxes", NULL, no_flags, false, cmd_subscribe },
 	{ "unsubscribe", "[ACCOUNT] MAILBOX...", "unsubscribe from mailboxes", NULL, no_flags, false, cmd_unsubscribe },
+	{ 0, NULL, NULL, NULL, false },
+};
+	{ "send", "[-tcb ADDRESS]... [-s SUBJECT] [-a FILE]... [FILE]", "send a message, or what waits in the outbox",
+	  "FILE, or standard input, is a message: \"To: bob@example.org\", an empty line, text. With --to and its like it is the text of one.\n"
+	  "Without either, at a terminal, everything that waits goes out now. A mounted account sends after its send-delay; else it is\n"
+	  "sent at once. The account is the one whose address the message is from, else the first that can send.\n", send_flags, false, cmd_send },
 	{ "events", "[--all] [ACCOUNT...]", "print what happens as lines of JSON", NULL, events_flags, false, cmd_events },
 	{ "help", "[COMMAND]", "explain a command", NULL, no_flags, false, cmd_help },
 	{ "complete", "commands|flags COMMAND|accounts|mount-options|mailboxes", "what shells complete with", NULL, no_flags, true, cmd_complete },
@@ -241,6 +259,12 @@ static bool is_helper(const char *argv0)
 	return !strncmp(slash ? slash + 1 : argv0, "mount.", 6);
 }
 
+static bool is_sendmail(const char *argv0)
+{
+	const char *slash = strrchr(argv0, '/'), *name = slash ? slash + 1 : argv0;
+	return is_any(name, "mailfs-sendmail", "sendmail");
+}
+
 /* The exit codes that mount(8) has for its helpers. */
 static int helper_code(enum exit_code code)
 {
@@ -254,5 +278,7 @@ int cli_main(int argc, char **argv, const struct cli_parts *parts)
 	if (trace_names && !trace_enable(trace_names, &unknown))
 		return (int)cli_fail(EXIT_USAGE, "MAILFS_TRACE: there is no component %s", unknown);
 	cli.helper = argc > 0 && is_helper(argv[0]);
+	if (argc > 0 && is_sendmail(argv[0]))
+		return cmd_sendmail(&cli, argc, argv);
 	return cli.helper ? helper_code(cmd_mount_helper(&cli, argc, argv)) : (int)dispatch(&cli, argc, argv);
 }

@@ -17,7 +17,9 @@ struct holding {
 	struct bus *bus;
 	struct cache **caches;
 	struct account **accounts;
+	struct outbox **outboxes;    /* beside accounts; NULL: cannot send */
 	size_t count;
+	struct bus_subscription *links;
 	struct eventlog *events;
 	struct control control;
 };

@@ -12,6 +12,7 @@
 #include "cache/spool.h"
 #include "control/json.h"
 #include "control/mailboxes.h"
+#include "control/outboxes.h"
 #include "control/text.h"
 
 #define STATUS_MAX (16U << 20)
@@ -29,6 +30,7 @@ struct snapshot {
 	struct journal_totals changes;
 	uint64_t rejected;
 	struct mailbox_rows rows;
+	struct outbox *outbox;       /* NULL: it cannot send */
 };
 
 static void snapshot_take(struct account *a, struct snapshot *ret)
@@ -43,6 +45,7 @@ static void snapshot_take(struct account *a, struct snapshot *ret)
 		log_warning("%s: the journal cannot be read", ret->config->name);
 	ret->rejected = rejected_count(account_cache(a));
 	mailbox_rows_load(a, &ret->rows);
+	ret->outbox = outboxes_find(a);
 }
 
 /* --- JSON ---------------------------------------------------------------------------------------------------------- */
@@ -106,6 +109,8 @@ static struct json_object *account_object(const struct snapshot *s)
 	json_object_object_add(o, "progress", status_progress_object(&s->progress));
 	json_object_object_add(o, "cache", cache_object(s));
 	json_object_object_add(o, "traffic", traffic_object(&s->counters));
+	if (s->outbox)
+		json_object_object_add(o, "outbox", outboxes_counts_object(s->outbox));
 	if (s->has_quota) {
 		struct json_object *quota = json_object_new_object();
 		json_put_number(quota, "used", s->quota.used);
@@ -207,6 +212,14 @@ static void put_changes(struct buf *b, const struct snapshot *s)
 		put(b, "  rejected: %s files that could not be sent, in .mailfs/rejected", text_count(a, s->rejected));
 }
 
+static void put_outbox(struct buf *b, const struct snapshot *s)
+{
+	if (!s->outbox)
+		return;
+	MF_CLEANUP(mf_free) char *text = outboxes_counts_text(s->outbox);
+	put(b, "  outbox: %s", text);
+}
+
 static void put_mailboxes(struct buf *b, const struct mailbox_rows *rows)
 {
 	if (!rows->count)
@@ -234,6 +247,7 @@ static void put_account(struct buf *b, const struct snapshot *s)
 	put(b, "  now: %s", progress);
 	put_numbers(b, s);
 	put_changes(b, s);
+	put_outbox(b, s);
 	put_mailboxes(b, &s->rows);
 }
 

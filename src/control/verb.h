@@ -46,7 +46,9 @@ want_done waiter_done;               /* hand this in as done, the waiter as cont
 enum mf_err waiter_finish(struct waiter *w, bool here, enum mf_err result, struct want *want);
 
 typedef enum exit_code verb_run(struct verb_call *call);
-verb_run verb_sync, verb_connect, verb_disconnect, verb_check;
 verb_run verb_pending, verb_cancel, verb_retry, verb_subscribe, verb_unsubscribe;
+/* Without a mount: what waits in the outboxes goes out now, and is waited for; nobody would do it later. Not with send = manual. */
+enum exit_code verb_send_waiting(struct verb_call *call);
+verb_run verb_sync, verb_connect, verb_disconnect, verb_check, verb_send, verb_outbox;
 
 #endif

@@ -12,6 +12,7 @@
 #include "base/log.h"
 #include "base/mem.h"
 #include "control/json.h"
+#include "control/outboxes.h"
 #include "control/status.h"
 #include "control/text.h"
 
@@ -163,12 +164,22 @@ static void say_link(struct verb_call *call, struct account *a)
 	verb_say(call, o);
 }
 
+static void verb_connect_account(struct account *a)
+{
+	struct outbox *outbox = outboxes_find(a);
+	account_connect(a);
+	if (!outbox)
+		return;
+	outbox_offline(outbox, false);
+	outbox_wake(outbox, true);
+}
+
 enum exit_code verb_connect(struct verb_call *call)
 {
 	if (verb_no_more_arguments(call))
 		return EXIT_USAGE;
 	for (size_t i = 0; i < call->count; i++)
-		account_connect(call->accounts[i]);
+		verb_connect_account(call->accounts[i]);
 	enum mf_err result = MF_OK;
 	for (size_t i = 0; i < call->count; i++) {
 		enum mf_err e = await_link(call, call->accounts[i]);
@@ -184,6 +195,9 @@ enum exit_code verb_disconnect(struct verb_call *call)
 	if (verb_no_more_arguments(call))
 		return EXIT_USAGE;
 	for (size_t i = 0; i < call->count; i++) {
+		struct outbox *outbox = outboxes_find(call->accounts[i]);
+		if (outbox)
+			outbox_offline(outbox, true);
 		account_disconnect(call->accounts[i]);
 		say_link(call, call->accounts[i]);
 	}
@@ -301,5 +315,11 @@ enum exit_code verb_sync(struct verb_call *call)
 	}
 	if (call->control->settle) /* who runs ls next sees it */
 		call->control->settle(call->control->settle_context);
-	return exit_code_of(result);
+	if (call->control->mountpoint || result == MF_CANCELLED)
+		return exit_code_of(result);
+	struct mf_reason why = call->why;
+	enum exit_code sent = verb_send_waiting(call);
+	if (result)
+		call->why = why;
+	return result ? exit_code_of(result) : sent;
 }

@@ -255,6 +255,8 @@ static const struct verb {
 	{ "subscribe", verb_subscribe },
 	{ "unsubscribe", verb_unsubscribe },
 	{ "events", verb_events },
+	{ "send", verb_send },
+	{ "outbox", verb_outbox },
 	{ "log", verb_log },
 	{ "stop", verb_stop },
 };

@@ -90,12 +90,21 @@ static const char *find_resent_end(const struct composing *c, bool *ret_resent)
 	return c->header.data + c->header.len;
 }
 
+static bool is_blank(const struct field *f)
+{
+	for (size_t i = 0; i < f->value_len; i++)
+		if (!strchr(" \t\r\n", f->value[i]))
+			return false;
+	return true;
+}
+
+/* with something in it */
 static bool has_field(const struct composing *c, const char *name, const char *end)
 {
 	struct fields it = { c->header.data, end ? end : c->header.data + c->header.len };
 	struct field f;
 	while (!fields_next(&it, &f, NULL))
-		if (field_is(&f, name))
+		if (field_is(&f, name) && !is_blank(&f))
 			return true;
 	return false;
 }
@@ -299,9 +308,12 @@ static enum mf_err write_author(void *context, const struct addr *a)
 static enum mf_err add_from(struct composing *c, struct buf *out, const char *name)
 {
 	struct author author = { .name = c->options->from_name };
-	buf_init(&author.text, 65536);
-	if (author.name && (strpbrk(author.name, "\r\n") || !*author.name))
+	for (const char *p = author.name; p && *p; p++)
+		if ((unsigned char)*p < 0x20 || *p == 0x7f)
+			return mf_fail(c->why, MF_INVALID, "the author's name has a control character");
+	if (author.name && !*author.name)
 		author.name = NULL;
+	buf_init(&author.text, 65536);
 	enum mf_err e = addrlist_parse(c->options->from, strlen(c->options->from), write_author, &author, c->why);
 	if (!e)
 		e = buf_addf(out, "%s: %s\r\n", name, author.text.data);
@@ -379,14 +391,6 @@ static enum mf_err add_loose(struct composing *c, struct buf *out, const struct 
 	return MF_OK;
 }
 
-static bool is_blank(const struct field *f)
-{
-	for (size_t i = 0; i < f->value_len; i++)
-		if (!strchr(" \t\r\n", f->value[i]))
-			return false;
-	return true;
-}
-
 static void note(struct composing *c, const struct field *f)
 {
 	char **to = field_is(f, "Message-ID") ? &c->envelope.message_id : field_is(f, "Subject") ? &c->envelope.subject : NULL;
@@ -413,8 +417,8 @@ static enum mf_err add_top_field(struct composing *c, const struct field *f)
 		return is_blank(f) ? MF_OK : add_loose(c, &c->hidden, f);
 	if (c->sealed)
 		return field_add_as_is(&c->fields, f, &c->envelope.utf8, c->why);
-	bool own_id = field_is(f, "Message-ID") && !c->envelope.message_id; /* an empty one: another is added */
-	if (own_id || field_is(f, "Return-Path") || (is_blank(f) && field_is_addresses(f)))
+	bool added = field_is(f, "Message-ID") || field_is(f, "Date") || field_is_addresses(f); /* an empty one is as good as none */
+	if (field_is(f, "Return-Path") || (is_blank(f) && added))
 		return MF_OK;
 	if (field_is_addresses(f))
 		return add_loose(c, &c->fields, f);
@@ -485,13 +489,25 @@ static enum mf_err read_part_header(struct composing *c, const struct part *p, s
 	return l->error;
 }
 
+/* In a part's header addresses are text like any other. */
+static enum mf_err add_nested_field(struct composing *c, struct buf *out, const struct part *p, const struct field *f)
+{
+	if (!field_is_addresses(f))
+		return add_part_field(out, p, f, &c->envelope.utf8, c->why);
+	size_t len;
+	MF_CLEANUP(mf_free) char *text = field_text(f, &len);
+	MF_CLEANUP(mf_free) char *name = mf_strndup(f->name, f->name_len);
+	field_add_text(out, name, text, len);
+	return MF_OK;
+}
+
 static enum mf_err make_part_header(struct composing *c, const struct part *p, const struct buf *in, struct buf *out)
 {
 	struct fields it = { in->data, in->data + in->len };
 	struct field f;
 	enum mf_err e;
 	while (!(e = fields_next(&it, &f, c->why)))
-		if ((e = add_part_field(out, p, &f, &c->envelope.utf8, c->why)))
+		if ((e = add_nested_field(c, out, p, &f)))
 			return e;
 	add_part_missing(out, p);
 	return e == MF_NOT_FOUND ? buf_adds(out, "\r\n") : e;

@@ -189,6 +189,7 @@ enum mf_err outbox_open(const struct outbox_options *options, struct outbox **re
 	struct outbox *o = MF_NEW(struct outbox);
 	pthread_condattr_t attributes;
 	o->options = *options;
+	o->link.offline = options->offline;
 	o->folder = -1;
 	o->from = mf_strdup(config->from ? config->from : config->user ? config->user : "");
 	TAILQ_INIT(&o->entries);
@@ -590,6 +591,14 @@ void outbox_wake(struct outbox *o, bool by_person)
 {
 	pthread_mutex_lock(&o->lock);
 	try_link_locked(o, by_person);
+	pthread_mutex_unlock(&o->lock);
+}
+
+void outbox_offline(struct outbox *o, bool offline)
+{
+	pthread_mutex_lock(&o->lock);
+	o->link.offline = offline;
+	wake_locked(o);
 	pthread_mutex_unlock(&o->lock);
 }
 

@@ -45,6 +45,7 @@ const char *outbox_state_word(enum outbox_state state);  /* "waiting" "queued" "
 struct outbox_options {
 	const struct account_config *config;   /* outlives the outbox: smtp, from, send, send_delay_ms, user, password ... */
 	const char *state_dir;                 /* of the account */
+	bool offline;                          /* as outbox_offline(o, true) */
 	/* Files the prepared message (all of it, with its Bcc) in Sent. Called on the sending thread when it has been sent, and
 	 * again at each start until it is done: an owner that may have done it already looks for message_id. fd is good during
 	 * the call. MF_OK: it is filed, or need not be. MF_BUSY: the owner will call outbox_filed() when it is. Anything else:
@@ -110,6 +111,8 @@ enum mf_err outbox_filed(struct outbox *o, uint64_t id);
 void outbox_connected(struct outbox *o);
 /* Try now: the network changed. by_person: after a refused password too. */
 void outbox_wake(struct outbox *o, bool by_person);
+/* `mailfs disconnect`, -o offline: nothing is sent until it is told otherwise, whatever else is called. */
+void outbox_offline(struct outbox *o, bool offline);
 void outbox_release(struct outbox *o);         /* `mailfs send`: everything that waits goes out now, delays over or not */
 /* Sends on the calling thread until nothing is due; for when there is no mount (no outbox_start()). cancel may be NULL. The
  * first failure of the link, or MF_OK; what became of each message is in its item. */
@@ -146,6 +149,7 @@ struct outbox_link {
 	enum mf_err error;             /* MF_OK: nothing is known to be wrong */
 	struct mf_reason reason;
 	int64_t next_try_s;            /* 0: when there is something to send, or (MF_AUTH) when a person wakes it */
+	bool offline;                  /* by outbox_offline() */
 };
 void outbox_link(struct outbox *o, struct outbox_link *ret);
 /* What the server takes at most, in bytes, as far as it is known; 0: not known. Survives restarts. */

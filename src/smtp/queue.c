@@ -94,6 +94,9 @@ enum mf_err queue_open_folder(struct outbox *o, struct mf_reason *why)
 		return mf_fail(why, mf_err_from_errno(errno), "%s: %s", o->options.state_dir, strerror(errno));
 	if (mkdir(o->path, 0700) && errno != EEXIST)
 		return mf_fail(why, mf_err_from_errno(errno), "%s: %s", o->path, strerror(errno));
+	MF_CLEANUP(mf_close) int above = open(o->options.state_dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	if (above >= 0)
+		(void)fsync(above); /* a new folder has to be there, too, after a power failure */
 	o->folder = open(o->path, O_RDONLY | O_DIRECTORY | O_CLOEXEC | O_NOFOLLOW);
 	return o->folder < 0 ? mf_fail(why, mf_err_from_errno(errno), "%s: %s", o->path, strerror(errno)) : MF_OK;
 }

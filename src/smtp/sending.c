@@ -64,7 +64,7 @@ static struct entry *next_copy_locked(const struct outbox *o, int64_t now_s)
 
 static bool link_may_locked(const struct outbox *o, int64_t now_s)
 {
-	return o->link.error != MF_AUTH && o->link.next_try_s <= now_s;
+	return !o->link.offline && o->link.error != MF_AUTH && o->link.next_try_s <= now_s;
 }
 
 /* Seconds until something is due; at most NAP_MOST_S */
@@ -73,7 +73,8 @@ static int64_t nap_locked(const struct outbox *o, int64_t now_s)
 	int64_t at = now_s + NAP_MOST_S;
 	const struct entry *e;
 	TAILQ_FOREACH(e, &o->entries, link) {
-		int64_t due = wants_sending(o, e) && o->link.error != MF_AUTH ? e->due_s > o->link.next_try_s ? e->due_s : o->link.next_try_s : at;
+		bool may = o->link.error != MF_AUTH && !o->link.offline;
+		int64_t due = may && wants_sending(o, e) ? e->due_s > o->link.next_try_s ? e->due_s : o->link.next_try_s : at;
 		at = due < at ? due : at;
 		at = wants_copy(e) && e->copy_at_s < at ? e->copy_at_s : at;
 	}
@@ -116,7 +117,7 @@ static void link_works(struct outbox *o, const struct smtp *smtp)
 	uint64_t size_max = smtp_size_max(smtp);
 	pthread_mutex_lock(&o->lock);
 	bool news = o->link.error != MF_OK, size_changed = o->size_max != size_max;
-	o->link = (struct outbox_link){ 0 };
+	o->link = (struct outbox_link){ .offline = o->link.offline };
 	o->link_delay_s = 0;
 	o->size_max = size_max;
 	pthread_mutex_unlock(&o->lock);

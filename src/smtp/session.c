@@ -65,6 +65,7 @@ static enum mf_err put_line(struct smtp *s, const char *line, const char *shown)
 	return e ? e : session_put_bytes(s, "\r\n", 2);
 }
 
+__attribute__((format(printf, 2, 0)))
 static enum mf_err put_formatted(struct smtp *s, const char *format, va_list arguments)
 {
 	char line[1024], shown[1024];

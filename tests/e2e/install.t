@@ -21,6 +21,7 @@ with Suite("make install and make uninstall", timeout=120) as suite:
             assert (target / name).is_file(), name
         for name in ("mount.mailfs", "mount.fuse.mailfs"):
             assert os.readlink(target / "sbin" / name) == "/usr/bin/mailfs"
+        assert os.readlink(target / "usr/bin/mailfs-sendmail") == "mailfs"
         unit = (target / "usr/lib/systemd/user/mailfs@.service").read_text()
         assert "/usr/bin/mailfs" in unit and "@PREFIX@" not in unit and "Type=notify" in unit
         version = subprocess.run([str(target / "usr/bin/mailfs"), "--version"], check=True, capture_output=True, text=True).stdout

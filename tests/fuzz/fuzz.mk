@@ -5,7 +5,7 @@
 FUZZ_SECONDS ?= 60
 FUZZ_CLANG ?= clang
 FUZZ_NAMES ?= $(patsubst tests/fuzz/fuzz_%.c,%,$(wildcard tests/fuzz/fuzz_*.c))
-FUZZ_SOURCES := $(wildcard $(patsubst %,src/%/*.c,base mail config))
+FUZZ_SOURCES := $(wildcard $(patsubst %,src/%/*.c,base mail config)) $(patsubst %,src/smtp/%.c,addrlist compose fields lines recode survey)
 
 .PHONY: fuzz fuzz-replay $(FUZZ_NAMES:%=fuzz-replay-%) $(FUZZ_NAMES:%=fuzz-%)
 

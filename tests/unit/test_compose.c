@@ -100,6 +100,21 @@ static void what_is_there_stays(void **state)
 	drop(&m);
 }
 
+static void empty_fields_are_none(void **state)
+{
+	(void)state;
+	struct made m = make("To: b@c\nFrom:\nDate: \nMessage-ID:\nCc:\n\n");
+	HAS(m, "From: Alice Example <alice@example.org>\r\n");
+	HAS(m, "\r\nDate: Sun, 29 Nov 2026");
+	LACKS(m, "From:\r\n");
+	LACKS(m, "Cc:");
+	LACKS(m, "Message-ID:\r\n");
+	drop(&m);
+	struct compose_options o = { .from_name = "x\r\nBcc: y@z" };
+	m = make_bytes("To: b@c\n\n", 9, &o);
+	assert_int_equal(m.result, MF_INVALID);
+}
+
 static void bcc_is_hidden(void **state)
 {
 	(void)state;
@@ -474,7 +489,7 @@ static void in_constant_memory(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(least), cmocka_unit_test(what_is_there_stays), cmocka_unit_test(bcc_is_hidden), cmocka_unit_test(resent),
+		cmocka_unit_test(least), cmocka_unit_test(what_is_there_stays), cmocka_unit_test(empty_fields_are_none), cmocka_unit_test(bcc_is_hidden), cmocka_unit_test(resent),
 		cmocka_unit_test(recipients_in_every_shape), cmocka_unit_test(a_thousand_recipients), cmocka_unit_test(recipients_given),
 		cmocka_unit_test(encoded_header), cmocka_unit_test(long_subject_is_folded), cmocka_unit_test(smtputf8_is_noticed),
 		cmocka_unit_test(text_gets_a_charset), cmocka_unit_test(declared_8bit_stays), cmocka_unit_test(line_breaks),

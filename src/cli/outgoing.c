@@ -1,0 +1,187 @@
+#include "cli/outgoing.h"
+
+#include <stdio.h>
+#include <string.h>
+#include <strings.h>
+
+#include "base/log.h"
+#include "base/mem.h"
+#include "cli/ask.h"
+#include "cli/show.h"
+#include "control/json.h"
+#include "control/paths.h"
+#include "smtp/addrlist.h"
+#include "smtp/spool.h"
+
+/* --- which account ------------------------------------------------------------------------------------------------- */
+
+struct looking {
+	const char *wanted;
+	bool found;
+};
+
+static enum mf_err look(void *context, const struct addr *a)
+{
+	struct looking *l = context;
+	l->found |= a->kind == ADDR_MAILBOX && addr_equal(a->spec.data, l->wanted);
+	return MF_OK;
+}
+
+static bool is_from(const struct account_config *config, const char *author)
+{
+	const char *own = config->from ? config->from : config->user ? config->user : "";
+	struct looking l = { .wanted = author };
+	(void)addrlist_parse(own, strlen(own), look, &l, NULL);
+	return l.found;
+}
+
+static const char *choose(const struct config *config, const char *author)
+{
+	const char *first = NULL;
+	for (size_t i = 0; i < config->account_count; i++) {
+		const struct account_config *a = config->accounts[i];
+		if (!a->smtp.host)
+			continue;
+		if (author && is_from(a, author))
+			return a->name;
+		first = first ? first : a->name;
+	}
+	return first;
+}
+
+enum exit_code outgoing_choose(struct cli *cli, const char *author, struct targets *ret)
+{
+	struct mf_reason why = { "" };
+	enum mf_err e = targets_load(cli->config_path, ret, &why);
+	if (e)
+		return cli_fail(EXIT_CONFIG, "%s", why.text[0] ? why.text : mf_err_words(e));
+	const char *name = cli->account ? cli->account : ret->config ? choose(ret->config, author) : NULL;
+	if (!name) {
+		targets_finish(ret);
+		return cli_fail(EXIT_CONFIG, "no account can send: none in the config file has an smtp server (smtp = smtps://HOST)");
+	}
+	e = targets_add(ret, name, &why);
+	if (!e)
+		return EXIT_OK;
+	targets_finish(ret);
+	return cli_fail(e == MF_INVALID ? EXIT_USAGE : EXIT_NOT_FOUND, "%s", why.text[0] ? why.text : mf_err_words(e));
+}
+
+/* --- what became of it -------------------------------------------------------------------------------------------- */
+
+static void print_message(struct json_object *m)
+{
+	const char *state = json_get_string(m, "state"), *name = json_get_string(m, "name"), *at = json_get_string(m, "at");
+	const char *reason = json_get_string(m, "reason"), *subject = json_get_string(m, "subject");
+	long long recipients = (long long)json_get_number(m, "recipients"), sent = (long long)json_get_number(m, "sent");
+	bool failed = state && !strcmp(state, outbox_state_word(OUTBOX_FAILED));
+	char line[1024], shown[1024];
+	int n = snprintf(line, sizeof line, "%-10s %s%s", state ? state : "?", failed ? "failed/" : "", name ? name : "?");
+	if (at && n > 0 && (size_t)n < sizeof line)
+		n += snprintf(line + n, sizeof line - (size_t)n, "  until %s", at);
+	if (n > 0 && (size_t)n < sizeof line)
+		n += snprintf(line + n, sizeof line - (size_t)n, "  %lld of %lld recipients  %.120s%s%.300s", sent, recipients, subject ? subject : "",
+		              reason && *reason ? "  " : "", reason ? reason : "");
+	puts(mf_printable(shown, sizeof shown, line, strlen(line)));
+}
+
+static bool print_json(const char *json)
+{
+	struct json_object *o = json_parse_line(json), *message;
+	bool is = o && json_object_object_get_ex(o, "message", &message);
+	if (is)
+		print_message(message);
+	json_object_put(o);
+	return is;
+}
+
+/* --- sending ------------------------------------------------------------------------------------------------------- */
+
+struct telling {
+	struct outgoing *to;
+	bool talk;
+};
+
+static void note(struct outgoing *to, struct json_object *message)
+{
+	const char *state = json_get_string(message, "state");
+	to->kept = true;
+	to->failed = state && !strcmp(state, outbox_state_word(OUTBOX_FAILED));
+}
+
+static bool take_answer(void *context, const char *json)
+{
+	struct telling *t = context;
+	struct json_object *o = json_parse_line(json), *inner;
+	if (o && json_object_object_get_ex(o, "message", &inner)) {
+		note(t->to, inner);
+		if (t->talk) {
+			show_progress_end();
+			(void)print_json(json);
+		}
+	} else if (t->talk && o && json_object_object_get_ex(o, "progress", &inner)) {
+		show_progress(inner);
+	}
+	json_object_put(o);
+	return true;
+}
+
+enum exit_code outgoing_send(struct cli *cli, struct targets *targets, const struct outbox_put *put, int message, bool talk,
+                             bool may_ask_password, struct outgoing *ret)
+{
+	struct target *target = &targets->items[0];
+	MF_CLEANUP(mf_free) char *state = path_state(target->name);
+	MF_CLEANUP(mf_free) char *name = NULL;
+	struct mf_reason why = { "" };
+	*ret = (struct outgoing){ 0 };
+	enum mf_err e = path_make_private(state, &why);
+	if (!e)
+		e = spool_write(state, put, message, &name, &why);
+	if (e)
+		return cli_fail(exit_code_of(e), "%s", why.text[0] ? why.text : mf_err_words(e));
+	MF_CLEANUP(mf_free) char *line = mf_format("send --spool %s", name);
+	struct telling telling = { ret, talk };
+	struct ask ask = { cli, ASK_CONNECT, may_ask_password, take_answer, &telling, true };
+	enum exit_code code = ask_account(&ask, target, line);
+	show_progress_end();
+	spool_remove(state, name);
+	return code;
+}
+
+/* --- the outbox ---------------------------------------------------------------------------------------------------- */
+
+static bool print_answer(void *context, const char *json)
+{
+	(void)context;
+	struct json_object *o = json_parse_line(json), *progress;
+	if (o && json_object_object_get_ex(o, "progress", &progress)) {
+		show_progress(progress);
+	} else {
+		show_progress_end();
+		(void)print_json(json);
+	}
+	json_object_put(o);
+	return true;
+}
+
+enum exit_code outgoing_ask(struct cli *cli, const char *line, enum ask_how how)
+{
+	struct targets targets;
+	struct arguments none = { .operands = (char *[]){ NULL } };
+	enum exit_code code = targets_select(&targets, cli, &none, NULL);
+	if (code)
+		return code;
+	size_t able = 0;
+	struct ask ask = { cli, how, true, print_answer, NULL, true };
+	for (size_t i = 0; i < targets.count && code != EXIT_CANCELLED; i++) {
+		const struct account_config *config = targets.items[i].config;
+		if (config && !config->smtp.host)
+			continue;
+		able++;
+		enum exit_code one = ask_account(&ask, &targets.items[i], line);
+		show_progress_end();
+		code = code ? code : one;
+	}
+	targets_finish(&targets);
+	return able ? code : cli_fail(EXIT_CONFIG, "no account can send: none has an smtp server (smtp = smtps://HOST)");
+}

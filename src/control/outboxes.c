@@ -1,0 +1,106 @@
+#include "control/outboxes.h"
+
+#include <pthread.h>
+#include <sys/queue.h>
+
+#include "base/buf.h"
+#include "base/mem.h"
+#include "control/json.h"
+
+struct attached {
+	LIST_ENTRY(attached) link;
+	const struct account *account;
+	struct outbox *outbox;
+};
+static LIST_HEAD(, attached) attached = LIST_HEAD_INITIALIZER(attached);
+static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER; /* guards the list */
+
+static struct attached *find_locked(const struct account *account)
+{
+	struct attached *a;
+	LIST_FOREACH(a, &attached, link)
+		if (a->account == account)
+			return a;
+	return NULL;
+}
+
+void outboxes_attach(const struct account *account, struct outbox *outbox)
+{
+	struct attached *a = MF_NEW(struct attached);
+	a->account = account;
+	a->outbox = outbox;
+	pthread_mutex_lock(&lock);
+	LIST_INSERT_HEAD(&attached, a, link);
+	pthread_mutex_unlock(&lock);
+}
+
+void outboxes_detach(const struct account *account)
+{
+	pthread_mutex_lock(&lock);
+	struct attached *a = find_locked(account);
+	if (a)
+		LIST_REMOVE(a, link);
+	pthread_mutex_unlock(&lock);
+	free(a);
+}
+
+struct outbox *outboxes_find(const struct account *account)
+{
+	pthread_mutex_lock(&lock);
+	struct attached *a = find_locked(account);
+	struct outbox *outbox = a ? a->outbox : NULL;
+	pthread_mutex_unlock(&lock);
+	return outbox;
+}
+
+struct row {
+	const char *key, *words;
+	size_t count;
+};
+#define ROWS 7
+
+static void take_rows(struct outbox *outbox, struct row rows[static ROWS])
+{
+	struct outbox_counts c;
+	outbox_counts(outbox, &c);
+	rows[0] = (struct row){ "waiting", "waiting", c.waiting };
+	rows[1] = (struct row){ "queued", "queued", c.queued };
+	rows[2] = (struct row){ "sending", "being sent", c.sending };
+	rows[3] = (struct row){ "retrying", "to be tried again", c.retrying };
+	rows[4] = (struct row){ "maybe_sent", "maybe sent", c.maybe };
+	rows[5] = (struct row){ "unfiled", "sent and not filed", c.unfiled };
+	rows[6] = (struct row){ "failed", "failed", c.failed };
+}
+
+struct json_object *outboxes_counts_object(struct outbox *outbox)
+{
+	struct row rows[ROWS];
+	struct outbox_link link;
+	struct json_object *o = json_object_new_object();
+	take_rows(outbox, rows);
+	outbox_link(outbox, &link);
+	for (size_t i = 0; i < ROWS; i++)
+		json_put_number(o, rows[i].key, rows[i].count);
+	json_put_string(o, "error", link.error ? mf_err_words(link.error) : NULL);
+	json_put_string(o, "reason", link.error && link.reason.text[0] ? link.reason.text : NULL);
+	json_put_time(o, "next_try", link.error ? link.next_try_s : 0);
+	return o;
+}
+
+char *outboxes_counts_text(struct outbox *outbox)
+{
+	struct row rows[ROWS];
+	struct outbox_link link;
+	struct buf b;
+	buf_init(&b, 4096);
+	take_rows(outbox, rows);
+	outbox_link(outbox, &link);
+	for (size_t i = 0; i < ROWS; i++)
+		if (rows[i].count)
+			(void)buf_addf(&b, "%s%zu %s", b.len ? ", " : "", rows[i].count, rows[i].words);
+	if (!b.len)
+		(void)buf_adds(&b, "empty");
+	if (link.error)
+		(void)buf_addf(&b, "; %s", link.reason.text[0] ? link.reason.text : mf_err_words(link.error));
+	return buf_detach(&b);
+}

@@ -1,0 +1,21 @@
+/* outboxes.h: which outbox belongs to which account, for whoever has the account: verbs, status, the file system. Thread-safe.
+ *
+ * main.c attaches when it has opened both, and detaches before it closes either. */
+#ifndef MF_CONTROL_OUTBOXES_H
+#define MF_CONTROL_OUTBOXES_H
+
+#include <json-c/json.h>
+
+#include "smtp/outbox.h"
+#include "sync/account.h"
+
+void outboxes_attach(const struct account *account, struct outbox *outbox);
+void outboxes_detach(const struct account *account);            /* none attached: fine */
+struct outbox *outboxes_find(const struct account *account);    /* NULL: the account cannot send */
+
+/* {"waiting":..,"queued":..,"sending":..,"retrying":..,"maybe_sent":..,"unfiled":..,"failed":..,"error":..,"reason":..} */
+struct json_object *outboxes_counts_object(struct outbox *outbox);
+/* "2 waiting, 1 failed; why: ..."; "empty". The caller frees. */
+char *outboxes_counts_text(struct outbox *outbox);
+
+#endif

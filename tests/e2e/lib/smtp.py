@@ -1,0 +1,95 @@
+"""A submission server in Python, without TLS, that can fail where it is told to."""
+import re
+import socketserver
+import threading
+import time
+
+
+class SmtpServer:
+    """fail: called with the stage ("greeting", "mail", "rcpt", "data", "dot", "answer") and the message's subject (at "dot" and
+    "answer"); what it returns is said instead of the usual answer; "close" hangs up, None goes on. delay: seconds before the
+    answer to a whole message. "answer" is asked when the message has been recorded."""
+
+    def __init__(self, fail=None, delay=0.0, extensions=("8BITMIME", "PIPELINING", "SIZE 10000000")):
+        self.fail = fail or (lambda stage, subject: None)
+        self.delay, self.extensions = delay, list(extensions)
+        self.accepted = []           # subjects, in the order of taking
+        self.connections = 0
+        outer = self
+
+        class Handler(socketserver.StreamRequestHandler):
+            def handle(self):
+                outer.connections += 1
+                try:
+                    outer._serve(self)
+                except OSError:
+                    pass
+
+        class Server(socketserver.ThreadingTCPServer):
+            allow_reuse_address = True
+            daemon_threads = True
+
+            def handle_error(self, request, client_address):
+                pass
+
+        self.server = Server(("127.0.0.1", 0), Handler)
+        self.port = self.server.server_address[1]
+        threading.Thread(target=self.server.serve_forever, daemon=True).start()
+
+    def stop(self):
+        self.server.shutdown()
+        self.server.server_close()
+
+    def _say(self, handler, usual, stage, subject=None):
+        """False: hung up"""
+        text = self.fail(stage, subject) or usual
+        if text == "close":
+            handler.connection.close()
+            return False
+        handler.wfile.write(text.encode() + b"\r\n")
+        handler.wfile.flush()
+        return not text.startswith("421")
+
+    def _message(self, handler):
+        lines = []
+        while True:
+            line = handler.rfile.readline()
+            if not line:
+                return None
+            if line == b".\r\n":
+                return b"".join(lines)
+            lines.append(line[1:] if line.startswith(b".") else line)
+
+    def _take(self, handler):
+        if not self._say(handler, "354 go", "data"):
+            return False
+        data = self._message(handler)
+        if data is None:
+            return False
+        subject = re.search(rb"^Subject: (.*?)\r\n", data, re.M).group(1).decode()
+        refusal = self.fail("dot", subject)
+        if refusal:
+            if refusal == "close":
+                return False
+            handler.wfile.write(refusal.encode() + b"\r\n")
+            return True
+        self.accepted.append(subject)
+        time.sleep(self.delay)
+        return self._say(handler, "250 2.0.0 taken", "answer", subject)
+
+    def _serve(self, handler):
+        if not self._say(handler, "220 test", "greeting"):
+            return
+        for line in iter(handler.rfile.readline, b""):
+            verb = line[:4].upper()
+            if verb == b"EHLO":
+                words = ["test"] + self.extensions
+                handler.wfile.write("".join(f"250{'-' if w is not words[-1] else ' '}{w}\r\n" for w in words).encode())
+            elif verb == b"DATA":
+                if not self._take(handler):
+                    return
+            elif verb == b"QUIT":
+                handler.wfile.write(b"221 bye\r\n")
+                return
+            elif not self._say(handler, "250 ok", {b"MAIL": "mail", b"RCPT": "rcpt"}.get(verb, "other")):
+                return

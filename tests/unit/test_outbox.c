@@ -1,0 +1,672 @@
+/* smtp/outbox.c, queue.c and sending.c: what is put is sent once, whatever happens in between. */
+#include <dirent.h>
+#include <errno.h>
+#include <setjmp.h>
+#include <signal.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
+
+#include <cmocka.h>
+
+#include "base/clock.h"
+#include "base/mem.h"
+#include "smtp/outbox.h"
+#include "support/smtp_server.h"
+
+struct world {
+	char folder[64], *record_path;
+	struct account_config *config;
+	struct smtp_server server;
+	struct outbox *outbox;
+	unsigned copies;
+	enum mf_err copy_says;
+	char copied[4096];
+	atomic_uint changes;
+};
+
+static enum mf_err take_copy(void *context, uint64_t id, int fd, uint64_t size, const char *message_id)
+{
+	struct world *w = context;
+	(void)id;
+	assert_true(size < sizeof w->copied && *message_id == '<');
+	assert_int_equal(pread(fd, w->copied, size, 0), (ssize_t)size);
+	w->copied[size] = 0;
+	w->copies++;
+	return w->copy_says;
+}
+
+static void count_change(void *context, uint64_t id)
+{
+	(void)id;
+	((struct world *)context)->changes++;
+}
+
+static void reopen(struct world *w)
+{
+	struct outbox_options o = { .config = w->config, .state_dir = w->folder, .file_copy = take_copy, .file_context = w,
+		.connect = server_connect, .connect_context = &w->server };
+	struct mf_reason why = { "" };
+	outbox_close(w->outbox);
+	w->outbox = NULL;
+	if (outbox_open(&o, &w->outbox, &why))
+		fail_msg("%s", why.text);
+	outbox_subscribe(w->outbox, count_change, w);
+}
+
+static void begin(struct world *w)
+{
+	memset(w, 0, sizeof *w);
+	snprintf(w->folder, sizeof w->folder, "/tmp/test_outbox.XXXXXX");
+	assert_non_null(mkdtemp(w->folder));
+	w->record_path = mf_format("%s/record", w->folder);
+	w->server.record = open(w->record_path, O_CREAT | O_RDWR | O_APPEND | O_CLOEXEC, 0600);
+	w->config = account_config_create("work");
+	w->config->from = mf_strdup("Alice <alice@example.org>");
+	reopen(w);
+}
+
+static void remove_folder(const char *path)
+{
+	DIR *dir = opendir(path);
+	for (struct dirent *d; dir && (d = readdir(dir));) {
+		if (!strcmp(d->d_name, ".") || !strcmp(d->d_name, ".."))
+			continue;
+		char *inner = mf_format("%s/%s", path, d->d_name);
+		if (unlink(inner))
+			remove_folder(inner);
+		free(inner);
+	}
+	if (dir)
+		closedir(dir);
+	rmdir(path);
+}
+
+static void end(struct world *w)
+{
+	outbox_close(w->outbox);
+	server_join(&w->server);
+	close(w->server.record);
+	remove_folder(w->folder);
+	account_config_destroy(w->config);
+	free(w->record_path);
+}
+
+/* --- helpers ------------------------------------------------------------------------------------------------------- */
+
+static int text_file(const char *text)
+{
+	int fd = memfd_create("text", MFD_CLOEXEC);
+	assert_int_equal(write(fd, text, strlen(text)), (ssize_t)strlen(text));
+	lseek(fd, 0, SEEK_SET);
+	return fd;
+}
+
+static enum mf_err put_as(struct world *w, const char *text, const struct outbox_put *put, uint64_t *ret, struct mf_reason *why)
+{
+	int fd = text_file(text);
+	enum mf_err e = outbox_put(w->outbox, fd, put, ret, why);
+	close(fd);
+	return e;
+}
+
+static uint64_t put(struct world *w, const char *name, const char *text)
+{
+	uint64_t id = 0;
+	struct mf_reason why = { "" };
+	if (put_as(w, text, &(struct outbox_put){ .name = name }, &id, &why))
+		fail_msg("%s", why.text);
+	return id;
+}
+
+static void later(int64_t s)
+{
+	clock_skew_for_tests(s * 1000);
+}
+
+static void run(struct world *w)
+{
+	struct mf_reason why;
+	(void)outbox_send_due(w->outbox, &why);
+}
+
+static void assert_state(struct world *w, uint64_t id, enum outbox_state state)
+{
+	struct outbox_item item;
+	assert_int_equal(outbox_item(w->outbox, id, &item), MF_OK);
+	if (item.state != state)
+		fail_msg("%s is %s (%s), and not %s", item.name, outbox_state_word(item.state), item.reason, outbox_state_word(state));
+	outbox_item_finish(&item);
+}
+
+static void assert_gone(struct world *w, uint64_t id)
+{
+	struct outbox_item item;
+	enum mf_err e = outbox_item(w->outbox, id, &item);
+	if (!e)
+		fail_msg("%s is %s (%s), and not gone", item.name, outbox_state_word(item.state), item.reason);
+}
+
+/* how many messages the server has taken */
+static unsigned taken(const struct world *w)
+{
+	char text[65536];
+	ssize_t n = pread(w->server.record, text, sizeof text, 0);
+	unsigned lines = 0;
+	for (ssize_t i = 0; i < n; i++)
+		lines += text[i] == '\n';
+	return lines;
+}
+
+static unsigned files(const struct world *w)
+{
+	char *path = mf_format("%s/outbox", w->folder);
+	DIR *dir = opendir(path);
+	unsigned n = 0;
+	for (struct dirent *d; (d = readdir(dir));)
+		n += d->d_name[0] != '.' && !strstr(d->d_name, ".size");
+	closedir(dir);
+	free(path);
+	return n;
+}
+
+#define SIMPLE "To: bob@example.com\nBcc: carol@example.com\nSubject: hi\n\nHello\n"
+
+/* --- the usual ----------------------------------------------------------------------------------------------------- */
+
+static void sent_after_its_delay(void **state)
+{
+	(void)state;
+	struct world w;
+	begin(&w);
+	uint64_t id = put(&w, "hi.eml", SIMPLE);
+	assert_state(&w, id, OUTBOX_WAITING);
+	run(&w);
+	assert_int_equal(taken(&w), 0);
+	later(11);
+	assert_state(&w, id, OUTBOX_QUEUED);
+	run(&w);
+	assert_gone(&w, id);
+	assert_int_equal(taken(&w), 1);
+	assert_int_equal(w.copies, 1);
+	assert_int_equal(strncmp(w.copied, "Bcc: carol@example.com\r\nTo: bob", 30), 0);
+	assert_int_equal(files(&w), 0);
+	assert_int_equal(outbox_size_max(w.outbox), 5000000);
+	reopen(&w);
+	assert_int_equal(outbox_size_max(w.outbox), 5000000);
+	assert_int_equal(w.copies, 1);
+	assert_true(w.changes >= 3);
+	end(&w);
+}
+
+static void in_order_on_one_connection(void **state)
+{
+	(void)state;
+	struct world w;
+	begin(&w);
+	for (int i = 0; i < 5; i++) {
+		MF_CLEANUP(mf_free) char *text = mf_format("To: a@b\nMessage-ID: <%d@x>\n\n", i);
+		(void)put(&w, NULL, text);
+	}
+	later(11);
+	reopen(&w);
+	run(&w);
+	char text[200] = "";
+	assert_true(pread(w.server.record, text, sizeof text - 1, 0) > 0);
+	assert_string_equal(text, "<0@x>\n<1@x>\n<2@x>\n<3@x>\n<4@x>\n");
+	assert_int_equal(w.server.connections, 1);
+	end(&w);
+}
+
+static void taken_back(void **state)
+{
+	(void)state;
+	struct world w;
+	int fd;
+	char text[100] = "";
+	begin(&w);
+	uint64_t id = put(&w, "hi.eml", SIMPLE);
+	assert_int_equal(outbox_open_content(w.outbox, id, &fd), MF_OK);
+	assert_int_equal(read(fd, text, sizeof text), (ssize_t)strlen(SIMPLE));
+	assert_string_equal(text, SIMPLE);
+	close(fd);
+	assert_int_equal(outbox_take_back(w.outbox, id, &fd), MF_OK);
+	assert_int_equal(pread(fd, text, sizeof text, 0), (ssize_t)strlen(SIMPLE));
+	assert_int_equal(write(fd, "x", 1), 1);
+	close(fd);
+	assert_int_equal(outbox_take_back(w.outbox, id, NULL), MF_NOT_FOUND);
+	later(11);
+	run(&w);
+	assert_int_equal(taken(&w), 0);
+	assert_int_equal(files(&w), 0);
+	end(&w);
+}
+
+static void names(void **state)
+{
+	(void)state;
+	struct world w;
+	struct outbox_item item;
+	struct mf_reason why;
+	uint64_t other;
+	begin(&w);
+	uint64_t id = put(&w, "a.eml", "To: no@b\n\n");
+	assert_int_equal(put_as(&w, SIMPLE, &(struct outbox_put){ .name = "a.eml" }, &other, &why), MF_EXISTS);
+	assert_int_equal(put_as(&w, SIMPLE, &(struct outbox_put){ .name = "a/b" }, &other, &why), MF_INVALID);
+	uint64_t b = put(&w, "b.eml", "To: no@b\n\n");
+	assert_int_equal(outbox_rename(w.outbox, b, "a.eml"), MF_EXISTS);
+	assert_int_equal(outbox_rename(w.outbox, b, "c.eml"), MF_OK);
+	assert_int_equal(outbox_rename(w.outbox, b, ".."), MF_INVALID);
+	later(11);
+	run(&w);
+	assert_state(&w, id, OUTBOX_FAILED);
+	id = put(&w, "a.eml", "To: no@b\n\n");
+	later(11);
+	run(&w);
+	assert_int_equal(outbox_item_by_name(w.outbox, "a-2.eml", true, &item), MF_OK);
+	assert_int_equal(item.id, id);
+	outbox_item_finish(&item);
+	assert_int_equal(outbox_item_by_name(w.outbox, "a-2.eml", false, &item), MF_NOT_FOUND);
+	reopen(&w);
+	assert_int_equal(outbox_item_by_name(w.outbox, "c.eml", true, &item), MF_OK);
+	outbox_item_finish(&item);
+	end(&w);
+}
+
+static void held(void **state)
+{
+	(void)state;
+	struct world w;
+	begin(&w);
+	uint64_t id = put(&w, "a.eml", SIMPLE), other = put(&w, "b.eml", SIMPLE);
+	outbox_hold(w.outbox, id, true);
+	later(11);
+	run(&w);
+	assert_gone(&w, other);
+	assert_state(&w, id, OUTBOX_QUEUED);
+	outbox_hold(w.outbox, id, false);
+	run(&w);
+	assert_gone(&w, id);
+	end(&w);
+}
+
+/* --- what the server says ------------------------------------------------------------------------------------------ */
+
+static void put_off_and_given_up(void **state)
+{
+	(void)state;
+	struct world w;
+	struct outbox_item item;
+	begin(&w);
+	uint64_t id = put(&w, "later.eml", "To: later@b\n\n"), other = put(&w, "now.eml", SIMPLE);
+	later(11);
+	run(&w);
+	assert_state(&w, id, OUTBOX_RETRYING);
+	assert_gone(&w, other);
+	static const int64_t minutes[] = { 5, 10, 20, 40, 80, 160, 240, 240 };
+	for (size_t i = 0; i < sizeof minutes / sizeof *minutes; i++) {
+		unsigned before = w.server.rcpts;
+		later(minutes[i] * 60 - 2);
+		run(&w);
+		assert_int_equal(w.server.rcpts, before);
+		later(3);
+		run(&w);
+		assert_int_equal(w.server.rcpts, before + 1);
+	}
+	reopen(&w);
+	assert_int_equal(outbox_item(w.outbox, id, &item), MF_OK);
+	assert_non_null(strstr(item.reason, "451 4.7.1 greylisted"));
+	assert_int_equal(item.attempts, 9);
+	outbox_item_finish(&item);
+	for (int i = 0; i < 31; i++) {
+		later(4 * 3600);
+		run(&w);
+	}
+	assert_state(&w, id, OUTBOX_FAILED);
+	MF_CLEANUP(mf_free) char *text = outbox_error_text(w.outbox, id);
+	assert_non_null(strstr(text, "five days"));
+	w.server.accept_later = true;
+	assert_int_equal(outbox_retry(w.outbox, id), MF_OK);
+	run(&w);
+	assert_gone(&w, id);
+	end(&w);
+}
+
+static void refused(void **state)
+{
+	(void)state;
+	struct world w;
+	begin(&w);
+	uint64_t id = put(&w, "spam.eml", "To: a@b\nX-Dot: 554 5.7.1 spam\n\n");
+	later(11);
+	run(&w);
+	assert_state(&w, id, OUTBOX_FAILED);
+	reopen(&w);
+	assert_state(&w, id, OUTBOX_FAILED);
+	MF_CLEANUP(mf_free) char *text = outbox_error_text(w.outbox, id);
+	assert_non_null(strstr(text, "a@b: refused: 554 5.7.1 spam"));
+	assert_int_equal(w.copies, 0);
+	assert_int_equal(outbox_take_back(w.outbox, id, NULL), MF_DENIED);
+	assert_int_equal(outbox_remove(w.outbox, id), MF_OK);
+	assert_int_equal(files(&w), 0);
+	end(&w);
+}
+
+static void refused_in_part(void **state)
+{
+	(void)state;
+	struct world w;
+	struct outbox_counts counts;
+	begin(&w);
+	uint64_t id = put(&w, "some.eml", "To: a@b, no@b, later@b\n\n");
+	later(11);
+	run(&w);
+	assert_state(&w, id, OUTBOX_RETRYING);
+	assert_int_equal(w.copies, 1);
+	w.server.accept_later = true;
+	later(301);
+	reopen(&w);
+	unsigned before = w.server.rcpts;
+	run(&w);
+	assert_int_equal(w.server.rcpts, before + 1);  /* only the one who had not got it */
+	assert_state(&w, id, OUTBOX_FAILED);
+	assert_int_equal(w.copies, 1);
+	MF_CLEANUP(mf_free) char *text = outbox_error_text(w.outbox, id);
+	assert_non_null(strstr(text, "no@b: refused: 550 5.1.1 no such user"));
+	assert_non_null(strstr(text, "later@b: sent"));
+	outbox_counts(w.outbox, &counts);
+	assert_int_equal(counts.failed, 1);
+	end(&w);
+}
+
+static void no_answer_to_the_end(void **state)
+{
+	(void)state;
+	struct world w;
+	begin(&w);
+	uint64_t id = put(&w, "a.eml", "To: a@b\nX-Dot: close\n\n"), silent = put(&w, "b.eml", "To: a@b\nX-Dot: silent\n\n");
+	later(11);
+	run(&w);
+	assert_state(&w, id, OUTBOX_MAYBE);
+	assert_state(&w, silent, OUTBOX_MAYBE);
+	later(100000);
+	run(&w);
+	reopen(&w);
+	run(&w);
+	assert_int_equal(taken(&w), 2);     /* never again by itself */
+	assert_state(&w, id, OUTBOX_MAYBE);
+	assert_int_equal(outbox_take_back(w.outbox, id, NULL), MF_DENIED);
+	assert_int_equal(outbox_settle_sent(w.outbox, id, false), MF_OK);
+	run(&w);
+	assert_gone(&w, id);
+	assert_int_equal(w.copies, 1);
+	assert_int_equal(outbox_retry(w.outbox, silent), MF_OK);
+	run(&w);
+	assert_int_equal(taken(&w), 3);
+	assert_int_equal(outbox_settle_sent(w.outbox, silent, true), MF_OK);
+	assert_gone(&w, silent);
+	assert_int_equal(w.copies, 1);
+	end(&w);
+}
+
+static void never_fit(void **state)
+{
+	(void)state;
+	struct world w;
+	uint64_t id = 0;
+	struct mf_reason why = { "" };
+	begin(&w);
+	assert_int_equal(put_as(&w, "Subject: x\n\n", &(struct outbox_put){ .name = "a.eml" }, &id, &why), MF_INVALID);
+	assert_int_equal(files(&w), 0);
+	assert_int_equal(put_as(&w, "Subject: x\n\n", &(struct outbox_put){ .name = "a.eml", .keep_failed = true }, &id, &why), MF_INVALID);
+	assert_state(&w, id, OUTBOX_FAILED);
+	reopen(&w);
+	assert_state(&w, id, OUTBOX_FAILED);
+	assert_int_equal(outbox_retry(w.outbox, id), MF_DENIED);
+	MF_CLEANUP(mf_free) char *text = outbox_error_text(w.outbox, id);
+	assert_non_null(strstr(text, "no recipient"));
+	int fd;
+	assert_int_equal(outbox_open_content(w.outbox, id, &fd), MF_OK);
+	close(fd);
+	run(&w);
+	assert_int_equal(w.server.connections, 0);
+	end(&w);
+}
+
+/* --- the link ------------------------------------------------------------------------------------------------------ */
+
+static void offline(void **state)
+{
+	(void)state;
+	struct world w;
+	struct outbox_link link;
+	struct outbox_item item;
+	begin(&w);
+	w.server.refuse = MF_OFFLINE;
+	uint64_t id = put(&w, "a.eml", SIMPLE);
+	for (int i = 0; i < 40; i++) {
+		later(86400);
+		run(&w);
+	}
+	outbox_link(w.outbox, &link);
+	assert_int_equal(link.error, MF_OFFLINE);
+	assert_int_equal(outbox_item(w.outbox, id, &item), MF_OK);
+	assert_int_equal(item.state, OUTBOX_QUEUED);        /* forty days, and none of its five */
+	assert_string_equal(item.reason, "refused by the test");
+	outbox_item_finish(&item);
+	w.server.refuse = MF_OK;
+	run(&w);
+	assert_int_equal(taken(&w), 0);    /* not its time yet */
+	outbox_wake(w.outbox, false);
+	run(&w);
+	assert_gone(&w, id);
+	outbox_link(w.outbox, &link);
+	assert_int_equal(link.error, MF_OK);
+	end(&w);
+}
+
+static void password_refused(void **state)
+{
+	(void)state;
+	struct world w;
+	begin(&w);
+	w.server.refuse = MF_AUTH;
+	uint64_t id = put(&w, "a.eml", SIMPLE);
+	later(11);
+	run(&w);
+	w.server.refuse = MF_OK;
+	later(1000000);
+	outbox_wake(w.outbox, false);
+	run(&w);
+	assert_state(&w, id, OUTBOX_QUEUED);
+	outbox_wake(w.outbox, true);
+	run(&w);
+	assert_gone(&w, id);
+	end(&w);
+}
+
+static void policies(void **state)
+{
+	(void)state;
+	for (int policy = SEND_CONNECT; policy <= SEND_MANUAL; policy++) {
+		struct world w;
+		begin(&w);
+		w.config->send = (enum send_policy)policy;
+		uint64_t id = put(&w, "a.eml", SIMPLE);
+		later(1000);
+		run(&w);
+		assert_state(&w, id, OUTBOX_QUEUED);
+		outbox_connected(w.outbox);
+		run(&w);
+		if (policy == SEND_MANUAL) {
+			assert_state(&w, id, OUTBOX_QUEUED);
+			outbox_release(w.outbox);
+			run(&w);
+		}
+		assert_gone(&w, id);
+		id = put(&w, "b.eml", SIMPLE);
+		outbox_release(w.outbox);           /* delays do not count either */
+		run(&w);
+		assert_gone(&w, id);
+		uint64_t at_once;
+		assert_int_equal(put_as(&w, SIMPLE, &(struct outbox_put){ .at_once = true }, &at_once, NULL), MF_OK);
+		run(&w);
+		assert_gone(&w, at_once);
+		end(&w);
+	}
+}
+
+static void copy_later(void **state)
+{
+	(void)state;
+	struct world w;
+	begin(&w);
+	w.copy_says = MF_BUSY;
+	uint64_t id = put(&w, "a.eml", SIMPLE);
+	later(11);
+	run(&w);
+	assert_state(&w, id, OUTBOX_UNFILED);
+	run(&w);
+	assert_int_equal(w.copies, 1);
+	w.copy_says = MF_OFFLINE;
+	reopen(&w);
+	assert_state(&w, id, OUTBOX_UNFILED);
+	run(&w);
+	run(&w);
+	assert_int_equal(w.copies, 2);
+	later(301);
+	w.copy_says = MF_BUSY;
+	run(&w);
+	assert_int_equal(w.copies, 3);
+	assert_int_equal(outbox_filed(w.outbox, id), MF_OK);
+	assert_gone(&w, id);
+	assert_int_equal(taken(&w), 1);
+	assert_int_equal(files(&w), 0);
+	end(&w);
+}
+
+static void by_its_thread(void **state)
+{
+	(void)state;
+	struct world w;
+	uint64_t id;
+	begin(&w);
+	w.config->send_delay_ms = 0;
+	outbox_start(w.outbox);
+	assert_int_equal(put_as(&w, SIMPLE, &(struct outbox_put){ 0 }, &id, NULL), MF_OK);
+	struct outbox_item item;
+	for (int i = 0; i < 2000 && !outbox_item(w.outbox, id, &item); i++) {
+		outbox_item_finish(&item);
+		usleep(5000);
+	}
+	assert_gone(&w, id);
+	end(&w);
+}
+
+static void damaged_state(void **state)
+{
+	(void)state;
+	struct world w;
+	struct outbox_item *items;
+	size_t count;
+	begin(&w);
+	uint64_t id = put(&w, "a.eml", SIMPLE);
+	char *path = mf_format("%s/outbox/%016llx.state", w.folder, (unsigned long long)id);
+	assert_int_equal(truncate(path, 40), 0);
+	free(path);
+	reopen(&w);
+	outbox_items(w.outbox, &items, &count);
+	assert_int_equal(count, 1);
+	assert_int_equal(items[0].state, OUTBOX_FAILED);
+	assert_int_equal(items[0].size, strlen(SIMPLE));
+	outbox_items_free(items, count);
+	later(100);
+	run(&w);
+	assert_int_equal(taken(&w), 0);
+	end(&w);
+}
+
+/* --- crashes ------------------------------------------------------------------------------------------------------- */
+
+static unsigned die_at;
+
+static void die(unsigned step)
+{
+	if (step == die_at)
+		raise(SIGKILL);
+}
+
+/* In a process of its own, which ends at the durable step `at`. True: it came to its end before. */
+static bool run_until(struct world *w, unsigned at, bool *ret_put)
+{
+	int promised[2];
+	char byte;
+	assert_int_equal(pipe(promised), 0);
+	pid_t pid = fork();
+	if (pid == 0) {
+		die_at = at;
+		outbox_step_for_tests = die;
+		uint64_t id;
+		if (put_as(w, SIMPLE, &(struct outbox_put){ .name = "a.eml", .at_once = true }, &id, NULL))
+			_exit(8);
+		(void)!write(promised[1], "y", 1);
+		run(w);
+		server_join(&w->server);
+		_exit(0);
+	}
+	int status;
+	close(promised[1]);
+	assert_int_equal(waitpid(pid, &status, 0), pid);
+	*ret_put = read(promised[0], &byte, 1) == 1;
+	close(promised[0]);
+	assert_true(WIFSIGNALED(status) || (WIFEXITED(status) && WEXITSTATUS(status) == 0));
+	return WIFEXITED(status);
+}
+
+static void killed_at_every_step(void **state)
+{
+	(void)state;
+	bool ended = false;
+	unsigned maybes = 0, at = 1;
+	for (; !ended; at++) {
+		struct world w;
+		bool promised;
+		assert_true(at < 100);
+		begin(&w);
+		ended = run_until(&w, at, &promised);
+		unsigned before = taken(&w);
+		reopen(&w);
+		later(1000);
+		run(&w);
+		struct outbox_item *items;
+		size_t count;
+		outbox_items(w.outbox, &items, &count);
+		bool maybe = count == 1 && items[0].state == OUTBOX_MAYBE;
+		maybes += maybe;
+		unsigned after = taken(&w);
+		if (count > (size_t)maybe || after > 1 || (promised && !maybe && after != 1) || (maybe && after != before))
+			fail_msg("killed at step %u: %zu in the outbox (%s), sent %u times before and %u after, %s", at, count,
+			         count ? outbox_state_word(items[0].state) : "-", before, after, promised ? "promised" : "not promised");
+		if (count == 0 && files(&w) != 0)
+			fail_msg("killed at step %u: litter", at);
+		outbox_items_free(items, count);
+		end(&w);
+	}
+	print_message("%u steps, %u of them between the mark and the result\n", at - 2, maybes);
+	assert_true(maybes >= 1 && maybes <= 6);
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(sent_after_its_delay), cmocka_unit_test(in_order_on_one_connection), cmocka_unit_test(taken_back),
+		cmocka_unit_test(names), cmocka_unit_test(held), cmocka_unit_test(put_off_and_given_up), cmocka_unit_test(refused),
+		cmocka_unit_test(refused_in_part), cmocka_unit_test(no_answer_to_the_end), cmocka_unit_test(never_fit),
+		cmocka_unit_test(offline), cmocka_unit_test(password_refused), cmocka_unit_test(policies), cmocka_unit_test(copy_later),
+		cmocka_unit_test(by_its_thread), cmocka_unit_test(damaged_state), cmocka_unit_test(killed_at_every_step),
+	};
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
