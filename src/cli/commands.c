@@ -92,8 +92,6 @@ const struct command commands[] = {
 	  "them as read and takes the flag off. Write -- before the first one with a minus sign.\n", no_flags, false, cmd_flag },
 	{ "subscribe", "[ACCOUNT] MAILBOX...", "subscribe to mailboxes", NULL, no_flags, false, cmd_subscribe },
 	{ "unsubscribe", "[ACCOUNT] MAILBOX...", "unsubscribe from mailboxes", NULL, no_flags, false, cmd_unsubscribe },
-	{ 0, NULL, NULL, NULL, false },
-};
 	{ "send", "[-tcb ADDRESS]... [-s SUBJECT] [-a FILE]... [FILE]", "send a message, or what waits in the outbox",
 	  "FILE, or standard input, is a message: \"To: bob@example.org\", an empty line, text. With --to and its like it is the text of one.\n"
 	  "Without either, at a terminal, everything that waits goes out now. A mounted account sends after its send-delay; else it is\n"
