@@ -32,6 +32,9 @@ const struct schema_step schema_steps[] = {
 	  "CREATE UNIQUE INDEX message_name ON message (shelf, name);"
 	  "CREATE TABLE summary (id INTEGER PRIMARY KEY, date INTEGER NOT NULL, message_id TEXT NOT NULL, email_id TEXT,"
 	  " subject TEXT NOT NULL, sender TEXT NOT NULL, recipients TEXT NOT NULL);" },
+	/* the numbers of a POP3 server's messages: uidls.h */
+	{ 3,
+	  "CREATE TABLE uidl (uid INTEGER PRIMARY KEY, key TEXT NOT NULL UNIQUE, size INTEGER NOT NULL, digest TEXT NOT NULL);" },
 };
 const size_t schema_step_count = sizeof schema_steps / sizeof *schema_steps;
 

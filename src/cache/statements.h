@@ -53,6 +53,10 @@
 	X(MESSAGE_PLACE, "UPDATE message SET shelf = ?2, uid = ?3, name = ?4, flags = ?5, keywords = ?6, modseq = ?7, ctime = ?8 WHERE id = ?1") \
 	X(MESSAGE_REMOVE, "DELETE FROM message WHERE id = ?1") \
 	X(SUMMARY_REMOVE, "DELETE FROM summary WHERE id = ?1") \
-	X(PURGE_PICK, "SELECT id, match, name FROM message WHERE shelf = ?1 LIMIT ?2")
+	X(PURGE_PICK, "SELECT id, match, name FROM message WHERE shelf = ?1 LIMIT ?2") \
+	X(UIDL_ALL, "SELECT key, uid, size, digest FROM uidl ORDER BY uid") \
+	X(UIDL_PUT, "INSERT OR REPLACE INTO uidl (uid, key, size, digest) VALUES (?1, ?2, ?3, ?4)") \
+	X(UIDL_REMOVE, "DELETE FROM uidl WHERE uid = ?1") \
+	X(UIDL_CLEAR, "DELETE FROM uidl")
 
 #endif
