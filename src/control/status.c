@@ -38,6 +38,12 @@ static void snapshot_take(struct account *a, struct snapshot *ret)
 	mailbox_rows_load(a, &ret->rows);
 }
 
+/* the one that the account is at now */
+static const struct server_address *server_of(const struct snapshot *s)
+{
+	return s->link.pop3 ? &s->config->pop3 : &s->config->imap;
+}
+
 /* --- JSON ---------------------------------------------------------------------------------------------------------- */
 
 static struct json_object *link_object(const struct link_info *link)
@@ -94,7 +100,8 @@ static struct json_object *account_object(const struct snapshot *s)
 	struct json_object *o = json_object_new_object();
 	json_put_string(o, "account", s->config->name);
 	json_put_string(o, "user", s->config->user);
-	json_put_string(o, "host", s->config->imap.host);
+	json_put_string(o, "host", server_of(s)->host);
+	json_put_string(o, "protocol", s->link.pop3 ? "pop3" : "imap");
 	json_object_object_add(o, "link", link_object(&s->link));
 	json_object_object_add(o, "progress", status_progress_object(&s->progress));
 	json_object_object_add(o, "cache", cache_object(s));
@@ -200,8 +207,8 @@ static void put_mailboxes(struct buf *b, const struct mailbox_rows *rows)
 static void put_account(struct buf *b, const struct snapshot *s)
 {
 	char progress[COLUMNS];
-	put(b, "%s: %s at %s", s->config->name, s->config->user ? s->config->user : "?",
-	    s->config->imap.host ? s->config->imap.host : "?");
+	const char *host = server_of(s)->host;
+	put(b, "%s: %s at %s%s", s->config->name, s->config->user ? s->config->user : "?", host ? host : "?", s->link.pop3 ? " by POP3" : "");
 	put_link(b, s);
 	text_progress(progress, sizeof progress, &s->progress);
 	put(b, "  now: %s", progress);

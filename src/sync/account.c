@@ -13,7 +13,9 @@
 static void account_choose_roles(struct account *a)
 {
 	unsigned bulk = ROLE_BULK, watch = a->config->idle ? ROLE_WATCH : 0;
-	if (a->config->connections == 1) {
+	/* a POP3 server locks the mailbox for one session */
+	bool pop3 = a->connector && !a->config->imap.host;
+	if (a->config->connections == 1 || pop3) {
 		a->sessions[a->session_count++].roles = ROLE_WORKER | bulk | watch;
 		return;
 	}

@@ -110,6 +110,7 @@ void account_link(struct account *a, struct link_info *ret)
 	*ret = (struct link_info){
 		.state = a->link.state, .error = a->link.error, .reason = a->link.reason, .since_s = a->link.since_s,
 		.next_try_s = a->link.state == LINK_OFFLINE ? a->link.next_try_s : 0,
+		.pop3 = !a->config->imap.host && a->config->pop3.host,
 	};
 	pthread_mutex_unlock(&a->lock);
 }

@@ -228,12 +228,29 @@ static bool session_slept(struct session *s)
 	return offset - before > SLEPT_MS;
 }
 
+static void session_nothing_pushed(void *context, const char *raw, bool new_only)
+{
+	(void)context;
+	(void)raw;
+	(void)new_only;
+}
+
+/* POP3: the session has something to do while it has nothing to do, which is to give the mailbox back. */
+static enum mf_err session_rest(struct session *s, int64_t wait_ms)
+{
+	enum mf_err e = remote_wait(s->remote, "INBOX", wait_ms, s->wake_fd, &(struct push_sink){session_nothing_pushed, NULL});
+	session_drain(s);
+	return e;
+}
+
 static enum mf_err session_idle(struct session *s, int64_t wait_ms, unsigned roles)
 {
 	enum mf_err e = MF_OK;
 	if ((roles & ROLE_WATCH) && push_can_wait(s)) {
 		e = push_wait(s, wait_ms);
 		session_drain(s);
+	} else if (!(s->caps & REMOTE_MAILBOXES)) {
+		e = session_rest(s, wait_ms);
 	} else {
 		session_sleep(s, wait_ms);
 	}
