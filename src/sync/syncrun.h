@@ -19,6 +19,7 @@ struct sync_item {
 	struct uid_set present;          /* CHANGES_ALL: what has been told */
 	uint64_t first_new;              /* the lowest new row */
 	uint64_t received;               /* new messages */
+	struct crossing *crossing;       /* mailbox_work's, while the item is its session's */
 	bool renumbered, reread;         /* SELECT said another UIDVALIDITY; it is read again because of that */
 	bool distrusted;                 /* not complete: to be compared in full */
 	bool done;

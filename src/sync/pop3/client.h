@@ -49,6 +49,7 @@ struct pop3 {
 	bool numbers_loaded;
 	struct maildrop drop;   /* this connection's view; count 0 and not listed: none yet */
 	bool listed;
+	bool borrowed;          /* the numbers are IMAP's */
 
 	enum mf_err dead;       /* MF_OK while the session is of use */
 	struct mf_reason why;   /* of the last failure */

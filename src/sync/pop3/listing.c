@@ -5,6 +5,7 @@
 #include "base/clock.h"
 #include "base/mem.h"
 #include "sync/pop3/client.h"
+#include "sync/pop3/uidl_format.h"
 
 #define LIST_BUDGET ((uint64_t)MAILDROP_MAX * (UIDL_MAX + 32))
 
@@ -150,6 +151,7 @@ static enum mf_err load_numbers(struct pop3 *s)
 {
 	if (s->numbers_loaded)
 		return MF_OK;
+	uidls_finish(&s->numbers);
 	enum mf_err e = s->options.store.load(s->options.store.context, &s->numbers);
 	if (e)
 		return pop3_fail(s, e, "the numbers of messages cannot be read: %s", mf_err_words(e));
@@ -200,6 +202,8 @@ static enum mf_err save(struct pop3 *s, const struct uidls_change *change)
 
 enum mf_err pop3_store(struct pop3 *s)
 {
+	if (s->borrowed)
+		return MF_OK;
 	struct uidl *put;
 	size_t count = dirty_rows(s, &put);
 	struct uidls_change change = { .uidvalidity = s->numbers.uidvalidity, .uidnext = s->numbers.uidnext, .put = put, .put_count = count };
@@ -227,10 +231,13 @@ static enum mf_err store_all(struct pop3 *s, uint32_t uidvalidity, uint32_t uidn
 	return e;
 }
 
-static uint32_t new_uidvalidity(uint32_t before)
+/* Another one than before and than IMAP's */
+static uint32_t new_uidvalidity(const struct pop3 *s, uint32_t before)
 {
-	uint32_t now = (uint32_t)clock_wall_s();
-	return now > before ? now : before + 1 ? before + 1 : 1;
+	uint32_t now = (uint32_t)clock_wall_s(), next = now > before ? now : before + 1;
+	while (next == 0 || next == s->options.imap_uidvalidity)
+		next++;
+	return next;
 }
 
 /* gone: rows of s->numbers that no message has. What is new may be one of those, under another name. */
@@ -249,20 +256,43 @@ static enum mf_err find_renamed(struct pop3 *s, size_t *gone, size_t *gone_count
 	return e;
 }
 
+/* IMAP's numbers, if every UIDL shows one. */
+static bool borrow_numbers(struct pop3 *s)
+{
+	uint32_t uidvalidity = s->options.imap_uidvalidity, uidnext = s->options.imap_uidnext ? s->options.imap_uidnext : 1;
+	bool all = uidvalidity != 0;
+	for (size_t i = 0; i < s->drop.count && all; i++)
+		all = uidl_decode(maildrop_key(&s->drop, &s->drop.items[i]), uidvalidity, &s->drop.items[i].uid);
+	if (all)
+		maildrop_sort(&s->drop);
+	for (size_t i = 1; i < s->drop.numbered && all; i++)
+		all = s->drop.items[s->drop.by_uid[i]].uid != s->drop.items[s->drop.by_uid[i - 1]].uid;
+	uint32_t last = all && s->drop.numbered ? s->drop.items[s->drop.by_uid[s->drop.numbered - 1]].uid : 0;
+	s->borrowed = all && last < UINT32_MAX;
+	for (size_t i = 0; i < s->drop.count && !s->borrowed; i++)
+		s->drop.items[i].uid = 0;
+	if (s->borrowed)
+		adopt_numbers(s, uidvalidity, last >= uidnext ? last + 1 : uidnext);
+	return s->borrowed;
+}
+
 static enum mf_err number_all(struct pop3 *s)
 {
+	if (borrow_numbers(s))
+		return MF_OK;
 	size_t *gone, gone_count;
 	uint32_t uidvalidity = s->numbers.uidvalidity, uidnext = s->numbers.uidnext;
-	if (!uidvalidity || !uidnext) {
-		uidvalidity = new_uidvalidity(uidvalidity);
+	if (!uidvalidity || !uidnext || uidvalidity == s->options.imap_uidvalidity) {
+		uidvalidity = new_uidvalidity(s, uidvalidity);
 		uidnext = 1;
+		uidls_finish(&s->numbers);
 	}
 	maildrop_match(&s->drop, &s->numbers, &gone, &gone_count);
 	enum mf_err e = find_renamed(s, gone, &gone_count);
 	if (!e && !maildrop_number(&s->drop, &uidnext)) {
 		for (size_t i = 0; i < s->drop.count; i++)
 			s->drop.items[i].uid = 0;
-		uidvalidity = new_uidvalidity(uidvalidity);
+		uidvalidity = new_uidvalidity(s, uidvalidity);
 		uidnext = 1;
 		(void)maildrop_number(&s->drop, &uidnext); /* there are fewer messages than numbers */
 	}
@@ -279,6 +309,7 @@ enum mf_err pop3_list(struct pop3 *s)
 	if (s->listed)
 		return MF_OK;
 	s->sizes_asked = false;
+	s->numbers_loaded &= !s->borrowed;
 	enum mf_err e = load_numbers(s);
 	if (!e)
 		e = list_all(s);

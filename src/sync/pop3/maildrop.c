@@ -269,6 +269,12 @@ void maildrop_match_renamed(struct maildrop *d, const struct uidls *known, size_
 	free(places);
 }
 
+void maildrop_sort(struct maildrop *d)
+{
+	free(d->by_uid);
+	d->by_uid = sorted(d, is_numbered, by_uid, &d->numbered);
+}
+
 bool maildrop_number(struct maildrop *d, uint32_t *uidnext)
 {
 	size_t without = 0;
@@ -282,7 +288,6 @@ bool maildrop_number(struct maildrop *d, uint32_t *uidnext)
 		d->items[i].uid = (*uidnext)++;
 		d->items[i].dirty = true;
 	}
-	free(d->by_uid);
-	d->by_uid = sorted(d, is_numbered, by_uid, &d->numbered);
+	maildrop_sort(d);
 	return true;
 }

@@ -46,6 +46,7 @@ void maildrop_match(struct maildrop *d, const struct uidls *known, size_t **ret_
 /* New messages that are what is gone by digest and size: the server has renamed them. They take the number, and the place
  * leaves gone. */
 void maildrop_match_renamed(struct maildrop *d, const struct uidls *known, size_t *gone, size_t *gone_count);
+void maildrop_sort(struct maildrop *d);         /* what is numbered, for maildrop_at_uid */
 /* Numbers for what is left, from *uidnext on in the server's order. false: there are not enough numbers. */
 bool maildrop_number(struct maildrop *d, uint32_t *uidnext);
 

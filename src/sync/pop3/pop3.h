@@ -33,6 +33,9 @@ struct pop3_options {
 	unsigned auth;                        /* enum auth_mechanism bits that may be used; USER and PASS count as PLAIN */
 	struct pop3_memory *memory;           /* outlives the session */
 	struct pop3_store store;              /* likewise */
+	/* The same mailbox by IMAP, when this is its substitute: where the UIDLs show its numbers they are used, and nothing is
+	 * stored; else the numbers are this back-end's, with another UIDVALIDITY. 0: not known, or there is no IMAP */
+	uint32_t imap_uidvalidity, imap_uidnext;
 	int64_t linger_ms;                    /* how long a connection is kept for a next verb */
 	uint64_t message_max;                 /* the largest message accepted; 0: no limit */
 	bool clear_allowed;                   /* as in sync/imap/imap.h */
