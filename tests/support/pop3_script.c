@@ -1,6 +1,7 @@
 /* Scripts (imap_script.h) for the POP3 client. Options of its own:
  *   O: numbers=UIDVALIDITY,UIDNEXT        what was numbered before
  *   O: known=UID KEY SIZE HEADER          a row of that; HEADER with | for line ends (its digest is what is known), or nothing
+ *   O: imap=UIDVALIDITY,UIDNEXT           the same mailbox by IMAP
  *   O: linger=MS  O: starttls  O: auth=BITS  O: clear=no  O: password=...  O: password-command=...  O: message-max=N
  *   O: io-timeout=MS  O: sizes-lie
  * What is stored is told as "store uidvalidity=... uidnext=... gone=... put=UID:KEY:SIZE,...". */
@@ -140,6 +141,8 @@ static void pop3_option(struct pop3_test *t, const char *text)
 	const char *value = strchr(text, '=') ? strchr(text, '=') + 1 : "";
 	if (!strncmp(text, "numbers=", 8))
 		sscanf(value, "%u,%u", &t->numbers.uidvalidity, &t->numbers.uidnext);
+	else if (!strncmp(text, "imap=", 5))
+		sscanf(value, "%u,%u", &t->options.imap_uidvalidity, &t->options.imap_uidnext);
 	else if (!strncmp(text, "known=", 6))
 		known_option(t, value);
 	else if (!strncmp(text, "linger=", 7))
