@@ -51,6 +51,10 @@ static struct json_object *link_object(const struct link_info *link)
 	struct json_object *o = json_object_new_object();
 	json_put_string(o, "state", text_link(link->state));
 	json_put_time(o, "since", link->since_s);
+	if (link->imap_reason.text[0]) {
+		json_put_string(o, "imap_reason", link->imap_reason.text);
+		json_put_time(o, "imap_next_try", link->imap_try_s);
+	}
 	if (link->state == LINK_ONLINE)
 		return o;
 	json_put_string(o, "error", link->error ? mf_err_words(link->error) : NULL);
@@ -162,6 +166,10 @@ static void put_link(struct buf *b, const struct snapshot *s)
 		put(b, "  %s for %s", s->link.state == LINK_WAITING ? "waiting for you" : text_link(s->link.state), ago);
 	else
 		put(b, "  %s", text_link(s->link.state));
+	if (s->link.imap_reason.text[0]) {
+		put(b, "  IMAP cannot be reached: %s", s->link.imap_reason.text);
+		put(b, "  IMAP is tried again in %s; `mailfs connect` tries now", text_duration(next, s->link.imap_try_s > now ? s->link.imap_try_s - now : 0));
+	}
 	if (s->link.state == LINK_ONLINE || !s->link.error)
 		return;
 	put(b, "  why: %s", s->link.reason.text[0] ? s->link.reason.text : mf_err_words(s->link.error));

@@ -51,6 +51,9 @@ struct link_info {
 	struct mf_reason reason;
 	int64_t since_s, next_try_s;   /* wall clock; next_try 0: none planned */
 	bool pop3;                     /* by POP3: the account has nothing else, or IMAP cannot be reached */
+	/* only in the second case: why not, and when it is tried again (wall clock) */
+	struct mf_reason imap_reason;
+	int64_t imap_try_s;
 };
 void account_link(struct account *a, struct link_info *ret);
 void account_connect(struct account *a);            /* try now (SIGUSR1, addresses changed, a command); forgets a refused password */

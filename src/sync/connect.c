@@ -126,7 +126,7 @@ static enum mf_err save_numbers(void *cache, const struct uidls_change *change)
 	return cache_uidls_store(cache, change);
 }
 
-static struct remote *connector_make_pop3(struct connector *c, uint32_t imap_uidvalidity, uint32_t imap_uidnext, struct cancel *cancel)
+static struct remote *connector_make_pop3(struct connector *c, bool fallback, uint32_t imap_uidvalidity, uint32_t imap_uidnext, struct cancel *cancel)
 {
 	const struct account_config *config = c->config;
 	struct pop3_options options = {
@@ -135,13 +135,14 @@ static struct remote *connector_make_pop3(struct connector *c, uint32_t imap_uid
 		.clear_allowed = config->tls_insecure,
 		.credentials = connector_current(c), .auth = config->auth, .memory = c->pop3_memory, .linger_ms = LINGER_MS,
 		.store = {load_numbers, save_numbers, c->cache}, .imap_uidvalidity = imap_uidvalidity, .imap_uidnext = imap_uidnext,
+		.read_only = fallback, /* what is to be changed waits for IMAP */
 	};
 	return pop3_remote_create(&options);
 }
 
 struct remote *connector_make_fallback(struct connector *c, uint32_t uidvalidity, uint32_t uidnext, struct cancel *cancel)
 {
-	return connector_make_pop3(c, uidvalidity, uidnext, cancel);
+	return connector_make_pop3(c, true, uidvalidity, uidnext, cancel);
 }
 
 struct remote *connector_make(void *connector, unsigned roles, struct cancel *cancel)
@@ -149,7 +150,7 @@ struct remote *connector_make(void *connector, unsigned roles, struct cancel *ca
 	struct connector *c = connector;
 	const struct account_config *config = c->config;
 	if (!config->imap.host)
-		return connector_make_pop3(c, 0, 0, cancel);
+		return connector_make_pop3(c, false, 0, 0, cancel);
 	struct imap_options options = {
 		.transport = connector_line(c, &config->imap, c->tls, cancel),
 		.require_starttls = config->imap.security == SECURITY_STARTTLS,

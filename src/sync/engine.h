@@ -135,6 +135,7 @@ struct link {
 	int64_t imap_down_ms;               /* since when IMAP fails, monotonic; 0: it does not */
 	int64_t imap_try_ms;                /* when it is tried again meanwhile */
 	int64_t imap_pause_ms;              /* between the last tries */
+	struct mf_reason imap_reason;       /* why the last one failed */
 	bool pop3_refused;                  /* the credentials, by POP3: not again until a person acts */
 };
 
@@ -151,11 +152,11 @@ int64_t backoff_ms(unsigned failures, unsigned random);  /* 1 s .. 5 min, each +
 bool fallback_is_due_locked(struct account *a, enum mf_err error);
 /* How long the worker may wait before it tries IMAP anew, so that the fallback comes in time; at most ms */
 int64_t fallback_cut_wait_locked(const struct account *a, int64_t ms);
-void fallback_begin_locked(struct account *a);
+void fallback_begin_locked(struct account *a, const char *reason);
 void fallback_end_locked(struct account *a);                    /* IMAP answers; or a person wants to connect anew */
 /* During a fallback: when IMAP is to be tried again; INT64_MAX: there is no fallback */
 int64_t fallback_next_try_locked(const struct account *a);
-void fallback_tried_locked(struct account *a);                  /* ... in vain */
+void fallback_tried_locked(struct account *a, const char *reason); /* ... in vain */
 /* What is not INBOX is out of reach during a fallback. */
 static inline bool fallback_reaches(bool fallback, bool is_inbox) { return !fallback || is_inbox; }
 

@@ -1,5 +1,7 @@
 /* An account with both servers: when IMAP has been failing for `pop3-after`, INBOX goes on through POP3. That POP3 answers is
  * what shows that the network is up. IMAP is tried meanwhile, at growing intervals, on the worker's thread. */
+#include <stdio.h>
+
 #include "base/clock.h"
 #include "base/log.h"
 #include "sync/engine.h"
@@ -39,9 +41,10 @@ int64_t fallback_cut_wait_locked(const struct account *a, int64_t ms)
 	return due > 0 && due < ms ? due : ms;
 }
 
-void fallback_begin_locked(struct account *a)
+void fallback_begin_locked(struct account *a, const char *reason)
 {
 	struct link *l = &a->link;
+	snprintf(l->imap_reason.text, sizeof l->imap_reason.text, "%s", reason);
 	if (l->fallback)
 		return;
 	int64_t pause = a->config->pop3_after_ms;
@@ -72,9 +75,10 @@ int64_t fallback_next_try_locked(const struct account *a)
 	return a->link.fallback ? a->link.imap_try_ms : INT64_MAX;
 }
 
-void fallback_tried_locked(struct account *a)
+void fallback_tried_locked(struct account *a, const char *reason)
 {
 	struct link *l = &a->link;
+	snprintf(l->imap_reason.text, sizeof l->imap_reason.text, "%s", reason);
 	l->imap_pause_ms = l->imap_pause_ms > PAUSE_MAX_MS / 2 ? PAUSE_MAX_MS : l->imap_pause_ms * 2;
 	l->imap_try_ms = clock_mono_ms() + l->imap_pause_ms;
 }

@@ -113,6 +113,10 @@ void account_link(struct account *a, struct link_info *ret)
 		.next_try_s = a->link.state == LINK_OFFLINE ? a->link.next_try_s : 0,
 		.pop3 = a->link.fallback || (!a->config->imap.host && a->config->pop3.host),
 	};
+	if (a->link.fallback) {
+		ret->imap_reason = a->link.imap_reason;
+		ret->imap_try_s = clock_wall_s() + (a->link.imap_try_ms - clock_mono_ms()) / 1000;
+	}
 	pthread_mutex_unlock(&a->lock);
 }
 

@@ -170,7 +170,7 @@ static enum mf_err session_fall_back(struct session *s, enum mf_err e, struct mf
 	enum mf_err by_pop3 = remote_login(s->remote, &pop3_why);
 	pthread_mutex_lock(&a->lock);
 	if (by_pop3 == MF_OK)
-		fallback_begin_locked(a);
+		fallback_begin_locked(a, why->text[0] ? why->text : mf_err_words(e));
 	else if (by_pop3 == MF_AUTH)
 		a->link.pop3_refused = true;
 	pthread_mutex_unlock(&a->lock);
@@ -214,7 +214,7 @@ static enum mf_err session_try_imap(struct session *s)
 		return MF_OK;
 	}
 	pthread_mutex_lock(&a->lock);
-	fallback_tried_locked(a);
+	fallback_tried_locked(a, why.text[0] ? why.text : mf_err_words(e));
 	pthread_mutex_unlock(&a->lock);
 	return e == MF_AUTH || e == MF_CANCELLED ? e : MF_OK;
 }

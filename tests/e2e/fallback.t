@@ -46,7 +46,9 @@ with Suite("IMAP cannot be reached, and INBOX goes on by POP3", timeout=400) as 
         assert protocol(h) == "imap"
         block(imap)
         wait_until(lambda: protocol(h) == "pop3", "it goes on by POP3", 40)
-        assert "POP3" in h.run("status", check=0).stdout
+        said = h.run("status", check=0).stdout
+        assert "by POP3" in said and "IMAP cannot be reached: " in said, said
+        assert h.status()["link"]["imap_next_try"] and h.status()["link"]["imap_reason"], h.status()["link"]
         h.run("sync", check=0)
         assert files(mount) == before
         assert {path.name: os.stat(path).st_mtime for path in mount.messages()} == mtimes

@@ -564,6 +564,9 @@ static void run_login(struct client *c)
 	say(c, "login %s%s%s", mf_err_name(e), e ? ": " : "", e ? why.text : "");
 }
 
+/* verbs of another back-end's tests */
+static bool (*script_verb)(struct client *c, const char *word);
+
 static void verb_run(struct client *c, const char *text)
 {
 	char *copy = mf_strdup(text), *word = strtok(copy, " ");
@@ -603,7 +606,7 @@ static void verb_run(struct client *c, const char *text)
 	} else if (!strcmp(word, "sink-fails")) { /* MF_CANCELLED after N messages or pieces */
 		c->sink_fails = !strcmp(c->arguments[0], "disk") ? MF_NO_SPACE : MF_CANCELLED;
 		c->fail_after = (unsigned)strtoul(c->arguments[1], NULL, 10);
-	} else {
+	} else if (!script_verb || !script_verb(c, word)) {
 		fail_msg("no verb \"%s\"", word);
 	}
 	free(copy);

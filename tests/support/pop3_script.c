@@ -167,6 +167,32 @@ static void pop3_option(struct pop3_test *t, const char *text)
 		fail_msg("no option \"%s\"", text);
 }
 
+/* V: write KIND MAILBOX UIDVALIDITY UIDS ["/" ...] */
+static enum mf_err on_written(void *context, size_t i, const struct write_result *result)
+{
+	struct client *c = context;
+	say(c, "done %zu %s%s%s", i, mf_err_name(result->result), result->reason ? ": " : "", result->reason ? result->reason : "");
+	return c->sink_fails && !c->fail_after-- ? c->sink_fails : MF_OK;
+}
+
+static bool pop3_verb(struct client *c, const char *word)
+{
+	struct remote_write writes[8] = { 0 };
+	size_t count = 0, used = 0;
+	if (strcmp(word, "write"))
+		return false;
+	for (size_t i = 0; i + 3 < c->argument_count; i += 5) {
+		struct remote_write *w = &writes[count++];
+		*w = (struct remote_write){ .kind = !strcmp(c->arguments[i], "expunge") ? WRITE_EXPUNGE : WRITE_FLAGS, .raw = c->arguments[i + 1],
+			.uidvalidity = (uint32_t)strtoul(c->arguments[i + 2], NULL, 10), .uids = c->uids + used };
+		for (char *p = c->arguments[i + 3]; *p; p += *p == ',', w->count++)
+			c->uids[used++] = (uint32_t)strtoul(p, &p, 10);
+	}
+	struct write_sink sink = { on_written, c };
+	say(c, "write %s", mf_err_name(remote_write(c->remote, writes, count, &sink)));
+	return true;
+}
+
 static void pop3_client(struct client *c, const struct imap_script *script, int fd)
 {
 	struct cancel cancel;
@@ -181,6 +207,7 @@ static void pop3_client(struct client *c, const struct imap_script *script, int 
 	t.options.memory = pop3_memory_create();
 	if (t.sizes_lie)
 		pop3_memory_size_lied(t.options.memory);
+	script_verb = pop3_verb;
 	c->remote = pop3_remote_dial(&t.options, test_dial, &t);
 	for (size_t i = 0; i < script->count; i++)
 		if (script->lines[i].kind == 'V')

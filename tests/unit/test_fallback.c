@@ -63,13 +63,13 @@ static void tried_at_growing_intervals(void **state)
 {
 	(void)state;
 	assert_int_equal(fallback_next_try_locked(&a), INT64_MAX);
-	fallback_begin_locked(&a);
+	fallback_begin_locked(&a, "why");
 	int64_t last = 0;
 	for (int i = 0; i < 10; i++) {
 		int64_t pause = fallback_next_try_locked(&a) - clock_mono_ms();
 		assert_in_range(pause, last ? last : 59000, 900000);
 		last = pause - 100;
-		fallback_tried_locked(&a);
+		fallback_tried_locked(&a, "why");
 	}
 	assert_in_range(fallback_next_try_locked(&a) - clock_mono_ms(), 899000, 900000);
 	/* once begun it goes on, whenever IMAP fails */

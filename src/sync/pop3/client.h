@@ -115,6 +115,7 @@ enum mf_err pop3_top(struct pop3 *s, const uint32_t *places, size_t count, pop3_
 /* --- the verbs -------------------------------------------------------------------------------------------------------- */
 
 enum mf_err pop3_changes(struct pop3 *s, const struct mailbox_since *since, size_t count, const struct change_sink *sink);
+enum mf_err pop3_write(struct pop3 *s, const struct remote_write *writes, size_t count, const struct write_sink *sink);
 enum mf_err pop3_fetch(struct pop3 *s, const struct fetch_source *source, const struct fetch_sink *sink);
 
 #endif

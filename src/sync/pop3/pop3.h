@@ -38,6 +38,7 @@ struct pop3_options {
 	uint32_t imap_uidvalidity, imap_uidnext;
 	int64_t linger_ms;                    /* how long a connection is kept for a next verb */
 	uint64_t message_max;                 /* the largest message accepted; 0: no limit */
+	bool read_only;                       /* remote_can_write() is false; else EXPUNGE in INBOX can be done, and nothing else */
 	bool clear_allowed;                   /* as in sync/imap/imap.h */
 };
 

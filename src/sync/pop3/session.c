@@ -160,6 +160,12 @@ static enum mf_err fetch_verb(struct remote *r, const struct fetch_source *sourc
 	return s->dead ? s->dead : verb_over(s, pop3_fetch(s, source, sink));
 }
 
+static enum mf_err write_verb(struct remote *r, const struct remote_write *writes, size_t count, const struct write_sink *sink)
+{
+	struct pop3 *s = of(r);
+	return s->dead ? s->dead : verb_over(s, pop3_write(s, writes, count, sink));
+}
+
 /* Nothing is to do: the maildrop is given back, after a little while in which something may still come. */
 static enum mf_err wait_verb(struct remote *r, const char *raw, int64_t timeout_ms, int wake_fd, const struct push_sink *sink)
 {
@@ -217,8 +223,9 @@ static void destroy_verb(struct remote *r)
 	free(s);
 }
 
-static const struct remote_impl implementation = { .name = "pop3", .login = login_verb, .caps = caps_verb, .mailboxes = mailboxes_verb,
-	.changes = changes_verb, .fetch = fetch_verb, .wait = wait_verb, .quota = quota_verb, .reason = reason_verb, .destroy = destroy_verb };
+#define VERBS .name = "pop3", .login = login_verb, .caps = caps_verb, .mailboxes = mailboxes_verb, .changes = changes_verb, \
+	.fetch = fetch_verb, .wait = wait_verb, .quota = quota_verb, .reason = reason_verb, .destroy = destroy_verb
+static const struct remote_impl implementation = { VERBS, .write = write_verb }, read_only = { VERBS };
 
 static enum mf_err dial_transport(void *context, const struct transport_options *options, struct transport **ret, struct mf_reason *why)
 {
@@ -234,7 +241,7 @@ struct remote *pop3_remote_create(const struct pop3_options *options)
 struct remote *pop3_remote_dial(const struct pop3_options *options, pop3_dial *dial, void *context)
 {
 	struct pop3 *s = MF_NEW(struct pop3);
-	s->remote = (struct remote){ .impl = &implementation, .owner = pthread_self() };
+	s->remote = (struct remote){ .impl = options->read_only ? &read_only : &implementation, .owner = pthread_self() };
 	s->options = *options;
 	s->host = mf_strdup(options->transport.host ? options->transport.host : "");
 	s->options.transport.host = s->host;
