@@ -57,6 +57,8 @@
 	X(UIDL_ALL, "SELECT key, uid, size, digest FROM uidl ORDER BY uid") \
 	X(UIDL_PUT, "INSERT OR REPLACE INTO uidl (uid, key, size, digest) VALUES (?1, ?2, ?3, ?4)") \
 	X(UIDL_REMOVE, "DELETE FROM uidl WHERE uid = ?1") \
-	X(UIDL_CLEAR, "DELETE FROM uidl")
+	X(UIDL_CLEAR, "DELETE FROM uidl") \
+	X(KNOWN_OF_MAILBOX, "SELECT m.size, m.mtime, m.flags, m.keywords, s.message_id, s.subject, s.sender FROM shelf h " \
+	  "CROSS JOIN message m ON m.shelf = h.id JOIN summary s ON s.id = m.id WHERE h.mailbox = ?1")
 
 #endif

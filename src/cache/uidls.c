@@ -144,3 +144,32 @@ enum mf_err cache_uidls_store(struct cache *c, const struct uidls_change *change
 	} while (gone < change->gone_count || put < change->put_count);
 	return MF_OK;
 }
+
+/* --- what is known ----------------------------------------------------------------------------------------------------- */
+
+static const char *text_of(sqlite3_stmt *s, int column)
+{
+	const char *text = (const char *)sqlite3_column_text(s, column);
+	return text ? text : "";
+}
+
+enum mf_err cache_known(struct cache *c, uint64_t mailbox, known_visitor *visit, void *context)
+{
+	enum mf_err e = MF_OK;
+	struct db *db = cache_reader(c, &e);
+	if (!db)
+		return e;
+	sqlite3_stmt *s = db_use(db, SQL_KNOWN_OF_MAILBOX);
+	sqlite3_bind_int64(s, 1, (int64_t)mailbox);
+	bool more = true;
+	while (more && (e = db_step(db, s)) == MF_OK) {
+		const struct known_message m = {
+			.size = (uint64_t)sqlite3_column_int64(s, 0), .mtime = sqlite3_column_int64(s, 1), .flags = (unsigned)sqlite3_column_int64(s, 2),
+			.keywords = text_of(s, 3), .message_id = text_of(s, 4), .subject = text_of(s, 5), .from = text_of(s, 6),
+		};
+		more = visit(context, &m);
+	}
+	db_done(s);
+	cache_reader_done(c, db);
+	return e == MF_NOT_FOUND ? MF_OK : e;
+}

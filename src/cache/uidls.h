@@ -33,4 +33,15 @@ enum mf_err cache_uidls(struct cache *c, struct uidls *ret);
 /* After a failure some of it may have been done; what was done is right by itself. */
 enum mf_err cache_uidls_store(struct cache *c, const struct uidls_change *change);
 
+/* What is known of a mailbox's messages, also of those that have left the tree and may be matched again: for a mailbox that is
+ * read anew from another server, whose numbers and dates are others. The strings are valid during the call; false stops. */
+struct known_message {
+	const char *message_id, *subject, *from, *keywords;
+	uint64_t size;
+	int64_t mtime;
+	unsigned flags;
+};
+typedef bool known_visitor(void *context, const struct known_message *m);
+enum mf_err cache_known(struct cache *c, uint64_t mailbox, known_visitor *visit, void *context);
+
 #endif

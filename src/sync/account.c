@@ -59,7 +59,6 @@ static void account_free(struct account *a)
 	}
 	struct mailbox_work *w;
 	for (size_t i = 0; (w = id_table_next(&a->mailboxes, &i));) {
-		crossing_destroy(w->crossing);
 		free(w->raw);
 		free(w);
 	}

@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "base/mem.h"
+#include "cache/uidls.h"
 #include "mail/origin.h"
 #include "mail/summary.h"
 
@@ -11,14 +12,13 @@
 
 struct before {
 	char identity[MAIL_DIGEST_SIZE];
-	uint64_t id, size;
+	uint64_t size;
 	int64_t date;
 	unsigned flags;
 	char *keywords;             /* NULL: none */
 	bool used;
 };
 struct crossing {
-	struct cache *cache;
 	struct before *items;       /* ascending by identity, size, date */
 	size_t count, room;
 };
@@ -30,32 +30,17 @@ static void identify(const char *message_id, const char *subject, const char *fr
 	mail_md5(text, strlen(text), ret);
 }
 
-static bool note(void *context, const struct entry *e, const char *name)
+static bool note(void *context, const struct known_message *m)
 {
 	struct crossing *c = context;
-	(void)name;
 	if (c->count == c->room) {
 		c->room = c->room ? c->room * 2 : 256;
 		c->items = mf_realloc_array(c->items, c->room, sizeof *c->items);
 	}
-	c->items[c->count++] = (struct before){.id = e->id, .size = e->size, .date = e->mtime};
+	struct before *b = &c->items[c->count++];
+	*b = (struct before){.size = m->size, .date = m->mtime, .flags = m->flags, .keywords = *m->keywords ? mf_strdup(m->keywords) : NULL};
+	identify(m->message_id, m->subject, m->from, b->identity);
 	return true;
-}
-
-static enum mf_err describe(struct crossing *c, struct before *b)
-{
-	struct message m = {0};
-	enum mf_err e = cache_message(c->cache, b->id, &m);
-	if (e == MF_NOT_FOUND) {
-		return MF_OK; /* gone meanwhile: no message is like that */
-	}
-	if (e != MF_OK)
-		return e;
-	identify(m.message_id ? m.message_id : "", m.subject ? m.subject : "", m.from ? m.from : "", b->identity);
-	b->flags = m.flags;
-	b->keywords = m.keywords && *m.keywords ? mf_strdup(m.keywords) : NULL;
-	message_finish(&m);
-	return MF_OK;
 }
 
 static int in_order(const void *a, const void *b)
@@ -70,10 +55,7 @@ static int in_order(const void *a, const void *b)
 enum mf_err crossing_create(struct cache *cache, uint64_t mailbox, struct crossing **ret)
 {
 	struct crossing *c = MF_NEW(struct crossing);
-	c->cache = cache;
-	enum mf_err e = cache_list(cache, mailbox, 0, note, c);
-	for (size_t i = 0; i < c->count && e == MF_OK; i++)
-		e = describe(c, &c->items[i]);
+	enum mf_err e = cache_known(cache, mailbox, note, c);
 	if (e != MF_OK) {
 		crossing_destroy(c);
 		return e;
@@ -92,12 +74,6 @@ void crossing_destroy(struct crossing *c)
 		free(c->items[i].keywords);
 	free(c->items);
 	free(c);
-}
-
-void crossing_restart(struct crossing *c)
-{
-	for (size_t i = 0; i < c->count; i++)
-		c->items[i].used = false;
 }
 
 /* The first that is not below; c->count: none */

@@ -10,10 +10,9 @@
 #include "sync/remote.h"
 
 struct crossing;
-/* Reads the whole mailbox from the index. */
+/* Reads the whole mailbox from the index, and what has left it and may be matched again. */
 enum mf_err crossing_create(struct cache *cache, uint64_t mailbox, struct crossing **ret);
 void crossing_destroy(struct crossing *c);   /* NULL is fine */
-void crossing_restart(struct crossing *c);   /* everything is read once more */
 /* m as it should be told to the index; its strings may be c's from here on. has_flags: m's own are the server's. Each message of
  * before is used once, the one with m's own date first. */
 void crossing_apply(struct crossing *c, struct remote_message *m, bool has_flags);

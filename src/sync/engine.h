@@ -13,7 +13,6 @@
 #include "base/cancel.h"
 #include "net/traffic.h"
 #include "sync/account.h"
-#include "sync/crossing.h"
 #include "sync/ranges.h"
 #include "sync/readahead.h"
 #include "sync/reconcile.h"
@@ -77,8 +76,6 @@ struct mailbox_work {
 	struct part *waiters;           /* for the next check that begins; or the one running if all they want is completeness */
 	struct part *running_waiters;   /* for the one that runs */
 	struct download *parked;        /* downloads that wait for the mailbox to be numbered anew */
-	/* what was known before it was numbered anew, where another protocol may be why; until it is read. The session's at it. */
-	struct crossing *crossing;
 	/* bodies in the background */
 	bool populate;
 	uint64_t populate_after;        /* message ids up to this one have been looked at */

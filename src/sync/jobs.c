@@ -25,7 +25,6 @@ struct mailbox_work *work_get_locked(struct account *a, uint64_t mailbox)
 void work_remove_locked(struct account *a, struct mailbox_work *w)
 {
 	id_table_remove(&a->mailboxes, w->id);
-	crossing_destroy(w->crossing);
 	free(w->raw);
 	free(w);
 }

@@ -17,6 +17,15 @@
 
 /* --- before ------------------------------------------------------------------------------------------------------------ */
 
+/* An account with two servers may have changed from one to the other: the reason why everything is read anew. */
+static enum mf_err item_remember(struct sync_run *run, struct sync_item *item)
+{
+	const struct account_config *config = run->account->config;
+	crossing_destroy(item->crossing);
+	item->crossing = NULL;
+	return config->imap.host && config->pop3.host ? crossing_create(run->account->cache, item->id, &item->crossing) : MF_OK;
+}
+
 static enum mf_err item_load(struct sync_run *run, struct sync_item *item)
 {
 	enum mf_err e = cache_mailbox(run->account->cache, item->id, &item->m);
@@ -28,10 +37,9 @@ static enum mf_err item_load(struct sync_run *run, struct sync_item *item)
 		item->method = w->running_method;
 	w->checked_ms = clock_mono_ms();
 	item->max_messages = w->max_messages;
-	item->crossing = w->crossing;
 	item->rung = reconcile_rung(&item->m, item->method, w->max_messages, run->account->no_qresync);
 	pthread_mutex_unlock(&run->account->lock);
-	return MF_OK;
+	return item->rung.method == CHANGES_ALL ? item_remember(run, item) : MF_OK;
 }
 
 static struct mailbox_since item_since(const struct sync_item *item)
@@ -228,8 +236,6 @@ static void item_settle(struct sync_run *run, struct sync_item *item, enum mf_er
 		w->seen_messages = server_messages;
 		if ((w->policy == SYNC_FULL && item->received) || w->populate_waiters)
 			work_populate_locked(a, w, item->first_new ? item->first_new - 1 : 0);
-		crossing_destroy(w->crossing);
-		w->crossing = item->crossing = NULL;
 	}
 	if (!item->distrusted)
 		parts_done_locked(a, &w->running_waiters, result);
@@ -298,26 +304,6 @@ static enum mf_err run_once(struct sync_run *run)
 	return e != MF_OK ? e : flushed;
 }
 
-/* An account with two servers may have changed from one to the other. */
-static enum mf_err item_remember(struct sync_run *run, struct sync_item *item)
-{
-	const struct account_config *config = run->account->config;
-	struct crossing *crossing = item->crossing;
-	if (!config->imap.host || !config->pop3.host)
-		return MF_OK;
-	if (crossing) {
-		crossing_restart(crossing);
-		return MF_OK;
-	}
-	enum mf_err e = crossing_create(run->account->cache, item->id, &crossing);
-	if (e != MF_OK)
-		return e;
-	pthread_mutex_lock(&run->account->lock);
-	work_get_locked(run->account, item->id)->crossing = crossing;
-	pthread_mutex_unlock(&run->account->lock);
-	return MF_OK;
-}
-
 /* The mailboxes that were numbered anew: their messages step aside, and are matched with what is read now. */
 static enum mf_err run_renumber(struct sync_run *run, bool *ret_any)
 {
@@ -329,9 +315,7 @@ static enum mf_err run_renumber(struct sync_run *run, bool *ret_any)
 		char name[256];
 		log_info("%s: %s was numbered anew by the server", run->account->config->name,
 		         mf_printable(name, sizeof name, item->m.name, strlen(item->m.name)));
-		enum mf_err e = item_remember(run, item);
-		if (e == MF_OK)
-			e = syncrun_renumber(run, item);
+		enum mf_err e = syncrun_renumber(run, item);
 		if (e != MF_OK)
 			return e;
 		uid_set_finish(&item->present);

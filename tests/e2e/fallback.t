@@ -96,6 +96,52 @@ with Suite("IMAP cannot be reached, and INBOX goes on by POP3", timeout=400) as 
     def _():
         crossing("%g")
 
+    @suite.case("UIDLs that show nothing: lost lines and kill -9 in the middle of reading INBOX anew, there and back")
+    def _():
+        server = serve("%g", 60)
+        imap, pop3 = suite.proxy(server.port), suite.proxy(server.pop3s_port)
+        h = home(server, imap, pop3)
+        mount = h.mount()
+        before = files(mount)
+
+        def half(mount):
+            """INBOX is being read anew: some of it has come, and not all"""
+            try:
+                return 0 < len(mount.names()) < len(before) - 5
+            except OSError:
+                return False
+
+        def whole(mount):
+            try:
+                return mount.names() == sorted(before) and os.getxattr(mount / "INBOX", "user.mail.complete") == b"yes"
+            except OSError:
+                return False
+        for there, away, line in (("pop3", imap, pop3), ("imap", pop3, imap)):
+            line.do("mode normal")
+            line.do("cut 20000 2")
+            block(away)
+            wait_until(lambda: protocol(h) == there, f"by {there}", 60)
+            wait_until(lambda: whole(mount), f"all is there again by {there}", 60)
+            h.run("sync", check=0)
+            assert files(mount) == before, there
+            line.do("cut 0")
+        # now slowly, so that a kill comes in the middle
+        pop3.do("mode normal")
+        pop3.do("rate 12000")
+        block(imap)
+        wait_until(lambda: half(mount) or (protocol(h) == "pop3" and whole(mount)), "INBOX is being read anew", 60)
+        suite.say(f"killed with {len(mount.names())} of {len(before)} there")
+        mount.kill()
+        pop3.do("rate 0")
+        mount = h.mount()
+        wait_until(lambda: protocol(h) == "pop3" and whole(mount), "all is there again after the kill", 60)
+        assert files(mount) == before
+        imap.do("mode normal")
+        wait_until(lambda: protocol(h) == "imap", "IMAP again", 60)
+        h.run("sync", check=0)
+        assert files(mount) == before
+        mount.umount()
+
     @suite.case("never after a refused password")
     def _():
         server = serve("%g", 3)

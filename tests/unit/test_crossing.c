@@ -51,41 +51,38 @@ static void applied(void **state)
 	for (uint32_t i = 0; i < MAILS; i++)
 		bring(f, mailbox, i + 1, &mails[i]);
 	assert_int_equal(crossing_create(f->c, mailbox, &c), MF_OK);
-	for (int round = 0; round < 2; round++) {
-		/* the one of two twins that has the date, then the other, then none is left */
-		struct remote_message m = told(&mails[1], 2000);
-		crossing_apply(c, &m, false);
-		assert_int_equal(m.internal_date, 2000);
-		assert_int_equal(m.flags, 0);
-		m = told(&mails[0], 999);
-		crossing_apply(c, &m, false);
-		assert_int_equal(m.internal_date, 1000);
-		assert_int_equal(m.flags, 1);
-		assert_string_equal(m.keywords, "$Work");
-		m = told(&mails[0], 999);
-		crossing_apply(c, &m, false);
-		assert_int_equal(m.internal_date, 999);
-		assert_int_equal(m.flags, 0);
-		/* another size is another message; the server's own flags stay */
-		m = told(&mails[2], 5);
-		m.flags = 2;
-		crossing_apply(c, &m, true);
-		assert_int_equal(m.internal_date, 3000);
-		assert_int_equal(m.flags, 2);
-		m = told(&mails[3], 5);
-		crossing_apply(c, &m, false);
-		assert_int_equal(m.internal_date, 4000);
-		/* nothing to know it by */
-		m = told(&mails[3], 5);
-		m.header = NULL;
-		crossing_apply(c, &m, false);
-		assert_int_equal(m.internal_date, 5);
-		struct mail other = { "Message-ID: <z@b>\r\n", 100, 0, 0, "" };
-		m = told(&other, 5);
-		crossing_apply(c, &m, false);
-		assert_int_equal(m.internal_date, 5);
-		crossing_restart(c);
-	}
+	/* the one of two twins that has the date, then the other, then none is left */
+	struct remote_message m = told(&mails[1], 2000);
+	crossing_apply(c, &m, false);
+	assert_int_equal(m.internal_date, 2000);
+	assert_int_equal(m.flags, 0);
+	m = told(&mails[0], 999);
+	crossing_apply(c, &m, false);
+	assert_int_equal(m.internal_date, 1000);
+	assert_int_equal(m.flags, 1);
+	assert_string_equal(m.keywords, "$Work");
+	m = told(&mails[0], 999);
+	crossing_apply(c, &m, false);
+	assert_int_equal(m.internal_date, 999);
+	assert_int_equal(m.flags, 0);
+	/* another size is another message; the server's own flags stay */
+	m = told(&mails[2], 5);
+	m.flags = 2;
+	crossing_apply(c, &m, true);
+	assert_int_equal(m.internal_date, 3000);
+	assert_int_equal(m.flags, 2);
+	m = told(&mails[3], 5);
+	crossing_apply(c, &m, false);
+	assert_int_equal(m.internal_date, 4000);
+	/* nothing to know it by */
+	m = told(&mails[3], 5);
+	m.header = NULL;
+	crossing_apply(c, &m, false);
+	assert_int_equal(m.internal_date, 5);
+	struct mail other = { "Message-ID: <z@b>\r\n", 100, 0, 0, "" };
+	m = told(&other, 5);
+	crossing_apply(c, &m, false);
+	assert_int_equal(m.internal_date, 5);
 	crossing_destroy(c);
 	crossing_destroy(NULL);
 }
@@ -98,10 +95,11 @@ static void known_again(void **state)
 	uint64_t mailbox = inbox(f), ids[MAILS];
 	for (uint32_t i = 0; i < MAILS; i++)
 		ids[i] = bring(f, mailbox, i + 1, &mails[i]);
-	assert_int_equal(crossing_create(f->c, mailbox, &c), MF_OK);
 	assert_int_equal(cache_begin(f->c, &t), MF_OK);
 	assert_int_equal(txn_mailbox_renumbered(t, mailbox, 8), MF_OK);
 	assert_int_equal(txn_commit(t), MF_OK);
+	/* now, as after a crash in the middle: what has stepped aside counts too */
+	assert_int_equal(crossing_create(f->c, mailbox, &c), MF_OK);
 	bool seen[MAILS] = { false };
 	for (uint32_t i = MAILS; i-- > 0;) {
 		struct remote_message m = told(&mails[i], 77);
