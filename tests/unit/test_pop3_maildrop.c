@@ -44,7 +44,13 @@ static uint32_t run(struct maildrop *d, const struct mail *mails, uint32_t uidne
 		digest(d, mails);
 		assert_int_equal(maildrop_settle_ambiguous(d), MF_OK);
 	}
+	size_t before = known.count;
 	maildrop_match(d, &known, &gone, &gone_count);
+	if (maildrop_doubt(d, &known)) {
+		digest(d, mails);
+		maildrop_settle_doubtful(d, &known, gone, &gone_count);
+	}
+	assert_true(gone_count <= before);
 	digest(d, mails);
 	maildrop_match_renamed(d, &known, gone, &gone_count);
 	for (size_t i = 1; i < gone_count; i++)
@@ -96,8 +102,10 @@ static void random_maildrops(void **state)
 		struct mail mails[MAILS];
 		size_t count = 0;
 		uint32_t uidnext = 1;
+		bool places = start % 6 == 0; /* a server that calls its messages by their places: mail comes and goes, but not both at once */
 		known.count = 0;
 		for (int round = 0; round < 12; round++) {
+			size_t were = count;
 			for (size_t i = 0; i < count;) {
 				if (rand_r(&seed) % 6)
 					i++;
@@ -107,7 +115,7 @@ static void random_maildrops(void **state)
 			if (rand_r(&seed) % 5 == 0) /* all are called otherwise */
 				for (size_t i = 0; i < count; i++)
 					snprintf(mails[i].uidl, sizeof mails[i].uidl, "r%u", ++serial);
-			for (unsigned n = (unsigned)rand_r(&seed) % 6; n && count < MAILS; n--) {
+			for (unsigned n = (unsigned)rand_r(&seed) % 6; n && count < MAILS && !(places && count < were); n--) {
 				struct mail *m = &mails[count++];
 				*m = (struct mail){ .content = rand_r(&seed) % 4 ? ++content : content };
 				unsigned kind = (unsigned)rand_r(&seed) % 8;
@@ -116,6 +124,8 @@ static void random_maildrops(void **state)
 				else if (kind != 1)
 					snprintf(m->uidl, sizeof m->uidl, "u%u", ++serial);
 			}
+			for (size_t i = 0; i < count && places; i++)
+				snprintf(mails[i].uidl, sizeof mails[i].uidl, "%zu", i + 1);
 			struct maildrop d;
 			fill(&d, mails, count);
 			uint32_t before = uidnext;

@@ -60,11 +60,29 @@ static size_t find_new(const struct maildrop *d, const struct mailbox_since *sin
 	return n;
 }
 
+/* Those whose headers came while the numbers were found; the others' places stay, in their order. */
+static enum mf_err tell_kept(struct telling *t, uint32_t *places, size_t *count)
+{
+	size_t left = 0;
+	enum mf_err e = MF_OK;
+	for (size_t i = 0; i < *count && !e; i++) {
+		struct drop_item *item = &t->s->drop.items[places[i]];
+		if (item->header)
+			e = tell_message(t, item, item->header, item->header_len);
+		else
+			places[left++] = places[i];
+	}
+	*count = left;
+	return e;
+}
+
 static enum mf_err tell_new(struct telling *t, const struct mailbox_since *since)
 {
 	uint32_t *places;
 	size_t count = find_new(&t->s->drop, since, &places);
 	enum mf_err e = count ? pop3_need_sizes(t->s) : MF_OK;
+	if (!e)
+		e = tell_kept(t, places, &count);
 	if (!e)
 		e = pop3_top(t->s, places, count, tell_message, t);
 	/* also after a failure: what was learnt stays true */

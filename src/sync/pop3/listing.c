@@ -123,10 +123,12 @@ static enum mf_err list_all(struct pop3 *s)
 static enum mf_err take_digest(void *context, struct drop_item *item, const char *header, size_t len)
 {
 	struct pop3 *s = context;
-	if (header)
+	if (header) {
 		mail_header_digest(header, len, item->digest);
-	else
+		maildrop_keep_header(&s->drop, item, header, len);
+	} else {
 		mail_md5(maildrop_key(&s->drop, item), strlen(maildrop_key(&s->drop, item)), item->digest); /* better than nothing */
+	}
 	return MF_OK;
 }
 
@@ -144,6 +146,7 @@ static enum mf_err digest_those(struct pop3 *s, bool (*wanted)(const struct drop
 
 static bool is_ambiguous(const struct drop_item *item) { return item->ambiguous; }
 static bool is_new(const struct drop_item *item) { return !item->uid; }
+static bool is_doubtful(const struct drop_item *item) { return item->doubtful; }
 
 /* --- numbers ------------------------------------------------------------------------------------------------------------------------ */
 
@@ -240,17 +243,37 @@ static uint32_t new_uidvalidity(const struct pop3 *s, uint32_t before)
 	return next;
 }
 
+static bool any_is_new(const struct pop3 *s)
+{
+	for (size_t i = 0; i < s->drop.count; i++)
+		if (!s->drop.items[i].uid)
+			return true;
+	return false;
+}
+
+/* Something has changed: are the names still those of the same messages? */
+static enum mf_err doubt(struct pop3 *s, size_t *gone, size_t *gone_count)
+{
+	for (size_t i = 0; i < s->drop.count && !s->sizes_asked; i++)
+		s->drop.items[i].has_size = false; /* the rows' */
+	enum mf_err e = pop3_need_sizes(s);
+	if (!e && maildrop_doubt(&s->drop, &s->numbers)) {
+		e = digest_those(s, is_doubtful);
+		if (!e)
+			maildrop_settle_doubtful(&s->drop, &s->numbers, gone, gone_count);
+	}
+	return e;
+}
+
 /* gone: rows of s->numbers that no message has. What is new may be one of those, under another name. */
 static enum mf_err find_renamed(struct pop3 *s, size_t *gone, size_t *gone_count)
 {
-	bool any = false;
-	for (size_t i = 0; i < s->drop.count && !any; i++)
-		any = !s->drop.items[i].uid;
-	if (!any || !*gone_count)
-		return MF_OK;
-	enum mf_err e = pop3_need_sizes(s);
-	if (!e)
-		e = digest_those(s, is_new);
+	enum mf_err e = MF_OK;
+	if (s->numbers.count && (*gone_count || any_is_new(s)))
+		e = doubt(s, gone, gone_count);
+	if (e || !*gone_count || !any_is_new(s))
+		return e;
+	e = digest_those(s, is_new);
 	if (!e)
 		maildrop_match_renamed(&s->drop, &s->numbers, gone, gone_count);
 	return e;

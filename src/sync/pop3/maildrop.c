@@ -6,7 +6,8 @@
 
 #include "base/mem.h"
 
-#define KEYS_MAX (512U << 20)
+#define KEYS_MAX (128U << 20)
+#define HEADERS_MAX (2U << 20)
 
 void maildrop_init(struct maildrop *d)
 {
@@ -16,6 +17,8 @@ void maildrop_init(struct maildrop *d)
 
 void maildrop_finish(struct maildrop *d)
 {
+	for (size_t i = 0; i < d->count; i++)
+		free(d->items[i].header);
 	free(d->items);
 	free(d->by_uid);
 	buf_finish(&d->keys);
@@ -33,6 +36,14 @@ static enum mf_err add_key(struct maildrop *d, struct drop_item *item, const cha
 	return e;
 }
 
+/* What is in no UIDL (RFC 1939 7) is taken out, so that a made key is never a server's. */
+static void clean_key(char *key)
+{
+	for (char *p = key; *p; p++)
+		if (*p <= ' ' || *p > '~')
+			*p = '?';
+}
+
 enum mf_err maildrop_add(struct maildrop *d, uint32_t number, const char *uidl)
 {
 	if (d->count == MAILDROP_MAX)
@@ -43,7 +54,10 @@ enum mf_err maildrop_add(struct maildrop *d, uint32_t number, const char *uidl)
 	}
 	struct drop_item *item = &d->items[d->count++];
 	*item = (struct drop_item){ .number = number };
-	return uidl ? add_key(d, item, uidl) : MF_OK;
+	enum mf_err e = uidl ? add_key(d, item, uidl) : MF_OK;
+	if (!e && uidl)
+		clean_key(d->keys.data + item->key);
+	return e;
 }
 
 struct drop_item *maildrop_at_number(struct maildrop *d, uint32_t number)
@@ -176,7 +190,7 @@ size_t maildrop_find_ambiguous(struct maildrop *d)
 	return found;
 }
 
-/* A space is in no UIDL (RFC 1939 7), so a made key is never a server's. */
+/* Made keys have a space. */
 enum mf_err maildrop_settle_ambiguous(struct maildrop *d)
 {
 	size_t count;
@@ -242,6 +256,59 @@ void maildrop_match(struct maildrop *d, const struct uidls *known, size_t **ret_
 	free(rows);
 	*ret_gone = gone;
 	*ret_gone_count = gone_count;
+}
+
+static const struct uidl *find_row(const struct uidls *known, uint32_t uid)
+{
+	size_t low = 0, high = known->count;
+	while (low < high) {
+		size_t middle = low + (high - low) / 2;
+		if (known->rows[middle].uid < uid)
+			low = middle + 1;
+		else
+			high = middle;
+	}
+	return low < known->count && known->rows[low].uid == uid ? &known->rows[low] : NULL;
+}
+
+size_t maildrop_doubt(struct maildrop *d, const struct uidls *known)
+{
+	size_t found = 0;
+	for (size_t i = 0; i < d->count; i++) {
+		struct drop_item *item = &d->items[i];
+		const struct uidl *row = item->uid ? find_row(known, item->uid) : NULL;
+		item->doubtful = row && row->size && item->has_size && row->size != item->size;
+		if (item->doubtful)
+			*item->digest = '\0'; /* the row's */
+		found += item->doubtful;
+	}
+	return found;
+}
+
+void maildrop_settle_doubtful(struct maildrop *d, const struct uidls *known, size_t *gone, size_t *gone_count)
+{
+	for (size_t i = 0; i < d->count; i++) {
+		struct drop_item *item = &d->items[i];
+		const struct uidl *row = item->doubtful ? find_row(known, item->uid) : NULL;
+		if (row && strcmp(row->digest, item->digest) == 0) {
+			item->dirty = true; /* the same, counted otherwise */
+		} else if (row) {
+			item->uid = 0;
+			gone[(*gone_count)++] = (size_t)(row - known->rows);
+		}
+		item->doubtful = false;
+	}
+}
+
+void maildrop_keep_header(struct maildrop *d, struct drop_item *item, const char *header, size_t len)
+{
+	if (item->header || len > HEADERS_MAX - d->header_bytes)
+		return;
+	item->header = mf_alloc(len + 1);
+	if (len)
+		memcpy(item->header, header, len);
+	item->header_len = len;
+	d->header_bytes += len;
 }
 
 void maildrop_match_renamed(struct maildrop *d, const struct uidls *known, size_t *gone, size_t *gone_count)
