@@ -176,9 +176,12 @@ static enum mf_err session_fall_back(struct session *s, enum mf_err e, struct mf
 	pthread_mutex_unlock(&a->lock);
 	if (by_pop3 == MF_OK)
 		return MF_OK;
-	log_info("%s: POP3 does not help: %s", a->config->name, pop3_why.text[0] ? pop3_why.text : mf_err_words(by_pop3));
-	*why = by_pop3 == MF_AUTH ? pop3_why : *why;
-	return by_pop3 == MF_AUTH ? MF_AUTH : e;
+	const char *reason = pop3_why.text[0] ? pop3_why.text : mf_err_words(by_pop3);
+	if (by_pop3 == MF_AUTH) /* what IMAP says of the same password is another matter */
+		log_warning("%s: POP3 cannot take IMAP's place: %s", a->config->name, reason);
+	else
+		log_info("%s: POP3 cannot be reached either: %s", a->config->name, reason);
+	return e;
 }
 
 static void session_imap_answers(struct session *s)

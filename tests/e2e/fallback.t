@@ -17,7 +17,8 @@ with Suite("IMAP cannot be reached, and INBOX goes on by POP3", timeout=400) as 
         return server
 
     def home(server, imap, pop3=None, **settings):
-        return suite.home(server, port=imap.port, **{"pop3": f"pop3s://127.0.0.1:{pop3.port if pop3 else server.pop3s_port}", "pop3_after": "1s",
+        url = pop3 if isinstance(pop3, str) else f"pop3s://127.0.0.1:{pop3.port if pop3 else server.pop3s_port}"
+        return suite.home(server, port=imap.port, **{"pop3": url, "pop3_after": "1s",
                                                      "connect_timeout": "3s", "io_timeout": "3s", "poll": "24h", **settings})
 
     def block(imap):
@@ -154,7 +155,28 @@ with Suite("IMAP cannot be reached, and INBOX goes on by POP3", timeout=400) as 
         time.sleep(2.5)      # longer than pop3-after: nothing may happen
         status = h.status()
         assert status["protocol"] == "imap" and status["link"]["state"] == "waiting", status
-        assert "pop3-login: Login" not in (server.folder / "log").read_text(errors="replace")
+        assert "pop3-login" not in (server.folder / "log").read_text(errors="replace")
+        mount.umount()
+
+    @suite.case("a password that only POP3 refuses: once, and IMAP is what is waited for")
+    def _():
+        server = serve("%g", 3)
+        other = suite.dovecot(pop3=True, authority=server.authority)
+        other.password = "another"
+        other.restart()
+        imap = suite.proxy(server.port)
+        h = home(server, imap, pop3=f"pop3s://127.0.0.1:{other.pop3s_port}")
+        mount = h.mount()
+        refusals = lambda: (other.folder / "log").read_text(errors="replace").count("auth failed")
+        before = refusals()
+        block(imap)
+        wait_until(lambda: refusals() > before, "POP3 has refused", 40)
+        wait_until(lambda: h.link() == "offline", "offline", 20)
+        time.sleep(4)        # some attempts at IMAP later
+        assert refusals() == before + 1 and h.link() != "waiting"
+        imap.do("mode normal")
+        wait_until(lambda: protocol(h) == "imap", "IMAP again", 60)
+        assert len(mount.digests()) == 3
         mount.umount()
 
     @suite.case("neither can be reached: offline, and IMAP first when they come back")

@@ -36,6 +36,7 @@ class Dovecot:
         self.mail = self.folder / "mail" / user
         self.mail.mkdir(parents=True)
         self.identity.own(self.folder)
+        self.use_certificate(self.certificate)
         suite.callback(self.kill)
         if without:
             self._take_capabilities_away()
