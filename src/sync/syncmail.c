@@ -379,7 +379,8 @@ void syncmail_cycle(struct account *a)
 {
 	struct mailbox_work *w;
 	pthread_mutex_lock(&a->lock);
-	bool over = a->cycle_open && !a->list_pending && !a->list_running;
+	/* what POP3 does not show may be there all the same: it is set aside until IMAP tells */
+	bool over = a->cycle_open && !a->list_pending && !a->list_running && !a->link.fallback;
 	for (size_t i = 0; over && (w = id_table_next(&a->mailboxes, &i));)
 		over = !w->running && w->pending == PRIORITY_NONE;
 	if (over)

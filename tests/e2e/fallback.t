@@ -142,6 +142,27 @@ with Suite("IMAP cannot be reached, and INBOX goes on by POP3", timeout=400) as 
         assert files(mount) == before
         mount.umount()
 
+    @suite.case("what POP3 does not show comes back as the same files, with the bodies that were there")
+    def _():
+        server = serve("%g\n pop3_deleted_flag = Hidden", 12)
+        imap = suite.proxy(server.port)
+        h = home(server, imap)
+        mount = h.mount()
+        before = files(mount)
+        with server.client() as other:
+            other.store("INBOX", "2:4", "+FLAGS", "Hidden")
+        block(imap)
+        wait_until(lambda: protocol(h) == "pop3", "by POP3", 40)
+        h.run("sync", check=0)
+        assert len(mount.names()) == 9 and files(mount).items() < before.items()
+        fetched = h.status()["traffic"]["fetched_messages"]
+        imap.do("mode normal")
+        wait_until(lambda: protocol(h) == "imap", "IMAP again", 60)
+        h.run("sync", check=0)
+        assert files(mount) == before
+        assert h.status()["traffic"]["fetched_messages"] == fetched
+        mount.umount()
+
     @suite.case("never after a refused password")
     def _():
         server = serve("%g", 3)

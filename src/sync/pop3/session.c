@@ -11,6 +11,8 @@
 #include "base/mem.h"
 #include "sync/pop3/client.h"
 
+#define LINGER_MAX_MS 60000
+
 /* --- memory ---------------------------------------------------------------------------------------------------------------- */
 
 struct pop3_memory {
@@ -166,6 +168,15 @@ static enum mf_err write_verb(struct remote *r, const struct remote_write *write
 	return s->dead ? s->dead : verb_over(s, pop3_write(s, writes, count, sink));
 }
 
+/* A server that wants few logins has the maildrop held for longer instead, so that a reader need not wait. */
+static int64_t linger_ms(const struct pop3 *s)
+{
+	int64_t delay = (int64_t)s->caps.login_delay_s * 1000;
+	if (delay > LINGER_MAX_MS)
+		delay = LINGER_MAX_MS;
+	return delay > s->options.linger_ms ? delay : s->options.linger_ms;
+}
+
 /* Nothing is to do: the maildrop is given back, after a little while in which something may still come. */
 static enum mf_err wait_verb(struct remote *r, const char *raw, int64_t timeout_ms, int wake_fd, const struct push_sink *sink)
 {
@@ -173,7 +184,7 @@ static enum mf_err wait_verb(struct remote *r, const char *raw, int64_t timeout_
 	(void)raw;
 	(void)sink;
 	bool woken = false, ok;
-	int64_t begun = clock_mono_ms(), linger = s->options.linger_ms;
+	int64_t begun = clock_mono_ms(), linger = linger_ms(s);
 	if (s->dead)
 		return s->dead;
 	if (s->transport) {
