@@ -120,6 +120,17 @@ with Suite("an account with a POP3 server and nothing else", timeout=400) as sui
         wait_until(lambda: [n for n in mount.names() if "while-you-were-out" in n], "the new message is listed")
         mount.umount()
 
+    @suite.case("without a mount: sync --once --populate fetches everything")
+    def _():
+        own = suite.dovecot(pop3=True)
+        own.fill("INBOX", corpus.small(8, seed=77))
+        h = home(own)
+        h.run("sync", "--once", "--populate", check=0)
+        own.stop()
+        mount = h.mount("offline")
+        assert len(mount.digests()) == 8
+        mount.umount()
+
     @suite.case("a URL as SOURCE, with STARTTLS, and a first mount without a server")
     def _():
         h = home(pop3=f"pop3://127.0.0.1:{server.pop3_port}")

@@ -30,12 +30,10 @@ static enum mf_err tell_message(void *context, struct drop_item *item, const cha
 
 static enum mf_err tell_present(const struct telling *t, uint32_t below)
 {
-	const struct maildrop *d = &t->s->drop;
-	struct uid_ranges ranges = { .items = mf_alloc_array(d->numbered + 1, sizeof *ranges.items) };
-	for (size_t i = 0; i < d->numbered; i++) {
-		uint32_t uid = d->items[d->by_uid[i]].uid;
-		if (uid >= below)
-			break;
+	const struct uidls *n = &t->s->numbers;
+	struct uid_ranges ranges = { .items = mf_alloc_array(n->count + 1, sizeof *ranges.items) };
+	for (size_t i = 0; i < n->count && n->rows[i].uid < below; i++) {
+		uint32_t uid = n->rows[i].uid;
 		struct uid_range *last = ranges.count ? &ranges.items[ranges.count - 1] : NULL;
 		if (last && last->last + 1 == uid)
 			last->last = uid;
@@ -91,17 +89,34 @@ static enum mf_err tell_new(struct telling *t, const struct mailbox_since *since
 	return e ? e : stored;
 }
 
+/* The server allows no login now, and there is a last time whose answer can be repeated. */
+static bool may_repeat(struct pop3 *s, const struct mailbox_since *since)
+{
+	const struct uidls *n = &s->numbers;
+	bool asked = s->transport && !s->used;
+	if (asked || !pop3_is_too_early(s) || since->method == CHANGES_ALL || pop3_load_numbers(s) || !n->uidvalidity)
+		return false;
+	return !n->count || n->rows[n->count - 1].uid < since->uidnext;
+}
+
+static enum mf_err look(struct pop3 *s)
+{
+	enum mf_err e = pop3_need_news(s);
+	if (!e)
+		e = pop3_list(s);
+	s->used |= !e;
+	return e;
+}
+
 static enum mf_err inbox(struct telling *t, const struct mailbox_since *since)
 {
 	struct pop3 *s = t->s;
 	const struct change_sink *sink = t->sink;
-	enum mf_err e = pop3_need_news(s);
-	if (!e)
-		e = pop3_list(s);
+	bool repeat = may_repeat(s, since);
+	enum mf_err e = s->dead ? s->dead : repeat ? MF_OK : look(s);
 	if (e)
 		return e;
-	s->used = true;
-	const struct mailbox_status status = { .uidvalidity = s->numbers.uidvalidity, .uidnext = s->numbers.uidnext, .messages = (uint32_t)s->drop.count };
+	const struct mailbox_status status = { .uidvalidity = s->numbers.uidvalidity, .uidnext = s->numbers.uidnext, .messages = (uint32_t)s->numbers.count };
 	e = sink->opened(sink->context, t->index, &status, false);
 	if (e)
 		return e;
@@ -109,7 +124,7 @@ static enum mf_err inbox(struct telling *t, const struct mailbox_since *since)
 		return sink->closed(sink->context, t->index, MF_UIDVALIDITY, &status);
 	if (since->method == CHANGES_AUTO || since->method == CHANGES_VERIFY)
 		e = tell_present(t, since->uidnext);
-	if (!e)
+	if (!e && !repeat)
 		e = tell_new(t, since);
 	return e ? e : sink->closed(sink->context, t->index, MF_OK, &status);
 }

@@ -98,11 +98,15 @@ enum mf_err pop3_quit(struct pop3 *s, bool *ret_ok);
 void pop3_drop(struct pop3 *s);      /* the end of the connection, without a word */
 /* The connection that there is, else a new one. */
 enum mf_err pop3_need_connection(struct pop3 *s);
-/* A view of the maildrop that is not older than this call, or than a login just before it. */
+/* The server wants to be left alone for longer than anybody can wait (LOGIN-DELAY). */
+bool pop3_is_too_early(const struct pop3 *s);
+/* A view of the maildrop that is not older than this call, or than a login just before it; or the one that there is, where the
+ * server allows no other now. */
 enum mf_err pop3_need_news(struct pop3 *s);
 
 /* --- the maildrop (listing.c, top.c) ---------------------------------------------------------------------------------- */
 
+enum mf_err pop3_load_numbers(struct pop3 *s);
 /* UIDL, and what else it takes to give every message its number: s->drop. The numbers are stored when it returns. */
 enum mf_err pop3_list(struct pop3 *s);
 enum mf_err pop3_need_sizes(struct pop3 *s);          /* LIST, once per connection, if need be */

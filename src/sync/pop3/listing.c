@@ -150,7 +150,7 @@ static bool is_doubtful(const struct drop_item *item) { return item->doubtful; }
 
 /* --- numbers ------------------------------------------------------------------------------------------------------------------------ */
 
-static enum mf_err load_numbers(struct pop3 *s)
+enum mf_err pop3_load_numbers(struct pop3 *s)
 {
 	if (s->numbers_loaded)
 		return MF_OK;
@@ -333,7 +333,7 @@ enum mf_err pop3_list(struct pop3 *s)
 		return MF_OK;
 	s->sizes_asked = false;
 	s->numbers_loaded &= !s->borrowed;
-	enum mf_err e = load_numbers(s);
+	enum mf_err e = pop3_load_numbers(s);
 	if (!e)
 		e = list_all(s);
 	if (!e && maildrop_find_ambiguous(&s->drop)) {

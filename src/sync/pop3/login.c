@@ -332,11 +332,16 @@ static enum mf_err attempt(struct pop3 *s, const char *secret, enum verdict *ret
 	return e;
 }
 
+bool pop3_is_too_early(const struct pop3 *s)
+{
+	return pop3_memory_wait_ms(s->options.memory) > s->options.transport.io_timeout_ms;
+}
+
 static enum mf_err leave_alone(struct pop3 *s)
 {
 	bool woken;
 	int64_t wait = pop3_memory_wait_ms(s->options.memory);
-	if (wait > s->options.transport.io_timeout_ms)
+	if (pop3_is_too_early(s))
 		return pop3_fail(s, MF_OFFLINE, "%s wants to be left alone for %lld seconds more", s->host, (long long)(wait / 1000));
 	return wait ? pop3_sleep(s, wait, -1, &woken) : MF_OK;
 }
@@ -411,7 +416,8 @@ enum mf_err pop3_need_connection(struct pop3 *s)
 enum mf_err pop3_need_news(struct pop3 *s)
 {
 	bool ok;
-	if (s->transport && !s->used && clock_mono_ms() - s->login_ms < FRESH_MS)
+	bool fresh = !s->used && clock_mono_ms() - s->login_ms < FRESH_MS;
+	if (s->transport && (fresh || pop3_is_too_early(s)))
 		return MF_OK;
 	/* a line that was cut meanwhile is not worth a word: there will be another */
 	if (s->transport && pop3_quit(s, &ok) == MF_CANCELLED)
