@@ -206,6 +206,7 @@ with Suite("IMAP cannot be reached, and INBOX goes on by POP3", timeout=400) as 
         imap, pop3 = suite.proxy(server.port), suite.proxy(server.pop3s_port)
         h = home(server, imap, pop3)
         mount = h.mount()
+        assert len(mount.names()) == 3
         block(imap)
         block(pop3)
         wait_until(lambda: h.link() == "offline", "offline", 40)
