@@ -4,6 +4,7 @@ import hashlib
 import os
 import poplib
 import signal
+import socket
 import ssl
 import sys
 import threading
@@ -38,7 +39,8 @@ with Suite("an account with a POP3 server and nothing else", timeout=400) as sui
         assert mount.digests() == truth
         status = h.status()
         assert status["protocol"] == "pop3" and status["link"]["state"] == "online", status
-        assert "POP3" in h.run("status", check=0).stdout
+        said = h.run("status", check=0).stdout
+        assert "by POP3" in said and "current" in said and "behind" not in said, said
         by_imap = suite.home(server).mount()
         assert mount.names() == by_imap.names()
         assert {p.name: os.stat(p).st_size for p in mount.messages()} == {p.name: os.stat(p).st_size for p in by_imap.messages()}
@@ -175,6 +177,37 @@ with Suite("an account with a POP3 server and nothing else", timeout=400) as sui
             mount = home(auth=mechanism).mount()
             assert len(mount.names()) == len(truth), mechanism
             mount.umount()
+
+    @suite.case("APOP, of a server that has nothing better; never in clear")
+    def _():
+        stamp, heard = "<1896.697170952@pop.example.org>", []
+        listener = socket.create_server(("127.0.0.1", 0))
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(server.certificate.certificate, server.certificate.key)
+
+        def serve(line):
+            try:
+                out = context.wrap_socket(line, server_side=True).makefile("rwb", buffering=0)
+                out.write(f"+OK ready {stamp}\r\n".encode())
+                while command := out.readline().decode().strip():
+                    heard.append(command)
+                    body = "Subject: one\r\n\r\n.\r\n"
+                    answers = {"CAPA": "\r\nTOP\r\nUIDL\r\n.\r\n", "UIDL": "\r\n1 a\r\n.\r\n", "LIST": "\r\n1 18\r\n.\r\n", "TOP": "\r\n" + body,
+                               "RETR": "\r\n" + body, "APOP": "\r\n", "QUIT": "\r\n"}
+                    answer = answers.get(command.split()[0])
+                    out.write(f"+OK{answer}".encode() if answer else b"-ERR\r\n")
+            except OSError:
+                pass
+
+        def accept():
+            while True:
+                threading.Thread(target=serve, args=(listener.accept()[0],), daemon=True).start()
+        threading.Thread(target=accept, daemon=True).start()
+        mount = home(port=listener.getsockname()[1]).mount()
+        assert len(mount.names()) == 1
+        mount.umount()
+        expected = hashlib.md5((stamp + server.password).encode()).hexdigest()
+        assert f"APOP {server.user} {expected}" in heard and not [c for c in heard if c.startswith(("USER", "PASS", "AUTH"))], heard
 
     @suite.case("whatever the server's UIDLs look like, and when they change: the same files")
     def _():

@@ -222,7 +222,9 @@ static enum mf_err apop(struct pop3 *s, const char *secret, enum verdict *ret)
 		return pop3_fail(s, MF_AUTH, "the password is too long");
 	mail_md5(text.data, text.len, digest);
 	explicit_bzero(text.data, text.len);
-	e = pop3_send(s, "APOP %s %s", credentials_user(s->options.credentials), digest);
+	/* the digest is as good as the password to whoever has time */
+	MF_CLEANUP(mf_free) char *command = mf_format("APOP %s ", credentials_user(s->options.credentials));
+	e = strpbrk(command, "\r\n") ? pop3_fail(s, MF_AUTH, "the user's name has a line break, which cannot be sent") : pop3_send_secret(s, command, digest);
 	if (!e)
 		e = pop3_answer(s, &ok);
 	return e ? e : judge(s, ok, "APOP", NULL, ret);
