@@ -65,17 +65,16 @@ static enum mf_err read_rows(struct db *db, struct uidls *u)
 enum mf_err cache_uidls(struct cache *c, struct uidls *ret)
 {
 	struct uidls u = { 0 };
-	/* the numbers and the rows are of one moment: the writer's connection, with nobody else writing */
-	struct txn *t;
-	enum mf_err e = cache_begin(c, &t);
-	if (e)
+	enum mf_err e;
+	struct db *db = cache_reader(c, &e);
+	if (!db)
 		return e;
-	e = read_number(t->db, "uidl_validity", &u.uidvalidity);
+	e = read_number(db, "uidl_validity", &u.uidvalidity);
 	if (!e)
-		e = read_number(t->db, "uidl_next", &u.uidnext);
+		e = read_number(db, "uidl_next", &u.uidnext);
 	if (!e)
-		e = read_rows(t->db, &u);
-	txn_rollback(t);
+		e = read_rows(db, &u);
+	cache_reader_done(c, db);
 	if (e)
 		uidls_finish(&u);
 	else

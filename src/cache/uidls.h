@@ -1,7 +1,8 @@
 /* uidls.h: which number each message of a POP3 server's INBOX has here. POP3 names messages with texts (UIDL); everything else
  * of mailfs speaks of (uidvalidity, uid). A number is given once and never used for another message while uidvalidity stays.
  *
- * Any thread; each call is one transaction or more of its own. */
+ * Any thread, but one at a time: who has read the numbers is the only one to change them until it is done. Each change is
+ * one transaction or more of its own. */
 #ifndef MF_CACHE_UIDLS_H
 #define MF_CACHE_UIDLS_H
 

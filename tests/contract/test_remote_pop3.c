@@ -10,7 +10,7 @@
 #include "config/config.h"
 #include "sync/pop3/pop3.h"
 
-struct mail { char *data, uidl[32]; size_t len; bool gone; };
+struct mail { char *data, uidl[32]; size_t len; bool gone; };   /* gone: in a view, marked by DELE */
 
 struct maildrop_server {
 	struct credentials *credentials;
@@ -93,6 +93,23 @@ static void answer_list(struct connection *c, bool uidl)
 	say_line(c, ".");
 }
 
+static void carry_out(struct connection *c)
+{
+	struct maildrop_server *s = c->server;
+	pthread_mutex_lock(&s->lock);
+	for (size_t i = 0; i < s->count; i++)
+		for (size_t k = 0; k < c->count; k++)
+			s->mails[i].gone |= c->view[k].gone && !strcmp(s->mails[i].uidl, c->view[k].uidl);
+	pthread_mutex_unlock(&s->lock);
+}
+
+static bool mark(struct connection *c, unsigned number)
+{
+	if (!number || number > c->count || c->view[number - 1].gone)
+		return false;
+	return c->view[number - 1].gone = true;
+}
+
 static bool answer(struct connection *c, const char *line)
 {
 	unsigned number = 0;
@@ -106,8 +123,12 @@ static bool answer(struct connection *c, const char *line)
 		answer_list(c, *line == 'U');
 	else if ((sscanf(line, "RETR %u", &number) == 1 || sscanf(line, "TOP %u 0", &number) == 1) && number && number <= c->count)
 		say_line(c, "+OK"), say_mail(c, &c->view[number - 1], *line == 'R');
+	else if (sscanf(line, "DELE %u", &number) == 1)
+		say_line(c, mark(c, number) ? "+OK" : "-ERR");
+	else if (!strcmp(line, "QUIT"))
+		carry_out(c), say_line(c, "+OK");
 	else
-		say_line(c, *line == 'Q' ? "+OK" : "-ERR");
+		say_line(c, "-ERR");
 	return *line != 'Q';
 }
 
@@ -241,6 +262,42 @@ static void expunge(void *context, const char *raw, uint32_t uid)
 	pthread_mutex_unlock(&s->lock);
 }
 
+/* --- deleting ---------------------------------------------------------------------------------------------------------------- */
+
+static enum mf_err on_done(void *context, size_t i, const struct write_result *result)
+{
+	((enum mf_err *)context)[i] = result->result;
+	return MF_OK;
+}
+
+static void messages_are_deleted(void **state)
+{
+	(void)state;
+	struct fixture f;
+	enum mf_err results[3] = { MF_IO, MF_IO, MF_IO };
+	fill(server->mailbox, 5);
+	struct remote *r = connect_session(&f);
+	assert_true(remote_can_write(r));
+	struct told before = all_of(r, server->mailbox);
+	sort(before.messages, 5);
+	const struct remote_write writes[3] = {
+		{ .kind = WRITE_EXPUNGE, .raw = "INBOX", .uidvalidity = before.at_open.uidvalidity, .uids = before.messages, .count = 2 },
+		{ .kind = WRITE_MOVE, .raw = "INBOX", .to = "Trash", .uidvalidity = before.at_open.uidvalidity, .uids = before.messages + 2, .count = 1 },
+		{ .kind = WRITE_EXPUNGE, .raw = "INBOX", .uidvalidity = before.at_open.uidvalidity, .uids = before.messages + 4, .count = 1 },
+	};
+	assert_int_equal(remote_write(r, writes, 3, &(struct write_sink){ on_done, results }), MF_OK);
+	assert_int_equal(results[0], MF_OK);
+	assert_int_equal(results[1], MF_UNSUPPORTED);
+	assert_int_equal(results[2], MF_OK);
+	struct told after = since_then(r, server->mailbox, &before, CHANGES_AUTO, true);
+	assert_int_equal(after.present_count, 2);
+	assert_true(has(after.present, 2, before.messages[2]) && has(after.present, 2, before.messages[3]));
+	/* what is gone is no failure */
+	assert_int_equal(remote_write(r, writes, 1, &(struct write_sink){ on_done, results }), MF_OK);
+	assert_int_equal(results[0], MF_OK);
+	disconnect_session(&f);
+}
+
 /* The numbers are lost, as with a new index. */
 static void renumber(void *context, const char *raw)
 {
@@ -258,6 +315,8 @@ int main(void)
 	struct contract_server here = { .context = &s, .make = make, .create = empty, .deliver = deliver_mail, .expunge = expunge, .renumber = renumber,
 		.mailbox = "INBOX", .mailbox2 = "INBOX" };
 	int failed = contract_run(&here);
+	const struct CMUnitTest own[] = { cmocka_unit_test(messages_are_deleted) };
+	failed += cmocka_run_group_tests_name("pop3", own, NULL, NULL);
 	for (size_t i = 0; i < s.count; i++)
 		free(s.mails[i].data);
 	free(s.mails);
