@@ -74,7 +74,7 @@ static void take_capability(struct pop3_caps *caps, const char *line)
 
 static enum mf_err ask_caps(struct pop3 *s)
 {
-	bool ok, end = false;
+	bool ok = false, end = false;
 	enum mf_err e = pop3_send(s, "CAPA");
 	if (!e)
 		e = pop3_answer(s, &ok);
@@ -118,7 +118,7 @@ static enum verdict in_use(struct pop3 *s)
 
 static enum mf_err greet(struct pop3 *s, enum verdict *ret)
 {
-	bool ok;
+	bool ok = false;
 	enum mf_err e = pop3_answer(s, &ok);
 	if (e)
 		return e;
@@ -134,7 +134,7 @@ static enum mf_err greet(struct pop3 *s, enum verdict *ret)
 
 static enum mf_err start_tls(struct pop3 *s)
 {
-	bool ok;
+	bool ok = false;
 	enum mf_err e = ask_caps(s);
 	if (e)
 		return e;
@@ -197,7 +197,7 @@ static enum mf_err judge(struct pop3 *s, bool ok, const char *what, const struct
 
 static enum mf_err user_and_pass(struct pop3 *s, const char *secret, enum verdict *ret)
 {
-	bool ok;
+	bool ok = false;
 	enum mf_err e = pop3_send(s, "USER %s", credentials_user(s->options.credentials));
 	if (!e)
 		e = pop3_answer(s, &ok);
@@ -213,7 +213,7 @@ static enum mf_err user_and_pass(struct pop3 *s, const char *secret, enum verdic
 
 static enum mf_err apop(struct pop3 *s, const char *secret, enum verdict *ret)
 {
-	bool ok;
+	bool ok = false;
 	char digest[MAIL_DIGEST_SIZE];
 	MF_CLEANUP(buf_finish) struct buf text;
 	buf_init(&text, COMMAND_LIMIT);
@@ -417,7 +417,7 @@ enum mf_err pop3_need_connection(struct pop3 *s)
 
 enum mf_err pop3_need_news(struct pop3 *s)
 {
-	bool ok;
+	bool ok = false;
 	bool fresh = !s->used && clock_mono_ms() - s->login_ms < FRESH_MS;
 	if (s->transport && (fresh || pop3_is_too_early(s)))
 		return MF_OK;

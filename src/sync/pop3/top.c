@@ -84,7 +84,7 @@ static enum mf_err run(struct pop3 *s, const uint32_t *places, size_t count, siz
 {
 	size_t sent = *at;
 	enum mf_err e = MF_OK, failed = MF_OK;
-	bool by_top = !s->no_top, ok;
+	bool by_top = !s->no_top, ok = false;
 	*ret_refused = false;
 	while (!e && *at < count) {
 		while (!e && sent < count && sent - *at < pop3_window(s) && !*ret_refused && !failed)
@@ -115,7 +115,7 @@ enum mf_err pop3_top(struct pop3 *s, const uint32_t *places, size_t count, pop3_
 {
 	struct header h = { .over = false };
 	size_t at = 0;
-	bool refused, ok;
+	bool refused = false, ok = false;
 	enum mf_err e = MF_OK;
 	buf_init(&h.text, HEADER_MAX);
 	while (!e && at < count) {

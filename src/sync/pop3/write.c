@@ -90,7 +90,7 @@ static enum mf_err mark_all(struct deleting *v, const struct mark *marks, size_t
 
 static enum mf_err take_back(struct pop3 *s)
 {
-	bool ok;
+	bool ok = false;
 	enum mf_err e = pop3_send(s, "RSET");
 	if (!e)
 		e = pop3_answer(s, &ok);
@@ -146,7 +146,7 @@ static enum mf_err look(struct deleting *v)
 
 static enum mf_err carry_out(struct deleting *v)
 {
-	bool ok;
+	bool ok = false;
 	enum mf_err e = pop3_quit(v->s, &ok);
 	if (e)
 		return e;
@@ -177,7 +177,7 @@ static bool is_over(const struct deleting *v)
 
 static enum mf_err run(struct deleting *v)
 {
-	bool any;
+	bool any = false;
 	enum mf_err e = tell_judged(v);
 	if (e || is_over(v))
 		return e;
