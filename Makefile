@@ -12,7 +12,7 @@ COMMA := ,
 VARIANT := $(if $(SAN),san-$(subst $(COMMA),-,$(SAN)),plain)
 B := build/$(VARIANT)
 
-ROOMS := base config mail net auth cache sync sync/imap smtp control fs cli
+ROOMS := base config mail net auth cache sync sync/imap sync/pop3 smtp control fs cli
 SOURCES := $(wildcard $(ROOMS:%=src/%/*.c))
 OBJECTS := $(SOURCES:src/%.c=$(B)/obj/%.o)
 UNIT_TESTS := $(patsubst tests/unit/%.c,$(B)/tests/unit/%,$(wildcard tests/unit/test_*.c))

@@ -28,7 +28,7 @@ _mailfs()
 		_mailfs_from "$(_mailfs_words accounts)"
 		return ;;
 	--trace)
-		_mailfs_from "all net tls imap smtp sync cache fs control"
+		_mailfs_from "all net tls imap pop3 smtp sync cache fs control"
 		return ;;
 	-o | --options)
 		# what stands before the last comma stays as it is

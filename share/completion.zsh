@@ -51,7 +51,7 @@ _mailfs() {
 	case $words[CURRENT-1] in
 	--config) _files; return ;;
 	--account) _mailfs_accounts; return ;;
-	--trace) _values -s , component all net tls imap smtp sync cache fs control; return ;;
+	--trace) _values -s , component all net tls imap pop3 smtp sync cache fs control; return ;;
 	-o|--options) _mailfs_options; return ;;
 	esac
 	if [[ -z $command ]]; then

@@ -34,7 +34,8 @@
 /* Remembered by the index, so that it is never taken for another account's. */
 static char *identity(const struct account_config *config)
 {
-	return mf_format("imap %s@%s", config->user, config->imap.host);
+	bool imap = config->imap.host;
+	return mf_format("%s %s@%s", imap ? "imap" : "pop3", config->user, imap ? config->imap.host : config->pop3.host);
 }
 
 static enum mf_err open_cache(const struct account_config *config, struct holding *h, struct cache **ret, struct mf_reason *why)

@@ -50,6 +50,9 @@ const struct schema_step schema_steps[] = {
 	  "CREATE INDEX op_dest ON op (dest) WHERE dest != 0;"
 	  "CREATE INDEX op_after ON op (after) WHERE after != 0;"
 	  "CREATE INDEX op_open ON op (state) WHERE state != 0;" },
+	/* the numbers of a POP3 server's messages: uidls.h */
+	{ 3,
+	  "CREATE TABLE uidl (uid INTEGER PRIMARY KEY, key TEXT NOT NULL UNIQUE, size INTEGER NOT NULL, digest TEXT NOT NULL);" },
 };
 const size_t schema_step_count = sizeof schema_steps / sizeof *schema_steps;
 

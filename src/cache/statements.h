@@ -109,6 +109,12 @@
 	X(OP_TOTALS, "SELECT state, count(*) FROM op GROUP BY state") \
 	X(OP_USES, "SELECT 1 FROM op o WHERE (o.mailbox = ?1 OR o.dest = ?1) AND o.id < ?2 AND o.kind < 6 LIMIT 1") \
 	X(OP_DELETES_RAW, "SELECT 1 FROM op WHERE kind = 7 AND raw = ?1 AND state != 3 LIMIT 1") \
-	X(PURGE_PICK, "SELECT id, match, name FROM message WHERE shelf = ?1 LIMIT ?2")
+	X(PURGE_PICK, "SELECT id, match, name FROM message WHERE shelf = ?1 LIMIT ?2") \
+	X(UIDL_ALL, "SELECT key, uid, size, digest FROM uidl ORDER BY uid") \
+	X(UIDL_PUT, "INSERT OR REPLACE INTO uidl (uid, key, size, digest) VALUES (?1, ?2, ?3, ?4)") \
+	X(UIDL_REMOVE, "DELETE FROM uidl WHERE uid = ?1") \
+	X(UIDL_CLEAR, "DELETE FROM uidl") \
+	X(KNOWN_OF_MAILBOX, "SELECT m.size, m.mtime, m.flags, m.keywords, s.message_id, s.subject, s.sender FROM shelf h " \
+	  "CROSS JOIN message m ON m.shelf = h.id JOIN summary s ON s.id = m.id WHERE h.mailbox = ?1")
 
 #endif

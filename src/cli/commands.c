@@ -13,7 +13,7 @@
 const struct flag global_flags[] = {
 	{ 0, "config", "FILE", "read this config file instead of the usual one", false },
 	{ 0, "account", "NAME", "the account that is meant, where there are several", false },
-	{ 0, "trace", "WHAT", "show what goes on: net tls imap smtp sync cache fs control, comma separated, or all", true },
+	{ 0, "trace", "WHAT", "show what goes on: net tls imap pop3 smtp sync cache fs control, comma separated, or all", true },
 	{ 'h', "help", NULL, "show this help", false },
 	{ 0, NULL, NULL, NULL, false },
 };
@@ -71,9 +71,9 @@ static const struct flag no_flags[] = { { 0, NULL, NULL, NULL, false } };
 
 const struct command commands[] = {
 	{ "mount", "[-fd] [-o OPT,...] [SOURCE] MOUNTPOINT", "mount mailboxes as a directory tree",
-	  "SOURCE is an account of the config file or a URL, imaps://USER@HOST[:PORT] or imap://USER@HOST[:PORT] (with STARTTLS). Without it\n"
-	  "every account of the config file is a directory of the mount. The command returns when the mount works; it asks for the password\n"
-	  "at the terminal if no setting gives one. \"mailfs SOURCE MOUNTPOINT -o OPT,...\" is the same.\n",
+	  "SOURCE is an account of the config file or a URL, imaps://USER@HOST[:PORT] or imap://USER@HOST[:PORT] (with STARTTLS),\n"
+	  "or pop3s:// or pop3://. Without it every account of the config file is a directory of the mount. The command returns when the\n"
+	  "mount works; it asks for the password at the terminal if no setting gives one. \"mailfs SOURCE MOUNTPOINT -o OPT,...\" is the same.\n",
 	  mount_flags, false, cmd_mount },
 	{ "umount", "[-l] MOUNTPOINT", "unmount, and wait until the process has ended", NULL, umount_flags, false, cmd_umount },
 	{ "status", "[--json|--watch] [ACCOUNT...]", "show connections, work under way, mailboxes, cache", NULL, status_flags, false, cmd_status },

@@ -11,7 +11,7 @@
 #include "control/json.h"
 #include "control/paths.h"
 #include "smtp/addrlist.h"
-#include "smtp/spool.h"
+#include "smtp/handover.h"
 
 /* --- which account ------------------------------------------------------------------------------------------------- */
 
@@ -136,7 +136,7 @@ enum exit_code outgoing_send(struct cli *cli, struct targets *targets, const str
 	*ret = (struct outgoing){ 0 };
 	enum mf_err e = path_make_private(state, &why);
 	if (!e)
-		e = spool_write(state, put, message, &name, &why);
+		e = handover_write(state, put, message, &name, &why);
 	if (e)
 		return cli_fail(exit_code_of(e), "%s", why.text[0] ? why.text : mf_err_words(e));
 	MF_CLEANUP(mf_free) char *line = mf_format("send --spool %s", name);
@@ -144,7 +144,7 @@ enum exit_code outgoing_send(struct cli *cli, struct targets *targets, const str
 	struct ask ask = { cli, ASK_CONNECT, may_ask_password, take_answer, &telling, true };
 	enum exit_code code = ask_account(&ask, target, line);
 	show_progress_end();
-	spool_remove(state, name);
+	handover_remove(state, name);
 	return code;
 }
 

@@ -232,8 +232,6 @@ enum mf_err target_check(const struct target *target, struct mf_reason *why)
 	const struct account_config *config = target->config;
 	if (!config)
 		return mf_fail(why, MF_NOT_FOUND, "%s is not in the config file, and its process has ended", target->name);
-	if (!config->imap.host && config->pop3.host)
-		return mf_fail(why, MF_UNSUPPORTED, "%s has only a POP3 server: this version of mailfs speaks IMAP alone", target->name);
 	return account_config_check(config, why);
 }
 
@@ -244,7 +242,7 @@ enum mf_err target_ask_password(struct target *target, bool may_ask, struct mf_r
 		return MF_OK;
 	char label[256], user[160];
 	mf_printable(user, sizeof user, config->user ? config->user : "", config->user ? strlen(config->user) : 0);
-	snprintf(label, sizeof label, "Password for %s at %s: ", user, config->imap.host);
+	snprintf(label, sizeof label, "Password for %s at %s: ", user, config->imap.host ? config->imap.host : config->pop3.host);
 	char *password = NULL;
 	enum mf_err e = may_ask ? password_ask(label, &password) : MF_UNSUPPORTED;
 	if (e == MF_UNSUPPORTED)

@@ -26,7 +26,8 @@ static bool add_row(void *context, const struct mailbox *m)
 		.unseen = m->unseen,
 		.server_messages = m->server_messages,
 		.has_server = m->server_uidvalidity != 0,
-		.complete = m->complete && m->uidvalidity == m->server_uidvalidity && m->uidnext >= m->server_uidnext,
+		/* POP3 says nothing of a mailbox but what is in it */
+		.complete = m->complete && (!m->server_uidvalidity || (m->uidvalidity == m->server_uidvalidity && m->uidnext >= m->server_uidnext)),
 		.noselect = !m->raw || (m->flags & MAILBOX_NOSELECT),
 		.read_only = m->flags & MAILBOX_READONLY,
 		.policy = m->sync >= SYNC_DEMAND && m->sync <= SYNC_FULL ? (enum sync_policy)m->sync : SYNC_HEADERS,

@@ -48,6 +48,12 @@ static void snapshot_take(struct account *a, struct snapshot *ret)
 	ret->outbox = outboxes_find(a);
 }
 
+/* the one that the account is at now */
+static const struct server_address *server_of(const struct snapshot *s)
+{
+	return s->link.pop3 ? &s->config->pop3 : &s->config->imap;
+}
+
 /* --- JSON ---------------------------------------------------------------------------------------------------------- */
 
 static struct json_object *link_object(const struct link_info *link)
@@ -55,6 +61,10 @@ static struct json_object *link_object(const struct link_info *link)
 	struct json_object *o = json_object_new_object();
 	json_put_string(o, "state", text_link(link->state));
 	json_put_time(o, "since", link->since_s);
+	if (link->imap_reason.text[0]) {
+		json_put_string(o, "imap_reason", link->imap_reason.text);
+		json_put_time(o, "imap_next_try", link->imap_try_s);
+	}
 	if (link->state == LINK_ONLINE)
 		return o;
 	json_put_string(o, "error", link->error ? mf_err_words(link->error) : NULL);
@@ -104,7 +114,8 @@ static struct json_object *account_object(const struct snapshot *s)
 	struct json_object *o = json_object_new_object();
 	json_put_string(o, "account", s->config->name);
 	json_put_string(o, "user", s->config->user);
-	json_put_string(o, "host", s->config->imap.host);
+	json_put_string(o, "host", server_of(s)->host);
+	json_put_string(o, "protocol", s->link.pop3 ? "pop3" : "imap");
 	json_object_object_add(o, "link", link_object(&s->link));
 	json_object_object_add(o, "progress", status_progress_object(&s->progress));
 	json_object_object_add(o, "cache", cache_object(s));
@@ -173,6 +184,10 @@ static void put_link(struct buf *b, const struct snapshot *s)
 		put(b, "  %s for %s", s->link.state == LINK_WAITING ? "waiting for you" : text_link(s->link.state), ago);
 	else
 		put(b, "  %s", text_link(s->link.state));
+	if (s->link.imap_reason.text[0]) {
+		put(b, "  IMAP cannot be reached: %s", s->link.imap_reason.text);
+		put(b, "  IMAP is tried again in %s; `mailfs connect` tries now", text_duration(next, s->link.imap_try_s > now ? s->link.imap_try_s - now : 0));
+	}
 	if (s->link.state == LINK_ONLINE || !s->link.error)
 		return;
 	put(b, "  why: %s", s->link.reason.text[0] ? s->link.reason.text : mf_err_words(s->link.error));
@@ -240,8 +255,8 @@ static void put_mailboxes(struct buf *b, const struct mailbox_rows *rows)
 static void put_account(struct buf *b, const struct snapshot *s)
 {
 	char progress[COLUMNS];
-	put(b, "%s: %s at %s", s->config->name, s->config->user ? s->config->user : "?",
-	    s->config->imap.host ? s->config->imap.host : "?");
+	const char *host = server_of(s)->host;
+	put(b, "%s: %s at %s%s", s->config->name, s->config->user ? s->config->user : "?", host ? host : "?", s->link.pop3 ? " by POP3" : "");
 	put_link(b, s);
 	text_progress(progress, sizeof progress, &s->progress);
 	put(b, "  now: %s", progress);

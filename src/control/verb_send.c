@@ -12,7 +12,7 @@
 #include "control/outboxes.h"
 #include "control/paths.h"
 #include "control/status.h"
-#include "smtp/spool.h"
+#include "smtp/handover.h"
 
 #define STEP_MS 50             /* how often a message is looked at that is being sent */
 #define PROGRESS_STEPS 20      /* of those, between two lines that say that it goes on */
@@ -138,7 +138,7 @@ static enum exit_code put_spooled(struct verb_call *call, const struct account *
 		return EXIT_CONFIG;
 	MF_CLEANUP(mf_free) char *state = path_state(account_config(a)->name);
 	bool here = !call->control->mountpoint;
-	enum mf_err e = spool_put(state, name, here, outbox, &id, &call->why);
+	enum mf_err e = handover_put(state, name, here, outbox, &id, &call->why);
 	if (e)
 		return e == MF_TOO_BIG ? EXIT_USAGE : exit_code_of(e);
 	if (outbox_item(outbox, id, &item))

@@ -16,7 +16,7 @@
  *   check [--local]               {"progress":{..}}, {"problem":{"mailbox","name","what"}} for each, {"checked":{..}}
  *   events [--all]                the lines of eventlog.h, from now or from the start, until nobody listens
  *   send                          everything in the outbox goes out now; {"message":{..}} for each when that is settled
- *   send --spool NAME             smtp/spool.h; {"message":{..}}: where it stands: waiting, or, without a mount, what became of it
+ *   send --spool NAME             smtp/handover.h; {"message":{..}}: where it stands: waiting, or, without a mount, what became of it
  *   outbox                        {"message":{"id","name","state","at","reason","subject","recipients","sent","refused",..}} for each
  *   outbox --retry|--remove|--sent NAME   {"message":{..}} as it is then; failed/NAME for what failed
  *   log                           {"text":".."}

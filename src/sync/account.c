@@ -13,7 +13,9 @@
 static void account_choose_roles(struct account *a)
 {
 	unsigned bulk = ROLE_BULK, watch = a->config->idle ? ROLE_WATCH : 0;
-	if (a->config->connections == 1) {
+	/* a POP3 server locks the mailbox for one session */
+	bool pop3 = a->connector && !a->config->imap.host;
+	if (a->config->connections == 1 || pop3) {
 		a->sessions[a->session_count++].roles = ROLE_WORKER | bulk | watch;
 		return;
 	}
@@ -183,6 +185,12 @@ static enum mf_err link_error_locked(const struct account *a)
 	return a->link.state == LINK_OFFLINE || a->link.state == LINK_WAITING ? MF_OFFLINE : MF_OK;
 }
 
+static enum mf_err mailbox_error_locked(const struct account *a, bool is_inbox)
+{
+	enum mf_err e = link_error_locked(a);
+	return e == MF_OK && !fallback_reaches(a->link.fallback, is_inbox) ? MF_OFFLINE : e;
+}
+
 /* The mailbox's list became complete while nobody looked; checked under the lock that completion needs. */
 static bool work_is_complete_locked(const struct mailbox_work *w)
 {
@@ -196,13 +204,13 @@ bool account_want_mailbox(struct account *a, uint64_t mailbox, want_done *done, 
 	*ret_result = cache_mailbox(a->cache, mailbox, &m);
 	if (*ret_result != MF_OK)
 		return true;
-	bool complete = m.complete || !m.raw || (m.flags & MAILBOX_NOSELECT);
+	bool complete = m.complete || !m.raw || (m.flags & MAILBOX_NOSELECT), is_inbox = m.use == USE_INBOX;
 	mailbox_finish(&m);
 	if (complete)
 		return true;
 	pthread_mutex_lock(&a->lock);
 	struct mailbox_work *w = work_get_locked(a, mailbox);
-	*ret_result = link_error_locked(a);
+	*ret_result = mailbox_error_locked(a, is_inbox);
 	bool answered = *ret_result != MF_OK || work_is_complete_locked(w);
 	if (!answered) {
 		struct want *want = want_create_locked(a, WANT_PARTS, done, context);
@@ -261,6 +269,8 @@ static bool want_work(struct account *a, const uint64_t *mailboxes, size_t count
 	*ret = NULL;
 	pthread_mutex_lock(&a->lock);
 	*ret_result = link_error_locked(a);
+	for (size_t i = 0; i < count && *ret_result == MF_OK; i++)
+		*ret_result = mailbox_error_locked(a, mailboxes[i] == a->inbox);
 	bool answered = *ret_result != MF_OK;
 	if (!answered) {
 		struct want *want = want_create_locked(a, WANT_PARTS, done, context);

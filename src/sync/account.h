@@ -25,7 +25,7 @@ struct account_options {
 	struct cache *cache;                    /* outlives the account */
 	struct bus *bus;
 	bool offline;                           /* never connects until account_connect() */
-	/* NULL: by config (imap). Tests hand in a maker of memory sessions. Called on the thread that will own it. */
+	/* NULL: by config (imap, pop3). Tests hand in a maker of memory sessions. Called on the thread that will own it. */
 	struct remote *(*make_remote)(void *context, unsigned roles, struct cancel *cancel);
 	void *make_context;
 };
@@ -50,6 +50,10 @@ struct link_info {
 	enum mf_err error;             /* why it is not online; MF_OK for a `disconnect` */
 	struct mf_reason reason;
 	int64_t since_s, next_try_s;   /* wall clock; next_try 0: none planned */
+	bool pop3;                     /* by POP3: the account has nothing else, or IMAP cannot be reached */
+	/* only in the second case: why not, and when it is tried again (wall clock) */
+	struct mf_reason imap_reason;
+	int64_t imap_try_s;
 };
 void account_link(struct account *a, struct link_info *ret);
 void account_connect(struct account *a);            /* try now (SIGUSR1, addresses changed, a command); forgets a refused password */

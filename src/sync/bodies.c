@@ -43,7 +43,7 @@ static struct mailbox_work *refill_choose_locked(struct account *a)
 {
 	struct mailbox_work *w, *best = NULL;
 	for (size_t i = 0; (w = id_table_next(&a->mailboxes, &i));) {
-		if (w->populate && !w->cold && (!best || w->is_inbox > best->is_inbox || (w->is_inbox == best->is_inbox && w->id < best->id)))
+		if (w->populate && !w->cold && fallback_reaches(a->link.fallback, w->is_inbox) && (!best || w->is_inbox > best->is_inbox || (w->is_inbox == best->is_inbox && w->id < best->id)))
 			best = w;
 	}
 	return best;

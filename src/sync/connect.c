@@ -6,15 +6,18 @@
 #include "base/mem.h"
 #include "sync/engine.h"
 #include "sync/imap/imap.h"
+#include "sync/pop3/pop3.h"
 
 #define MEMORY_NOTE "imap-memory"
+#define LINGER_MS 1500  /* a POP3 connection waits as long for more to do before the mailbox is given back */
 #define OLD_MAX 16      /* changes of credentials by account_connect() that are kept until the end */
 
 struct connector {
 	const struct account_config *config;
 	struct cache *cache;
-	struct tls_context *tls;        /* NULL: no encryption */
+	struct tls_context *tls, *pop3_tls;     /* NULL: no encryption, or no such server */
 	struct imap_memory *memory;
+	struct pop3_memory *pop3_memory;
 	pthread_mutex_t lock;
 	char *saved;                    /* the memory as it was last saved. Guarded by lock */
 	struct traffic *traffic;
@@ -41,27 +44,40 @@ static struct credentials *connector_credentials(const struct account_config *co
 	return credentials_create(config->user, config->password, config->password_command);
 }
 
+static enum mf_err connector_tls(const struct account_config *config, const struct server_address *server, struct tls_context **ret, struct mf_reason *why)
+{
+	*ret = NULL;
+	if (!server->host || server->security == SECURITY_NONE)
+		return MF_OK;
+	struct tls_options options = {.trust = connector_trust(config), .fingerprint = config->fingerprint, .ca_file = config->tls_ca_file};
+	return tls_context_create(&options, ret, why);
+}
+
 enum mf_err connector_create(const struct account_config *config, struct cache *cache, struct traffic *traffic, struct connector **ret, struct mf_reason *why)
 {
-	if (!config->imap.host)
-		return mf_fail(why, MF_UNSUPPORTED, "%s: no IMAP server is set", config->name);
+	struct tls_context *tls, *pop3_tls;
+	if (!config->imap.host && !config->pop3.host)
+		return mf_fail(why, MF_UNSUPPORTED, "%s: no server is set", config->name);
 	imap_global_init();
-	struct tls_context *tls = NULL;
-	if (config->imap.security != SECURITY_NONE) {
-		struct tls_options options = {.trust = connector_trust(config), .fingerprint = config->fingerprint, .ca_file = config->tls_ca_file};
-		enum mf_err e = tls_context_create(&options, &tls, why);
-		if (e != MF_OK)
-			return e;
+	enum mf_err e = connector_tls(config, &config->imap, &tls, why);
+	if (e != MF_OK)
+		return e;
+	e = connector_tls(config, &config->pop3, &pop3_tls, why);
+	if (e != MF_OK) {
+		tls_context_destroy(tls);
+		return e;
 	}
 	struct connector *c = MF_NEW(struct connector);
 	c->config = config;
 	c->cache = cache;
 	c->traffic = traffic;
 	c->tls = tls;
+	c->pop3_tls = pop3_tls;
 	pthread_mutex_init(&c->lock, NULL);
 	if (cache_get_note(cache, MEMORY_NOTE, &c->saved) != MF_OK)
 		c->saved = NULL;
 	c->memory = imap_memory_create(c->saved);
+	c->pop3_memory = pop3_memory_create();
 	c->credentials = connector_credentials(config);
 	*ret = c;
 	return MF_OK;
@@ -76,28 +92,70 @@ void connector_destroy(struct connector *c)
 		credentials_destroy(c->old[i]);
 	credentials_destroy(c->credentials);
 	imap_memory_destroy(c->memory);
+	pop3_memory_destroy(c->pop3_memory);
 	tls_context_destroy(c->tls);
+	tls_context_destroy(c->pop3_tls);
 	pthread_mutex_destroy(&c->lock);
 	free(c->saved);
 	free(c);
+}
+
+static struct credentials *connector_current(struct connector *c)
+{
+	pthread_mutex_lock(&c->lock);
+	struct credentials *credentials = c->credentials;
+	pthread_mutex_unlock(&c->lock);
+	return credentials;
+}
+
+static struct transport_options connector_line(const struct connector *c, const struct server_address *server, struct tls_context *tls, struct cancel *cancel)
+{
+	return (struct transport_options){
+		.host = server->host, .port = server->port, .implicit_tls = server->security == SECURITY_TLS, .tls = tls,
+		.connect_timeout_ms = c->config->connect_timeout_ms, .io_timeout_ms = c->config->io_timeout_ms, .cancel = cancel, .traffic = c->traffic,
+	};
+}
+
+static enum mf_err load_numbers(void *cache, struct uidls *ret)
+{
+	return cache_uidls(cache, ret);
+}
+
+static enum mf_err save_numbers(void *cache, const struct uidls_change *change)
+{
+	return cache_uidls_store(cache, change);
+}
+
+static struct remote *connector_make_pop3(struct connector *c, bool fallback, uint32_t imap_uidvalidity, uint32_t imap_uidnext, struct cancel *cancel)
+{
+	const struct account_config *config = c->config;
+	struct pop3_options options = {
+		.transport = connector_line(c, &config->pop3, c->pop3_tls, cancel),
+		.require_starttls = config->pop3.security == SECURITY_STARTTLS,
+		.clear_allowed = config->tls_insecure,
+		.credentials = connector_current(c), .auth = config->auth, .memory = c->pop3_memory, .linger_ms = LINGER_MS,
+		.store = {load_numbers, save_numbers, c->cache}, .imap_uidvalidity = imap_uidvalidity, .imap_uidnext = imap_uidnext,
+		.read_only = fallback, /* what is to be changed waits for IMAP */
+	};
+	return pop3_remote_create(&options);
+}
+
+struct remote *connector_make_fallback(struct connector *c, uint32_t uidvalidity, uint32_t uidnext, struct cancel *cancel)
+{
+	return connector_make_pop3(c, true, uidvalidity, uidnext, cancel);
 }
 
 struct remote *connector_make(void *connector, unsigned roles, struct cancel *cancel)
 {
 	struct connector *c = connector;
 	const struct account_config *config = c->config;
-	pthread_mutex_lock(&c->lock);
-	struct credentials *credentials = c->credentials;
-	pthread_mutex_unlock(&c->lock);
+	if (!config->imap.host)
+		return connector_make_pop3(c, false, 0, 0, cancel);
 	struct imap_options options = {
-		.transport = {
-			.host = config->imap.host, .port = config->imap.port, .implicit_tls = config->imap.security == SECURITY_TLS,
-			.tls = c->tls, .connect_timeout_ms = config->connect_timeout_ms, .io_timeout_ms = config->io_timeout_ms,
-			.cancel = cancel, .traffic = c->traffic,
-		},
+		.transport = connector_line(c, &config->imap, c->tls, cancel),
 		.require_starttls = config->imap.security == SECURITY_STARTTLS,
 		.clear_allowed = config->tls_insecure,
-		.credentials = credentials, .auth = config->auth, .memory = c->memory, .idle = config->idle,
+		.credentials = connector_current(c), .auth = config->auth, .memory = c->memory, .idle = config->idle,
 		/* bodies are mostly compressed or encrypted already, and deflate costs more than a fast line */
 		.compress = !(roles & ROLE_BULK),
 		.list_ahead = roles & ROLE_WORKER,

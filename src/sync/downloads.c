@@ -363,11 +363,11 @@ static void download_wait_locked(struct account *a, struct want *want, const str
 }
 
 /* true: *ret_result says why waiting is pointless. */
-static bool link_answers_locked(const struct account *a, enum mf_err *ret_result)
+static bool link_answers_locked(const struct account *a, uint64_t mailbox, enum mf_err *ret_result)
 {
 	if (a->stopping)
 		*ret_result = MF_CANCELLED;
-	else if (a->link.state == LINK_OFFLINE)
+	else if (a->link.state == LINK_OFFLINE || !fallback_reaches(a->link.fallback, mailbox == a->inbox))
 		*ret_result = MF_OFFLINE;
 	else if (a->link.state == LINK_WAITING)
 		*ret_result = a->link.error == MF_AUTH ? MF_AUTH : MF_OFFLINE;
@@ -403,7 +403,7 @@ bool bodies_want(struct account *a, struct body *body, uint64_t offset, uint64_t
 		*ret_result = MF_OK;
 	} else if (known != MF_OK || e.uid == 0) {
 		*ret_result = known == MF_OK || known == MF_NOT_FOUND ? MF_STALE : known;
-	} else if (!link_answers_locked(a, ret_result)) {
+	} else if (!link_answers_locked(a, e.mailbox, ret_result)) {
 		answered = false;
 		struct want *want = want_create_locked(a, WANT_BODY, done, context);
 		want->body = body_ref(body);

@@ -128,6 +128,13 @@ struct link {
 	unsigned quick_retries;             /* connections made anew at once since one was of any use */
 	bool listed, attempted;             /* for account_wait_listed */
 	bool forget_credentials;
+	/* the fallback (fallback.c): INBOX alone, by POP3, since IMAP cannot be reached */
+	bool fallback;
+	int64_t imap_down_ms;               /* since when IMAP fails, monotonic; 0: it does not */
+	int64_t imap_try_ms;                /* when it is tried again meanwhile */
+	int64_t imap_pause_ms;              /* between the last tries */
+	struct mf_reason imap_reason;       /* why the last one failed */
+	bool pop3_refused;                  /* the credentials, by POP3: not again until a person acts */
 };
 
 void link_init(struct account *a, bool offline);
@@ -136,6 +143,20 @@ void link_listed_locked(struct account *a);
 /* The worker's connection was lost, or (was_connected false) could not be made. */
 void link_failed_locked(struct account *a, bool was_connected, enum mf_err error, const char *reason);
 int64_t backoff_ms(unsigned failures, unsigned random);  /* 1 s .. 5 min, each +-25 % */
+
+/* --- when IMAP cannot be reached (fallback.c) ------------------------------------------------------------------------- */
+
+/* The worker could not reach IMAP. Whether POP3 should be tried now. */
+bool fallback_is_due_locked(struct account *a, enum mf_err error);
+/* How long the worker may wait before it tries IMAP anew, so that the fallback comes in time; at most ms */
+int64_t fallback_cut_wait_locked(const struct account *a, int64_t ms);
+void fallback_begin_locked(struct account *a, const char *reason);
+void fallback_end_locked(struct account *a);                    /* IMAP answers; or a person wants to connect anew */
+/* During a fallback: when IMAP is to be tried again; INT64_MAX: there is no fallback */
+int64_t fallback_next_try_locked(const struct account *a);
+void fallback_tried_locked(struct account *a, const char *reason); /* ... in vain */
+/* What is not INBOX is out of reach during a fallback. */
+static inline bool fallback_reaches(bool fallback, bool is_inbox) { return !fallback || is_inbox; }
 
 /* --- sessions (session.c) ---------------------------------------------------------------------------------------------- */
 
@@ -223,6 +244,7 @@ struct account {
 
 	struct id_table mailboxes;         /* id -> struct mailbox_work */
 	bool index_is_new;              /* no mailbox is known that could be asked for */
+	uint64_t inbox;                 /* its id; 0: not known yet */
 	bool list_pending, list_running;
 	enum priority list_priority;
 	struct part *list_waiters, *list_running_waiters;
@@ -283,6 +305,8 @@ struct connector;                                       /* connect.c: sessions b
 enum mf_err connector_create(const struct account_config *config, struct cache *cache, struct traffic *traffic, struct connector **ret, struct mf_reason *why);
 void connector_destroy(struct connector *c);
 struct remote *connector_make(void *connector, unsigned roles, struct cancel *cancel);
+/* By POP3 in place of IMAP; the numbers are INBOX's, as IMAP has them (0: not known). */
+struct remote *connector_make_fallback(struct connector *c, uint32_t uidvalidity, uint32_t uidnext, struct cancel *cancel);
 void connector_learnt(struct connector *c);             /* saves what the last session learnt, if it did */
 void connector_forget_password(struct connector *c);
 

@@ -76,7 +76,7 @@ static struct mailbox_work *jobs_best_locked(struct account *a, enum priority le
 {
 	struct mailbox_work *w, *best = NULL;
 	for (size_t i = 0; (w = id_table_next(&a->mailboxes, &i));) {
-		if (w->running || w->pending < least || w->pending == PRIORITY_NONE)
+		if (w->running || w->pending < least || w->pending == PRIORITY_NONE || !fallback_reaches(a->link.fallback, w->is_inbox))
 			continue;
 		if (!best || w->pending > best->pending
 		    || (w->pending == best->pending && (w->is_inbox > best->is_inbox || (w->is_inbox == best->is_inbox && w->id < best->id))))
@@ -109,7 +109,7 @@ static bool jobs_take_sync_locked(struct account *a, enum priority least, struct
 	uint32_t weight = best->weight;
 	jobs_begin_locked(best, ret);
 	for (size_t i = 0; ret->count < SYNC_AT_ONCE && weight < SYNC_WEIGHT && (w = id_table_next(&a->mailboxes, &i));) {
-		if (w->running || w->pending != priority || w->weight > SYNC_WEIGHT - weight)
+		if (w->running || w->pending != priority || w->weight > SYNC_WEIGHT - weight || !fallback_reaches(a->link.fallback, w->is_inbox))
 			continue;
 		weight += w->weight;
 		jobs_begin_locked(w, ret);
@@ -145,7 +145,7 @@ static bool jobs_populate_pending_locked(struct account *a)
 {
 	struct mailbox_work *w;
 	for (size_t i = 0; (w = id_table_next(&a->mailboxes, &i));) {
-		if (w->populate && !w->cold)
+		if (w->populate && !w->cold && fallback_reaches(a->link.fallback, w->is_inbox))
 			return true;
 	}
 	return false;
@@ -234,6 +234,9 @@ void jobs_take_locked(struct session *s, struct task *ret, int64_t *ret_wait_ms)
 	} else if (roles & ROLE_BULK) {
 		*ret_wait_ms = 610000;
 	}
+	int64_t imap = fallback_next_try_locked(a);
+	if (imap != INT64_MAX && imap - now < *ret_wait_ms)
+		*ret_wait_ms = imap > now ? imap - now : 0;
 }
 
 void task_finish(struct task *t)

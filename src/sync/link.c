@@ -93,6 +93,7 @@ void link_failed_locked(struct account *a, bool was_connected, enum mf_err error
 	int64_t wait = backoff_ms(l->failures, link_random());
 	if (error == MF_TLS && wait < BACKOFF_TLS_MS)
 		wait = BACKOFF_TLS_MS;
+	wait = fallback_cut_wait_locked(a, wait);
 	bool stop = error == MF_AUTH;
 	l->next_try_ms = stop ? INT64_MAX : clock_mono_ms() + wait;
 	l->next_try_s = stop ? 0 : clock_wall_s() + wait / 1000;
@@ -110,7 +111,12 @@ void account_link(struct account *a, struct link_info *ret)
 	*ret = (struct link_info){
 		.state = a->link.state, .error = a->link.error, .reason = a->link.reason, .since_s = a->link.since_s,
 		.next_try_s = a->link.state == LINK_OFFLINE ? a->link.next_try_s : 0,
+		.pop3 = a->link.fallback || (!a->config->imap.host && a->config->pop3.host),
 	};
+	if (a->link.fallback) {
+		ret->imap_reason = a->link.imap_reason;
+		ret->imap_try_s = clock_wall_s() + (a->link.imap_try_ms - clock_mono_ms()) / 1000;
+	}
 	pthread_mutex_unlock(&a->lock);
 }
 
@@ -123,6 +129,7 @@ void account_connect(struct account *a)
 	l->quick_retries = 0;
 	l->attempted = false;
 	l->next_try_ms = 0;
+	fallback_end_locked(a);
 	if (!a->stopping) {
 		for (size_t i = 0; i < a->session_count; i++)
 			session_reset_locked(&a->sessions[i]);

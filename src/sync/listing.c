@@ -30,6 +30,7 @@ struct listing {
 	struct listed *items;
 	size_t count, capacity;
 	size_t told;             /* with those that the settings leave out */
+	bool inbox_only;         /* during a fallback: the others are out of reach, and stay as they are */
 	struct known *known;
 	size_t known_count, known_capacity;
 };
@@ -216,6 +217,8 @@ static void listing_judge_locked(struct account *a, const struct known *k, int64
 	bool first = w->serial == 0;
 	w->serial = a->list_serial;
 	w->is_inbox = k->m.use == USE_INBOX;
+	if (w->is_inbox)
+		a->inbox = w->id;
 	w->max_messages = account_config_max_messages(a->config, said->path);
 	w->policy = k->m.sync >= 0 ? (enum sync_policy)k->m.sync : account_config_sync(a->config, said->path);
 	bool fresh = said->flags & MAILBOX_HAS_STATUS;
@@ -285,7 +288,8 @@ static void listing_apply(struct session *s, const struct listing *l)
 	for (struct part *p = a->list_running_waiters; p; p = p->next)
 		listing_expand_locked(a, p->want, l);
 	parts_done_locked(a, &a->list_running_waiters, MF_OK);
-	listing_forget_gone_locked(a);
+	if (!l->inbox_only)
+		listing_forget_gone_locked(a);
 	link_listed_locked(a);
 	pthread_mutex_unlock(&a->lock);
 }
@@ -305,12 +309,45 @@ static void listing_failed(struct account *a)
 	pthread_mutex_unlock(&a->lock);
 }
 
+static bool listing_find_inbox(struct listing *l)
+{
+	bool found = false;
+	for (size_t i = 0; i < l->known_count; i++) {
+		bool inbox = l->known[i].m.use == USE_INBOX;
+		l->known[i].listed = inbox && l->count ? &l->items[0] : NULL;
+		found |= inbox;
+	}
+	return found;
+}
+
+/* INBOX is in the index as IMAP described it, or was never seen. */
+static enum mf_err listing_store_inbox(struct listing *l)
+{
+	struct txn *t;
+	if (listing_find_inbox(l) || l->count == 0)
+		return MF_OK;
+	enum mf_err e = cache_begin(l->account->cache, &t);
+	if (e != MF_OK)
+		return e;
+	e = listed_say(t, &l->items[0]);
+	if (e != MF_OK) {
+		txn_rollback(t);
+		return e;
+	}
+	e = txn_commit(t);
+	if (e == MF_OK)
+		e = listing_match(l);
+	(void)listing_find_inbox(l);
+	return e;
+}
+
 enum mf_err listing_fetch(struct session *s)
 {
 	struct account *a = s->account;
 	struct listing l = {.account = a};
 	pthread_mutex_lock(&a->lock);
 	a->listed_ms = clock_mono_ms();
+	l.inbox_only = a->link.fallback;
 	pthread_mutex_unlock(&a->lock);
 	session_progress(s, 0, false, "listing mailboxes");
 	enum mf_err e = remote_mailboxes(s->remote, &(struct mailbox_sink){listing_mailbox, &l});
@@ -322,7 +359,7 @@ enum mf_err listing_fetch(struct session *s)
 	if (e == MF_OK)
 		e = listing_match(&l);
 	if (e == MF_OK)
-		e = listing_store(&l);
+		e = l.inbox_only ? listing_store_inbox(&l) : listing_store(&l);
 	if (e == MF_OK)
 		listing_apply(s, &l);
 	else

@@ -97,8 +97,8 @@ static int64_t session_turn_locked(struct session *s)
 			return -1;
 		return a->link.next_try_ms > now ? a->link.next_try_ms - now : 0;
 	}
-	if (a->link.state != LINK_ONLINE || s->useless)
-		return -1;
+	if (a->link.state != LINK_ONLINE || s->useless || a->link.fallback)
+		return -1; /* a POP3 server locks the mailbox for one session */
 	if (!(s->roles & ROLE_WATCH) && !jobs_bulk_is_wanted_locked(a))
 		return -1;
 	return s->next_try_ms > now ? s->next_try_ms - now : 0;
@@ -142,6 +142,88 @@ static void session_connected(struct session *s, unsigned caps)
 	atomic_fetch_add(&a->connections, 1);
 }
 
+/* INBOX's numbers as IMAP last told them; zeroes where it never did. */
+static void session_inbox_numbers(struct session *s, uint32_t *ret_uidvalidity, uint32_t *ret_uidnext)
+{
+	struct mailbox m;
+	*ret_uidvalidity = *ret_uidnext = 0;
+	if (cache_mailbox_by_raw(s->account->cache, "INBOX", &m) != MF_OK)
+		return;
+	*ret_uidvalidity = m.server_uidvalidity ? m.server_uidvalidity : m.uidvalidity;
+	*ret_uidnext = m.server_uidvalidity == m.uidvalidity && m.uidnext > m.server_uidnext ? m.uidnext : m.server_uidnext;
+	mailbox_finish(&m);
+}
+
+/* IMAP could not be reached: by POP3 if it is time for that. Otherwise, and when that does not work either, IMAP's failure
+ * stands. */
+static enum mf_err session_fall_back(struct session *s, enum mf_err e, struct mf_reason *why)
+{
+	struct account *a = s->account;
+	struct mf_reason pop3_why = {""};
+	uint32_t uidvalidity, uidnext;
+	pthread_mutex_lock(&a->lock);
+	bool due = (s->roles & ROLE_WORKER) && !s->reset && !a->stopping && fallback_is_due_locked(a, e);
+	pthread_mutex_unlock(&a->lock);
+	if (!due)
+		return e;
+	remote_destroy(s->remote);
+	session_inbox_numbers(s, &uidvalidity, &uidnext);
+	s->remote = connector_make_fallback(a->connector, uidvalidity, uidnext, &s->cancel);
+	enum mf_err by_pop3 = remote_login(s->remote, &pop3_why);
+	pthread_mutex_lock(&a->lock);
+	if (by_pop3 == MF_OK)
+		fallback_begin_locked(a, why->text[0] ? why->text : mf_err_words(e));
+	else if (by_pop3 == MF_AUTH)
+		a->link.pop3_refused = true;
+	pthread_mutex_unlock(&a->lock);
+	if (by_pop3 == MF_OK)
+		return MF_OK;
+	const char *reason = pop3_why.text[0] ? pop3_why.text : mf_err_words(by_pop3);
+	if (by_pop3 == MF_AUTH) /* what IMAP says of the same password is another matter */
+		log_warning("%s: POP3 cannot take IMAP's place: %s", a->config->name, reason);
+	else
+		log_info("%s: POP3 cannot be reached either: %s", a->config->name, reason);
+	return e;
+}
+
+static void session_imap_answers(struct session *s)
+{
+	pthread_mutex_lock(&s->account->lock);
+	if (s->roles & ROLE_WORKER)
+		fallback_end_locked(s->account);
+	pthread_mutex_unlock(&s->account->lock);
+}
+
+/* During a fallback: IMAP again, if it is time. MF_OK: the session is what it was, or by IMAP now. */
+static enum mf_err session_try_imap(struct session *s)
+{
+	struct account *a = s->account;
+	struct mf_reason why = {""};
+	pthread_mutex_lock(&a->lock);
+	bool due = fallback_next_try_locked(a) <= clock_mono_ms() && !s->reset && !a->stopping;
+	pthread_mutex_unlock(&a->lock);
+	if (!due)
+		return MF_OK;
+	struct remote *imap = a->make_remote(a->make_context, ROLE_WORKER, &s->cancel);
+	enum mf_err e = remote_login(imap, &why);
+	if (e == MF_OK || e == MF_AUTH) { /* a refused password is refused: the account waits for its user */
+		remote_destroy(s->remote);
+		s->remote = imap;
+	} else {
+		remote_destroy(imap);
+	}
+	if (e == MF_OK) {
+		session_imap_answers(s);
+		connector_learnt(a->connector);
+		session_connected(s, remote_caps(s->remote));
+		return MF_OK;
+	}
+	pthread_mutex_lock(&a->lock);
+	fallback_tried_locked(a, why.text[0] ? why.text : mf_err_words(e));
+	pthread_mutex_unlock(&a->lock);
+	return e == MF_AUTH || e == MF_CANCELLED ? e : MF_OK;
+}
+
 static enum mf_err session_connect(struct session *s, struct mf_reason *why)
 {
 	struct account *a = s->account;
@@ -157,6 +239,10 @@ static enum mf_err session_connect(struct session *s, struct mf_reason *why)
 	if (!s->remote)
 		return mf_fail(why, MF_IO, "no connection could be set up");
 	enum mf_err e = remote_login(s->remote, why);
+	if (e == MF_OK)
+		session_imap_answers(s);
+	else
+		e = session_fall_back(s, e, why);
 	if (e != MF_OK)
 		return e;
 	if (a->connector)
@@ -232,12 +318,29 @@ static bool session_slept(struct session *s)
 	return offset - before > SLEPT_MS;
 }
 
+static void session_nothing_pushed(void *context, const char *raw, bool new_only)
+{
+	(void)context;
+	(void)raw;
+	(void)new_only;
+}
+
+/* POP3: the session has something to do while it has nothing to do, which is to give the mailbox back. */
+static enum mf_err session_rest(struct session *s, int64_t wait_ms)
+{
+	enum mf_err e = remote_wait(s->remote, "INBOX", wait_ms, s->wake_fd, &(struct push_sink){session_nothing_pushed, NULL});
+	session_drain(s);
+	return e;
+}
+
 static enum mf_err session_idle(struct session *s, int64_t wait_ms, unsigned roles)
 {
 	enum mf_err e = MF_OK;
 	if ((roles & ROLE_WATCH) && push_can_wait(s)) {
 		e = push_wait(s, wait_ms);
 		session_drain(s);
+	} else if (!(s->caps & REMOTE_MAILBOXES)) {
+		e = session_rest(s, wait_ms);
 	} else {
 		session_sleep(s, wait_ms);
 	}
@@ -275,20 +378,24 @@ static enum mf_err session_serve(struct session *s)
 	enum mf_err e = MF_OK;
 	int64_t idle_since = clock_mono_ms();
 	while (e == MF_OK) {
-		struct task task;
-		int64_t wait_ms;
+		struct task task = {.kind = TASK_NONE};
+		int64_t wait_ms = 0;
 		pthread_mutex_lock(&a->lock);
 		if (session_should_leave_locked(s, idle_since)) {
 			pthread_mutex_unlock(&a->lock);
 			break;
 		}
-		jobs_take_locked(s, &task, &wait_ms);
+		bool imap_due = fallback_next_try_locked(a) <= clock_mono_ms();
+		if (!imap_due)
+			jobs_take_locked(s, &task, &wait_ms);
 		unsigned roles = session_roles_locked(s);
-		s->idle = task.kind == TASK_NONE;
+		s->idle = task.kind == TASK_NONE && !imap_due;
 		if (s->idle)
 			s->progress = (struct account_progress){0};
 		pthread_mutex_unlock(&a->lock);
-		if (task.kind == TASK_NONE) {
+		if (imap_due) {
+			e = session_try_imap(s);
+		} else if (task.kind == TASK_NONE) {
 			e = session_idle(s, wait_ms, roles);
 		} else {
 			e = session_do(s, &task);

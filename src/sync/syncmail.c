@@ -17,6 +17,15 @@
 
 /* --- before ------------------------------------------------------------------------------------------------------------ */
 
+/* An account with two servers may have changed from one to the other: the reason why everything is read anew. */
+static enum mf_err item_remember(struct sync_run *run, struct sync_item *item)
+{
+	const struct account_config *config = run->account->config;
+	crossing_destroy(item->crossing);
+	item->crossing = NULL;
+	return config->imap.host && config->pop3.host ? crossing_create(run->account->cache, item->id, &item->crossing) : MF_OK;
+}
+
 static enum mf_err item_load(struct sync_run *run, struct sync_item *item)
 {
 	enum mf_err e = cache_mailbox(run->account->cache, item->id, &item->m);
@@ -30,7 +39,7 @@ static enum mf_err item_load(struct sync_run *run, struct sync_item *item)
 	item->max_messages = w->max_messages;
 	item->rung = reconcile_rung(&item->m, item->method, w->max_messages, run->account->no_qresync);
 	pthread_mutex_unlock(&run->account->lock);
-	return MF_OK;
+	return item->rung.method == CHANGES_ALL ? item_remember(run, item) : MF_OK;
 }
 
 static struct mailbox_since item_since(const struct sync_item *item)
@@ -72,7 +81,10 @@ static enum mf_err sync_message(void *context, size_t i, const struct remote_mes
 	struct sync_item *item = run_item(run, i);
 	if (item->rung.method == CHANGES_ALL)
 		uid_set_add(&item->present, message->uid, message->uid);
-	return syncrun_message(run, item, message);
+	struct remote_message told = *message;
+	if (item->crossing)
+		crossing_apply(item->crossing, &told, run->session->caps & REMOTE_FLAGS);
+	return syncrun_message(run, item, &told);
 }
 
 static enum mf_err sync_flags(void *context, size_t i, uint32_t uid, unsigned flags, const char *keywords, uint64_t modseq)
@@ -367,7 +379,8 @@ void syncmail_cycle(struct account *a)
 {
 	struct mailbox_work *w;
 	pthread_mutex_lock(&a->lock);
-	bool over = a->cycle_open && !a->list_pending && !a->list_running;
+	/* what POP3 does not show may be there all the same: it is set aside until IMAP tells */
+	bool over = a->cycle_open && !a->list_pending && !a->list_running && !a->link.fallback;
 	for (size_t i = 0; over && (w = id_table_next(&a->mailboxes, &i));)
 		over = !w->running && w->pending == PRIORITY_NONE;
 	if (over)

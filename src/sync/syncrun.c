@@ -73,6 +73,7 @@ void syncrun_destroy(struct sync_run *run)
 	for (size_t i = 0; i < run->count; i++) {
 		mailbox_finish(&run->items[i].m);
 		uid_set_finish(&run->items[i].present);
+		crossing_destroy(run->items[i].crossing);
 	}
 	free(run->items);
 	free(run->order);

@@ -5,6 +5,7 @@
 #ifndef MF_SYNC_SYNCRUN_H
 #define MF_SYNC_SYNCRUN_H
 
+#include "sync/crossing.h"
 #include "sync/engine.h"
 
 struct sync_item {
@@ -19,6 +20,7 @@ struct sync_item {
 	struct uid_set present;          /* CHANGES_ALL: what has been told */
 	uint64_t first_new;              /* the lowest new row */
 	uint64_t received;               /* new messages */
+	struct crossing *crossing;       /* of everything read anew: what was known, where another protocol may be why */
 	bool renumbered, reread;         /* SELECT said another UIDVALIDITY; it is read again because of that */
 	bool distrusted;                 /* not complete: to be compared in full */
 	bool done;

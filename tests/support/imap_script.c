@@ -2,6 +2,7 @@
 
 #include <ctype.h>
 #include <errno.h>
+#include <fcntl.h>
 #include <poll.h>
 #include <pthread.h>
 #include <stdarg.h>
@@ -53,6 +54,24 @@ static void add_login(struct imap_script *s, const char *caps)
 	add(s, 'R', mf_strdup("login MF_OK"));
 }
 
+/* likewise of POP3, for every connection: CAPA's lines between slashes */
+static void add_pop3_login(struct imap_script *s, const char *caps)
+{
+	add(s, 'S', mf_strdup("+OK ready"));
+	add(s, 'C', mf_strdup("CAPA"));
+	add(s, 'S', mf_strdup("+OK"));
+	for (const char *p = caps; *p; p += strspn(p, "/")) {
+		size_t len = strcspn(p, "/");
+		add(s, 'S', mf_strndup(p, len));
+		p += len;
+	}
+	add(s, 'S', mf_strdup("."));
+	add(s, 'C', mf_strdup("USER alice"));
+	add(s, 'S', mf_strdup("+OK"));
+	add(s, 'C', mf_strdup("PASS secret"));
+	add(s, 'S', mf_strdup("+OK in"));
+}
+
 struct imap_script *imap_script_load(const char *path)
 {
 	FILE *f = fopen(path, "r");
@@ -74,7 +93,11 @@ struct imap_script *imap_script_load(const char *path)
 			add_login(s, line + 2 + (line[2] == ' '));
 			continue;
 		}
-		if (len < 2 || !strchr("OSBDMCEVRQ", *line) || (line[1] != ':' && line[1] != '-'))
+		if (len > 1 && line[0] == 'P' && line[1] == ':') {
+			add_pop3_login(s, line + 2 + (line[2] == ' '));
+			continue;
+		}
+		if (len < 2 || !strchr("OSBDMCEVRQN", *line) || (line[1] != ':' && line[1] != '-'))
 			fail_msg("%s: what is \"%s\"?", path, line);
 		add(s, line[1] == '-' ? '-' : *line, mf_strdup(line + (line[2] == ' ' ? 3 : 2)));
 	}
@@ -125,6 +148,7 @@ struct server {
 	char tags[10][16];
 	char in[1 << 16];
 	size_t in_len;
+	int next_fd;           /* where the client's next connections come from, as numbers; -1: there is one only */
 	struct buf complaint;
 	bool over;
 };
@@ -296,6 +320,27 @@ static void put_bytes(struct server *v, const char *text)
 	}
 }
 
+/* The client has to leave, and to come again. */
+static void next_connection(struct server *v)
+{
+	char *line;
+	int fd = -1;
+	while ((line = get_line(v))) {
+		if (strcmp(line, "QUIT"))
+			(void)buf_addf(&v->complaint, "waited for the end, got \"%s\"\n", line);
+		free(line);
+	}
+	close(v->fd);
+	v->in_len = 0;
+	struct pollfd p = { .fd = v->next_fd, .events = POLLIN };
+	if (poll(&p, 1, PATIENCE_MS) <= 0 || read(v->next_fd, &fd, sizeof fd) != sizeof fd) {
+		(void)buf_adds(&v->complaint, "the client did not come again\n");
+		v->over = true;
+		fd = open("/dev/null", O_RDWR | O_CLOEXEC);
+	}
+	v->fd = fd;
+}
+
 static void *serve(void *context)
 {
 	struct server *v = context;
@@ -311,6 +356,7 @@ static void *serve(void *context)
 		case 'C': want_line(v, l->text); break;
 		case 'D': want_bytes(v, l->text); break;
 		case 'E': v->over = true; break;
+		case 'N': next_connection(v); break;
 		default: break;
 		}
 	}
@@ -320,7 +366,7 @@ static void *serve(void *context)
 		shutdown(v->fd, SHUT_WR);
 	}
 	while ((line = get_line(v))) { /* what the client still says: goodbye, or what nobody waited for */
-		if (!v->over && !strstr(line, "LOGOUT") && strcmp(line, "DONE"))
+		if (!v->over && !strstr(line, "LOGOUT") && strcmp(line, "QUIT") && strcmp(line, "DONE"))
 			(void)buf_addf(&v->complaint, "did not expect \"%s\"\n", line);
 		free(line);
 	}
@@ -341,6 +387,7 @@ struct client {
 	uint64_t bytes;
 	enum mf_err sink_fails;
 	unsigned fail_after;
+	int next_fd;           /* takes the server's ends of further connections */
 };
 
 static void say(struct client *c, const char *format, ...) __attribute__((format(printf, 2, 3)));
@@ -545,6 +592,9 @@ static void run_login(struct client *c)
 	say(c, "login %s%s%s", mf_err_name(e), e ? ": " : "", e ? why.text : "");
 }
 
+/* verbs of another back-end's tests */
+static bool (*script_verb)(struct client *c, const char *word);
+
 static void verb_run(struct client *c, const char *text)
 {
 	char *copy = mf_strdup(text), *word = strtok(copy, " ");
@@ -588,7 +638,7 @@ static void verb_run(struct client *c, const char *text)
 	} else if (!strcmp(word, "sink-fails")) { /* MF_CANCELLED after N messages or pieces */
 		c->sink_fails = !strcmp(c->arguments[0], "disk") ? MF_NO_SPACE : MF_CANCELLED;
 		c->fail_after = (unsigned)strtoul(c->arguments[1], NULL, 10);
-	} else {
+	} else if (!script_verb || !script_verb(c, word)) {
 		fail_msg("no verb \"%s\"", word);
 	}
 	free(copy);
@@ -661,6 +711,9 @@ static void run_client(struct client *c, const struct imap_script *script, int f
 	cancel_finish(&cancel);
 }
 
+/* who talks to the server: another back-end's tests put theirs here */
+static void (*script_client)(struct client *c, const struct imap_script *script, int fd) = run_client;
+
 size_t imap_script_run(const struct imap_script *script, const struct imap_script_run *how, char **ret_said, char **ret_server)
 {
 	int fds[2];
@@ -668,14 +721,19 @@ size_t imap_script_run(const struct imap_script *script, const struct imap_scrip
 	static pthread_once_t once = PTHREAD_ONCE_INIT;
 	pthread_once(&once, imap_global_init);
 	assert_int_equal(0, socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, fds));
-	struct server server = { .script = script, .how = *how, .fd = fds[1] };
+	int next[2];
+	assert_int_equal(0, pipe2(next, O_CLOEXEC));
+	struct server server = { .script = script, .how = *how, .fd = fds[1], .next_fd = next[0] };
 	buf_init(&server.complaint, 1 << 20);
 	assert_int_equal(0, pthread_create(&thread, NULL, serve, &server));
 	struct client client = { 0 };
 	buf_init(&client.said, 1 << 24);
 	buf_init(&client.data, 1 << 16);
-	run_client(&client, script, fds[0]);
+	client.next_fd = next[1];
+	script_client(&client, script, fds[0]);
+	close(next[1]); /* nobody comes any more */
 	pthread_join(thread, NULL);
+	close(next[0]);
 	buf_finish(&client.data);
 	*ret_said = buf_detach(&client.said);
 	*ret_server = buf_detach(&server.complaint);

@@ -10,7 +10,9 @@
  *   D: N C           the client must send N bytes C
  *   C: PATTERN       the client must send this line; "..." stands for anything, $1 in the tag's place binds it
  *   E:               the server closes
+ *   N:               the client has to leave and connect again; what follows is said there
  *   L: CAPS          a login that succeeds, with these capabilities after it; ENABLE QRESYNC if they have it
+ *   P: CAPS          likewise of POP3, without the verb: greeting, CAPA, USER, PASS; CAPA's lines between slashes
  *   V: VERB ARGS     the client calls a verb: see verb_run()
  *   R: TEXT          ... and this is what it is told, line by line; "..." stands for anything
  *   Q: TEXT          likewise, but it may be missing

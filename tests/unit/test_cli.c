@@ -316,7 +316,8 @@ static void urls_and_names_find_accounts(void **state)
 	assert_int_equal(targets_add(&t, "imaps://other.example.org", &why), MF_INVALID);
 	assert_non_null(strstr(why.text, "imaps://USER@other.example.org"));
 	assert_int_equal(targets_add(&t, "pop3s://bob@pop.example.org", &why), MF_OK);
-	assert_int_equal(target_check(&t.items[3], &why), MF_UNSUPPORTED);
+	assert_string_equal(t.items[3].config->pop3.host, "pop.example.org");
+	assert_int_equal(target_check(&t.items[3], &why), MF_OK);
 	targets_finish(&t);
 	place_finish(&p);
 }

@@ -10,7 +10,7 @@
 #include "control/outboxes.h"
 #include "control/paths.h"
 #include "control/status.h"
-#include "smtp/spool.h"
+#include "smtp/handover.h"
 #include "support/smtp_server.h"
 
 struct sending {
@@ -71,7 +71,7 @@ static char *spool(struct sending *s, const char *name, const char *text)
 	struct mf_reason why = { "" };
 	assert_int_equal(write(fd, text, strlen(text)), (ssize_t)strlen(text));
 	lseek(fd, 0, SEEK_SET);
-	assert_int_equal(spool_write(s->state, &(struct outbox_put){ .name = name }, fd, &spooled, &why), MF_OK);
+	assert_int_equal(handover_write(s->state, &(struct outbox_put){ .name = name }, fd, &spooled, &why), MF_OK);
 	close(fd);
 	char *line = mf_format("send --spool %s", spooled);
 	free(spooled);

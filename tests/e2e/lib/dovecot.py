@@ -18,21 +18,25 @@ PASSWORD = "correct horse"
 
 class Dovecot:
     """variant: maildir, mdbox, maildir++ (delimiter '.', everything below INBOX.) or fs (maildir with '/' on disk).
-    without: capabilities that are taken away. extra: lines for the configuration."""
+    without: capabilities that are taken away. extra: lines for the configuration. pop3: speaks it too, on pop3_port and
+    pop3s_port."""
 
-    def __init__(self, suite, variant="maildir", without=(), extra="", user="alice", special_use=True, authority=None):
+    def __init__(self, suite, variant="maildir", without=(), extra="", user="alice", special_use=True, authority=None,
+                 pop3=False):
         self.suite, self.variant, self.user, self.password = suite, variant, user, PASSWORD
         self.without, self.extra, self.special_use = list(without), extra, special_use
         self.identity = system.Identity()
         self.folder = suite.path("dovecot")
         self.folder.chmod(0o755)
-        self.imaps_port, self.imap_port, self.lmtp_port = system.free_ports(3)
+        self.imaps_port, self.imap_port, self.lmtp_port, self.pop3_port, self.pop3s_port = system.free_ports(5)
+        self.pop3 = pop3
         self.authority = authority or Authority(self.folder / "tls")
         self.certificate = self.authority.issue()
         self.process = None
         self.mail = self.folder / "mail" / user
         self.mail.mkdir(parents=True)
         self.identity.own(self.folder)
+        self.use_certificate(self.certificate)
         suite.callback(self.kill)
         if without:
             self._take_capabilities_away()
@@ -57,8 +61,25 @@ class Dovecot:
         special = "".join(f"mailbox {name} {{\n special_use = \\{name}\n auto = subscribe\n}}\n"
                           for name in ("Drafts", "Sent", "Trash")) if self.special_use else ""
         me = self.identity
+        pop3 = "" if not self.pop3 else f"""
+service pop3-login {{
+ chroot =
+ service_count = 0
+ process_min_avail = 1
+ client_limit = 500
+ inet_listener pop3 {{
+  port = {self.pop3_port}
+ }}
+ inet_listener pop3s {{
+  port = {self.pop3s_port}
+ }}
+}}
+protocol pop3 {{
+ mail_max_userip_connections = 200
+}}
+"""
         return f"""
-protocols = imap lmtp
+protocols = imap lmtp {"pop3" if self.pop3 else ""}
 listen = 127.0.0.1
 base_dir = {self.folder}/run
 state_dir = {self.folder}/state
@@ -130,6 +151,7 @@ protocol imap {{
  mail_max_userip_connections = 200
  mail_plugins = zlib imap_zlib
 }}
+{pop3}
 {self.extra}
 """
 

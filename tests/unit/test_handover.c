@@ -1,4 +1,4 @@
-/* smtp/spool.c: what a command asks for arrives as it was asked. */
+/* smtp/handover.c: what a command asks for arrives as it was asked. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -13,7 +13,7 @@
 #include <cmocka.h>
 
 #include "base/mem.h"
-#include "smtp/spool.h"
+#include "smtp/handover.h"
 
 struct world {
 	char folder[64];
@@ -66,11 +66,11 @@ static void there_and_back(void **state)
 	struct outbox_put put = { .name = "x.eml", .recipients = recipients, .sender = "alice@example.org", .from_name = "A\tB", .notify = DSN_FAILURE };
 	put.from_name = "A B";
 	int fd = text_file("Subject: hi\n\nto: not a line of the head\n");
-	assert_int_equal(spool_write(w.folder, &put, fd, &name, NULL), MF_OK);
+	assert_int_equal(handover_write(w.folder, &put, fd, &name, NULL), MF_OK);
 	close(fd);
-	assert_int_equal(spool_put(w.folder, name, false, w.outbox, &id, NULL), MF_OK);
-	spool_remove(w.folder, name);
-	assert_int_equal(spool_put(w.folder, name, false, w.outbox, &id, NULL), MF_NOT_FOUND);
+	assert_int_equal(handover_put(w.folder, name, false, w.outbox, &id, NULL), MF_OK);
+	handover_remove(w.folder, name);
+	assert_int_equal(handover_put(w.folder, name, false, w.outbox, &id, NULL), MF_NOT_FOUND);
 	assert_int_equal(outbox_item(w.outbox, id, &item), MF_OK);
 	assert_string_equal(item.name, "x.eml");
 	assert_string_equal(item.subject, "hi");
@@ -93,14 +93,14 @@ static void what_is_none(void **state)
 	begin(&w);
 	static const char *const names[] = { "../spool-x", "x", "spool-/../x", "" };
 	for (size_t i = 0; i < sizeof names / sizeof *names; i++)
-		assert_int_equal(spool_put(w.folder, names[i], false, w.outbox, &id, NULL), MF_INVALID);
+		assert_int_equal(handover_put(w.folder, names[i], false, w.outbox, &id, NULL), MF_INVALID);
 	static const char *const texts[] = { "", "mailfs", "mailfs spool 1\n", "mailfs spool 1\nto: x", "mailfs spool 1\nnothing\n\n" };
 	for (size_t i = 0; i < sizeof texts / sizeof *texts; i++) {
 		MF_CLEANUP(mf_free) char *path = mf_format("%s/outbox/spool-bad", w.folder);
 		FILE *f = fopen(path, "w");
 		fputs(texts[i], f);
 		fclose(f);
-		assert_int_equal(spool_put(w.folder, "spool-bad", false, w.outbox, &id, NULL), MF_INVALID);
+		assert_int_equal(handover_put(w.folder, "spool-bad", false, w.outbox, &id, NULL), MF_INVALID);
 		unlink(path);
 	}
 	end(&w);

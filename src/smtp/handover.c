@@ -1,4 +1,4 @@
-#include "smtp/spool.h"
+#include "smtp/handover.h"
 
 #include <ctype.h>
 #include <errno.h>
@@ -77,7 +77,7 @@ static enum mf_err copy(int from, int to)
 	}
 }
 
-enum mf_err spool_write(const char *state_dir, const struct outbox_put *put, int message, char **ret_name, struct mf_reason *why)
+enum mf_err handover_write(const char *state_dir, const struct outbox_put *put, int message, char **ret_name, struct mf_reason *why)
 {
 	MF_CLEANUP(mf_free) char *folder = mf_format("%s/outbox", state_dir);
 	MF_CLEANUP(mf_free) char *path = mf_format("%s/spool-XXXXXX", folder);
@@ -97,7 +97,7 @@ enum mf_err spool_write(const char *state_dir, const struct outbox_put *put, int
 	return MF_OK;
 }
 
-void spool_remove(const char *state_dir, const char *name)
+void handover_remove(const char *state_dir, const char *name)
 {
 	MF_CLEANUP(mf_free) char *path = mf_format("%s/outbox/%s", state_dir, name);
 	(void)unlink(path);
@@ -192,7 +192,7 @@ static bool read_order(int fd, struct order *ret)
 	return *line == '\n' && lseek(fd, line + 1 - head, SEEK_SET) >= 0;
 }
 
-enum mf_err spool_put(const char *state_dir, const char *name, bool at_once, struct outbox *o, uint64_t *ret_id, struct mf_reason *why)
+enum mf_err handover_put(const char *state_dir, const char *name, bool at_once, struct outbox *o, uint64_t *ret_id, struct mf_reason *why)
 {
 	if (strncmp(name, "spool-", 6) || strchr(name, '/'))
 		return mf_fail(why, MF_INVALID, "not a message on its way into the outbox");

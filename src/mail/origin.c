@@ -1,0 +1,96 @@
+#include "mail/origin.h"
+
+#include <glib.h>
+#include <stdlib.h>
+#include <string.h>
+#include <strings.h>
+
+#include "mail/date.h"
+#include "mail/header.h"
+
+struct line { const char *data; size_t len; }; /* without its end */
+
+/* The next line; false: no more */
+static bool next_line(const char **at, const char *end, struct line *ret)
+{
+	if (*at == end)
+		return false;
+	const char *newline = memchr(*at, '\n', (size_t)(end - *at));
+	const char *stop = newline ? newline : end;
+	ret->data = *at;
+	*at = newline ? newline + 1 : end;
+	if (stop > ret->data && stop[-1] == '\r')
+		stop--;
+	ret->len = (size_t)(stop - ret->data);
+	return true;
+}
+
+static bool is_called(struct line name, const char *wanted)
+{
+	return strlen(wanted) == name.len && strncasecmp(name.data, wanted, name.len) == 0;
+}
+
+static bool is_trace_field(struct line name)
+{
+	static const char *const names[] = {
+		"Received", "Return-Path", "Delivered-To", "Envelope-To", "Status", "Lines", "Content-Length", "Authentication-Results",
+		"Received-SPF", "ARC-Seal", "ARC-Message-Signature", "ARC-Authentication-Results", "DKIM-Filter",
+	};
+	if (name.len > 2 && strncasecmp(name.data, "X-", 2) == 0)
+		return true;
+	for (size_t i = 0; i < sizeof names / sizeof *names; i++)
+		if (is_called(name, names[i]))
+			return true;
+	return false;
+}
+
+static void first_half(GChecksum *hash, char ret[static MAIL_DIGEST_SIZE])
+{
+	memcpy(ret, g_checksum_get_string(hash), MAIL_DIGEST_SIZE - 1);
+	ret[MAIL_DIGEST_SIZE - 1] = '\0';
+	g_checksum_free(hash);
+}
+
+void mail_header_digest(const void *header, size_t len, char ret[static MAIL_DIGEST_SIZE])
+{
+	GChecksum *hash = g_checksum_new(G_CHECKSUM_SHA256);
+	const char *at = header, *end = at + len;
+	bool skip = false; /* the field under way, and with it its continuation lines */
+	struct line line;
+	while (next_line(&at, end, &line) && line.len) {
+		if (line.data[0] != ' ' && line.data[0] != '\t')
+			skip = is_trace_field((struct line){ line.data, header_name_length(line.data, line.len) });
+		if (skip)
+			continue;
+		g_checksum_update(hash, (const guchar *)line.data, (gssize)line.len);
+		g_checksum_update(hash, (const guchar *)"\n", 1);
+	}
+	first_half(hash, ret);
+}
+
+static bool date_of(const char *data, size_t len, int64_t *ret)
+{
+	size_t text_len;
+	char *text = header_unfold((struct header_span){ data, len }, 256, &text_len);
+	bool good = mail_date_parse(text, text_len, ret);
+	free(text);
+	return good;
+}
+
+bool mail_arrival_date(const void *header, size_t len, int64_t *ret)
+{
+	static const char *const names[] = { "Received", "Date" };
+	struct header_span spans[2];
+	header_find(header, len, names, 2, spans);
+	const char *semicolon = spans[0].data ? memrchr(spans[0].data, ';', spans[0].len) : NULL;
+	if (semicolon && date_of(semicolon + 1, (size_t)(spans[0].data + spans[0].len - semicolon - 1), ret))
+		return true;
+	return spans[1].data && date_of(spans[1].data, spans[1].len, ret);
+}
+
+void mail_md5(const void *data, size_t len, char ret[static MAIL_DIGEST_SIZE])
+{
+	GChecksum *hash = g_checksum_new(G_CHECKSUM_MD5);
+	g_checksum_update(hash, data, (gssize)len);
+	first_half(hash, ret);
+}

@@ -1,0 +1,14 @@
+/* handover.h: a message on its way from a command to the process that holds the account: a file in STATE_DIR/outbox/ that says
+ * what is wanted of it, then has the message. The command makes and removes it; what is left behind goes after a day. */
+#ifndef MF_SMTP_HANDOVER_H
+#define MF_SMTP_HANDOVER_H
+
+#include "smtp/outbox.h"
+
+/* message: read from its offset to its end. *ret_name: the file's name in that folder; the caller frees. */
+enum mf_err handover_write(const char *state_dir, const struct outbox_put *put, int message, char **ret_name, struct mf_reason *why);
+void handover_remove(const char *state_dir, const char *name);
+/* Puts what it says into the outbox; at_once as given here. MF_INVALID: no such name, or not a spool's file. */
+enum mf_err handover_put(const char *state_dir, const char *name, bool at_once, struct outbox *o, uint64_t *ret_id, struct mf_reason *why);
+
+#endif

@@ -1,0 +1,251 @@
+#!/usr/bin/python3
+import os
+import sys
+import time
+
+sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
+from lib import Suite, corpus, digest, errno_of, read, require_fuse, wait_until  # noqa: E402
+from lib import system  # noqa: E402
+
+with Suite("IMAP cannot be reached, and INBOX goes on by POP3", timeout=400) as suite:
+    require_fuse()
+
+    def serve(uidl, messages=25, **options):
+        server = suite.dovecot(pop3=True, extra=f"protocol pop3 {{\n pop3_uidl_format = {uidl}\n}}", **options)
+        server.fill("INBOX", corpus.realistic(messages, seed=81))
+        server.fill("Archive", corpus.small(4, seed=82))
+        return server
+
+    def home(server, imap, pop3=None, **settings):
+        url = pop3 if isinstance(pop3, str) else f"pop3s://127.0.0.1:{pop3.port if pop3 else server.pop3s_port}"
+        return suite.home(server, port=imap.port, **{"pop3": url, "pop3_after": "1s",
+                                                     "connect_timeout": "3s", "io_timeout": "3s", "poll": "24h", **settings})
+
+    def block(imap):
+        imap.do("mode reset")
+        imap.do("drop")
+
+    def protocol(h):
+        status = h.status()
+        return status["protocol"] if status["link"]["state"] == "online" else None
+
+    def files(mount, mailbox="INBOX", read_too=True):
+        return {path.name: (os.stat(path).st_ino, os.stat(path).st_size, digest(path) if read_too else None) for path in mount.messages(mailbox)}
+
+    def crossing(uidl):
+        server = serve(uidl)
+        imap = suite.proxy(server.port)
+        h = home(server, imap)
+        mount = h.mount()
+        before = files(mount)
+        mtimes = {path.name: os.stat(path).st_mtime for path in mount.messages()}
+        with server.client() as other:
+            other.select()
+            other.store("INBOX", "1:3", "+FLAGS", "\\Flagged")
+        h.run("sync", check=0)
+        bodies = len(h.bodies())
+        assert protocol(h) == "imap"
+        block(imap)
+        wait_until(lambda: protocol(h) == "pop3", "it goes on by POP3", 40)
+        said = h.run("status", check=0).stdout
+        assert "by POP3" in said and "IMAP cannot be reached: " in said, said
+        assert h.status()["link"]["imap_next_try"] and h.status()["link"]["imap_reason"], h.status()["link"]
+        h.run("sync", check=0)
+        assert files(mount) == before
+        assert {path.name: os.stat(path).st_mtime for path in mount.messages()} == mtimes
+        assert len(h.bodies()) == bodies
+        assert sum(b"Flagged" in os.getxattr(path, "user.mail.flags") for path in mount.messages()) == 3
+        # the other mailboxes stay as they are, and say what is so where they are not cached
+        assert len(mount.names("Archive")) == 4
+        started = time.monotonic()
+        assert errno_of(read, mount.messages("Archive")[0]) == "ENETUNREACH"
+        assert time.monotonic() - started < 2 * system.SLOW
+        server.deliver(corpus.message(subject="came by POP3"))
+        h.run("sync", check=0)
+        during = files(mount)
+        assert len(during) == len(before) + 1 and [n for n in during if "came-by-POP3" in n], during.keys() - before.keys()
+        # a remount in the middle of it
+        mount.umount()
+        mount = h.mount()
+        assert files(mount) == during
+        wait_until(lambda: protocol(h) == "pop3", "by POP3 after a remount", 40)
+        h.run("sync", check=0)
+        assert files(mount) == during
+        imap.do("mode normal")
+        wait_until(lambda: protocol(h) == "imap", "it goes back by itself", 60)
+        h.run("sync", check=0)
+        assert files(mount) == during
+        assert {path.name: os.stat(path).st_mtime for path in mount.messages() if path.name in mtimes} == mtimes
+        assert sum(b"Flagged" in os.getxattr(path, "user.mail.flags") for path in mount.messages()) == 3
+        assert len(mount.digests("Archive")) == 4
+        with server.client() as other:
+            assert mount.digests() == other.digests()
+            assert sorted(mount.by_uid()) == sorted(other.bodies())
+        checked = h.run("check")
+        assert checked.returncode == 0, (checked.returncode, checked.stdout[-800:], checked.stderr[-800:])
+        mount.umount()
+
+    @suite.case("UIDLs that show the UID (%08Xu%08Xv): the same files there, and back")
+    def _():
+        crossing("%08Xu%08Xv")
+
+    @suite.case("... and %v-%u")
+    def _():
+        crossing("%v-%u")
+
+    @suite.case("UIDLs that show nothing (%g): the same files there, and back")
+    def _():
+        crossing("%g")
+
+    @suite.case("UIDLs that show nothing: lost lines and kill -9 in the middle of reading INBOX anew, there and back")
+    def _():
+        server = serve("%g", 60)
+        imap, pop3 = suite.proxy(server.port), suite.proxy(server.pop3s_port)
+        h = home(server, imap, pop3)
+        mount = h.mount()
+        before = files(mount)
+
+        def half(mount):
+            """INBOX is being read anew: not all of it has come"""
+            try:
+                return len(mount.names()) < len(before) - 5
+            except OSError:
+                return False
+
+        def whole(mount):
+            try:
+                return mount.names() == sorted(before) and os.getxattr(mount / "INBOX", "user.mail.complete") == b"yes"
+            except OSError:
+                return False
+        for there, away, line in (("pop3", imap, pop3), ("imap", pop3, imap)):
+            line.do("mode normal")
+            line.do("cut 20000 2")
+            block(away)
+            wait_until(lambda: protocol(h) == there, f"by {there}", 60)
+            wait_until(lambda: whole(mount), f"all is there again by {there}", 60)
+            h.run("sync", check=0)
+            assert files(mount) == before, there
+            line.do("cut 0")
+        # now slowly, so that a kill comes in the middle
+        pop3.do("mode normal")
+        pop3.do("rate 12000")
+        block(imap)
+        wait_until(lambda: half(mount), "INBOX is being read anew", 60)
+        mount.kill()
+        pop3.do("rate 0")
+        mount = h.mount()
+        wait_until(lambda: protocol(h) == "pop3" and whole(mount), "all is there again after the kill", 60)
+        assert files(mount) == before
+        imap.do("mode normal")
+        wait_until(lambda: protocol(h) == "imap", "IMAP again", 60)
+        h.run("sync", check=0)
+        assert files(mount) == before
+        mount.umount()
+
+    @suite.case("what POP3 does not show comes back as the same files, with the bodies that were there")
+    def _():
+        server = serve("%g\n pop3_deleted_flag = Hidden", 12)
+        imap = suite.proxy(server.port)
+        h = home(server, imap)
+        mount = h.mount()
+        before = files(mount)
+        with server.client() as other:
+            other.store("INBOX", "2:4", "+FLAGS", "Hidden")
+        block(imap)
+        wait_until(lambda: protocol(h) == "pop3", "by POP3", 40)
+        h.run("sync", check=0)
+        assert len(mount.names()) == 9 and files(mount).items() < before.items()
+        fetched = h.status()["traffic"]["fetched_messages"]
+        imap.do("mode normal")
+        wait_until(lambda: protocol(h) == "imap", "IMAP again", 60)
+        h.run("sync", check=0)
+        assert files(mount) == before
+        assert h.status()["traffic"]["fetched_messages"] == fetched
+        mount.umount()
+
+    @suite.case("never after a refused password")
+    def _():
+        server = serve("%g", 3)
+        imap = suite.proxy(server.port)
+        h = home(server, imap)
+        mount = h.mount()
+        server.password = "another"
+        server.restart()
+        imap.do("drop")
+        wait_until(lambda: h.link() == "waiting", "it waits for its user", 40)
+        time.sleep(2.5)      # longer than pop3-after: nothing may happen
+        status = h.status()
+        assert status["protocol"] == "imap" and status["link"]["state"] == "waiting", status
+        assert "pop3-login" not in (server.folder / "log").read_text(errors="replace")
+        mount.umount()
+
+    @suite.case("a password that only POP3 refuses: once, and IMAP is what is waited for")
+    def _():
+        server = serve("%g", 3)
+        other = suite.dovecot(pop3=True, authority=server.authority)
+        other.password = "another"
+        other.restart()
+        imap = suite.proxy(server.port)
+        h = home(server, imap, pop3=f"pop3s://127.0.0.1:{other.pop3s_port}")
+        mount = h.mount()
+        refusals = lambda: (other.folder / "log").read_text(errors="replace").count("auth failed")
+        before = refusals()
+        block(imap)
+        wait_until(lambda: refusals() > before, "POP3 has refused", 40)
+        wait_until(lambda: h.link() == "offline", "offline", 20)
+        time.sleep(4)        # some attempts at IMAP later
+        assert refusals() == before + 1 and h.link() != "waiting"
+        imap.do("mode normal")
+        wait_until(lambda: protocol(h) == "imap", "IMAP again", 60)
+        assert len(mount.digests()) == 3
+        mount.umount()
+
+    @suite.case("neither can be reached: offline, and IMAP first when they come back")
+    def _():
+        server = serve("%g", 3)
+        imap, pop3 = suite.proxy(server.port), suite.proxy(server.pop3s_port)
+        h = home(server, imap, pop3)
+        mount = h.mount()
+        assert len(mount.names()) == 3
+        block(imap)
+        block(pop3)
+        wait_until(lambda: h.link() == "offline", "offline", 40)
+        assert h.status()["protocol"] == "imap"
+        assert errno_of(read, mount.messages()[0]) == "ENETUNREACH"
+        imap.do("mode normal")
+        pop3.do("mode normal")
+        wait_until(lambda: protocol(h) == "imap", "IMAP again", 60)
+        assert len(mount.digests()) == 3
+        mount.umount()
+
+    @suite.case("a first mount while IMAP is away, with pop3-after = 0: INBOX is there, the rest follows")
+    def _():
+        server = serve("%08Xu%08Xv", 6)
+        imap = suite.proxy(server.port)
+        block(imap)
+        h = home(server, imap, pop3_after="0")
+        mount = h.mount()
+        assert protocol(h) == "pop3"
+        during = files(mount)
+        assert len(during) == 6
+        imap.do("mode normal")
+        wait_until(lambda: protocol(h) == "imap", "IMAP", 60)
+        h.run("sync", check=0)
+        assert files(mount) == during
+        assert len(mount.digests("Archive")) == 4
+        mount.umount()
+
+    @suite.case("IMAP that accepts and says nothing")
+    def _():
+        server = serve("%08Xu%08Xv", 6)
+        imap = suite.proxy(server.port)
+        h = home(server, imap)
+        mount = h.mount()
+        before = files(mount)
+        imap.do("mode silent")
+        imap.do("drop")
+        wait_until(lambda: protocol(h) == "pop3", "by POP3", 60)
+        server.deliver(corpus.message(subject="meanwhile"))
+        h.run("sync", check=0)
+        assert len(files(mount)) == 7 and before.items() <= files(mount).items()
+        mount.umount()
