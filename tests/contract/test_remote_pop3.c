@@ -264,7 +264,7 @@ static void expunge(void *context, const char *raw, uint32_t uid)
 
 /* --- deleting ---------------------------------------------------------------------------------------------------------------- */
 
-static enum mf_err on_done(void *context, size_t i, const struct write_result *result)
+static enum mf_err on_deleted(void *context, size_t i, const struct write_result *result)
 {
 	((enum mf_err *)context)[i] = result->result;
 	return MF_OK;
@@ -285,7 +285,7 @@ static void messages_are_deleted(void **state)
 		{ .kind = WRITE_MOVE, .raw = "INBOX", .to = "Trash", .uidvalidity = before.at_open.uidvalidity, .uids = before.messages + 2, .count = 1 },
 		{ .kind = WRITE_EXPUNGE, .raw = "INBOX", .uidvalidity = before.at_open.uidvalidity, .uids = before.messages + 4, .count = 1 },
 	};
-	assert_int_equal(remote_write(r, writes, 3, &(struct write_sink){ on_done, results }), MF_OK);
+	assert_int_equal(remote_write(r, writes, 3, &(struct write_sink){ on_deleted, results }), MF_OK);
 	assert_int_equal(results[0], MF_OK);
 	assert_int_equal(results[1], MF_UNSUPPORTED);
 	assert_int_equal(results[2], MF_OK);
@@ -293,7 +293,7 @@ static void messages_are_deleted(void **state)
 	assert_int_equal(after.present_count, 2);
 	assert_true(has(after.present, 2, before.messages[2]) && has(after.present, 2, before.messages[3]));
 	/* what is gone is no failure */
-	assert_int_equal(remote_write(r, writes, 1, &(struct write_sink){ on_done, results }), MF_OK);
+	assert_int_equal(remote_write(r, writes, 1, &(struct write_sink){ on_deleted, results }), MF_OK);
 	assert_int_equal(results[0], MF_OK);
 	disconnect_session(&f);
 }

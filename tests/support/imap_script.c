@@ -606,7 +606,9 @@ static void verb_run(struct client *c, const char *text)
 				*p = ' ';
 		c->arguments[c->argument_count++] = argument;
 	}
-	if (!strcmp(word, "login")) {
+	if (script_verb && script_verb(c, word)) {
+		/* the back-end's own */
+	} else if (!strcmp(word, "login")) {
 		run_login(c);
 	} else if (!strcmp(word, "list")) {
 		struct mailbox_sink sink = { on_mailbox, c };
@@ -638,7 +640,7 @@ static void verb_run(struct client *c, const char *text)
 	} else if (!strcmp(word, "sink-fails")) { /* MF_CANCELLED after N messages or pieces */
 		c->sink_fails = !strcmp(c->arguments[0], "disk") ? MF_NO_SPACE : MF_CANCELLED;
 		c->fail_after = (unsigned)strtoul(c->arguments[1], NULL, 10);
-	} else if (!script_verb || !script_verb(c, word)) {
+	} else {
 		fail_msg("no verb \"%s\"", word);
 	}
 	free(copy);
