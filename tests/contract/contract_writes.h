@@ -62,6 +62,8 @@ static int file_with(const void *data, size_t len)
 static void flags_are_added_and_removed(void **state)
 {
 	(void)state;
+	if (!server_can(REMOTE_MAILBOXES | REMOTE_FLAGS))
+		skip();
 	struct fixture f;
 	fill(server->mailbox, 4);
 	struct remote *r = connect_session(&f);
@@ -102,6 +104,8 @@ static void flags_are_added_and_removed(void **state)
 static void messages_are_appended(void **state)
 {
 	(void)state;
+	if (!server_can(REMOTE_MAILBOXES | REMOTE_FLAGS))
+		skip();
 	struct fixture f;
 	static char large[300000];
 	fill(server->mailbox, 1);
@@ -158,6 +162,8 @@ static void messages_are_appended(void **state)
 static void messages_are_copied(void **state)
 {
 	(void)state;
+	if (!server_can(REMOTE_MAILBOXES | REMOTE_FLAGS))
+		skip();
 	struct fixture f;
 	fill(server->mailbox, 3);
 	fill(server->mailbox2, 1);
@@ -193,6 +199,8 @@ static void messages_are_copied(void **state)
 static void messages_are_moved(void **state)
 {
 	(void)state;
+	if (!server_can(REMOTE_MAILBOXES | REMOTE_FLAGS))
+		skip();
 	struct fixture f;
 	fill(server->mailbox, 3);
 	fill(server->mailbox2, 0);
@@ -226,6 +234,8 @@ static void messages_are_moved(void **state)
 static void only_ours_are_expunged(void **state)
 {
 	(void)state;
+	if (!server_can(REMOTE_MAILBOXES | REMOTE_FLAGS))
+		skip();
 	struct fixture f;
 	fill(server->mailbox, 4);
 	struct remote *r = connect_session(&f);
@@ -258,6 +268,8 @@ static bool is_listed(struct remote *r, const char *raw)
 static void mailboxes_are_made_and_removed(void **state)
 {
 	(void)state;
+	if (!server_can(REMOTE_MAILBOXES | REMOTE_FLAGS))
+		skip();
 	struct fixture f;
 	fill(server->mailbox, 1);
 	server->remove(server->context, server->mailbox2);
@@ -306,6 +318,8 @@ static void mailboxes_are_made_and_removed(void **state)
 static void writes_are_carried_out_in_order(void **state)
 {
 	(void)state;
+	if (!server_can(REMOTE_MAILBOXES | REMOTE_FLAGS))
+		skip();
 	struct fixture f;
 	fill(server->mailbox, 2);
 	fill(server->mailbox2, 0);
@@ -339,6 +353,8 @@ static void writes_are_carried_out_in_order(void **state)
 static void what_others_see_of_a_write(void **state)
 {
 	(void)state;
+	if (!server_can(REMOTE_MAILBOXES | REMOTE_FLAGS))
+		skip();
 	struct fixture f, other;
 	struct pushes p = {0};
 	fill(server->mailbox, 1);
