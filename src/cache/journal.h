@@ -121,8 +121,9 @@ enum mf_err txn_retry(struct txn *t, uint64_t op);
 
 /* --- by the engine ---------------------------------------------------------------------------------------------------- */
 
-/* Those that can be done now, in ascending id; now_ms is compared with .due_ms of those whose kind is EXPUNGE or, with
- * !hurry, of all. The caller frees each and *ret. */
+/* Those that can be done now, in ascending id; now_ms is compared with .due_ms of an expunge that was not tried yet or, with
+ * !hurry, of all. An expunge that was tried goes with any other of its mailbox: without UIDPLUS they are one. The caller
+ * frees each and *ret. */
 enum mf_err journal_ready(struct cache *c, int64_t now_ms, bool hurry, size_t max, struct op **ret, size_t *ret_count);
 /* When the first that is not ready only for the time is: wall clock; INT64_MAX: none */
 enum mf_err journal_next_due(struct cache *c, int64_t *ret_ms);

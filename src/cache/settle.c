@@ -59,16 +59,41 @@ static uint64_t landing(const struct op *op)
 	return op->kind == OP_APPEND ? op->mailbox : op->dest;
 }
 
-static enum mf_err landed(struct txn *t, const struct op *op, struct node *n, uint32_t uid)
+static enum mf_err number(struct txn *t, const struct op *op, struct node *n, uint32_t uid)
 {
-	enum mf_err e = op_remove(t, op->id);
-	if (!e)
-		e = number_ops(t, op->message, n->m.id, n->m.uidvalidity, uid);
+	enum mf_err e = number_ops(t, op->message, n->m.id, n->m.uidvalidity, uid);
 	if (!e)
 		e = number_row(t, n, op->message, uid);
 	if (!e && op->kind == OP_APPEND)
 		txn_spool(t, op->message, SPOOL_IS_BODY);
 	return e;
+}
+
+static enum mf_err landed(struct txn *t, const struct op *op, struct node *n, uint32_t uid)
+{
+	enum mf_err e = op_remove(t, op->id);
+	return e ? e : number(t, op, n, uid);
+}
+
+/* What was moved has been copied: what is left to do is to remove it where it was. */
+static enum mf_err leave_original(struct txn *t, const struct op *op)
+{
+	struct op rest = *op;
+	rest.kind = OP_EXPUNGE;
+	rest.state = OP_QUEUED;
+	rest.message = rest.dest = 0;
+	rest.due_ms = 0;
+	rest.error = NULL;
+	return op_store(t, &rest);
+}
+
+/* Seen where it was sent to, and no answer came: with a server that copies and then removes, only half may have happened. */
+static enum mf_err found_there(struct txn *t, const struct op *op, struct node *n, uint32_t uid)
+{
+	if (op->kind != OP_MOVE || op->state != OP_SENT)
+		return landed(t, op, n, uid);
+	enum mf_err e = leave_original(t, op);
+	return e ? e : number(t, op, n, uid);
 }
 
 /* false: the number that the server gave means nothing here (yet) */
@@ -136,11 +161,7 @@ enum mf_err txn_op_half_moved(struct txn *t, uint64_t id, uint32_t uidvalidity, 
 	/* what comes after the move goes on waiting for this one, until the original is gone too */
 	struct op copy = op;
 	copy.kind = OP_COPY;
-	op.kind = OP_EXPUNGE;
-	op.message = op.dest = 0;
-	op.due_ms = 0;
-	op.state = OP_QUEUED;
-	e = op_store(t, &op);
+	e = leave_original(t, &op);
 	if (!e)
 		e = op_add(t, &copy);
 	if (!e)
@@ -296,7 +317,7 @@ static enum mf_err adopt(struct txn *t, struct node *n, const struct message_put
 	}
 	if (!e && found) {
 		*ret_id = found->message;
-		e = landed(t, found, n, put->uid);
+		e = found_there(t, found, n, put->uid);
 	} else if (!e) {
 		e = MF_NOT_FOUND;
 	}

@@ -100,7 +100,8 @@
 	X(OP_DOUBTFUL, "SELECT " OP_COLUMNS " FROM op o WHERE o.state = 1 ORDER BY o.id") \
 	X(OP_NUMBER, "UPDATE op SET uid = ?3, uidvalidity = ?4 WHERE message = ?1 AND mailbox = ?2 AND uid IS NULL AND kind != 2") \
 	X(OP_LIST, "SELECT " OP_COLUMNS " FROM op o WHERE o.id > ?1 ORDER BY o.id") \
-	X(OP_READY, "SELECT " OP_COLUMNS " FROM op o WHERE o.state = 0 AND (o.due <= ?1 OR (?2 AND o.kind != 5)) " \
+	X(OP_READY, "SELECT " OP_COLUMNS " FROM op o WHERE o.state = 0 AND (o.due <= ?1 OR (?2 AND (o.kind != 5 OR o.tries > 0)) " \
+	  "OR (o.kind = 5 AND o.tries > 0 AND EXISTS (SELECT 1 FROM op q WHERE q.mailbox = o.mailbox AND q.kind = 5 AND q.state = 0 AND q.due <= ?1))) " \
 	  "AND (o.uid IS NOT NULL OR o.kind = 2 OR o.kind >= 6) " \
 	  "AND (o.message = 0 OR NOT EXISTS (SELECT 1 FROM op p WHERE p.message = o.message AND p.message != 0 AND p.id < o.id)) " \
 	  "AND (o.after = 0 OR NOT EXISTS (SELECT 1 FROM op p WHERE p.id = o.after)) ORDER BY o.id LIMIT ?3") \

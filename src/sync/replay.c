@@ -240,7 +240,8 @@ static char *dest_raw(struct cache *cache, uint64_t mailbox, struct mailbox *ret
 static bool belongs(const struct group *g, const struct op *op, enum write_kind kind, bool half, const char *raw, const char *to)
 {
 	const struct remote_write *w = &g->write;
-	if (w->kind != kind || g->half != half || kind == WRITE_APPEND || kind >= WRITE_CREATE || op->tries > 1 || g->ops[0]->tries > 1)
+	bool alone = kind != WRITE_EXPUNGE && (op->tries > 1 || g->ops[0]->tries > 1);
+	if (w->kind != kind || g->half != half || kind == WRITE_APPEND || kind >= WRITE_CREATE || alone)
 		return false;
 	if (strcmp(g->raw, raw) != 0 || w->uidvalidity != op->uidvalidity || strcmp(g->to ? g->to : "", to ? to : "") != 0)
 		return false;
