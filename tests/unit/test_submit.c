@@ -179,8 +179,8 @@ static void *server_main(void *context)
 		free(line);
 		p += len + (p[len] == '\n');
 	}
-	while (server_fill(s))  /* until the client leaves */
-		s->in_len = 0;
+	while (!memmem(s->in, s->in_len, "QUIT", 4) && server_fill(s))  /* until the client leaves */
+		s->in_len = s->in_len > sizeof s->in / 2 ? 0 : s->in_len;
 	server_close(s);
 	return NULL;
 }
