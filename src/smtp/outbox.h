@@ -10,7 +10,8 @@
  *
  * When it is sent: first attempts in the order of putting, each not before its delay is over (`send-delay`) and, with
  * `send = connect` or `manual`, not before it is released. 4xx: again after 5, 10, 20 ... 240 minutes, until five days have
- * passed since the server was first asked; other messages go on meanwhile. A server that cannot be reached is tried again
+ * passed since the server was first asked; other messages go on meanwhile. Where a server takes only so many recipients at once
+ * (452) the others follow at once. A server that cannot be reached is tried again
  * after 30 seconds ... 15 minutes, at once when woken, and no message's time runs meanwhile; a refused password waits for
  * outbox_wake(). Several messages share a connection, which is closed when nothing is left.
  *

@@ -382,6 +382,21 @@ static void refused_in_part(void **state)
 	end(&w);
 }
 
+static void recipients_in_portions(void **state)
+{
+	(void)state;
+	struct world w;
+	begin(&w);
+	w.server.most = 2;
+	uint64_t id = put(&w, "many.eml", "To: a@b, c@d, e@f, g@h, i@j\n\n");
+	later(11);
+	run(&w);
+	assert_gone(&w, id);
+	assert_int_equal(taken(&w), 3);
+	assert_int_equal(w.copies, 1);
+	end(&w);
+}
+
 static void no_answer_to_the_end(void **state)
 {
 	(void)state;
@@ -664,7 +679,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(sent_after_its_delay), cmocka_unit_test(in_order_on_one_connection), cmocka_unit_test(taken_back),
 		cmocka_unit_test(names), cmocka_unit_test(held), cmocka_unit_test(put_off_and_given_up), cmocka_unit_test(refused),
-		cmocka_unit_test(refused_in_part), cmocka_unit_test(no_answer_to_the_end), cmocka_unit_test(never_fit),
+		cmocka_unit_test(refused_in_part), cmocka_unit_test(recipients_in_portions), cmocka_unit_test(no_answer_to_the_end), cmocka_unit_test(never_fit),
 		cmocka_unit_test(offline), cmocka_unit_test(password_refused), cmocka_unit_test(policies), cmocka_unit_test(copy_later),
 		cmocka_unit_test(by_its_thread), cmocka_unit_test(damaged_state), cmocka_unit_test(killed_at_every_step),
 	};

@@ -349,6 +349,8 @@ static void refusals(void **state)
 	static const struct { const char *rest; enum verdict verdict; enum mf_err e; const char *words; unsigned dots; } cases[] = {
 		{ "C MAIL...\nS 550 5.7.1 no\n", VERDICT_REFUSED, MF_OK, "550 5.7.1 no", 0 },
 		{ "C MAIL...\nS 451 4.3.0 busy\n", VERDICT_LATER, MF_OK, "451 4.3.0 busy", 0 },
+		{ "C MAIL...\nS 530 5.7.0 log in first\n", VERDICT_LATER, MF_AUTH, "530 5.7.0 log in first", 0 },
+		{ "C MAIL...\nS 250 ok\nC RCPT...\nS 552 5.5.3 too many\n", VERDICT_LATER, MF_OK, "552 5.5.3", 0 },
 		{ "C MAIL...\nS 421 bye\n", VERDICT_LATER, MF_OFFLINE, "421 bye", 0 },
 		{ "C MAIL...\nS 250 ok\nC RCPT...\nS 550 no\n", VERDICT_REFUSED, MF_OK, "550 no", 0 },
 		{ "C MAIL...\nS 250 ok\nC RCPT...\nS 450 no\n", VERDICT_LATER, MF_OK, "450 no", 0 },
@@ -371,9 +373,11 @@ static void refusals(void **state)
 		struct world w;
 		struct submit_result r;
 		MF_CLEANUP(mf_free) char *script = mf_format(PLAIN "%s", cases[i].rest);
+		patience_ms = cases[i].e == MF_TIMEOUT ? 200 : 1000;
 		world_begin(&w, script, SIZE_MAX, false);
 		assert_int_equal(w.opened, MF_OK);
 		enum mf_err e = submit(&w, 1, &r);
+		patience_ms = 1000;
 		bool words = strstr(r.reason.text, cases[i].words) && r.recipients[0].verdict == cases[i].verdict;
 		if (r.verdict != cases[i].verdict || e != cases[i].e || !words || w.dots != cases[i].dots)
 			fail_msg("%s: verdict %d, %s, \"%s\", %u dots", cases[i].rest, (int)r.verdict, mf_err_name(e), r.reason.text, w.dots);
@@ -485,7 +489,9 @@ static void opening(void **state)
 	};
 	for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
 		struct world w;
+		patience_ms = cases[i].e == MF_TIMEOUT ? 200 : 1000;
 		world_begin(&w, cases[i].script, SIZE_MAX, cases[i].start_tls);
+		patience_ms = 1000;
 		if (w.opened != cases[i].e || !strstr(w.why.text, cases[i].words) || strstr(w.why.text, "secret"))
 			fail_msg("%s: %s: %s", cases[i].script, mf_err_name(w.opened), w.why.text);
 		world_end(&w);
