@@ -87,7 +87,8 @@ enum mf_err outbox_put(struct outbox *o, int fd, const struct outbox_put *put, u
 /* The user's bytes, for reading; the caller closes. MF_NOT_FOUND. */
 enum mf_err outbox_open_content(struct outbox *o, uint64_t id, int *ret_fd);
 /* The message will not be sent (any more) and leaves the outbox. *ret_fd (may be NULL): the user's bytes, in a file that has
- * no name any more, writable; the caller closes. MF_BUSY: it is being sent. MF_DENIED: OUTBOX_MAYBE, UNFILED, FAILED. */
+ * no name any more, writable; the caller closes. MF_BUSY: it is being sent, or was to
+ * some and is not filed yet. MF_DENIED: OUTBOX_MAYBE, UNFILED, FAILED. */
 enum mf_err outbox_take_back(struct outbox *o, uint64_t id, int *ret_fd);
 /* Forgets it, whatever its state but OUTBOX_SENDING (MF_BUSY). A copy that is not filed yet will not be. */
 enum mf_err outbox_remove(struct outbox *o, uint64_t id);

@@ -151,8 +151,12 @@ static enum mf_err make_mark(void *context)
 	enum mf_err e = s->o->closing ? MF_CANCELLED : MF_OK;
 	s->entry->mark = e ? MARK_NONE : MARK_DOT;
 	s->o->past_dot = !e;
+	struct buf text;
+	queue_text(s->entry, &text);
 	pthread_mutex_unlock(&s->o->lock);
-	return e ? e : queue_save(s->o, s->entry);
+	if (e)
+		buf_finish(&text);
+	return e ? e : queue_write(s->o, s->entry->id, &text);
 }
 
 static int64_t retry_delay(unsigned attempts)
@@ -303,11 +307,17 @@ static void send_locked(struct sender *s, struct entry *e)
 	apply_locked(o, e, &result, asked, lost != MF_CANCELLED && lost != MF_AUTH);
 	o->past_dot = false;
 	pthread_cond_broadcast(&o->turned);
+	struct buf text;
+	queue_text(e, &text);
+	e->unsaved = false;
 	pthread_mutex_unlock(&o->lock);
-	(void)queue_save(o, e);      /* where that fails the mark stays: maybe sent, at the next start */
+	(void)queue_write(o, id, &text);  /* where that fails the mark stays: maybe sent, at the next start */
 	submit_result_finish(&result);
 	pthread_mutex_lock(&o->lock);
 	e->sending = false;
+	if (e->unsaved)
+		(void)queue_save(o, e);
+	e->unsaved = false;
 	(void)outbox_finish_locked(o, e);
 	pthread_mutex_unlock(&o->lock);
 	outbox_tell(o, id);
