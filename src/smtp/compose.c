@@ -27,6 +27,7 @@ struct composing {
 	uint64_t body;           /* where it begins in `in` */
 	bool sealed;             /* signed as a whole: no byte changes */
 	bool resent;
+	bool replace_from;       /* the From field names nobody ("root"), and whom it goes to does not depend on it */
 	const char *resent_end;  /* in header: where the newest block of Resent fields ends */
 	struct survey survey;
 	struct buf hidden, top, fields;   /* the Bcc fields; what goes in front of the others; the others */
@@ -236,6 +237,8 @@ static enum mf_err find_sender(struct composing *c)
 		size_t len;
 		MF_CLEANUP(mf_free) char *text = field_text(&f, &len);
 		e = parse_into(c, c->resent ? "Resent-From" : "From", text, len, take_author, c);
+		c->replace_from |= e == MF_INVALID && o->recipients && !c->resent && !c->sealed;
+		e = c->replace_from ? MF_OK : e;
 	}
 	if (e)
 		return e;
@@ -330,7 +333,7 @@ static void add_own_field(struct buf *out, const char *name, char *value)
 static enum mf_err add_missing(struct composing *c)
 {
 	enum mf_err e = MF_OK;
-	if (!has_field(c, "From", NULL))
+	if (c->replace_from || !has_field(c, "From", NULL))
 		e = add_from(c, &c->fields, "From");
 	if (!has_field(c, "Date", NULL))
 		add_own_field(&c->fields, "Date", make_date(c->options->now_s));
@@ -418,7 +421,7 @@ static enum mf_err add_top_field(struct composing *c, const struct field *f)
 	if (c->sealed)
 		return field_add_as_is(&c->fields, f, &c->envelope.utf8, c->why);
 	bool added = field_is(f, "Message-ID") || field_is(f, "Date") || field_is_addresses(f); /* an empty one is as good as none */
-	if (field_is(f, "Return-Path") || (is_blank(f) && added))
+	if (field_is(f, "Return-Path") || (c->replace_from && field_is(f, "From")) || (is_blank(f) && added))
 		return MF_OK;
 	if (field_is_addresses(f))
 		return add_loose(c, &c->fields, f);

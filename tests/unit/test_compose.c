@@ -185,6 +185,13 @@ static void recipients_given(void **state)
 	HAS(m, "To: root\r\n");
 	HAS(m, "From: Cron Daemon <alice@example.org>\r\n");
 	drop(&m);
+	in = "From: root (Cron Daemon)\nTo: root\nSubject: cron\n\nout\n"; /* as cron(8) writes it */
+	o.sender = NULL;
+	m = make_bytes(in, strlen(in), &o);
+	HAS(m, "From: Cron Daemon <alice@example.org>\r\n");
+	LACKS(m, "root (");
+	IS(m, !strcmp(m.envelope.sender, "alice@example.org"));
+	drop(&m);
 	o.fields_too = true;
 	m = make_bytes(in, strlen(in), &o);
 	assert_int_equal(m.result, MF_INVALID);
