@@ -32,6 +32,7 @@ struct composing {
 	struct survey survey;
 	struct buf hidden, top, fields;   /* the Bcc fields; what goes in front of the others; the others */
 	char *own, *sender;      /* the account's first address; the one that the From field chose */
+	size_t authors;          /* mailboxes of the From field */
 	struct envelope envelope;
 };
 
@@ -214,6 +215,7 @@ static enum mf_err take_author(void *context, const struct addr *a)
 {
 	struct composing *c = context;
 	struct matching m = { .wanted = a->spec.data };
+	c->authors += a->kind == ADDR_MAILBOX;
 	if (a->kind != ADDR_MAILBOX || c->sender)
 		return MF_OK;
 	(void)addrlist_parse(c->options->from, strlen(c->options->from), match, &m, NULL);
@@ -231,7 +233,7 @@ static enum mf_err find_sender(struct composing *c)
 	struct fields it = { c->header.data, c->resent ? c->resent_end : c->header.data + c->header.len };
 	struct field f;
 	enum mf_err e = MF_OK;
-	while (!e && !o->sender && !fields_next(&it, &f, NULL)) {
+	while (!e && !fields_next(&it, &f, NULL)) {
 		if (!field_is(&f, c->resent ? "Resent-From" : "From"))
 			continue;
 		size_t len;
@@ -335,6 +337,8 @@ static enum mf_err add_missing(struct composing *c)
 	enum mf_err e = MF_OK;
 	if (c->replace_from || !has_field(c, "From", NULL))
 		e = add_from(c, &c->fields, "From");
+	else if (c->authors > 1 && !c->resent && !has_field(c, "Sender", NULL)) /* RFC 5322 3.6.2 */
+		(void)buf_addf(&c->fields, "Sender: %s\r\n", c->envelope.sender);
 	if (!has_field(c, "Date", NULL))
 		add_own_field(&c->fields, "Date", make_date(c->options->now_s));
 	if (!c->envelope.message_id) {

@@ -95,6 +95,9 @@ static void what_is_there_stays(void **state)
 	IS(m, !strcmp(m.envelope.message_id, "<x@y>"));
 	IS(m, !strcmp(m.envelope.subject, "a folded"));
 	drop(&m);
+	m = make("From: Bob <b@c>, al@example.net\nTo: b@c\n\n");
+	HAS(m, "\r\nSender: al@example.net\r\n");
+	drop(&m);
 	m = make("From: Mallory <m@elsewhere.org>\nTo: b@c\n\n");
 	IS(m, !strcmp(m.envelope.sender, "alice@example.org"));
 	drop(&m);
