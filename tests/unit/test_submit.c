@@ -304,6 +304,35 @@ static void content_arrives(void **state)
 	buf_finish(&w.server.content);
 }
 
+/* Blocks end everywhere in a line. */
+static void nothing_but_dots(void **state)
+{
+	(void)state;
+	struct world w;
+	struct submit_result r;
+	enum { LINES = 70000 };
+	world_begin(&w, PLAIN ENVELOPE "C DATA\nS 354 go\nD\nS 250 ok\n", SIZE_MAX, false);
+	struct buf message;
+	buf_init(&message, 1U << 20);
+	for (int i = 0; i < LINES; i++)
+		(void)buf_adds(&message, i % 3 ? ".\r\n" : "..x.\r\n");
+	int fd = memfd_create("message", MFD_CLOEXEC);
+	assert_int_equal(write(fd, message.data, message.len), (ssize_t)message.len);
+	static char sender[] = "alice@example.org";
+	struct envelope envelope = { .sender = sender, .size = message.len };
+	assert_int_equal(smtp_submit(w.smtp, &(struct submit_request){ .envelope = &envelope, .recipients = everybody, .recipient_count = 1, .fd = fd }, &r), MF_OK);
+	assert_int_equal(r.verdict, VERDICT_SENT);
+	submit_result_finish(&r);
+	close(fd);
+	const char *p = w.server.content.data;
+	for (int i = 0; i < LINES; i++, p = strchr(p, '\n') + 1)
+		if (strncmp(p, i % 3 ? "..\n" : "...x.\n", i % 3 ? 3 : 6))
+			fail_msg("line %d: %.8s", i, p);
+	assert_int_equal(*p, 0);
+	buf_finish(&message);
+	world_end(&w);
+}
+
 static void pipelined_with_all_extensions(void **state)
 {
 	(void)state;
@@ -587,7 +616,7 @@ static void interrupted(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(plain_message), cmocka_unit_test(content_arrives), cmocka_unit_test(pipelined_with_all_extensions),
+		cmocka_unit_test(plain_message), cmocka_unit_test(content_arrives), cmocka_unit_test(nothing_but_dots), cmocka_unit_test(pipelined_with_all_extensions),
 		cmocka_unit_test(chunked), cmocka_unit_test(refusals), cmocka_unit_test(next_message_after_a_refusal),
 		cmocka_unit_test(data_for_nobody_is_ended_empty), cmocka_unit_test(what_the_server_cannot_take),
 		cmocka_unit_test(the_mark_fails), cmocka_unit_test(opening), cmocka_unit_test(cut_everywhere), cmocka_unit_test(spoilt),
