@@ -101,7 +101,8 @@ bool name_is_scratch(const char *name);
 
 /* --- changes to mailboxes ------------------------------------------------------------------------------------------- */
 
-/* MF_EXISTS; MF_INVALID: not a name; MF_DENIED: nothing can be inside that one */
+/* MF_EXISTS; MF_INVALID: not a name; MF_UNSUPPORTED: nothing can be inside that one; MF_OFFLINE: no mailbox has been listed
+ * yet */
 enum mf_err txn_mailbox_create(struct txn *t, uint64_t parent, const char *name, uint64_t *ret);
 /* MF_EXISTS: it has messages or mailboxes inside; MF_UNSUPPORTED: INBOX */
 enum mf_err txn_mailbox_delete(struct txn *t, uint64_t mailbox);
@@ -134,7 +135,7 @@ enum mf_err journal_in_doubt(struct cache *c, struct op **ret, size_t *ret_count
 enum mf_err journal_mark_sent(struct cache *c, struct op *ops, size_t count);
 /* Done; uid 0: where it lies now is not known yet, and txn_message_put() finds out. Nothing where the operation is gone. */
 enum mf_err txn_op_done(struct txn *t, uint64_t op, uint32_t uidvalidity, uint32_t uid);
-/* The message was not there any more: existence is the server's. A copy whose bytes are here is appended instead. */
+/* The message was not there any more: existence is the server's. A copy is parked. */
 enum mf_err txn_op_gone(struct txn *t, uint64_t op);
 /* Not done, to be tried again from due_ms on */
 enum mf_err txn_op_again(struct txn *t, uint64_t op, int64_t due_ms);
