@@ -140,7 +140,10 @@ enum mf_err spool_commit(struct cache *c, uint64_t message)
 	char fresh[SPOOL_NAME_MAX], name[SPOOL_NAME_MAX];
 	fresh_name(message, fresh);
 	spool_name(message, false, name);
-	return renameat(c->spool_dir, fresh, c->spool_dir, name) < 0 ? mf_err_from_errno(errno) : MF_OK;
+	if (renameat(c->spool_dir, fresh, c->spool_dir, name) < 0)
+		return mf_err_from_errno(errno);
+	keeper_spooled(c, message);
+	return MF_OK;
 }
 
 void spool_discard_edit(struct cache *c, uint64_t message)

@@ -197,10 +197,10 @@ struct waiting_opendir {
 	struct fuse_file_info fi;
 };
 
-static void reply_opendir(fuse_req_t req, struct fuse_file_info *fi)
+static void reply_opendir(fuse_req_t req, const struct node *dir, struct fuse_file_info *fi)
 {
-	fi->cache_readdir = 1;
-	fi->keep_cache = 1;   /* notify.c empties it at every change */
+	/* notify.c empties it at every change, but nobody tells of what these hold */
+	fi->cache_readdir = fi->keep_cache = dir->kind != NODE_CONTROL_LIST;
 	fuse_reply_open(req, fi);
 }
 
@@ -208,7 +208,7 @@ static void answer_opendir(void *context, fuse_req_t req, enum mf_err result)
 {
 	struct waiting_opendir *w = context;
 	if (mailbox_wait_shows(result))
-		reply_opendir(req, &w->fi);
+		reply_opendir(req, &(struct node){ .kind = NODE_MAILBOX }, &w->fi);
 	else
 		fs_reply(req, result);
 	free(w);
@@ -230,7 +230,7 @@ void dir_opendir(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
 	if (!tree_incomplete(fs, &dir)) {
 		if (dir.kind == NODE_MAILBOX)
 			account_touch(fs_account(fs, &dir)->account, dir.id);
-		reply_opendir(req, fi);
+		reply_opendir(req, &dir, fi);
 		return;
 	}
 	struct waiting_opendir *w = MF_NEW(struct waiting_opendir);

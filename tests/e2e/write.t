@@ -298,6 +298,35 @@ with Suite("writing", timeout=300) as suite:
         world.settle()
         assert not {"Copied", "Tarred", "Rsynced"} & world.mailboxes()
 
+    @suite.case("modes of other places: cp -a, tar and rsync copy files that are not 0600")
+    def _():
+        source = suite.path("modes")
+        (source / "sub").mkdir(mode=0o755)
+        for i in range(3):
+            (source / "sub" / f"{i}.eml").write_bytes(message(f"mode {i}"))
+            (source / "sub" / f"{i}.eml").chmod((0o644, 0o444, 0o600)[i])
+        archive = suite.path("t") / "m.tar"
+        subprocess.run(["tar", "-C", source, "-cf", archive, "sub"], check=True)
+        for name in ("ByCp", "ByTar", "ByRsync"):
+            os.mkdir(mount / name)
+        subprocess.run(["cp", "-a", source / "sub", mount / "ByCp"], check=True)
+        subprocess.run(["tar", "-C", mount / "ByTar", "-xf", archive], check=True)
+        subprocess.run(["rsync", "-a", source / "sub", mount / "ByRsync"], check=True)
+        world.settle()
+        for name in ("ByCp", "ByTar", "ByRsync"):
+            assert world.at_server(f"{name}/sub") == sorted(sha(message(f"mode {i}")) for i in range(3)), name
+        subprocess.run(["rm", "-r", mount / "ByCp", mount / "ByTar", mount / "ByRsync"], check=True)
+        world.settle()
+
+    @suite.case("listing a directory while its files are written: nobody waits for the other")
+    def _():
+        lister = subprocess.Popen(["sh", "-c", f"for i in $(seq 60); do ls -l {box} >/dev/null; done"])
+        for i in range(60):
+            (box / "busy.eml").write_bytes(message(f"busy {i}"))
+        assert lister.wait(60) == 0
+        os.unlink(box / "busy.eml")
+        world.settle()
+
     @suite.case("many removed or moved at once are a handful of commands")
     def _():
         with world.server.client() as client:
@@ -351,12 +380,15 @@ with Suite("writing", timeout=300) as suite:
         os.mkdir(mount / "Nowhere")
         pending = os.listdir(mount / ".mailfs" / "pending")
         assert len(pending) == 5, pending
+        assert len(os.listdir(mount / ".mailfs" / "pending")) == 5
         texts = [read(mount / ".mailfs" / "pending" / name).decode() for name in pending]
         assert any("move INBOX/" in text for text in texts), texts
         assert "5" in world.home.run("status", check=0).stdout
         assert other.name in world.home.run("pending", check=0).stdout
         flags = next(name for name in pending if name.endswith("-flags"))
         os.unlink(mount / ".mailfs" / "pending" / flags)
+        assert flags not in os.listdir(mount / ".mailfs" / "pending")
+        assert "not a message" in world.home.run("flag", "+seen", "/etc/hostname").stderr
         assert b"$Later" not in os.getxattr(third, "user.mail.flags")
         world.home.run("cancel", "work", "all", check=0)
         assert os.listdir(mount / ".mailfs" / "pending") == []
