@@ -640,6 +640,8 @@ static enum mf_err on_done(void *context, size_t i, const struct write_result *r
 	}
 	e = txn_commit(t);
 	follow_up(r, g, result);
+	if (landing(g->ops[0]))
+		bodies_resolve_parked(r->account, landing(g->ops[0]));
 	pthread_mutex_lock(&r->account->lock);
 	r->session->progress.done += g->count;
 	pthread_mutex_unlock(&r->account->lock);

@@ -144,7 +144,8 @@ def ordinary_use(suite, world, label):
         path.write_bytes(data)
         assert read(path) == data
         world.settle()
-        assert sha(data) in world.at_server("INBOX") and before not in world.at_server("INBOX")
+        assert sha(data) in world.at_server("INBOX")
+        assert before not in world.at_server("INBOX"), (before in world.at_server("Trash"), world.home.run("pending", "work").stdout, world.flags().get(before))
         assert before in world.at_server("Trash")
         assert "\\Seen" in world.flags()[sha(data)]
         assert read(path) == data
@@ -283,7 +284,8 @@ with Suite("writing", timeout=300) as suite:
         subprocess.run(["rsync", "-rt", f"{source}/", mount / "Rsynced"], check=True)
         world.settle()
         assert sorted(world.at_server("Rsynced")) == sorted(sums), (len(world.at_server("Rsynced")), len(set(world.at_server("Rsynced")) & sums), sorted(digest(mount / "Rsynced" / n) in sums for n in os.listdir(mount / "Rsynced")), [p.name for p in source.iterdir() if digest(mount / "Rsynced" / p.name) != digest(p)])
-        assert subprocess.run(["rsync", "-rtni", f"{source}/", mount / "Rsynced"], check=True, capture_output=True, text=True).stdout == ""
+        again = subprocess.run(["rsync", "-rtnOi", f"{source}/", mount / "Rsynced"], check=True, capture_output=True, text=True).stdout
+        assert again == "", (again, os.listdir(mount / "Rsynced"), [os.stat(mount / "Rsynced" / n).st_mtime for n in os.listdir(mount / "Rsynced")])
         archive = suite.path("t") / "t.tar"
         archive.parent.mkdir(exist_ok=True)
         subprocess.run(["tar", "-C", source, "-cf", archive, *os.listdir(source)], check=True)
@@ -326,6 +328,18 @@ with Suite("writing", timeout=300) as suite:
         assert lister.wait(60) == 0
         os.unlink(box / "busy.eml")
         world.settle()
+
+    @suite.case("a message on its way to another mailbox is read when it has arrived")
+    def _():
+        world.server.fill("INBOX", [(message(f"unread {i}"), corpus.BASE + i, "") for i in range(5)])
+        world.home.run("sync", "work", check=0)
+        paths = [p for p in world.mount.messages("INBOX") if os.getxattr(p, "user.mail.subject").startswith(b"unread")]
+        for path in paths:
+            assert os.getxattr(path, "user.mail.cached") == b"no"
+            os.rename(path, mount / "Archive" / path.name)
+            assert b"Subject: unread" in read(mount / "Archive" / path.name)
+            os.rename(mount / "Archive" / path.name, path)
+        assert len(paths) == 5
 
     @suite.case("many removed or moved at once are a handful of commands")
     def _():
