@@ -54,14 +54,31 @@ static enum mf_err undo_append(struct txn *t, const struct op *op)
 	return MF_OK;
 }
 
+/* The mailbox, also if it was to be removed since: that is taken back as well. */
+static enum mf_err home_of(struct txn *t, const struct op *op, struct node **ret)
+{
+	struct ops ops = { 0 };
+	sqlite3_stmt *s = db_use(t->db, SQL_OP_OF_MAILBOX);
+	sqlite3_bind_int64(s, 1, (int64_t)op->mailbox);
+	enum mf_err e = txn_node(t, op->mailbox) ? MF_OK : ops_collect(t, s, &ops);
+	for (size_t i = 0; i < ops.count && !e; i++)
+		if (ops.items[i].kind == OP_DELETE)
+			e = cancel_op(t, &ops.items[i]);
+	ops_finish(&ops);
+	*ret = txn_node(t, op->mailbox);
+	return e ? e : *ret ? MF_OK : MF_STALE;
+}
+
 /* Back to where the server has it, under the name it had, if that can be had. */
 static enum mf_err undo_move(struct txn *t, const struct op *op)
 {
 	struct row row;
-	struct node *home = txn_node(t, op->mailbox);
+	struct node *home = NULL;
 	enum mf_err e = row_by_id(t, op->message, &row);
-	if (e || !home)
-		return e == MF_NOT_FOUND ? MF_OK : e ? e : MF_STALE;
+	if (!e)
+		e = home_of(t, op, &home);
+	if (e)
+		return e == MF_NOT_FOUND ? MF_OK : e;
 	struct node *from = txn_node_of_shelf(t, row.shelf);
 	char old_name[NAME_MAX_BYTES + 1];
 	memcpy(old_name, row.name, sizeof old_name);

@@ -369,6 +369,16 @@ static bool list_ids(void *context, const struct mailbox *m)
 	return true;
 }
 
+/* At once: LIST goes on finding mailboxes by it in this transaction. */
+static enum mf_err store_path(struct txn *t, struct node *n)
+{
+	sqlite3_stmt *s = db_use(t->db, SQL_MAILBOX_SET_PATH);
+	sqlite3_bind_int64(s, 1, (int64_t)n->m.id);
+	db_bind_text(s, 2, n->path);
+	txn_attributes_changed(n);
+	return db_run(t->db, s);
+}
+
 /* a mailbox is known by other bytes, and so is all inside */
 static enum mf_err set_paths(struct txn *t, struct node *n, const char *path)
 {
@@ -378,9 +388,10 @@ static enum mf_err set_paths(struct txn *t, struct node *n, const char *path)
 	free(n->m.raw);
 	n->m.raw = mf_strdup(path);
 	n->m.flags &= ~(unsigned)CACHE_MAILBOX_LOCAL;
-	txn_attributes_changed(n);
 	struct map ids = { 0 };
-	enum mf_err e = n->m.delimiter ? cache_mailboxes(t->cache, list_ids, &ids) : MF_OK;
+	enum mf_err e = store_path(t, n);
+	if (!e && n->m.delimiter)
+		e = cache_mailboxes(t->cache, list_ids, &ids);
 	for (uint32_t i = 1; i <= ids.used && !e; i++) {
 		struct node *inside = txn_node(t, ids.entries[i].value);
 		if (!inside || inside == n || strncmp(inside->path, old, len) != 0 || inside->path[len] != n->m.delimiter)
@@ -392,20 +403,42 @@ static enum mf_err set_paths(struct txn *t, struct node *n, const char *path)
 			free(inside->m.raw);
 			inside->m.raw = mf_strdup(moved);
 		}
-		txn_attributes_changed(inside);
+		e = store_path(t, inside);
 	}
 	map_finish(&ids);
 	return e;
 }
 
-/* LIST has told of it before the answer was dealt with: what it brought is one and the same. */
+static enum mf_err needs_it(struct txn *t, const struct node *n, bool *ret)
+{
+	sqlite3_stmt *s = db_use(t->db, SQL_MESSAGE_ANY_UNNUMBERED);
+	sqlite3_bind_int64(s, 1, (int64_t)n->shelf);
+	enum mf_err e = db_step(t->db, s);
+	db_done(s);
+	*ret = !e;
+	return e == MF_NOT_FOUND ? MF_OK : e;
+}
+
+/* Another has the path that the server gives to n. One that is made here and not there yet will get a path of its own; what
+ * LIST has told of before the answer was dealt with is one and the same; what else there is the next LIST puts right. */
 static enum mf_err drop_twin(struct txn *t, const struct node *n, const char *raw)
 {
 	struct node *twin;
+	bool needed = false;
 	enum mf_err e = mailbox_find_path(t, raw, &twin);
 	if (e || twin == n)
 		return e == MF_NOT_FOUND ? MF_OK : e;
-	return txn_has_children(t, twin->m.id) ? MF_EXISTS : mailbox_remove_node(t, twin);
+	e = needs_it(t, twin, &needed);
+	if (!e && !needed && !(twin->m.flags & CACHE_MAILBOX_LOCAL) && !txn_has_children(t, twin->m.id))
+		return mailbox_remove_node(t, twin);
+	MF_CLEANUP(mf_free) char *path = mf_strdup(twin->path);
+	if (!e)
+		e = free_path(t, &path);
+	if (e || !(twin->m.flags & CACHE_MAILBOX_LOCAL))
+		return e ? e : set_paths(t, twin, path);
+	free(twin->path);
+	twin->path = mf_strdup(path);
+	return store_path(t, twin);
 }
 
 static enum mf_err mailbox_is(struct txn *t, const struct op *op, const char *raw)
@@ -473,16 +506,6 @@ enum mf_err settle_said(struct txn *t, const char *path, const char *raw)
 	struct node *known;
 	e = mailbox_find_path(t, path, &known);
 	return e == MF_NOT_FOUND ? settle_sent(t, path) : e;
-}
-
-static enum mf_err needs_it(struct txn *t, const struct node *n, bool *ret)
-{
-	sqlite3_stmt *s = db_use(t->db, SQL_MESSAGE_ANY_UNNUMBERED);
-	sqlite3_bind_int64(s, 1, (int64_t)n->shelf);
-	enum mf_err e = db_step(t->db, s);
-	db_done(s);
-	*ret = !e;
-	return e == MF_NOT_FOUND ? MF_OK : e;
 }
 
 /* Another client has removed it while messages of ours are to go there: it is ours to make again, if a person wants that. */

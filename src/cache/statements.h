@@ -29,6 +29,7 @@
 	  "shelf = ?8, complete = ?9, uidvalidity = ?10, uidnext = ?11, total = ?12, unseen = ?13, modseq = ?14, " \
 	  "first_uid = ?15, server_uidvalidity = ?16, server_uidnext = ?17, server_messages = ?18, server_unseen = ?19, " \
 	  "server_modseq = ?20, sync = ?21 WHERE id = ?1") \
+	X(MAILBOX_SET_PATH, "UPDATE mailbox SET path = ?2 WHERE id = ?1") \
 	X(MAILBOX_REMOVE, "DELETE FROM mailbox WHERE id = ?1") \
 	X(SHELF_ADD, "INSERT INTO shelf (mailbox, since, told) VALUES (?1, ?2, ?3)") \
 	X(SHELF_RETIRE, "UPDATE shelf SET since = ?2, told = ?3 WHERE id = ?1") \
