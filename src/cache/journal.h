@@ -104,7 +104,8 @@ bool name_is_scratch(const char *name);
 /* MF_EXISTS; MF_INVALID: not a name; MF_UNSUPPORTED: nothing can be inside that one; MF_OFFLINE: no mailbox has been listed
  * yet */
 enum mf_err txn_mailbox_create(struct txn *t, uint64_t parent, const char *name, uint64_t *ret);
-/* MF_EXISTS: it has messages or mailboxes inside; MF_UNSUPPORTED: INBOX */
+/* MF_EXISTS: it has messages or mailboxes inside; MF_UNSUPPORTED: INBOX; MF_BUSY: it is being made, or a message has been sent
+ * there that is shown elsewhere by now */
 enum mf_err txn_mailbox_delete(struct txn *t, uint64_t mailbox);
 /* MF_EXISTS: something has the name; MF_INVALID: into itself */
 enum mf_err txn_mailbox_rename(struct txn *t, uint64_t mailbox, uint64_t parent, const char *name);
@@ -144,7 +145,7 @@ enum mf_err txn_op_half_moved(struct txn *t, uint64_t op, uint32_t uidvalidity, 
 enum mf_err txn_op_park(struct txn *t, uint64_t op, enum op_state state, const char *error);
 /* CREATE: the mailbox is there, as these bytes; RENAME: it has that name, and all inside */
 enum mf_err txn_op_mailbox_is(struct txn *t, uint64_t op, const char *raw);
-/* Operations that came before this one are about messages in the mailbox */
+/* Operations that came before this one are about messages in the mailbox, or remove what lies in it */
 enum mf_err journal_uses(struct cache *c, uint64_t mailbox, uint64_t before, bool *ret);
 /* What CREATE and RENAME will call it at the server; the caller frees. MF_BUSY: what it lies in is not there yet */
 enum mf_err journal_target(struct cache *c, const struct op *op, char **ret);
