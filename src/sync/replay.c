@@ -598,9 +598,34 @@ static void explain(const struct group *g, const struct write_result *result, ch
 	snprintf(to, size, "%s%s%s", what, result->reason && *result->reason ? ": " : "", result->reason ? result->reason : "");
 }
 
+static bool is_known(struct cache *cache, uint64_t mailbox)
+{
+	MF_CLEANUP(mailbox_finish) struct mailbox m = { 0 };
+	return cache_mailbox(cache, mailbox, &m) == MF_OK;
+}
+
+/* A mailbox is gone: LIST, which is asked for, says which. What is removed with the message in it cannot be changed any more;
+ * a destination is made again or not, and what is to go there waits. false: that has been tried */
+static bool is_about_the_gone(struct round *r, struct txn *t, const struct op *op, int64_t now, enum mf_err *ret)
+{
+	bool of_source = op->kind == OP_FLAGS || op->kind == OP_EXPUNGE;
+	if (!of_source && op->kind != OP_MOVE && op->kind != OP_COPY)
+		return false;
+	if (of_source || (op->tries > 1 && !is_known(r->account->cache, op->mailbox)))
+		*ret = txn_op_gone(t, op->id);
+	else if (op->tries > 1)
+		return false;
+	else
+		*ret = txn_op_again(t, op->id, now + STUCK_MS);
+	return true;
+}
+
 static enum mf_err refused(struct round *r, struct txn *t, const struct group *g, const struct op *op, const struct write_result *result)
 {
 	int64_t now = clock_wall_ns() / 1000000;
+	enum mf_err e;
+	if (result->result == MF_NOT_FOUND && is_about_the_gone(r, t, op, now, &e))
+		return e;
 	if (result->result == MF_CANCELLED)
 		return txn_op_again(t, op->id, now + AGAIN_MS);
 	if (result->result == MF_UIDVALIDITY)
