@@ -140,7 +140,7 @@ enum mf_err txn_op_done(struct txn *t, uint64_t op, uint32_t uidvalidity, uint32
 enum mf_err txn_op_gone(struct txn *t, uint64_t op);
 /* Not done, to be tried again from due_ms on */
 enum mf_err txn_op_again(struct txn *t, uint64_t op, int64_t due_ms);
-/* A COPY that is the first half of a MOVE is done: the other half is to remove what was copied */
+/* A COPY that is the first half of a MOVE is done: the other half, an operation of its own, is to remove what was copied */
 enum mf_err txn_op_half_moved(struct txn *t, uint64_t op, uint32_t uidvalidity, uint32_t uid);
 enum mf_err txn_op_park(struct txn *t, uint64_t op, enum op_state state, const char *error);
 /* CREATE: the mailbox is there, as these bytes; RENAME: it has that name, and all inside */

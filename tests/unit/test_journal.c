@@ -793,6 +793,7 @@ static void lost_answers_are_adopted(void **state)
 	send_all(f);
 	DO(f, txn_change_flags(t, made, SEEN, 0, NULL, NULL)); /* after it was sent */
 	assert_ops(f, "append copy move flags");
+	uint64_t moved = nth_op(f, 2).id;
 	/* the server gave the appended one another date */
 	assert_int_equal(put_text(f, b, 1, TEXT("1"), 1800000000, ANSWERED), made);
 	assert_int_equal(flags_of(f, made), SEEN | ANSWERED);
@@ -804,12 +805,13 @@ static void lost_answers_are_adopted(void **state)
 	assert_int_equal(got, two);
 	assert_int_equal(list_count(f, b), 3);
 	/* whether the original of what was moved is gone as well nobody has said */
-	assert_ops(f, "expunge flags");
-	assert_int_equal(nth_op(f, 0).mailbox, inbox);
-	assert_int_equal(nth_op(f, 0).uid, 2);
+	assert_ops(f, "flags expunge");
+	assert_int_equal(nth_op(f, 1).mailbox, inbox);
+	assert_int_equal(nth_op(f, 1).uid, 2);
 	/* the answer after all */
-	DO(f, txn_op_half_moved(t, nth_op(f, 0).id, VALIDITY, 3));
-	assert_ops(f, "expunge flags");
+	DO(f, txn_op_half_moved(t, moved, VALIDITY, 3));
+	DO(f, txn_op_done(t, moved, VALIDITY, 3));
+	assert_ops(f, "flags expunge");
 	DO(f, txn_message_vanished(t, inbox, 2));
 	assert_ops(f, "flags");
 	assert_int_equal(nth_op(f, 0).uid, 1);
@@ -822,16 +824,18 @@ static void half_a_move(void **state)
 	DO(f, txn_move(t, one, b, "x.eml", &expunge));
 	DO(f, txn_move(t, two, b, "y.eml", &expunge));
 	send_all(f);
+	DO(f, txn_change_flags(t, two, SEEN, 0, NULL, NULL));
 	uint64_t first = nth_op(f, 0).id, second = nth_op(f, 1).id;
 	DO(f, txn_op_half_moved(t, first, VALIDITY, 1));
 	assert_int_equal(by_uid(f, b, 1), one);
-	assert_int_equal(nth_op(f, 0).kind, OP_EXPUNGE);
-	assert_int_equal(nth_op(f, 0).id, first);
-	assert_int_equal(nth_op(f, 0).state, OP_QUEUED);
-	assert_int_equal(CHANGE(f, txn_cancel(t, first)), MF_BUSY);
+	assert_ops(f, "move flags expunge");
+	uint64_t rest = nth_op(f, 2).id;
+	assert_int_equal(nth_op(f, 2).state, OP_QUEUED);
+	assert_int_equal(nth_op(f, 2).uid, 1);
+	assert_int_equal(CHANGE(f, txn_cancel(t, rest)), MF_BUSY);
 	DO(f, txn_op_half_moved(t, second, 0, 0)); /* it did not say where */
-	assert_ops(f, "expunge expunge copy");
-	assert_int_equal(nth_op(f, 2).state, OP_UNCONFIRMED);
+	assert_ops(f, "copy flags expunge expunge");
+	assert_int_equal(nth_op(f, 0).state, OP_UNCONFIRMED);
 	struct test_message m;
 	uint64_t got = 0;
 	DO(f, txn_message_put(t, message_make(&m, b, 2, (unsigned)inbox * 1000 + 2), &got));
@@ -839,9 +843,26 @@ static void half_a_move(void **state)
 	/* the originals are still told of */
 	DO(f, txn_message_put(t, message_make(&m, inbox, 1, (unsigned)inbox * 1000 + 1), &got));
 	assert_int_equal(list_count(f, inbox), 1);
-	DO(f, txn_op_done(t, first, 0, 0));
-	DO(f, txn_op_done(t, second, 0, 0));
+	DO(f, txn_op_done(t, first, 0, 0)); /* of which there is nothing left */
+	assert_int_equal(nth_op(f, 0).uid, 2);
+	DO(f, txn_op_done(t, nth_op(f, 0).id, 0, 0));
+	DO(f, txn_op_done(t, nth_op(f, 0).id, 0, 0));
+	DO(f, txn_op_done(t, nth_op(f, 0).id, 0, 0));
 	assert_ops(f, "");
+}
+
+static void copies_that_wait_follow_a_move(void **state)
+{
+	struct fixture *f = *state;
+	uint64_t inbox = mailbox_with(f, "INBOX", 3), b = mailbox_with(f, "B", 0), one = by_uid(f, inbox, 1), made = create(f, b, "copy.eml");
+	DO(f, txn_copied(t, made, one, 0));
+	DO(f, txn_op_park(t, nth_op(f, 0).id, OP_PARKED, "over quota"));
+	DO(f, txn_move(t, one, b, "x.eml", &expunge));
+	send_all(f);
+	DO(f, txn_op_done(t, nth_op(f, 1).id, VALIDITY, 9));
+	assert_ops(f, "copy");
+	assert_int_equal(nth_op(f, 0).mailbox, b);
+	assert_int_equal(nth_op(f, 0).uid, 9);
 }
 
 static void without_a_number(void **state)
@@ -1166,6 +1187,23 @@ static void mailbox_deleted(void **state)
 	free(names[1]);
 }
 
+static void renamed_and_deleted(void **state)
+{
+	struct fixture *f = *state;
+	mailbox_with(f, "INBOX", 1);
+	uint64_t a = mailbox_with(f, "A", 0), b = mailbox_with(f, "B", 0);
+	char *before = tree_text(f->state, true);
+	DO(f, txn_mailbox_rename(t, a, b, "C"));
+	DO(f, txn_mailbox_delete(t, a));
+	assert_ops(f, "delete");
+	DO(f, txn_mailbox_delete(t, b));
+	cancel_all(f);
+	char *after = tree_text(f->state, true);
+	assert_string_equal(before, after);
+	free(before);
+	free(after);
+}
+
 static void deleted_inside_first(void **state)
 {
 	struct fixture *f = *state;
@@ -1472,10 +1510,10 @@ int main(void)
 		WITH_CACHE(backup_of_what_was_never_sent), WITH_CACHE(renamed_over), WITH_CACHE(message_over_message), WITH_CACHE(copies),
 		WITH_CACHE(copy_of_what_is_gone_is_appended), WITH_CACHE(touched_and_redated),
 		WITH_CACHE(done_with_a_number), WITH_CACHE(double_is_absorbed), WITH_CACHE(claimed_places_make_no_rows), WITH_CACHE(claimed_flags),
-		WITH_CACHE(sent_and_vanished_waits_for_its_answer), WITH_CACHE(lost_answers_are_adopted), WITH_CACHE(half_a_move),
+		WITH_CACHE(sent_and_vanished_waits_for_its_answer), WITH_CACHE(lost_answers_are_adopted), WITH_CACHE(half_a_move), WITH_CACHE(copies_that_wait_follow_a_move),
 		WITH_CACHE(without_a_number), WITH_CACHE(refused_parked_retried), WITH_CACHE(renumbered_mailbox), WITH_CACHE(flags_follow_a_move_elsewhere),
 		WITH_CACHE(mailbox_made_and_taken_back), WITH_CACHE(mailbox_made_at_the_server), WITH_CACHE(mailbox_renamed_and_back),
-		WITH_CACHE(renamed_and_the_answer_lost), WITH_CACHE(names_of_others), WITH_CACHE(mailbox_deleted), WITH_CACHE(deleted_inside_first),
+		WITH_CACHE(renamed_and_the_answer_lost), WITH_CACHE(names_of_others), WITH_CACHE(mailbox_deleted), WITH_CACHE(renamed_and_deleted), WITH_CACHE(deleted_inside_first),
 		WITH_CACHE(deleted_while_in_transit), WITH_CACHE(removed_by_another_client), WITH_CACHE(subscriptions),
 		WITH_CACHE(all_taken_back), WITH_CACHE(nothing_drifts),
 	};
