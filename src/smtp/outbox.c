@@ -299,6 +299,7 @@ static void fill_entry(struct outbox *o, struct entry *e, const struct outbox_pu
 	e->put_s = e->changed_s = now_s;
 	e->due_s = now_s + (delay_ms + 999) / 1000;
 	e->released = put->at_once;
+	e->held = put->held;
 	e->recipients = mf_alloc_array(e->envelope.recipient_count + 1, sizeof *e->recipients);
 	e->envelope.notify = put->notify;
 }
@@ -342,7 +343,7 @@ static enum mf_err insert(struct outbox *o, struct entry *e)
 /* Both files and the state. On failure nothing is left, but with keep_failed what the user wrote. */
 static enum mf_err store(struct outbox *o, struct entry *e, int original, const struct outbox_put *put, bool *ret_kept, struct mf_reason *why)
 {
-	enum mf_err err = prepare(o, e, original, put, why);
+	enum mf_err err = put->unfit ? mf_fail(why, MF_TOO_BIG, "%s", put->unfit) : prepare(o, e, original, put, why);
 	e->unfit = (err == MF_INVALID || err == MF_TOO_BIG) && put->keep_failed;
 	if (err && !e->unfit)
 		return err;
