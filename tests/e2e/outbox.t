@@ -332,3 +332,76 @@ with Suite("outbox/: a file dropped into it is sent", timeout=400) as suite:
             f.write("the rest\n")
         assert delivered("half written").get_content().endswith("the rest\n")
         mount.umount()
+
+    def copies(subject):
+        return stored("Sent", subject)
+
+    @suite.case("the copy in Sent: with its Bcc, seen, once; it arrives in INBOX without a poll")
+    def _():
+        home = sender(poll="1h")
+        mount = home.mount()
+        mount.names("Sent")
+        (mount / "outbox/x.eml").write_text(letter("filed", more="Bcc: carol@example.org\n"))
+        system.wait_until(lambda: any("filed" in n for n in mount.names("INBOX")), "it is in INBOX by itself", 20)
+        system.wait_until(lambda: copies("filed"), "the server has the copy", 20)
+        name = next(n for n in mount.names("Sent") if "filed" in n)
+        text = (mount / "Sent" / name).read_text()
+        assert "Bcc: carol@example.org" in text and "Message-ID:" in text
+        assert "Bcc" not in delivered("filed")
+        assert os.getxattr(mount / "Sent" / name, "user.mail.flags") == b"\\Seen"
+        assert copies("filed")[0].name.endswith("S"), copies("filed")
+        system.wait_until(lambda: home.status()["outbox"]["unfiled"] == 0, "nothing is left", 10)
+        assert len(copies("filed")) == 1
+        home.set(save_sent="no")
+        mount.umount()
+        mount = home.mount()
+        (mount / "outbox/x.eml").write_text(letter("not filed"))
+        delivered("not filed")
+        empty(mount)
+        time.sleep(0.5)
+        assert copies("not filed") == [] and not any("not-filed" in n for n in mount.names("Sent"))
+        mount.umount()
+
+    @suite.case("sent-mailbox that is not there is made; sent while IMAP is away, filed when it is back")
+    def _():
+        home = sender(sent_mailbox="Copies/Mine")
+        mount = home.mount()
+        (mount / "outbox/x.eml").write_text(letter("made"))
+        system.wait_until(lambda: stored("Copies/Mine", "made"), "the copy is in a new mailbox", 30)
+        dovecot.stop()
+        (mount / "outbox/y.eml").write_text(letter("meanwhile"))
+        system.wait_until(lambda: any('<= alice' in line for line in exim.received()) and box(mount) == [], "it is sent", 30)
+        assert any("meanwhile" in n for n in mount.names("Copies/Mine"))
+        dovecot.start()
+        os.kill(mount.pid, 10)
+        system.wait_until(lambda: stored("Copies/Mine", "meanwhile"), "the copy is there", 60)
+        mount.umount()
+
+    @suite.case("kill -9 at any moment: each is sent once and filed once")
+    def _():
+        server = SmtpServer(delay=0.03)
+        suite.callback(server.stop)
+        home = suite.home(dovecot, smtp=f"smtp://127.0.0.1:{server.port}", tls="none", send_delay="0", imap=f"imap://127.0.0.1:{dovecot.imap_port}",
+                          **{"from": "Alice <alice@example.org>"})
+        promised = []
+        for turn in range(30 if suite.long else 8):
+            mount = home.mount()
+            for i in range(3):
+                try:
+                    (mount / f"outbox/{i}.eml").write_text(letter(f"k{turn}-{i}", to="bob@example.org"))
+                    promised.append(f"k{turn}-{i}")
+                except FileExistsError:
+                    pass
+            time.sleep(suite.random.random() * 0.25)
+            mount.kill()
+        mount = home.mount()
+        system.wait_until(lambda: not any(home.status()["outbox"][k] for k in ("waiting", "queued", "sending", "unfiled")), "nothing is under way", 60)
+        maybe = {os.getxattr(mount / "outbox" / name, "user.mail.subject").decode() for name in box(mount)}
+        suite.say(f"{len(promised)} promised, {len(maybe)} maybe sent")
+        home.run("sync", "--wait", check=0)
+        for subject in promised:
+            assert server.accepted.count(subject) <= 1
+            if subject not in maybe:
+                assert server.accepted.count(subject) == 1, (subject, server.accepted)
+                assert len(copies(subject)) == 1, (subject, copies(subject))
+        mount.umount()
