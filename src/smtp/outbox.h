@@ -109,7 +109,8 @@ enum mf_err outbox_filed(struct outbox *o, uint64_t id);
 
 /* --- when ------------------------------------------------------------------------------------------------------------ */
 
-/* The account has connected: what `send = connect` holds is released, and the server is tried. */
+/* The account has connected: what `send = connect` holds is released, the server is tried, and copies that could not be filed
+ * are asked for again. */
 void outbox_connected(struct outbox *o);
 /* Try now: the network changed. by_person: after a refused password too. */
 void outbox_wake(struct outbox *o, bool by_person);
