@@ -20,6 +20,7 @@
 #include "cli/command.h"
 #include "cli/notify.h"
 #include "cli/parts.h"
+#include "control/filing.h"
 #include "control/outboxes.h"
 #include "control/paths.h"
 #include "control/server.h"
@@ -78,10 +79,11 @@ static void holding_close(struct holding *h)
 }
 
 /* NULL where the account cannot send */
-static enum mf_err open_outbox(const struct account_config *config, bool offline, struct outbox **ret, struct mf_reason *why)
+static enum mf_err open_outbox(struct account *account, bool offline, struct outbox **ret, struct mf_reason *why)
 {
+	const struct account_config *config = account_config(account);
 	MF_CLEANUP(mf_free) char *state = path_state(config->name);
-	struct outbox_options options = { .config = config, .state_dir = state, .offline = offline };
+	struct outbox_options options = { .config = config, .state_dir = state, .offline = offline, .file_copy = filing_copy, .file_context = account };
 	struct mf_reason reason = { "" };
 	*ret = NULL;
 	enum mf_err e = config->smtp.host ? outbox_open(&options, ret, &reason) : MF_OK;
@@ -109,7 +111,7 @@ static enum mf_err hold(struct holding *h, const struct account_config *config, 
 	struct account_options options = { .config = config, .cache = cache, .bus = h->bus, .offline = offline };
 	e = account_create(&options, &h->accounts[h->count], why);
 	if (!e) {
-		e = open_outbox(config, offline, &h->outboxes[h->count], why);
+		e = open_outbox(h->accounts[h->count], offline, &h->outboxes[h->count], why);
 		if (e)
 			account_destroy(h->accounts[h->count]);
 	}

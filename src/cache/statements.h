@@ -67,6 +67,8 @@
 	X(MESSAGE_SET_WAS, "UPDATE message SET was = ?2 WHERE id = ?1") \
 	X(MESSAGE_WAS, "SELECT was FROM message WHERE id = ?1") \
 	X(MESSAGE_BY_WAS, "SELECT " MESSAGE_COLUMNS " FROM message m WHERE m.shelf = ?1 AND m.was = ?2") \
+	X(MESSAGE_BY_MESSAGE_ID, "SELECT m.id FROM message m WHERE m.shelf = ?1 AND m.mtime >= ?2 AND " \
+	  "EXISTS (SELECT 1 FROM summary s WHERE s.id = m.id AND s.message_id = ?3) LIMIT 1") \
 	X(MESSAGE_BY_NAME, "SELECT " MESSAGE_COLUMNS " FROM message m WHERE m.shelf = ?1 AND m.name = ?2") \
 	X(MESSAGE_CONTENT, "UPDATE message SET size = ?2, size_checked = 1, mtime = ?3, ctime = ?4, match = ?5 WHERE id = ?1") \
 	X(MESSAGE_DATE, "UPDATE message SET mtime = ?2, ctime = ?3 WHERE id = ?1") \

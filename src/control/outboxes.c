@@ -11,6 +11,8 @@ struct attached {
 	LIST_ENTRY(attached) link;
 	const struct account *account;
 	struct outbox *outbox;
+	void (*changed)(void *context);
+	void *context;
 };
 static LIST_HEAD(, attached) attached = LIST_HEAD_INITIALIZER(attached);
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER; /* guards the list */
@@ -24,11 +26,35 @@ static struct attached *find_locked(const struct account *account)
 	return NULL;
 }
 
+/* The outbox may still have something to tell when it is detached. */
+static void tell(void *context, uint64_t id)
+{
+	(void)id;
+	struct attached *a;
+	pthread_mutex_lock(&lock);
+	LIST_FOREACH(a, &attached, link)
+		if (a->outbox == context && a->changed)
+			a->changed(a->context);
+	pthread_mutex_unlock(&lock);
+}
+
+void outboxes_watch(const struct account *account, void (*changed)(void *context), void *context)
+{
+	pthread_mutex_lock(&lock);
+	struct attached *a = find_locked(account);
+	if (a) {
+		a->changed = changed;
+		a->context = context;
+	}
+	pthread_mutex_unlock(&lock);
+}
+
 void outboxes_attach(const struct account *account, struct outbox *outbox)
 {
 	struct attached *a = MF_NEW(struct attached);
 	a->account = account;
 	a->outbox = outbox;
+	outbox_subscribe(outbox, tell, outbox);
 	pthread_mutex_lock(&lock);
 	LIST_INSERT_HEAD(&attached, a, link);
 	pthread_mutex_unlock(&lock);

@@ -36,6 +36,9 @@ enum mf_err verb_no_more_arguments(struct verb_call *call);
  * account that waits for its user is not pushed: a refused password is not tried again by a timer's sync. */
 enum mf_err verb_want_link(struct verb_call *call, struct account *a);
 
+/* Waits until the server has what was changed here before. */
+enum mf_err verb_settle_account(struct verb_call *call, struct account *a);
+
 /* One want, waited for with a {"progress":...} line of the account now and then, until it is done or the stop sign is
  * raised (MF_CANCELLED). */
 struct waiter;

@@ -8,6 +8,7 @@
 #include "base/clock.h"
 #include "base/log.h"
 #include "base/mem.h"
+#include "control/filing.h"
 #include "control/json.h"
 #include "control/outboxes.h"
 #include "control/paths.h"
@@ -15,6 +16,7 @@
 #include "smtp/handover.h"
 
 #define STEP_MS 50             /* how often a message is looked at that is being sent */
+#define COPY_MS 10000          /* how long copies in Sent are waited for where there is no mount */
 #define PROGRESS_STEPS 20      /* of those, between two lines that say that it goes on */
 
 static void say_item(struct verb_call *call, const struct account *a, const struct outbox_item *item)
@@ -119,6 +121,21 @@ static enum exit_code await_item(struct verb_call *call, const struct account *a
 	}
 }
 
+/* Without a mount: the copies of what was sent go into Sent now, if the server is there; else with the next connection. */
+static void file_copies(struct verb_call *call, struct account *a, struct outbox *outbox)
+{
+	struct mf_reason why = call->why;
+	struct outbox_counts counts;
+	int64_t deadline = clock_mono_ms() + COPY_MS;
+	if (call->control->mountpoint || !filing_wanted(a) || account_wait_listed(a, COPY_MS, NULL) != MF_OK)
+		return;
+	outbox_connected(outbox);
+	for (outbox_counts(outbox, &counts); counts.unfiled && clock_mono_ms() < deadline && !cancel_is_raised(call->stop); outbox_counts(outbox, &counts))
+		nanosleep(&(struct timespec){ .tv_nsec = STEP_MS * 1000000L }, NULL);
+	(void)verb_settle_account(call, a); /* what is in the journal is not lost */
+	call->why = why;
+}
+
 static struct outbox *need_outbox(struct verb_call *call, const struct account *a)
 {
 	struct outbox *outbox = outboxes_find(a);
@@ -129,7 +146,7 @@ static struct outbox *need_outbox(struct verb_call *call, const struct account *
 
 /* A message that a command has left beside the outbox. Without a mount it goes out now, and is waited for: nobody would
  * send it later. */
-static enum exit_code put_spooled(struct verb_call *call, const struct account *a, const char *name)
+static enum exit_code put_spooled(struct verb_call *call, struct account *a, const char *name)
 {
 	struct outbox *outbox = need_outbox(call, a);
 	struct outbox_item item;
@@ -141,18 +158,23 @@ static enum exit_code put_spooled(struct verb_call *call, const struct account *
 	enum mf_err e = handover_put(state, name, here, outbox, &id, &call->why);
 	if (e)
 		return e == MF_TOO_BIG ? EXIT_USAGE : exit_code_of(e);
-	if (outbox_item(outbox, id, &item))
-		return EXIT_OK; /* sent already */
+	if (outbox_item(outbox, id, &item)) { /* sent already */
+		if (here)
+			file_copies(call, a, outbox);
+		return EXIT_OK;
+	}
 	enum exit_code code = EXIT_OK;
 	if (here)
 		code = await_item(call, a, outbox, &item);
 	else
 		say_item(call, a, &item);
+	if (here && item.sent)
+		file_copies(call, a, outbox);
 	outbox_item_finish(&item);
 	return code;
 }
 
-static enum exit_code send_all(struct verb_call *call, const struct account *a)
+static enum exit_code send_all(struct verb_call *call, struct account *a)
 {
 	struct outbox *outbox = outboxes_find(a);
 	struct outbox_item *items;
@@ -169,6 +191,8 @@ static enum exit_code send_all(struct verb_call *call, const struct account *a)
 		result = code && !result ? code : result;
 	}
 	outbox_items_free(items, count);
+	if (count)
+		file_copies(call, a, outbox);
 	return result;
 }
 

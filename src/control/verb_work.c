@@ -256,7 +256,7 @@ static enum mf_err find_targets(struct verb_call *call, struct account *a, struc
 }
 
 /* First what was changed here, so that what is read after it is what the server made of it. */
-static enum mf_err settle_account(struct verb_call *call, struct account *a)
+enum mf_err verb_settle_account(struct verb_call *call, struct account *a)
 {
 	struct waiter *w = waiter_create(call, a);
 	struct want *want = NULL;
@@ -306,7 +306,7 @@ enum exit_code verb_sync(struct verb_call *call)
 	for (size_t i = 0; i < call->count && result != MF_CANCELLED; i++) {
 		enum mf_err e = wait ? verb_want_link(call, call->accounts[i]) : MF_OK;
 		if (!e && wait)
-			e = settle_account(call, call->accounts[i]);
+			e = verb_settle_account(call, call->accounts[i]);
 		if (!e)
 			e = sync_account(call, call->accounts[i], populate);
 		if (e)

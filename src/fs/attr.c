@@ -123,14 +123,19 @@ enum mf_err attr_node(struct fs *fs, const struct node *node, struct stat *ret)
 	case NODE_CONTROL_LIST:
 	case NODE_HELD:
 		return held_attr(fs, node, ret);
+	case NODE_OUTBOX:
+	case NODE_QUEUED:
+		return queued_attr(fs, node, ret);
 	}
 	return MF_STALE;
 }
 
-/* What control files hold changes without a word to the kernel. */
+/* What control files hold, and the outbox, changes without a word to the kernel. */
 double attr_timeout(const struct node *node)
 {
-	return node->kind == NODE_CONTROL_FILE || node->kind == NODE_CONTROL_LIST || node->kind == NODE_HELD ? 0.0 : FS_TIMEOUT_S;
+	bool changes = node->kind == NODE_CONTROL_FILE || node->kind == NODE_CONTROL_LIST || node->kind == NODE_HELD || node->kind == NODE_OUTBOX ||
+		node->kind == NODE_QUEUED;
+	return changes ? 0.0 : FS_TIMEOUT_S;
 }
 
 double attr_timeout_now(struct fs *fs, const struct node *node)
@@ -150,5 +155,5 @@ void attr_entry(const struct fs *fs, const struct node *node, struct fuse_entry_
 	e->ino = e->attr.st_ino;
 	e->generation = of_account ? fs->accounts[node->account].epoch : 1;
 	e->attr_timeout = attr_timeout(node);
-	e->entry_timeout = node->kind == NODE_HELD ? 0.0 : FS_TIMEOUT_S;
+	e->entry_timeout = node->kind == NODE_HELD || node->kind == NODE_QUEUED ? 0.0 : FS_TIMEOUT_S;
 }

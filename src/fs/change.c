@@ -59,6 +59,10 @@ void change_unlink(fuse_req_t req, fuse_ino_t parent, const char *name)
 	}
 	if (fs_refuses(req))
 		return;
+	if (dir.kind == NODE_OUTBOX) {
+		queued_unlink(req, &dir, name);
+		return;
+	}
 	enum mf_err err = dir.kind == NODE_MAILBOX ? remove_message(fs, &dir, name) : MF_UNSUPPORTED;
 	trace(TRACE_FS, "unlink in %llx: %s", (unsigned long long)parent, mf_err_name(err));
 	fs_reply(req, err);
@@ -167,6 +171,8 @@ static int rename_refusal(struct fs *fs, const struct node *from, const struct n
 		return EEXIST;
 	if (from->account != to->account)
 		return EXDEV;
+	if ((from->kind == NODE_OUTBOX) != (to->kind == NODE_OUTBOX))
+		return EXDEV; /* a copy is put into the queue, or taken out of it: mv does that */
 	if (strlen(newname) > FS_NAME_MAX)
 		return ENAMETOOLONG;
 	return 0;
@@ -185,6 +191,10 @@ void change_rename(fuse_req_t req, fuse_ino_t parent, const char *name, fuse_ino
 	int refusal = rename_refusal(fs, &from, &to, newname, flags);
 	if (refusal) {
 		fuse_reply_err(req, refusal);
+		return;
+	}
+	if (from.kind == NODE_OUTBOX) {
+		queued_rename(req, &from, name, &to, newname);
 		return;
 	}
 	enum mf_err err = find(fs, &from, name, &node);

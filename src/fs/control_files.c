@@ -1,7 +1,7 @@
 /* .mailfs: what mailfs says of itself, and takes orders through. Read past the page cache (direct_io), since it changes
  * without a word to the kernel.
  *
- * status, status.json and log are made when opened, so that one reading is one moment. events grows: bytes keep their
+ * status, status.json, log and new.eml are made when opened, so that one reading is one moment. events grows: bytes keep their
  * offsets while the file is open; when the oldest have been dropped a reader goes on with the next there is.
  * ctl takes lines; each complete line starts a verb, which runs on a thread of its own. */
 #include <errno.h>
@@ -19,6 +19,7 @@ enum { LINE_MAX_BYTES = 64 * 1024, READ_MAX = 32 * 1024 /* more is read by anoth
 
 static const char *const file_names[CONTROL_FILE_END] = {
 	[CONTROL_STATUS] = "status", [CONTROL_STATUS_JSON] = "status.json", [CONTROL_CTL] = "ctl", [CONTROL_EVENTS] = "events", [CONTROL_LOG] = "log",
+	[CONTROL_NEW] = "new.eml",
 };
 
 const char *control_file_name(unsigned part)
@@ -36,7 +37,7 @@ unsigned control_file_by_name(const char *name)
 
 struct open_control {
 	pthread_mutex_t lock;
-	char *text;            /* status, status.json, log */
+	char *text;            /* status, status.json, log, new.eml */
 	size_t len;
 	uint64_t skipped;      /* events: what was dropped before it could be read */
 	struct buf line;       /* ctl: a line whose end has not been written yet */
@@ -50,6 +51,21 @@ static struct open_control *handle(const struct fuse_file_info *fi)
 static int event_source(const struct node *node)
 {
 	return node->id == CONTROL_OF_MOUNT ? -1 : node->account;
+}
+
+/* Ready to be filled in and dropped into outbox/: of the first account that can send */
+static char *draft_text(struct account *const *accounts, size_t count)
+{
+	const struct account_config *config = account_config(accounts[0]);
+	for (size_t i = count; i-- > 0;)
+		if (account_config(accounts[i])->smtp.host)
+			config = account_config(accounts[i]);
+	const char *from = config->from ? config->from : config->user ? config->user : "";
+	bool quoted = false;
+	size_t len = 0;
+	for (; from[len] && (quoted || from[len] != ','); len++)
+		quoted ^= from[len] == '"';
+	return mf_format("From: %.*s\nTo: \nSubject: \n\n", (int)len, from);
 }
 
 /* the caller frees; NULL for files that have no text of their own */
@@ -68,6 +84,9 @@ static char *text_of(struct fs *fs, const struct node *node, size_t *ret_len)
 		break;
 	case CONTROL_LOG:
 		return log_recent(ret_len);
+	case CONTROL_NEW:
+		text = draft_text(accounts, count);
+		break;
 	case CONTROL_CTL:
 	case CONTROL_EVENTS:
 	case CONTROL_FILE_END:

@@ -11,7 +11,7 @@
 
 enum { STAGE_SHIFT = 40, BUFFER_MAX = 64 * 1024 };
 enum stage { STAGE_FIXED, STAGE_MAILBOXES, STAGE_MESSAGES };
-enum { AFTER_DOT = 1, AFTER_DOTDOT, AFTER_NOMEDIA };
+enum { AFTER_DOT = 1, AFTER_DOTDOT, AFTER_NOMEDIA, AFTER_OUTBOX };
 #define OFFSET_ID(offset) ((uint64_t)(offset) & ((UINT64_C(1) << STAGE_SHIFT) - 1))
 
 static off_t offset_of(enum stage stage, uint64_t id)
@@ -82,8 +82,10 @@ static enum mf_err add_fixed(struct listing *l, uint64_t after)
 		if (!add_node(l, "..", &parent, AFTER_DOTDOT))
 			return MF_OK;
 	}
-	if (after < AFTER_NOMEDIA && nomedia_shown(l->fs, &l->dir))
-		add_node(l, NOMEDIA_NAME, &(struct node){ .kind = NODE_NOMEDIA }, AFTER_NOMEDIA);
+	if (after < AFTER_NOMEDIA && nomedia_shown(l->fs, &l->dir) && !add_node(l, NOMEDIA_NAME, &(struct node){ .kind = NODE_NOMEDIA }, AFTER_NOMEDIA))
+		return MF_OK;
+	if (after < AFTER_OUTBOX && l->dir.kind == NODE_ACCOUNT && fs_account(l->fs, &l->dir)->outgoing)
+		add_node(l, OUTBOX_NAME, &(struct node){ .kind = NODE_OUTBOX, .account = l->dir.account }, AFTER_OUTBOX);
 	return MF_OK;
 }
 
@@ -117,6 +119,14 @@ static bool add_held_one(void *context, const char *name, const struct node *nod
 	return add_node(l, name, node, offset_of(STAGE_MAILBOXES, node->id));
 }
 
+static bool add_queued(void *context, const char *name, const struct node *node, const struct stat *attr, uint64_t offset)
+{
+	struct listing *l = context;
+	struct fuse_entry_param e = { .attr = *attr };
+	attr_entry(l->fs, node, &e);
+	return add(l, name, &e, offset_of(STAGE_MAILBOXES, offset));
+}
+
 /* Behind the control files, in the order of their numbers: past the last of those */
 static void add_control_lists(struct listing *l, uint64_t after)
 {
@@ -147,6 +157,10 @@ static enum mf_err list_from(struct listing *l, off_t offset)
 		add_control_files(l, after);
 		if (!l->full)
 			add_control_lists(l, after);
+		return MF_OK;
+	}
+	if (l->dir.kind == NODE_OUTBOX) {
+		queued_visit(l->fs, &l->dir, after, add_queued, l);
 		return MF_OK;
 	}
 	if (l->dir.kind == NODE_CONTROL_LIST)
@@ -194,13 +208,14 @@ void dir_readdirplus(fuse_req_t req, fuse_ino_t ino, size_t size, off_t off, str
 
 struct waiting_opendir {
 	struct mailbox_wait wait; /* first: see mailbox_wait_start() */
+	struct node dir;
 	struct fuse_file_info fi;
 };
 
 static void reply_opendir(fuse_req_t req, const struct node *dir, struct fuse_file_info *fi)
 {
 	/* notify.c empties it at every change, but nobody tells of what these hold */
-	fi->cache_readdir = fi->keep_cache = dir->kind != NODE_CONTROL_LIST;
+	fi->cache_readdir = fi->keep_cache = dir->kind != NODE_CONTROL_LIST && dir->kind != NODE_OUTBOX;
 	fuse_reply_open(req, fi);
 }
 
@@ -208,7 +223,7 @@ static void answer_opendir(void *context, fuse_req_t req, enum mf_err result)
 {
 	struct waiting_opendir *w = context;
 	if (mailbox_wait_shows(result))
-		reply_opendir(req, &(struct node){ .kind = NODE_MAILBOX }, &w->fi);
+		reply_opendir(req, &w->dir, &w->fi);
 	else
 		fs_reply(req, result);
 	free(w);
@@ -235,6 +250,7 @@ void dir_opendir(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
 	}
 	struct waiting_opendir *w = MF_NEW(struct waiting_opendir);
 	w->wait = (struct mailbox_wait){ fs_account(fs, &dir), dir.id };
+	w->dir = dir;
 	w->fi = *fi;
 	/* the kernel holds no lock of the directory in OPENDIR */
 	park(fs->parking, req, 0, fs_wait_window(w->wait.account), &opendir_call, w);

@@ -4,6 +4,7 @@
  *   node.c  inode numbers            attr.c  stat(2) of every kind        tree.c     names to nodes: lookup, getattr
  *   dir.c   opendir, readdir         message.c  open, read                control_files.c, nomedia.c
  *   xattr.c user.mail.*              statfs.c                             held.c     .mailfs/pending, .mailfs/rejected
+ *   outgoing.c  files of outbox/     queued.c  the same as nodes
  *   edit.c  bytes being written      write.c  create, write, close        change.c   remove, rename, make directories
  *   park.c  requests that wait       notify.c  the bus to the kernel      probes.c   names that desktops ask for
  *   errno.c status to errno          mount.c, precheck.c, mountinfo.c, serve.c   the session's life
@@ -18,6 +19,7 @@
 #include <stdatomic.h>
 #include <sys/queue.h>
 
+#include "base/buf.h"
 #include "base/cancel.h"
 #include "fs/fs.h"
 #include "fs/node.h"
@@ -37,10 +39,13 @@ struct fs_account {
 	unsigned number;             /* what changes on the bus call it */
 	uint32_t epoch;              /* the generation of its nodes */
 	atomic_bool sizes_lie;       /* its server was caught: sizes are checked before they are trusted */
+	struct outgoing *outgoing;   /* NULL: it cannot send, and has no outbox/ */
+	atomic_llong outbox_ns;      /* when that changed last; 0: not in this mount */
 };
 
 struct open_message;
 struct edit;
+struct outgoing;
 struct disposal;
 struct notifier;
 
@@ -129,7 +134,7 @@ bool message_attr_of_open(struct fs *fs, const struct node *node, struct stat *r
 void message_removed(struct fs *fs, uint8_t account, uint64_t id);
 
 #define CONTROL_NAME ".mailfs"
-enum control_file { CONTROL_STATUS = 1, CONTROL_STATUS_JSON, CONTROL_CTL, CONTROL_EVENTS, CONTROL_LOG, CONTROL_FILE_END };
+enum control_file { CONTROL_STATUS = 1, CONTROL_STATUS_JSON, CONTROL_CTL, CONTROL_EVENTS, CONTROL_LOG, CONTROL_NEW, CONTROL_FILE_END };
 #define CONTROL_OF_MOUNT 1 /* the id of a control node: of the whole mount, beside 0, of its account */
 const char *control_file_name(unsigned part);  /* NULL: none */
 unsigned control_file_by_name(const char *name); /* 0: none */
@@ -191,6 +196,32 @@ void held_open(fuse_req_t req, const struct node *node, struct fuse_file_info *f
 void held_read(fuse_req_t req, const struct node *node, size_t size, off_t off, struct fuse_file_info *fi);
 void held_release(fuse_req_t req, struct fuse_file_info *fi);
 void held_unlink(fuse_req_t req, const struct node *dir, const char *name);
+
+/* --- queued.c: outbox/ and outbox/failed/. Nothing of it is kept by the kernel */
+
+#define OUTBOX_NAME "outbox"
+#define FAILED_NAME "failed"
+enum mf_err queued_open_accounts(struct fs *fs, struct mf_reason *why);
+void queued_close_accounts(struct fs *fs);
+enum mf_err queued_find(struct fs *fs, const struct node *dir, const char *name, struct node *ret);
+enum mf_err queued_attr(struct fs *fs, const struct node *node, struct stat *ret);   /* of a directory or of a file in it */
+/* Those behind `after`, with their attributes; the offset is what `after` will be */
+typedef bool queued_visitor(void *context, const char *name, const struct node *node, const struct stat *attr, uint64_t offset);
+void queued_visit(struct fs *fs, const struct node *dir, uint64_t after, queued_visitor *visit, void *context);
+bool queued_value(struct fs *fs, const struct node *node, const char *name, struct buf *to);  /* of user.mail.*; false: none */
+void queued_create(fuse_req_t req, const struct node *dir, const char *name, struct fuse_file_info *fi);
+void queued_mknod(fuse_req_t req, const struct node *dir, const char *name);
+void queued_open(fuse_req_t req, const struct node *node, struct fuse_file_info *fi);
+void queued_read(fuse_req_t req, const struct node *node, size_t size, off_t off, struct fuse_file_info *fi);
+void queued_write(fuse_req_t req, const struct node *node, const char *data, size_t size, off_t off);
+void queued_flush(fuse_req_t req, const struct node *node, struct fuse_file_info *fi);
+void queued_fsync(fuse_req_t req, const struct node *node);
+void queued_release(fuse_req_t req, const struct node *node, struct fuse_file_info *fi);
+void queued_setattr(fuse_req_t req, const struct node *node, const struct stat *attr, int to_set); /* modes and owners were looked at */
+void queued_unlink(fuse_req_t req, const struct node *dir, const char *name);
+void queued_rename(fuse_req_t req, const struct node *from, const char *name, const struct node *to, const char *newname);
+bool queued_is_failed(struct fs *fs, const struct node *node);
+void queued_changed(struct fs *fs, uint8_t account);   /* what is in it */
 
 /* --- notify.c */
 

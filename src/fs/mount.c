@@ -223,7 +223,9 @@ enum mf_err fs_mount(const struct fs_options *options, struct fs **ret, struct m
 	fs->options.accounts = options->accounts;
 	add_accounts(fs);
 	fs->options.accounts = NULL;
-	err = mount_session(fs, options, why);
+	err = queued_open_accounts(fs, why);
+	if (err == MF_OK)
+		err = mount_session(fs, options, why);
 	if (err != MF_OK) {
 		fs_destroy(fs);
 		return err;
@@ -259,6 +261,7 @@ void fs_destroy(struct fs *fs)
 	edits_end_all(fs);
 	while ((left = LIST_FIRST(&fs->open_messages)))
 		message_forget(fs, left);
+	queued_close_accounts(fs);
 	cancel_finish(&fs->stop);
 	pthread_mutex_destroy(&fs->open_lock);
 	pthread_mutex_destroy(&fs->settle_lock);

@@ -35,6 +35,10 @@ static bool is_possible(const struct node *n, bool account_is_root)
 		return n->part != 0 && n->id == 0;
 	case NODE_HELD:
 		return n->part != 0 && n->id != 0;
+	case NODE_OUTBOX:
+		return n->part <= OUTBOX_FAILURES && n->id == 0;
+	case NODE_QUEUED:
+		return n->part <= QUEUED_ERROR && n->id != 0;
 	case NODE_ROOT:
 		break;
 	}

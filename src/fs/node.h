@@ -21,8 +21,11 @@ enum node_kind {
 	NODE_NOMEDIA,
 	NODE_CONTROL_LIST,   /* .mailfs/pending, .mailfs/rejected; part: which one */
 	NODE_HELD,           /* what is in them; part likewise, id: the operation, or a number given in this mount */
-	/* with later issues: parts, outbox, queued messages, searches */
+	NODE_OUTBOX,         /* outbox/; part OUTBOX_FAILURES: the folder failed/ in it */
+	NODE_QUEUED,         /* what is in them; id: a number given in this mount; part QUEUED_ERROR: NAME.error.txt of it */
+	/* with later issues: parts, searches */
 };
+enum { OUTBOX_FAILURES = 1, QUEUED_ERROR = 1 };
 struct node { enum node_kind kind; uint8_t account; uint16_t part; uint64_t id; };
 
 uint64_t node_pack(const struct node *node);

@@ -15,6 +15,7 @@
 
 #include "base/log.h"
 #include "base/mem.h"
+#include "control/outboxes.h"
 #include "fs/internal.h"
 
 enum { COALESCE = 16, DEFER_MS = 20, SETTLE_MS = 2000 };
@@ -45,8 +46,11 @@ struct notifier {
 	struct fs *fs;
 	struct lane fast, slow;
 	struct bus_subscription *subscription;
+	struct outbox_watch *outboxes;   /* of each account */
 	bool stopped;
 };
+
+struct outbox_watch { struct notifier *notifier; uint8_t account; };
 
 /* --- queues ---------------------------------------------------------------------------------------------------------- */
 
@@ -178,6 +182,25 @@ static void on_change(void *context, const struct change *c)
 	case CHANGE_BODY_DROPPED:
 	case CHANGE_LINK:
 		break;
+	}
+}
+
+/* On whatever thread changed it, which may be one of the kernel's requests: nothing waits here. */
+static void on_outbox(void *context)
+{
+	const struct outbox_watch *w = context;
+	struct fs *fs = w->notifier->fs;
+	queued_changed(fs, w->account);
+	for (unsigned part = 0; part <= OUTBOX_FAILURES; part++)
+		put(&w->notifier->fast, ITEM_ATTR, fs_ino(fs, &(struct node){ .kind = NODE_OUTBOX, .account = w->account, .part = (uint16_t)part }), NULL);
+}
+
+static void watch_outboxes(struct notifier *n)
+{
+	n->outboxes = mf_alloc_array(n->fs->account_count + 1, sizeof *n->outboxes);
+	for (size_t i = 0; i < n->fs->account_count; i++) {
+		n->outboxes[i] = (struct outbox_watch){ n, (uint8_t)i };
+		outboxes_watch(n->fs->accounts[i].account, on_outbox, &n->outboxes[i]);
 	}
 }
 
@@ -342,6 +365,7 @@ struct notifier *notifier_start(struct fs *fs)
 	lane_start(&n->slow, n);
 	if (fs->options.bus)
 		n->subscription = bus_subscribe_first(fs->options.bus, on_change, n);
+	watch_outboxes(n);
 	return n;
 }
 
@@ -351,6 +375,8 @@ void notifier_stop(struct notifier *n)
 		return;
 	n->stopped = true;
 	bus_unsubscribe(n->fs->options.bus, n->subscription);
+	for (size_t i = 0; i < n->fs->account_count; i++)
+		outboxes_watch(n->fs->accounts[i].account, NULL, NULL);
 	lane_stop(&n->fast);
 	lane_stop(&n->slow);
 }
@@ -362,5 +388,6 @@ void notifier_destroy(struct notifier *n)
 	notifier_stop(n);
 	lane_finish(&n->fast);
 	lane_finish(&n->slow);
+	free(n->outboxes);
 	free(n);
 }

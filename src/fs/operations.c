@@ -31,6 +31,8 @@ static void open_any(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
 		nomedia_open(req, fi);
 	else if (node.kind == NODE_HELD)
 		held_open(req, &node, fi);
+	else if (node.kind == NODE_QUEUED)
+		queued_open(req, &node, fi);
 	else
 		fuse_reply_err(req, ESTALE);
 }
@@ -46,6 +48,8 @@ static void read_any(fuse_req_t req, fuse_ino_t ino, size_t size, off_t off, str
 		control_file_read(req, &node, size, off, fi);
 	else if (node.kind == NODE_HELD)
 		held_read(req, &node, size, off, fi);
+	else if (node.kind == NODE_QUEUED)
+		queued_read(req, &node, size, off, fi);
 	else
 		fuse_reply_buf(req, NULL, 0);
 }
@@ -59,6 +63,8 @@ static void write_any(fuse_req_t req, fuse_ino_t ino, const char *data, size_t s
 		control_file_write(req, &node, data, size, fi);
 	else if (node.kind == NODE_MESSAGE && off >= 0)
 		message_write(req, &node, data, size, off);
+	else if (node.kind == NODE_QUEUED && off >= 0)
+		queued_write(req, &node, data, size, off);
 	else
 		fuse_reply_err(req, EPERM);
 }
@@ -72,6 +78,8 @@ static void release_any(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *f
 		message_release(req, &node, fi);
 	else if (node.kind == NODE_HELD)
 		held_release(req, fi);
+	else if (node.kind == NODE_QUEUED)
+		queued_release(req, &node, fi);
 	else
 		control_file_release(req, &node, fi);
 }

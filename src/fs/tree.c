@@ -61,6 +61,8 @@ static enum mf_err find_in_mailbox(struct fs *fs, const struct node *dir, const 
 /* What mailfs itself puts into a root; MF_NOT_FOUND: nothing of this name */
 static enum mf_err find_reserved(struct fs *fs, const struct node *dir, const char *name, struct fuse_entry_param *ret)
 {
+	if (dir->kind == NODE_ACCOUNT && fs_account(fs, dir)->outgoing && strcmp(name, OUTBOX_NAME) == 0)
+		return entry_of(fs, &(struct node){ .kind = NODE_OUTBOX, .account = dir->account }, ret);
 	if (name[0] != '.')
 		return MF_NOT_FOUND;
 	if (strcmp(name, CONTROL_NAME) == 0) {
@@ -96,10 +98,16 @@ enum mf_err tree_find(struct fs *fs, const struct node *dir, const char *name, s
 		err = held_find(fs, dir, name, &held);
 		return err == MF_OK ? entry_of(fs, &held, ret) : err;
 	}
+	case NODE_OUTBOX: {
+		struct node queued;
+		err = queued_find(fs, dir, name, &queued);
+		return err == MF_OK ? entry_of(fs, &queued, ret) : err;
+	}
 	case NODE_MESSAGE:
 	case NODE_CONTROL_FILE:
 	case NODE_NOMEDIA:
 	case NODE_HELD:
+	case NODE_QUEUED:
 		break;
 	}
 	return MF_NOT_FOUND;
@@ -143,6 +151,12 @@ enum mf_err tree_parent(struct fs *fs, const struct node *node, struct node *ret
 		return MF_OK;
 	case NODE_HELD:
 		*ret = (struct node){ .kind = NODE_CONTROL_LIST, .account = node->account, .part = node->part };
+		return MF_OK;
+	case NODE_OUTBOX:
+		*ret = (struct node){ .kind = node->part ? NODE_OUTBOX : NODE_ACCOUNT, .account = node->account };
+		return MF_OK;
+	case NODE_QUEUED:
+		*ret = (struct node){ .kind = NODE_OUTBOX, .account = node->account, .part = queued_is_failed(fs, node) ? OUTBOX_FAILURES : 0 };
 		return MF_OK;
 	}
 	return MF_STALE;

@@ -189,6 +189,10 @@ void write_create(fuse_req_t req, fuse_ino_t parent, const char *name, mode_t mo
 	struct edit *edit = NULL;
 	if (fs_refuses(req))
 		return;
+	if (fs_node(fs, parent, &dir) && dir.kind == NODE_OUTBOX) {
+		queued_create(req, &dir, name, fi);
+		return;
+	}
 	enum mf_err err = fs_node(fs, parent, &dir) ? create_file(fs, &dir, name, &node) : MF_STALE;
 	if (err == MF_OK)
 		err = edit_begin(fs, &node, NULL, &edit);
@@ -213,6 +217,10 @@ void write_mknod(fuse_req_t req, fuse_ino_t parent, const char *name, mode_t mod
 	struct fuse_entry_param e = { 0 };
 	if (fs_refuses(req))
 		return;
+	if (S_ISREG(mode) && fs_node(fs, parent, &dir) && dir.kind == NODE_OUTBOX) {
+		queued_mknod(req, &dir, name);
+		return;
+	}
 	enum mf_err err = !S_ISREG(mode) ? MF_UNSUPPORTED : fs_node(fs, parent, &dir) ? create_file(fs, &dir, name, &node) : MF_STALE;
 	struct edit *edit = NULL;
 	if (err == MF_OK)
@@ -237,6 +245,10 @@ void write_flush(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
 {
 	struct fs *fs = fs_of(req);
 	struct node node;
+	if (fs_node(fs, ino, &node) && node.kind == NODE_QUEUED) {
+		queued_flush(req, &node, fi);
+		return;
+	}
 	if (!fs_node(fs, ino, &node) || node.kind != NODE_MESSAGE || !message_is_written(fi)) {
 		fuse_reply_err(req, 0);
 		return;
@@ -252,6 +264,10 @@ void write_fsync(fuse_req_t req, fuse_ino_t ino, int datasync, struct fuse_file_
 	(void)datasync, (void)fi;
 	struct fs *fs = fs_of(req);
 	struct node node;
+	if (fs_node(fs, ino, &node) && node.kind == NODE_QUEUED) {
+		queued_fsync(req, &node);
+		return;
+	}
 	if (!fs_node(fs, ino, &node) || node.kind != NODE_MESSAGE) {
 		fuse_reply_err(req, 0);
 		return;
@@ -318,12 +334,12 @@ static enum mf_err check_fixed(struct fs *fs, const struct node *node, const str
 	if (err != MF_OK)
 		return err;
 	/* a directory that its owner can go on using is as it was asked for, as far as others are kept out (cp -a, tar) */
-	mode_t counts = node->kind == NODE_MESSAGE ? 07777 & ~(mode_t)0111 : 0700;
+	mode_t counts = node->kind == NODE_MESSAGE || node->kind == NODE_QUEUED ? 07777 & ~(mode_t)0111 : 0700;
 	bool mode = (to_set & FUSE_SET_ATTR_MODE) && (attr->st_mode & counts) != (now.st_mode & counts);
 	bool owner = ((to_set & FUSE_SET_ATTR_UID) && attr->st_uid != now.st_uid) || ((to_set & FUSE_SET_ATTR_GID) && attr->st_gid != now.st_gid);
 	if (!mode && !owner)
 		return MF_OK;
-	return node->kind == NODE_MESSAGE && is_being_made(fs, node) ? MF_OK : MF_UNSUPPORTED;
+	return node->kind == NODE_QUEUED || (node->kind == NODE_MESSAGE && is_being_made(fs, node)) ? MF_OK : MF_UNSUPPORTED;
 }
 
 static void setattr_of_message(fuse_req_t req, const struct node *node, const struct stat *attr, int to_set)
@@ -362,12 +378,15 @@ void write_setattr(fuse_req_t req, fuse_ino_t ino, struct stat *attr, int to_set
 	}
 	if (fs_refuses(req))
 		return;
-	bool ours = node.kind == NODE_MESSAGE || node.kind == NODE_MAILBOX || node.kind == NODE_ACCOUNT;
+	bool ours = node.kind == NODE_MESSAGE || node.kind == NODE_MAILBOX || node.kind == NODE_ACCOUNT || node.kind == NODE_OUTBOX ||
+		node.kind == NODE_QUEUED;
 	enum mf_err err = ours ? check_fixed(fs, &node, attr, to_set) : MF_UNSUPPORTED;
 	if (err != MF_OK)
 		fs_reply(req, err);
 	else if (node.kind == NODE_MESSAGE)
 		setattr_of_message(req, &node, attr, to_set);
+	else if (node.kind == NODE_QUEUED)
+		queued_setattr(req, &node, attr, to_set);
 	else
 		tree_getattr(req, ino, fi); /* times of directories are the list's */
 }

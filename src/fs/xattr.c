@@ -160,7 +160,7 @@ static enum mf_err get(struct fs *fs, const struct node *node, const char *name,
 		return get_of_message(fs, node, name, to);
 	if (node->kind == NODE_MAILBOX)
 		return get_of_mailbox(fs, node, name, to);
-	return MF_NOT_FOUND;
+	return node->kind == NODE_QUEUED && queued_value(fs, node, name, to) ? MF_OK : MF_NOT_FOUND;
 }
 
 /* --- handlers -------------------------------------------------------------------------------------------------------- */
@@ -352,6 +352,10 @@ static void change_attribute(fuse_req_t req, fuse_ino_t ino, const char *name, c
 	}
 	if (fs_refuses(req))
 		return;
+	if (fs_node(fs, ino, &node) && node.kind == NODE_QUEUED) {
+		fuse_reply_err(req, ENOTSUP); /* what mv brings along from a mailbox means nothing here, and is no failure */
+		return;
+	}
 	enum mf_err err = !fs_node(fs, ino, &node) ? MF_STALE : node.kind == NODE_MESSAGE || node.kind == NODE_MAILBOX
 		? set(fs, &node, name, value, size) : MF_UNSUPPORTED;
 	fs_reply(req, err == MF_NOT_FOUND ? MF_STALE : err);

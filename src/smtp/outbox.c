@@ -44,9 +44,7 @@ enum outbox_state entry_state(const struct outbox *o, const struct entry *e, int
 		return OUTBOX_FAILED;
 	if (entry_count(e, RECIPIENT_PENDING))
 		return e->due_s <= now_s ? OUTBOX_QUEUED : e->attempts ? OUTBOX_RETRYING : OUTBOX_WAITING;
-	if (e->copy == COPY_WANTED || e->copy == COPY_ASKED)
-		return OUTBOX_UNFILED;
-	return entry_count(e, RECIPIENT_REFUSED) ? OUTBOX_FAILED : OUTBOX_UNFILED;
+	return entry_count(e, RECIPIENT_REFUSED) ? OUTBOX_FAILED : OUTBOX_UNFILED; /* its copy may be missing all the same */
 }
 
 void entry_say(struct entry *e, const char *reason)
@@ -117,12 +115,14 @@ static void drop_locked(struct outbox *o, struct entry *e)
 bool outbox_finish_locked(struct outbox *o, struct entry *e)
 {
 	bool copied = e->copy == COPY_NONE || e->copy == COPY_FILED;
-	if (e->unfit || e->sending || e->mark != MARK_NONE || !copied || entry_count(e, RECIPIENT_PENDING))
+	if (e->unfit || e->sending || e->mark != MARK_NONE || entry_count(e, RECIPIENT_PENDING))
 		return false;
 	if (entry_count(e, RECIPIENT_REFUSED)) {
 		outbox_free_name_locked(o, e);
 		return false;
 	}
+	if (!copied)
+		return false;
 	drop_locked(o, e);
 	return true;
 }
@@ -299,6 +299,7 @@ static void fill_entry(struct outbox *o, struct entry *e, const struct outbox_pu
 	e->put_s = e->changed_s = now_s;
 	e->due_s = now_s + (delay_ms + 999) / 1000;
 	e->released = put->at_once;
+	e->held = put->held;
 	e->recipients = mf_alloc_array(e->envelope.recipient_count + 1, sizeof *e->recipients);
 	e->envelope.notify = put->notify;
 }
@@ -342,7 +343,7 @@ static enum mf_err insert(struct outbox *o, struct entry *e)
 /* Both files and the state. On failure nothing is left, but with keep_failed what the user wrote. */
 static enum mf_err store(struct outbox *o, struct entry *e, int original, const struct outbox_put *put, bool *ret_kept, struct mf_reason *why)
 {
-	enum mf_err err = prepare(o, e, original, put, why);
+	enum mf_err err = put->unfit ? mf_fail(why, MF_TOO_BIG, "%s", put->unfit) : prepare(o, e, original, put, why);
 	e->unfit = (err == MF_INVALID || err == MF_TOO_BIG) && put->keep_failed;
 	if (err && !e->unfit)
 		return err;
@@ -582,9 +583,10 @@ void outbox_connected(struct outbox *o)
 {
 	struct entry *e;
 	pthread_mutex_lock(&o->lock);
-	if (o->options.config->send == SEND_CONNECT)
-		TAILQ_FOREACH(e, &o->entries, link)
-			e->released = true;
+	TAILQ_FOREACH(e, &o->entries, link) {
+		e->released |= o->options.config->send == SEND_CONNECT;
+		e->copy_at_s = 0;
+	}
 	try_link_locked(o, false);
 	pthread_mutex_unlock(&o->lock);
 }

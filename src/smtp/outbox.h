@@ -79,6 +79,8 @@ struct outbox_put {
 	unsigned notify;                   /* enum dsn_notify */
 	bool keep_failed;                  /* what cannot be sent becomes OUTBOX_FAILED, under *ret_id, beside the error */
 	bool at_once;                      /* no delay, and released */
+	bool held;                         /* as after outbox_hold() */
+	const char *unfit;                 /* not fit to be sent, for this reason: MF_TOO_BIG; NULL */
 };
 /* Reads fd from its offset to its end (a file, a pipe), makes the message ready and stores it; it is durable when this
  * returns. MF_EXISTS: a message of that name waits already. MF_INVALID, MF_TOO_BIG with the reason: compose.h. */
@@ -109,7 +111,8 @@ enum mf_err outbox_filed(struct outbox *o, uint64_t id);
 
 /* --- when ------------------------------------------------------------------------------------------------------------ */
 
-/* The account has connected: what `send = connect` holds is released, and the server is tried. */
+/* The account has connected: what `send = connect` holds is released, the server is tried, and copies that could not be filed
+ * are asked for again. */
 void outbox_connected(struct outbox *o);
 /* Try now: the network changed. by_person: after a refused password too. */
 void outbox_wake(struct outbox *o, bool by_person);

@@ -340,7 +340,8 @@ static void file_locked(struct outbox *o, struct entry *e)
 	if (err) {
 		e->copy = COPY_WANTED;
 		e->copy_at_s = clock_wall_s() + COPY_AGAIN_S;
-		log_warning("%s: the copy of what was sent is not filed yet: %s", o->options.config->name, mf_err_words(err));
+		log_line(err == MF_OFFLINE ? LOG_LEVEL_DEBUG : LOG_LEVEL_WARNING, "%s: the copy of what was sent is not filed yet: %s",
+		         o->options.config->name, mf_err_words(err));
 		return;
 	}
 	e->copy = COPY_FILED;
@@ -349,6 +350,14 @@ static void file_locked(struct outbox *o, struct entry *e)
 	pthread_mutex_unlock(&o->lock);
 	outbox_tell(o, id);
 	pthread_mutex_lock(&o->lock);
+}
+
+/* Needs no server, so that nothing of it is left to the next start. */
+static void file_rest_locked(struct outbox *o)
+{
+	struct entry *e;
+	while ((e = next_copy_locked(o, clock_wall_s())))
+		file_locked(o, e);
 }
 
 /* --- all of them ---------------------------------------------------------------------------------------------------- */
@@ -406,6 +415,7 @@ void *sending_main(void *context)
 		while (!o->closing && !o->woken && !pthread_cond_timedwait(&o->turned, &o->lock, &until))
 			;
 	}
+	file_rest_locked(o);
 	pthread_mutex_unlock(&o->lock);
 	return NULL;
 }

@@ -111,6 +111,8 @@ struct account_progress {           /* of the work under way; all zero when idle
 void account_progress(struct account *a, struct account_progress *ret);
 struct account_counters { uint64_t received, sent, connections, fetched_messages, fetched_bytes; }; /* received, sent: on the wire */
 void account_counters(struct account *a, struct account_counters *ret);
+/* The IMAP server said that it has this capability when it was connected last */
+bool account_has_capability(struct account *a, const char *name);
 bool account_quota(struct account *a, struct quota *ret); /* false: the server has none, or it is not known yet */
 
 #endif

@@ -181,6 +181,21 @@ void connector_learnt(struct connector *c)
 	free(text);
 }
 
+bool account_has_capability(struct account *a, const char *name)
+{
+	MF_CLEANUP(mf_free) char *text = NULL;
+	size_t len = strlen(name);
+	if (cache_get_note(a->cache, MEMORY_NOTE, &text) != MF_OK)
+		return false;
+	const char *line = strstr(text, "after-auth="), *at = line;
+	while (at && (at = strstr(at, name)) && at < line + strcspn(line, "\n")) {
+		if (strchr("= ", at[-1]) && (at[len] == ' ' || at[len] == '\n' || !at[len]))
+			return true;
+		at += len;
+	}
+	return false;
+}
+
 void connector_forget_password(struct connector *c)
 {
 	pthread_mutex_lock(&c->lock);

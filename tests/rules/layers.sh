@@ -22,7 +22,7 @@ bad=$(
 	room sync cache auth mail net config base
 	room smtp cache auth mail net config base
 	room control sync smtp cache mail config base
-	room fs control sync cache mail config base
+	room fs control sync smtp cache mail config base
 	room cli fs control sync smtp cache auth mail net config base
 
 	# $1: an include pattern; the rest: where it may stand.

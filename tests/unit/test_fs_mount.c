@@ -633,7 +633,7 @@ static void test_control_files(void **state)
 	struct world w;
 	world_start(&w, fill);
 	char argument[1024];
-	assert_int_equal(hands(do_list, world_path(&w, ".mailfs")), 9);
+	assert_int_equal(hands(do_list, world_path(&w, ".mailfs")), 10);
 	assert_true(hands(do_read, world_path(&w, ".mailfs/status")) > 0);
 	assert_true(hands(do_read, world_path(&w, ".mailfs/status.json")) > 0);
 	assert_int_equal(hands_last.data[0], '{');

@@ -24,6 +24,8 @@ static void test_round_trip(void **state)
 		{ NODE_MESSAGE, 255, 0, (UINT64_C(1) << 38) - 1 }, { NODE_MESSAGE, 0, 0, 1 },
 		{ NODE_CONTROL_DIR, 3, 0, 0 }, { NODE_CONTROL_DIR, 0, 0, 1 }, { NODE_CONTROL_FILE, 3, 5, 1 },
 		{ NODE_NOMEDIA, 0, 0, 0 },
+		{ NODE_OUTBOX, 4, 0, 0 }, { NODE_OUTBOX, 4, OUTBOX_FAILURES, 0 }, { NODE_QUEUED, 4, 0, (UINT64_C(1) << 38) - 1 },
+		{ NODE_QUEUED, 4, QUEUED_ERROR, 9 },
 	};
 	for (size_t i = 0; i < sizeof nodes / sizeof *nodes; i++) {
 		struct node back;
@@ -65,6 +67,7 @@ static void test_impossible(void **state)
 		UINT64_C(2) << 50 | 1,                              /* an account with a row */
 		UINT64_C(5) << 50 | 2, UINT64_C(6) << 50,           /* control nodes that are not */
 		UINT64_C(8) << 50 | 1, UINT64_C(63) << 50 | 1,      /* kinds of later versions */
+		UINT64_C(10) << 50 | 1, UINT64_C(11) << 50,         /* outbox/ with a number, a file in it without one */
 		UINT64_C(1) << 56 | UINT64_C(7) << 50,              /* .nomedia belongs to no account */
 	};
 	struct node n;

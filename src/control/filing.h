@@ -1,0 +1,14 @@
+/* filing.h: what was sent is filed in Sent: through the journal, so that it is done without the server too. */
+#ifndef MF_CONTROL_FILING_H
+#define MF_CONTROL_FILING_H
+
+#include "sync/account.h"
+
+/* Whether mailfs files for this account (save-sent, and what the server does by itself). The POP3 accounts have no Sent. */
+bool filing_wanted(struct account *account);
+
+/* As outbox_options.file_copy; the context is the struct account. MF_OK: the copy is in the journal, on the disk, or need not be.
+ * MF_OFFLINE: the server's mailboxes have never been listed, so that nobody knows which one is Sent. */
+enum mf_err filing_copy(void *account, uint64_t id, int fd, uint64_t size, const char *message_id);
+
+#endif

@@ -1,0 +1,75 @@
+/* outgoing.h: the files of outbox/ of one account: what waits in its queue (smtp/outbox.h), and what is being written.
+ *
+ * A file is a draft, whose bytes lie in STATE/outbox-drafts/ under its name, or it is in the queue. Drafts: one that is being
+ * written, an empty one, one with a scratch name (never sent), and one that was being written when mailfs ended (it waits for
+ * being saved again). When somebody who writes closes, what is there is put into the queue, and held until nobody has it open
+ * for writing; who opens it for writing, or writes on, has it taken back. Its number stays the same all the while.
+ *
+ * Never lost: the bytes are in one place before they leave the other. Both at a start: the queue's count.
+ *
+ * Threads: any. One lock for everything, held over local files and the queue, never over the network. */
+#ifndef MF_FS_OUTGOING_H
+#define MF_FS_OUTGOING_H
+
+#include <sys/types.h>
+#include <time.h>
+
+#include "smtp/outbox.h"
+
+struct outgoing;
+
+enum mf_err outgoing_open(struct outbox *outbox, const char *state_dir, struct outgoing **ret, struct mf_reason *why);
+/* Nobody has a file open. NULL is fine */
+void outgoing_close(struct outgoing *o);
+
+/* --- looking */
+
+struct outgoing_info {
+	uint64_t number;             /* good for this mount; 38 bits */
+	bool failed;                 /* it is in failed/ */
+	bool gone;                   /* it has no name any more, and is still open */
+	uint64_t size;
+	struct timespec mtime;
+};
+enum mf_err outgoing_find(struct outgoing *o, bool failed, const char *name, struct outgoing_info *ret);   /* MF_NOT_FOUND */
+enum mf_err outgoing_look(struct outgoing *o, uint64_t number, struct outgoing_info *ret);                 /* MF_STALE */
+/* Those behind `after`, in ascending number; name is valid during the call, no call back; false stops */
+typedef bool outgoing_visitor(void *context, const char *name, const struct outgoing_info *info);
+void outgoing_visit(struct outgoing *o, bool failed, uint64_t after, outgoing_visitor *visit, void *context);
+/* "waiting until T", "queued: why", "retrying at T: why", "maybe sent: why", "failed: why"; of drafts why they are not sent. The
+ * caller frees; NULL: gone */
+char *outgoing_state(struct outgoing *o, uint64_t number);
+enum mf_err outgoing_item(struct outgoing *o, uint64_t number, struct outbox_item *ret);                   /* MF_NOT_FOUND: a draft */
+char *outgoing_error_text(struct outgoing *o, uint64_t number);         /* of a failed one; the caller frees; NULL */
+
+/* --- bytes. Each open has a close. */
+
+/* Takes it back for writing. *ret_fd: where to read; -1: outgoing_read(). MF_BUSY: it is being sent. MF_DENIED: maybe sent, or failed */
+enum mf_err outgoing_open_file(struct outgoing *o, uint64_t number, bool writes, bool truncate, int *ret_fd);
+/* A new empty one, open for writing; MF_EXISTS */
+enum mf_err outgoing_create(struct outgoing *o, const char *name, uint64_t *ret_number);
+/* Somebody closes, and will let go; what cannot be sent is told: MF_INVALID, MF_TOO_BIG */
+enum mf_err outgoing_flush(struct outgoing *o, uint64_t number);
+/* The last one who writes lets go: what was not accepted until now goes into failed/. */
+void outgoing_close_file(struct outgoing *o, uint64_t number, bool writes);
+ssize_t outgoing_read(struct outgoing *o, uint64_t number, void *to, size_t size, uint64_t offset);        /* -1: errno */
+/* MF_TOO_BIG: more than the server takes, and what is there is not sent */
+enum mf_err outgoing_write(struct outgoing *o, uint64_t number, const void *data, size_t size, uint64_t offset);
+/* With nobody who has it open for writing this is a whole change: it is accepted, or told why not */
+enum mf_err outgoing_truncate(struct outgoing *o, uint64_t number, uint64_t size);
+enum mf_err outgoing_set_date(struct outgoing *o, uint64_t number, const struct timespec *mtime);
+enum mf_err outgoing_sync(struct outgoing *o, uint64_t number);
+
+/* --- names */
+
+/* In outbox/ it is not sent any more; in failed/ it is forgotten. MF_BUSY: being sent */
+enum mf_err outgoing_remove(struct outgoing *o, bool failed, const char *name);
+/* Takes the place of what has that name in outbox/. Onto a real name: it is accepted, or told why not, and stays. From a real
+ * name onto a scratch name: it is taken back. From failed/: it is tried again. */
+enum mf_err outgoing_rename(struct outgoing *o, bool from_failed, const char *name, const char *newname);
+
+/* The name of the file that an editor keeps this one for, as long as it has it open (.x.eml.swp, .#x.eml, #x.eml#,
+ * .~lock.x.eml#): its place and length in lock; false: no such name */
+bool outgoing_lock_names(const char *lock, const char **ret, size_t *ret_len);
+
+#endif
