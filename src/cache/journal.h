@@ -152,8 +152,8 @@ enum mf_err txn_op_half_moved(struct txn *t, uint64_t op, uint32_t uidvalidity, 
 enum mf_err txn_op_park(struct txn *t, uint64_t op, enum op_state state, const char *error);
 /* CREATE: the mailbox is there, as these bytes; RENAME: it has that name, and all inside */
 enum mf_err txn_op_mailbox_is(struct txn *t, uint64_t op, const char *raw);
-/* Operations that came before this one are about messages in the mailbox, or remove what lies in it */
-enum mf_err journal_uses(struct cache *c, uint64_t mailbox, uint64_t before, bool *ret);
+/* Operations are about messages in a mailbox that is to be deleted, or delete what lies in it: they come before */
+enum mf_err journal_uses(struct cache *c, uint64_t mailbox, bool *ret);
 /* What CREATE and RENAME will call it at the server; the caller frees. MF_BUSY: what it lies in is not there yet */
 enum mf_err journal_target(struct cache *c, const struct op *op, char **ret);
 

@@ -146,10 +146,22 @@ static enum mf_err await(struct txn *t, struct op *op)
 	return op_store(t, op);
 }
 
+static enum mf_err remove_all_ops(struct txn *t, uint64_t message)
+{
+	struct ops ops = { 0 };
+	enum mf_err e = ops_of_message(t, message, &ops);
+	for (size_t i = 0; i < ops.count && !e; i++)
+		e = op_remove(t, ops.items[i].id);
+	ops_finish(&ops);
+	return e;
+}
+
 static enum mf_err expunged(struct txn *t, const struct op *op)
 {
-	enum mf_err e = op_remove(t, op->id);
-	if (e || !op->message)
+	if (!op->message)
+		return op_remove(t, op->id);
+	enum mf_err e = remove_all_ops(t, op->message);
+	if (e)
 		return e;
 	txn_body(t, op->message, 0);
 	return row_remove(t, op->message);
@@ -201,14 +213,10 @@ enum mf_err txn_op_half_moved(struct txn *t, uint64_t id, uint32_t uidvalidity, 
 static enum mf_err leaves(struct txn *t, uint64_t message)
 {
 	struct row row;
-	struct ops ops = { 0 };
 	enum mf_err e = row_by_id(t, message, &row);
 	if (e)
 		return e == MF_NOT_FOUND ? MF_OK : e;
-	e = ops_of_message(t, message, &ops);
-	for (size_t i = 0; i < ops.count && !e; i++)
-		e = op_remove(t, ops.items[i].id);
-	ops_finish(&ops);
+	e = remove_all_ops(t, message);
 	struct node *n = txn_node_of_shelf(t, row.shelf);
 	if (e)
 		return e;

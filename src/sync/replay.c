@@ -428,7 +428,7 @@ static enum mf_err mailbox_ready(struct round *r, const struct op *op, bool *ret
 		return e == MF_BUSY || e == MF_OK ? MF_OK : park(r->account, op, "there is no name for it at the server");
 	}
 	if (op->kind == OP_DELETE) {
-		enum mf_err e = journal_uses(cache, op->mailbox, op->id, ret);
+		enum mf_err e = journal_uses(cache, op->mailbox, ret);
 		*ret = !*ret;
 		return e;
 	}

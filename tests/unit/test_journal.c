@@ -314,6 +314,19 @@ static void a_move_that_was_sent_is_followed(void **state)
 	assert_int_equal(by_uid(f, b, 10), id);
 }
 
+/* while a change of its flags is on its way */
+static void expunged_with_flags_sent(void **state)
+{
+	struct fixture *f = *state;
+	uint64_t inbox = mailbox_with(f, "INBOX", 1), one = by_uid(f, inbox, 1);
+	DO(f, txn_change_flags(t, one, SEEN, 0, NULL, NULL));
+	send_all(f);
+	DO(f, txn_remove(t, one, &expunge));
+	assert_ops(f, "flags expunge");
+	DO(f, txn_message_vanished(t, inbox, 1));
+	assert_ops(f, "");
+}
+
 static void removed_goes_to_trash_or_out_of_sight(void **state)
 {
 	struct fixture *f = *state;
@@ -1173,7 +1186,7 @@ static void mailbox_deleted(void **state)
 	LIST(f, "INBOX", "A", "A/In"); /* not shown although it is still there */
 	assert_false(has_mailbox(f, "A"));
 	bool uses = false;
-	assert_int_equal(journal_uses(f->c, a, nth_op(f, 3).id, &uses), MF_OK);
+	assert_int_equal(journal_uses(f->c, a, &uses), MF_OK);
 	assert_true(uses);
 	cancel_all(f); /* without any server */
 	char *after = tree_text(f->state, true);
@@ -1213,8 +1226,23 @@ static void deleted_inside_first(void **state)
 	DO(f, txn_mailbox_delete(t, in));
 	DO(f, txn_mailbox_delete(t, a));
 	bool uses = false;
-	assert_int_equal(journal_uses(f->c, a, nth_op(f, 2).id, &uses), MF_OK);
+	assert_int_equal(journal_uses(f->c, a, &uses), MF_OK);
 	assert_true(uses); /* what is inside goes first */
+}
+
+/* what is left of a move by copying keeps it too */
+static void deleted_with_half_a_move(void **state)
+{
+	struct fixture *f = *state;
+	uint64_t inbox = mailbox_with(f, "INBOX", 1), a = mailbox_with(f, "A", 1);
+	DO(f, txn_move(t, by_uid(f, a, 1), inbox, "x.eml", &expunge));
+	DO(f, txn_mailbox_delete(t, a));
+	send_all(f);
+	DO(f, txn_op_half_moved(t, nth_op(f, 0).id, VALIDITY, 2));
+	assert_ops(f, "delete expunge");
+	bool uses = false;
+	assert_int_equal(journal_uses(f->c, a, &uses), MF_OK);
+	assert_true(uses);
 }
 
 /* messages are on their way through it */
@@ -1503,7 +1531,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		WITH_CACHE(flags_are_merged), WITH_CACHE(flags_sent_are_followed), WITH_CACHE(flags_of_what_is_expunged_are_taken_back),
-		WITH_CACHE(moves_are_one), WITH_CACHE(a_move_that_was_sent_is_followed), WITH_CACHE(removed_goes_to_trash_or_out_of_sight),
+		WITH_CACHE(moves_are_one), WITH_CACHE(a_move_that_was_sent_is_followed), WITH_CACHE(expunged_with_flags_sent), WITH_CACHE(removed_goes_to_trash_or_out_of_sight),
 		WITH_CACHE(unsent_is_dropped), WITH_CACHE(trash_is_made_once), WITH_CACHE(held_after_rollback),
 		WITH_CACHE(overwritten_twice_is_one_append), WITH_CACHE(overwriting_splits), WITH_CACHE(overwriting_what_is_being_sent),
 		WITH_CACHE(overwriting_expunges), WITH_CACHE(backup_by_renaming), WITH_CACHE(backup_without_bytes),
@@ -1513,7 +1541,7 @@ int main(void)
 		WITH_CACHE(sent_and_vanished_waits_for_its_answer), WITH_CACHE(lost_answers_are_adopted), WITH_CACHE(half_a_move), WITH_CACHE(copies_that_wait_follow_a_move),
 		WITH_CACHE(without_a_number), WITH_CACHE(refused_parked_retried), WITH_CACHE(renumbered_mailbox), WITH_CACHE(flags_follow_a_move_elsewhere),
 		WITH_CACHE(mailbox_made_and_taken_back), WITH_CACHE(mailbox_made_at_the_server), WITH_CACHE(mailbox_renamed_and_back),
-		WITH_CACHE(renamed_and_the_answer_lost), WITH_CACHE(names_of_others), WITH_CACHE(mailbox_deleted), WITH_CACHE(renamed_and_deleted), WITH_CACHE(deleted_inside_first),
+		WITH_CACHE(renamed_and_the_answer_lost), WITH_CACHE(names_of_others), WITH_CACHE(mailbox_deleted), WITH_CACHE(renamed_and_deleted), WITH_CACHE(deleted_inside_first), WITH_CACHE(deleted_with_half_a_move),
 		WITH_CACHE(deleted_while_in_transit), WITH_CACHE(removed_by_another_client), WITH_CACHE(subscriptions),
 		WITH_CACHE(all_taken_back), WITH_CACHE(nothing_drifts),
 	};
