@@ -62,7 +62,7 @@ _mailfs()
 		local IFS=$'\n'
 		mapfile -t COMPREPLY < <(compgen -W "$(printf '%b\n' "$points")" -- "$cur")
 		compopt -o filenames 2>/dev/null ;;
-	sync)
+	sync | subscribe | unsubscribe)
 		local IFS=$'\n'
 		mapfile -t COMPREPLY < <(compgen -W "$(_mailfs_words accounts; _mailfs_words mailboxes)" -- "$cur")
 		compopt -o filenames 2>/dev/null ;;
@@ -70,8 +70,17 @@ _mailfs()
 		local IFS=$'\n'
 		mapfile -t COMPREPLY < <(compgen -f -- "$cur")
 		compopt -o filenames 2>/dev/null ;;
-	status | list | connect | disconnect | check | events)
+	status | list | connect | disconnect | check | events | pending)
 		_mailfs_from "$(_mailfs_words accounts)" ;;
+	cancel | retry)
+		_mailfs_from "all $(_mailfs_words accounts)" ;;
+	flag)
+		if [[ $cur == +* ]]; then
+			_mailfs_from "+seen +answered +flagged +draft +deleted"
+		else
+			compopt -o filenames 2>/dev/null
+			mapfile -t COMPREPLY < <(compgen -f -- "$cur")
+		fi ;;
 	help)
 		_mailfs_from "$(_mailfs_names commands)" ;;
 	*)

@@ -64,9 +64,16 @@ _mailfs() {
 	case $command in
 	mount) _mailfs_accounts; _files -/ ;;
 	umount) _mailfs_mounts ;;
-	sync) _mailfs_accounts; _mailfs_mailboxes ;;
 	send) _files ;;
-	status|list|connect|disconnect|check|events) _mailfs_accounts ;;
+	sync|subscribe|unsubscribe) _mailfs_accounts; _mailfs_mailboxes ;;
+	status|list|connect|disconnect|check|events|pending) _mailfs_accounts ;;
+	cancel|retry) compadd -- all; _mailfs_accounts ;;
+	flag)
+		if [[ $PREFIX == +* ]]; then
+			compadd -- +seen +answered +flagged +draft +deleted
+		else
+			_files
+		fi ;;
 	help) _mailfs_commands ;;
 	*) _files -/ ;;
 	esac

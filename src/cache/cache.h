@@ -1,8 +1,8 @@
 /* cache.h: one account's index: mailboxes, messages, what the server last said of them. All SQL lives in cache/.
  *
- * On disk: STATE/mailfs.db (SQLite, WAL) with the index; CACHE/bodies/EPOCH/ with bodies (body.h). The row ids of
- * mailboxes and messages are never reused within an epoch; the epoch is a random number made with the database, and is
- * what file handles call the generation.
+ * On disk: STATE/mailfs.db (SQLite, WAL) with the index and the journal (journal.h); STATE/spool/ with what only exists here
+ * (spool.h); CACHE/bodies/EPOCH/ with bodies (body.h). The row ids of mailboxes and messages are never reused within an
+ * epoch; the epoch is a random number made with the database, and is what file handles call the generation.
  *
  * Threads: everything here may be called from any thread. Readers never wait for a writer. One transaction is open at a
  * time: cache_begin() waits for the other to end. What a reader sees is whole transactions.

@@ -2,7 +2,6 @@
 #include <string.h>
 
 #include "base/mem.h"
-#include "cache/keywords.h"
 #include "cache/spool.h"
 #include "cache/txn.h"
 
@@ -15,14 +14,12 @@ static enum mf_err undo_flags(struct txn *t, const struct op *op)
 	struct node *n = e ? NULL : txn_node_of_shelf(t, row.shelf);
 	if (e || !n)
 		return e == MF_NOT_FOUND ? MF_OK : e;
-	unsigned flags = (row.flags & ~op->flags) | op->flags_remove;
-	if ((row.flags ^ flags) & CACHE_MESSAGE_SEEN) {
-		n->m.unseen += (flags & CACHE_MESSAGE_SEEN) ? UINT32_MAX : 1;
+	unsigned before = row.flags;
+	row_undo_flags(&row, op);
+	if ((before ^ row.flags) & CACHE_MESSAGE_SEEN) {
+		n->m.unseen += (row.flags & CACHE_MESSAGE_SEEN) ? UINT32_MAX : 1;
 		txn_attributes_changed(n);
 	}
-	row.flags = flags;
-	MF_CLEANUP(mf_free) char *keywords = keywords_change(row.keywords, op->keywords_remove, op->keywords);
-	row_cap_keywords(keywords, row.keywords);
 	row.entry.ctime = txn_now_s(t);
 	e = row_place(t, n, &row);
 	if (!e) {
@@ -57,14 +54,31 @@ static enum mf_err undo_append(struct txn *t, const struct op *op)
 	return MF_OK;
 }
 
+/* The mailbox, also if it was to be removed since: that is taken back as well. */
+static enum mf_err home_of(struct txn *t, const struct op *op, struct node **ret)
+{
+	struct ops ops = { 0 };
+	sqlite3_stmt *s = db_use(t->db, SQL_OP_OF_MAILBOX);
+	sqlite3_bind_int64(s, 1, (int64_t)op->mailbox);
+	enum mf_err e = txn_node(t, op->mailbox) ? MF_OK : ops_collect(t, s, &ops);
+	for (size_t i = 0; i < ops.count && !e; i++)
+		if (ops.items[i].kind == OP_DELETE)
+			e = cancel_op(t, &ops.items[i]);
+	ops_finish(&ops);
+	*ret = txn_node(t, op->mailbox);
+	return e ? e : *ret ? MF_OK : MF_STALE;
+}
+
 /* Back to where the server has it, under the name it had, if that can be had. */
 static enum mf_err undo_move(struct txn *t, const struct op *op)
 {
 	struct row row;
-	struct node *home = txn_node(t, op->mailbox);
+	struct node *home = NULL;
 	enum mf_err e = row_by_id(t, op->message, &row);
-	if (e || !home)
-		return e == MF_NOT_FOUND ? MF_OK : e ? e : MF_STALE;
+	if (!e)
+		e = home_of(t, op, &home);
+	if (e)
+		return e == MF_NOT_FOUND ? MF_OK : e;
 	struct node *from = txn_node_of_shelf(t, row.shelf);
 	char old_name[NAME_MAX_BYTES + 1];
 	memcpy(old_name, row.name, sizeof old_name);
@@ -100,9 +114,16 @@ static enum mf_err undo_create(struct txn *t, const struct op *op)
 	sqlite3_bind_int64(s, 1, (int64_t)n->shelf);
 	enum mf_err e = db_step(t->db, s);
 	db_done(s);
-	if (!e || txn_has_children(t, n->m.id))
-		return MF_EXISTS;
-	return e == MF_NOT_FOUND ? mailbox_remove_node(t, n) : e;
+	bool landed_in = false;
+	if (e == MF_NOT_FOUND)
+		e = mailbox_is_landed_in(t, n->m.id, &landed_in);
+	else if (!e)
+		e = MF_EXISTS;
+	if (!e && (landed_in || txn_has_children(t, n->m.id)))
+		e = MF_EXISTS;
+	if (!e)
+		e = mailbox_drop_ops(t, n->m.id);
+	return e ? e : mailbox_remove_node(t, n);
 }
 
 static enum mf_err undo_rename(struct txn *t, const struct op *op)
@@ -150,7 +171,7 @@ static enum mf_err undo(struct txn *t, const struct op *op)
 	case OP_CREATE:
 		return undo_create(t, op);
 	case OP_DELETE:
-		return MF_OK; /* LIST brings it back */
+		return mailbox_undelete(t, op);
 	case OP_RENAME:
 		return undo_rename(t, op);
 	case OP_SUBSCRIBE:
@@ -173,10 +194,9 @@ static enum mf_err cancel_followers(struct txn *t, const struct op *op)
 	sqlite3_bind_int64(s, 1, (int64_t)op->id);
 	if (!e)
 		e = ops_collect(t, s, &ops);
-	if (e)
-		return e;
 	/* this one goes first, so that the names of what follows are free */
-	e = op_remove(t, op->id);
+	if (!e)
+		e = op_remove(t, op->id);
 	if (!e)
 		e = undo(t, op);
 	for (size_t i = 0; i < ops.count && !e; i++)

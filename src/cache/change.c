@@ -235,7 +235,7 @@ static enum mf_err retarget(struct txn *t, struct ops *ops, struct op *placing, 
 	return queue_again(t, placing);
 }
 
-static enum mf_err journal_move(struct txn *t, struct row *row, const struct node *from, const struct node *to, uint64_t *ret_op)
+static enum mf_err journal_move(struct txn *t, struct row *row, const struct node *from, const struct node *to, const char *own_name, uint64_t *ret_op)
 {
 	struct ops ops = { 0 };
 	enum mf_err e = ops_of_message(t, row->entry.id, &ops);
@@ -247,7 +247,7 @@ static enum mf_err journal_move(struct txn *t, struct row *row, const struct nod
 		e = retarget(t, &ops, placing, row, from, to);
 	} else {
 		struct op op = { .kind = OP_MOVE, .message = row->entry.id, .mailbox = from->m.id, .dest = to->m.id, .uid = row->entry.uid,
-			.uidvalidity = row->entry.uid ? from->m.uidvalidity : 0, .name = row->name };
+			.uidvalidity = row->entry.uid ? from->m.uidvalidity : 0, .name = (char *)(uintptr_t)own_name };
 		e = op_add(t, &op);
 		*ret_op = op.id;
 		row->entry.uid = 0;
@@ -256,10 +256,10 @@ static enum mf_err journal_move(struct txn *t, struct row *row, const struct nod
 	return e;
 }
 
-/* From one directory to another, under a name that is free there. */
-static enum mf_err move_row(struct txn *t, struct row *row, struct node *from, struct node *to, const char *name, uint64_t *ret_op)
+/* From one directory to another, under a name that is free there. own_name: what it was called, for taking it back */
+static enum mf_err move_row(struct txn *t, struct row *row, struct node *from, struct node *to, const char *own_name, const char *name, uint64_t *ret_op)
 {
-	enum mf_err e = journal_move(t, row, from, to, ret_op);
+	enum mf_err e = journal_move(t, row, from, to, own_name, ret_op);
 	char old_name[NAME_MAX_BYTES + 1];
 	memcpy(old_name, row->name, sizeof old_name);
 	memmove(row->name, name, strlen(name) + 1);
@@ -321,15 +321,46 @@ static enum mf_err hold(struct txn *t, struct node *n, const struct row *row)
 	return MF_OK;
 }
 
+void row_undo_flags(struct row *row, const struct op *op)
+{
+	row->flags = (row->flags & ~op->flags) | op->flags_remove;
+	MF_CLEANUP(mf_free) char *keywords = keywords_change(row->keywords, op->keywords_remove, op->keywords);
+	row_cap_keywords(keywords, row->keywords);
+}
+
+/* Changes of flags that have not been sent, the newest first. bare: the row without them */
+static enum mf_err drop_flags(struct txn *t, const struct ops *ops, struct row *bare)
+{
+	enum mf_err e = MF_OK;
+	for (size_t i = ops->count; i-- > 0 && !e;) {
+		if (ops->items[i].kind != OP_FLAGS || !op_is_open(&ops->items[i]))
+			continue;
+		e = op_remove(t, ops->items[i].id);
+		row_undo_flags(bare, &ops->items[i]);
+	}
+	return e;
+}
+
+static enum mf_err keep_flags(struct txn *t, const struct row *row)
+{
+	sqlite3_stmt *s = db_use(t->db, SQL_MESSAGE_FLAGS);
+	sqlite3_bind_int64(s, 1, (int64_t)row->entry.id);
+	sqlite3_bind_int64(s, 2, row->flags);
+	db_bind_text(s, 3, row->keywords);
+	sqlite3_bind_int64(s, 4, (int64_t)row->modseq);
+	sqlite3_bind_int64(s, 5, row->entry.ctime);
+	return db_run(t->db, s);
+}
+
 static enum mf_err expunge_row(struct txn *t, struct row *row, struct node *n, int64_t delay_ms, const char *name, uint64_t *ret_op)
 {
 	struct ops ops = { 0 };
+	struct row bare = *row;
 	enum mf_err e = ops_of_message(t, row->entry.id, &ops);
 	struct op *placing = ops_placing(&ops);
 	int64_t due = txn_now_ms(t) + delay_ms;
-	for (size_t i = 0; i < ops.count && !e; i++)
-		if (ops.items[i].kind == OP_FLAGS && op_is_open(&ops.items[i]))
-			e = op_remove(t, ops.items[i].id);
+	if (!e)
+		e = drop_flags(t, &ops, &bare);
 	if (!e && !row->entry.uid && placing && placing->kind == OP_MOVE && op_is_open(placing)) {
 		/* it never left: it is expunged where it is */
 		placing->kind = OP_EXPUNGE;
@@ -344,7 +375,10 @@ static enum mf_err expunge_row(struct txn *t, struct row *row, struct node *n, i
 		*ret_op = op.id;
 	}
 	ops_finish(&ops);
-	return e ? e : hold(t, n, row);
+	if (!e)
+		e = hold(t, n, row);
+	/* taken back, it is as the server has it */
+	return e ? e : keep_flags(t, &bare);
 }
 
 /* The server never had it, and is not to get it. */
@@ -388,7 +422,8 @@ static enum mf_err dispose(struct txn *t, struct row *row, struct node *n, const
 		return expunge_row(t, row, n, how->delay_ms, own_name, ret_op);
 	char name[NAME_MAX_BYTES + 1];
 	enum mf_err e = name_for_old(t, trash, own_name, name);
-	return e ? e : move_row(t, row, n, trash, name, ret_op);
+	/* one that is split off has a name that nobody knows it by */
+	return e ? e : move_row(t, row, n, trash, strchr(row->name, '/') ? own_name : row->name, name, ret_op);
 }
 
 static enum mf_err remove_row(struct txn *t, struct row *row, struct node *n, const struct disposal *how, uint64_t *ret_op)
@@ -515,7 +550,7 @@ enum mf_err txn_move(struct txn *t, uint64_t message, uint64_t mailbox, const ch
 	if (!e)
 		e = note_aside(t, &row, from == to, name);
 	if (!e)
-		e = from == to ? rename_row(t, &row, to, name) : move_row(t, &row, from, to, name, &op);
+		e = from == to ? rename_row(t, &row, to, name) : move_row(t, &row, from, to, row.name, name, &op);
 	return txn_fail(t, e);
 }
 
@@ -630,8 +665,7 @@ static enum mf_err wait_for(struct txn *t, uint64_t op, uint64_t after)
 	return e;
 }
 
-/* The bytes of a message as a file that is only here; false: they are not all here. */
-static bool keep_bytes(struct txn *t, const struct row *row)
+bool keep_bytes(struct txn *t, const struct row *row)
 {
 	struct body *body;
 	uint64_t size;
@@ -665,6 +699,20 @@ static enum mf_err keep_aside(struct txn *t, struct node *n, struct row *row, co
 	return e;
 }
 
+/* The backup is all that there is of a version that the server never had. */
+static enum mf_err keep_unsent(struct txn *t, struct node *n, struct row *row)
+{
+	struct ops ops = { 0 };
+	enum mf_err e = ops_of_message(t, row->entry.id, &ops);
+	if (!e)
+		e = remove_ops(t, &ops);
+	ops_finish(&ops);
+	row_count(n, -1, row->flags);
+	if (!e)
+		e = set_local(t, row, true);
+	return e ? e : set_was(t, row->entry.id, NULL);
+}
+
 /* What was moved aside under a scratch name when this one took its place is an old version now. */
 static enum mf_err dispose_aside(struct txn *t, struct node *n, struct row *by, uint64_t append, const struct disposal *how)
 {
@@ -680,8 +728,12 @@ static enum mf_err dispose_aside(struct txn *t, struct node *n, struct row *by, 
 	by->flags = old.flags;
 	memcpy(by->keywords, old.keywords, sizeof by->keywords);
 	uint64_t op = 0;
+	bool never = false, spooled = spool_has(t->cache, old.entry.id);
+	e = was_never_sent(t, &old, &never);
+	if (e || (never && spooled))
+		return e ? e : keep_unsent(t, n, &old);
 	/* one whose own bytes are in the spool still is on its way: they are needed there */
-	if (!spool_has(t->cache, old.entry.id) && keep_bytes(t, &old))
+	if (!spooled && keep_bytes(t, &old))
 		e = keep_aside(t, n, &old, by->name, how, &op);
 	else
 		e = dispose(t, &old, n, by->name, how, &op);
@@ -715,8 +767,9 @@ static enum mf_err is_replaced(struct txn *t, struct node *n, struct row *row, c
 	uint64_t append = 0, op = 0;
 	enum mf_err e = ops_of_message(t, row->entry.id, &ops);
 	struct op *placing = ops_placing(&ops);
-	bool unsent = !e && !row->entry.uid && placing && placing->kind == OP_APPEND && op_is_open(placing);
+	bool unsent = !e && !row->entry.uid && placing && (placing->kind == OP_APPEND || placing->kind == OP_COPY) && op_is_open(placing);
 	if (!e && unsent) {
+		op_into_append(placing);
 		placing->due_ms = what->due_ms;
 		e = queue_again(t, placing);
 		txn_body(t, row->entry.id, 0);

@@ -108,9 +108,11 @@ bool name_is_scratch(const char *name);
 
 /* --- changes to mailboxes ------------------------------------------------------------------------------------------- */
 
-/* MF_EXISTS; MF_INVALID: not a name; MF_DENIED: nothing can be inside that one */
+/* MF_EXISTS; MF_INVALID: not a name; MF_UNSUPPORTED: nothing can be inside that one; MF_OFFLINE: no mailbox has been listed
+ * yet */
 enum mf_err txn_mailbox_create(struct txn *t, uint64_t parent, const char *name, uint64_t *ret);
-/* MF_EXISTS: it has messages or mailboxes inside; MF_UNSUPPORTED: INBOX */
+/* MF_EXISTS: it has messages or mailboxes inside; MF_UNSUPPORTED: INBOX; MF_BUSY: it is being made, or a message has been sent
+ * there that is shown elsewhere by now */
 enum mf_err txn_mailbox_delete(struct txn *t, uint64_t mailbox);
 /* MF_EXISTS: something has the name; MF_INVALID: into itself */
 enum mf_err txn_mailbox_rename(struct txn *t, uint64_t mailbox, uint64_t parent, const char *name);
@@ -128,8 +130,9 @@ enum mf_err txn_retry(struct txn *t, uint64_t op);
 
 /* --- by the engine ---------------------------------------------------------------------------------------------------- */
 
-/* Those that can be done now, in ascending id; now_ms is compared with .due_ms of those whose kind is EXPUNGE or, with
- * !hurry, of all. The caller frees each and *ret. */
+/* Those that can be done now, in ascending id; now_ms is compared with .due_ms of an expunge that was not tried yet or, with
+ * !hurry, of all. An expunge that was tried goes with any other of its mailbox: without UIDPLUS they are one. The caller
+ * frees each and *ret. */
 enum mf_err journal_ready(struct cache *c, int64_t now_ms, bool hurry, size_t max, struct op **ret, size_t *ret_count);
 /* When the first that is not ready only for the time is: wall clock; INT64_MAX: none */
 enum mf_err journal_next_due(struct cache *c, int64_t *ret_ms);
@@ -140,7 +143,7 @@ enum mf_err journal_in_doubt(struct cache *c, struct op **ret, size_t *ret_count
 enum mf_err journal_mark_sent(struct cache *c, struct op *ops, size_t count);
 /* Done; uid 0: where it lies now is not known yet, and txn_message_put() finds out. Nothing where the operation is gone. */
 enum mf_err txn_op_done(struct txn *t, uint64_t op, uint32_t uidvalidity, uint32_t uid);
-/* The message was not there any more: existence is the server's. A copy whose bytes are here is appended instead. */
+/* The message was not there any more: existence is the server's. A copy is parked. */
 enum mf_err txn_op_gone(struct txn *t, uint64_t op);
 /* Not done, to be tried again from due_ms on */
 enum mf_err txn_op_again(struct txn *t, uint64_t op, int64_t due_ms);
@@ -149,7 +152,7 @@ enum mf_err txn_op_half_moved(struct txn *t, uint64_t op, uint32_t uidvalidity, 
 enum mf_err txn_op_park(struct txn *t, uint64_t op, enum op_state state, const char *error);
 /* CREATE: the mailbox is there, as these bytes; RENAME: it has that name, and all inside */
 enum mf_err txn_op_mailbox_is(struct txn *t, uint64_t op, const char *raw);
-/* Operations that came before this one are about messages in the mailbox */
+/* Operations that came before this one are about messages in the mailbox, or remove what lies in it */
 enum mf_err journal_uses(struct cache *c, uint64_t mailbox, uint64_t before, bool *ret);
 /* What CREATE and RENAME will call it at the server; the caller frees. MF_BUSY: what it lies in is not there yet */
 enum mf_err journal_target(struct cache *c, const struct op *op, char **ret);

@@ -10,6 +10,7 @@
 #include "base/log.h"
 #include "base/mem.h"
 #include "cache/private.h"
+#include "cache/spool.h"
 
 #define FLUSH_AFTER_MS 1000
 #define CHECKPOINT_PAGES 1000
@@ -25,6 +26,18 @@ enum mf_err cache_flush(struct cache *c)
 	enum mf_err e = mf_err_from_errno(errno);
 	log_warning("%s: %s", path, strerror(errno));
 	return e;
+}
+
+static void flush_all(struct cache *c, struct map *spooled)
+{
+	for (uint32_t i = 1; i <= spooled->used; i++) {
+		uint64_t message = spooled->entries[i].value;
+		enum mf_err e = message ? spool_sync(c, message) : MF_OK;
+		if (e && e != MF_NOT_FOUND) /* it is at the server, or gone, meanwhile */
+			log_warning("the spool of message %llu: %s", (unsigned long long)message, mf_err_words(e));
+	}
+	map_finish(spooled);
+	(void)cache_flush(c); /* it has logged why not */
 }
 
 static int checkpoint_once(struct db *db, int *ret_left)
@@ -93,9 +106,11 @@ static void *keeper_run(void *context)
 		} else if (k->scan) {
 			run_task(k, c, &db, &k->scan, scan_bodies);
 		} else if (k->flush_at_ms && k->flush_at_ms <= clock_mono_ms()) {
+			struct map spooled = k->spooled;
 			k->flush_at_ms = 0;
+			k->spooled = (struct map){ 0 };
 			pthread_mutex_unlock(&k->lock);
-			(void)cache_flush(c); /* it has logged why not */
+			flush_all(c, &spooled);
 			pthread_mutex_lock(&k->lock);
 		} else {
 			k->checkpoint = false;
@@ -159,7 +174,19 @@ void keeper_stop(struct cache *c)
 	pthread_join(k->thread, NULL);
 	pthread_cond_destroy(&k->wake);
 	pthread_mutex_destroy(&k->lock);
+	flush_all(c, &k->spooled);
 	k->started = false;
+}
+
+void keeper_spooled(struct cache *c, uint64_t message)
+{
+	struct keeper *k = &c->keeper;
+	if (!k->started)
+		return;
+	pthread_mutex_lock(&k->lock);
+	if (!map_get(&k->spooled, message))
+		map_add(&k->spooled, message, message);
+	pthread_mutex_unlock(&k->lock);
 }
 
 /* every so many pages; from the beginning where the WAL has begun anew. The keeper's lock is held */

@@ -142,6 +142,10 @@ enum mf_err txn_trash(struct txn *t, uint64_t *ret)
 {
 	uint64_t found = 0;
 	enum mf_err e = t->failed ? t->failed : cache_mailboxes(t->cache, find_trash, &found);
+	/* made by this very transaction */
+	for (size_t i = 0; i < t->node_count && !found; i++)
+		if (t->nodes[i]->added && !t->nodes[i]->removed)
+			find_trash(&found, &t->nodes[i]->m);
 	if (e || found) {
 		*ret = found;
 		return e;
@@ -170,12 +174,37 @@ static enum mf_err any_message(struct txn *t, const struct node *n, bool *ret)
 	return e == MF_NOT_FOUND ? MF_OK : e;
 }
 
-static enum mf_err drop_mailbox_ops(struct txn *t, const struct ops *ops)
+enum mf_err mailbox_drop_ops(struct txn *t, uint64_t mailbox)
 {
-	enum mf_err e = MF_OK;
-	for (size_t i = 0; i < ops->count && !e; i++)
-		e = op_remove(t, ops->items[i].id);
+	struct ops ops = { 0 };
+	enum mf_err e = mailbox_ops(t, mailbox, &ops);
+	for (size_t i = 0; i < ops.count && !e; i++)
+		e = op_remove(t, ops.items[i].id);
+	ops_finish(&ops);
 	return e;
+}
+
+enum mf_err mailbox_is_landed_in(struct txn *t, uint64_t mailbox, bool *ret)
+{
+	sqlite3_stmt *s = db_use(t->db, SQL_OP_LANDS);
+	sqlite3_bind_int64(s, 1, (int64_t)mailbox);
+	enum mf_err e = db_step(t->db, s);
+	db_done(s);
+	*ret = !e;
+	return e == MF_NOT_FOUND ? MF_OK : e;
+}
+
+enum mf_err mailbox_undelete(struct txn *t, const struct op *op)
+{
+	struct mailbox like;
+	struct node *other;
+	enum mf_err e = spelling(t, op->parent, &like);
+	if (e == MF_NOT_FOUND) /* its parent has gone meanwhile: LIST tells what there is */
+		return MF_OK;
+	if (!e)
+		e = mailbox_find_path(t, op->raw, &other);
+	/* one that was made in its place is the same to the server */
+	return e == MF_NOT_FOUND ? mailbox_add_again(t, op, &like) : e;
 }
 
 static enum mf_err delete_node(struct txn *t, struct node *n)
@@ -186,11 +215,12 @@ static enum mf_err delete_node(struct txn *t, struct node *n)
 	bool never = create && op_is_open(create);
 	if (!e && !never && create)
 		e = MF_BUSY;
-	if (!e && never)
-		e = drop_mailbox_ops(t, &ops);
 	ops_finish(&ops);
+	if (!e && never)
+		e = mailbox_drop_ops(t, n->m.id);
 	if (!e && !never && n->m.raw) {
-		struct op op = { .kind = OP_DELETE, .mailbox = n->m.id, .name = n->m.name, .raw = n->m.raw, .parent = n->m.parent };
+		struct op op = { .kind = OP_DELETE, .mailbox = n->m.id, .name = n->m.name, .raw = n->m.raw, .parent = n->m.parent,
+			.flags = n->m.flags, .uidvalidity = n->m.uidvalidity };
 		e = leave_name(t, n);
 		if (!e)
 			e = op_add(t, &op);
@@ -211,6 +241,9 @@ enum mf_err txn_mailbox_delete(struct txn *t, uint64_t mailbox)
 		return txn_fail(t, e);
 	if (any || txn_has_children(t, mailbox))
 		return MF_EXISTS;
+	e = mailbox_is_landed_in(t, mailbox, &any);
+	if (e || any)
+		return e ? txn_fail(t, e) : MF_BUSY;
 	e = delete_node(t, n);
 	return e == MF_BUSY ? e : txn_fail(t, e);
 }
@@ -239,13 +272,17 @@ static void rename_node(struct txn *t, struct node *n, uint64_t parent, const ch
 	txn_attributes_changed(n);
 }
 
-static enum mf_err journal_rename(struct txn *t, const struct node *n)
+static enum mf_err journal_rename(struct txn *t, const struct node *n, uint64_t parent, const char *name)
 {
 	struct ops ops = { 0 };
 	enum mf_err e = mailbox_ops(t, n->m.id, &ops);
 	const struct op *create = find_op(&ops, OP_CREATE), *rename = find_op(&ops, OP_RENAME);
-	if (e || (create && op_is_open(create)) || (rename && rename->state == OP_QUEUED)) {
+	if (e || (create && op_is_open(create))) {
 		/* what waits looks where it is when its turn comes */
+	} else if (rename && op_is_open(rename) && rename->parent == parent && strcmp(rename->name, name) == 0) {
+		e = op_remove(t, rename->id); /* it is called what it was */
+	} else if (rename && op_is_open(rename)) {
+		e = rename->state == OP_PARKED ? txn_retry(t, rename->id) : MF_OK;
 	} else {
 		struct op op = { .kind = OP_RENAME, .mailbox = n->m.id, .name = n->m.name, .parent = n->m.parent };
 		e = op_add(t, &op);
@@ -273,7 +310,7 @@ enum mf_err txn_mailbox_rename(struct txn *t, uint64_t mailbox, uint64_t parent,
 	e = server_path(t, parent, name, &path);
 	if (e)
 		return e;
-	e = journal_rename(t, n);
+	e = journal_rename(t, n, parent, name);
 	if (!e)
 		rename_node(t, n, parent, name);
 	return txn_fail(t, e);
@@ -332,6 +369,16 @@ static bool list_ids(void *context, const struct mailbox *m)
 	return true;
 }
 
+/* At once: LIST goes on finding mailboxes by it in this transaction. */
+static enum mf_err store_path(struct txn *t, struct node *n)
+{
+	sqlite3_stmt *s = db_use(t->db, SQL_MAILBOX_SET_PATH);
+	sqlite3_bind_int64(s, 1, (int64_t)n->m.id);
+	db_bind_text(s, 2, n->path);
+	txn_attributes_changed(n);
+	return db_run(t->db, s);
+}
+
 /* a mailbox is known by other bytes, and so is all inside */
 static enum mf_err set_paths(struct txn *t, struct node *n, const char *path)
 {
@@ -341,9 +388,10 @@ static enum mf_err set_paths(struct txn *t, struct node *n, const char *path)
 	free(n->m.raw);
 	n->m.raw = mf_strdup(path);
 	n->m.flags &= ~(unsigned)CACHE_MAILBOX_LOCAL;
-	txn_attributes_changed(n);
 	struct map ids = { 0 };
-	enum mf_err e = n->m.delimiter ? cache_mailboxes(t->cache, list_ids, &ids) : MF_OK;
+	enum mf_err e = store_path(t, n);
+	if (!e && n->m.delimiter)
+		e = cache_mailboxes(t->cache, list_ids, &ids);
 	for (uint32_t i = 1; i <= ids.used && !e; i++) {
 		struct node *inside = txn_node(t, ids.entries[i].value);
 		if (!inside || inside == n || strncmp(inside->path, old, len) != 0 || inside->path[len] != n->m.delimiter)
@@ -355,20 +403,42 @@ static enum mf_err set_paths(struct txn *t, struct node *n, const char *path)
 			free(inside->m.raw);
 			inside->m.raw = mf_strdup(moved);
 		}
-		txn_attributes_changed(inside);
+		e = store_path(t, inside);
 	}
 	map_finish(&ids);
 	return e;
 }
 
-/* LIST has told of it before the answer was dealt with: what it brought is one and the same. */
+static enum mf_err needs_it(struct txn *t, const struct node *n, bool *ret)
+{
+	sqlite3_stmt *s = db_use(t->db, SQL_MESSAGE_ANY_UNNUMBERED);
+	sqlite3_bind_int64(s, 1, (int64_t)n->shelf);
+	enum mf_err e = db_step(t->db, s);
+	db_done(s);
+	*ret = !e;
+	return e == MF_NOT_FOUND ? MF_OK : e;
+}
+
+/* Another has the path that the server gives to n. One that is made here and not there yet will get a path of its own; what
+ * LIST has told of before the answer was dealt with is one and the same; what else there is the next LIST puts right. */
 static enum mf_err drop_twin(struct txn *t, const struct node *n, const char *raw)
 {
 	struct node *twin;
+	bool needed = false;
 	enum mf_err e = mailbox_find_path(t, raw, &twin);
 	if (e || twin == n)
 		return e == MF_NOT_FOUND ? MF_OK : e;
-	return txn_has_children(t, twin->m.id) ? MF_EXISTS : mailbox_remove_node(t, twin);
+	e = needs_it(t, twin, &needed);
+	if (!e && !needed && !(twin->m.flags & CACHE_MAILBOX_LOCAL) && !txn_has_children(t, twin->m.id))
+		return mailbox_remove_node(t, twin);
+	MF_CLEANUP(mf_free) char *path = mf_strdup(twin->path);
+	if (!e)
+		e = free_path(t, &path);
+	if (e || !(twin->m.flags & CACHE_MAILBOX_LOCAL))
+		return e ? e : set_paths(t, twin, path);
+	free(twin->path);
+	twin->path = mf_strdup(path);
+	return store_path(t, twin);
 }
 
 static enum mf_err mailbox_is(struct txn *t, const struct op *op, const char *raw)
@@ -398,6 +468,13 @@ enum mf_err txn_op_mailbox_is(struct txn *t, uint64_t id, const char *raw)
 	return txn_fail(t, e);
 }
 
+/* target, or (of what was renamed) something inside it */
+static bool tells_of(const char *path, const char *target, const struct node *renamed)
+{
+	size_t len = strlen(target);
+	return strncmp(path, target, len) == 0 && (!path[len] || (renamed && renamed->m.delimiter && path[len] == renamed->m.delimiter));
+}
+
 /* CREATE and RENAME that were sent and whose answer got lost: LIST tells */
 static enum mf_err settle_sent(struct txn *t, const char *path)
 {
@@ -406,9 +483,10 @@ static enum mf_err settle_sent(struct txn *t, const char *path)
 	for (size_t i = 0; i < ops.count && !e; i++) {
 		struct op *op = &ops.items[i];
 		MF_CLEANUP(mf_free) char *target = NULL;
-		if ((op->kind != OP_RENAME && op->kind != OP_CREATE) || target_of(t, op, &target) != MF_OK || strcmp(target, path) != 0)
+		const struct node *renamed = op->kind == OP_RENAME ? txn_node(t, op->mailbox) : NULL;
+		if ((op->kind != OP_RENAME && op->kind != OP_CREATE) || target_of(t, op, &target) != MF_OK || !tells_of(path, target, renamed))
 			continue;
-		e = mailbox_is(t, op, path);
+		e = mailbox_is(t, op, target);
 		break;
 	}
 	ops_finish(&ops);
@@ -428,16 +506,6 @@ enum mf_err settle_said(struct txn *t, const char *path, const char *raw)
 	struct node *known;
 	e = mailbox_find_path(t, path, &known);
 	return e == MF_NOT_FOUND ? settle_sent(t, path) : e;
-}
-
-static enum mf_err needs_it(struct txn *t, const struct node *n, bool *ret)
-{
-	sqlite3_stmt *s = db_use(t->db, SQL_MESSAGE_ANY_UNNUMBERED);
-	sqlite3_bind_int64(s, 1, (int64_t)n->shelf);
-	enum mf_err e = db_step(t->db, s);
-	db_done(s);
-	*ret = !e;
-	return e == MF_NOT_FOUND ? MF_OK : e;
 }
 
 /* Another client has removed it while messages of ours are to go there: it is ours to make again, if a person wants that. */

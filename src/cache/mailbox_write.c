@@ -55,11 +55,38 @@ static enum mf_err add_row(struct txn *t, struct node *n)
 	sqlite3_bind_int64(s, 1, (int64_t)n->m.parent);
 	db_bind_text(s, 2, n->m.name);
 	db_bind_text(s, 3, n->path);
+	if (n->m.id)
+		sqlite3_bind_int64(s, 4, (int64_t)n->m.id);
+	else
+		sqlite3_bind_null(s, 4);
 	enum mf_err e = db_run(t->db, s);
 	if (e)
 		return e;
 	n->m.id = (uint64_t)sqlite3_last_insert_rowid(t->db->handle);
 	return n->m.id > ROW_ID_MAX ? MF_TOO_BIG : shelf_add(t, n->m.id, false, &n->shelf);
+}
+
+/* m.name is only read. id 0: a new one */
+static enum mf_err add_node(struct txn *t, const struct mailbox *m, const char *path, struct node **ret)
+{
+	struct node *n = MF_NEW(struct node);
+	n->m = *m;
+	n->m.name = mf_strdup(m->name);
+	n->m.raw = NULL;
+	n->m.mtime = timespec_from_ns(t->now_ns);
+	n->m.sync = -1;
+	n->path = mf_strdup(path);
+	n->added = n->dirty = true;
+	enum mf_err e = add_row(t, n);
+	if (e) {
+		node_finish(n);
+		free(n);
+		return e;
+	}
+	*ret = txn_node_added(t, n);
+	txn_names_changed(t, m->parent);
+	txn_change(t, &(struct change){ .kind = CHANGE_MAILBOX_ADDED, .mailbox = n->m.id, .parent = m->parent, .name = n->m.name });
+	return MF_OK;
 }
 
 /* path is the whole path of the level to be made, and level its last part */
@@ -71,21 +98,22 @@ static enum mf_err add_level(struct txn *t, uint64_t parent, const char *path, c
 	enum mf_err e = name_for_mailbox(t, parent, wish, name);
 	if (e)
 		return e;
-	struct node *n = MF_NEW(struct node);
-	n->m = (struct mailbox){ .parent = parent, .name = mf_strdup(name), .delimiter = said->delimiter, .utf8 = said->utf8,
-		                 .mtime = timespec_from_ns(t->now_ns), .sync = -1 };
-	n->path = mf_strdup(path);
-	n->added = n->dirty = true;
-	e = add_row(t, n);
-	if (e) {
-		node_finish(n);
-		free(n);
+	return add_node(t, &(struct mailbox){ .parent = parent, .name = name, .delimiter = said->delimiter, .utf8 = said->utf8 }, path, ret);
+}
+
+enum mf_err mailbox_add_again(struct txn *t, const struct op *removal, const struct mailbox *like)
+{
+	char name[NAME_MAX_BYTES + 1];
+	enum mf_err e = name_for_mailbox(t, removal->parent, removal->name, name);
+	if (e)
 		return e;
-	}
-	*ret = txn_node_added(t, n);
-	txn_names_changed(t, parent);
-	txn_change(t, &(struct change){ .kind = CHANGE_MAILBOX_ADDED, .mailbox = n->m.id, .parent = parent, .name = n->m.name });
-	return MF_OK;
+	struct mailbox m = { .id = removal->mailbox, .parent = removal->parent, .name = name, .delimiter = like->delimiter, .utf8 = like->utf8,
+		.flags = removal->flags, .uidvalidity = removal->uidvalidity };
+	struct node *n;
+	e = add_node(t, &m, removal->raw, &n);
+	if (!e)
+		n->m.raw = mf_strdup(removal->raw);
+	return e;
 }
 
 enum mf_err mailbox_add_local(struct txn *t, uint64_t parent, const char *path, const char *level, const struct mailbox *like, struct node **ret)

@@ -166,6 +166,17 @@ static enum mf_err set_flags(struct txn *t, struct node *n, struct row *row, uns
 	return MF_OK;
 }
 
+/* Those of a message that has been moved away here and not there yet: they go with it. What is to be expunged is not seen. */
+static enum mf_err claimed_flags(struct txn *t, const struct node *n, uint32_t uid, unsigned flags, const char *keywords)
+{
+	struct row row;
+	enum mf_err e = settle_claimed(t, n, uid, &row);
+	struct node *there = e ? NULL : txn_node_of_shelf(t, row.shelf);
+	if (e)
+		return e == MF_NOT_FOUND ? e : txn_fail(t, e);
+	return there ? set_flags(t, there, &row, flags, keywords, 0) : MF_OK;
+}
+
 enum mf_err txn_message_flags(struct txn *t, uint64_t mailbox, uint32_t uid, unsigned flags,
                               const char *keywords, uint64_t modseq)
 {
@@ -174,8 +185,10 @@ enum mf_err txn_message_flags(struct txn *t, uint64_t mailbox, uint32_t uid, uns
 		return t->failed ? t->failed : MF_NOT_FOUND;
 	struct row row;
 	enum mf_err e = row_by_uid(t, n, uid, &row);
+	if (e == MF_NOT_FOUND)
+		return claimed_flags(t, n, uid, flags, keywords);
 	if (e)
-		return e == MF_NOT_FOUND ? e : txn_fail(t, e);
+		return txn_fail(t, e);
 	return set_flags(t, n, &row, flags, keywords, modseq);
 }
 
@@ -239,9 +252,11 @@ static enum mf_err put_back(struct txn *t, struct node *n, const struct message_
 	row.flags = put->flags;
 	row.modseq = put->modseq;
 	row_cap_keywords(put->keywords, row.keywords);
+	e = settle_elsewhere(t, n, &row, 0);
 	if (old.flags != row.flags || strcmp(old.keywords, row.keywords) != 0)
 		row.entry.ctime = txn_now_s(t);
-	e = row_place(t, n, &row);
+	if (!e)
+		e = row_place(t, n, &row);
 	if (e)
 		return e;
 	limbo_taken(t, row.match, id);
@@ -332,11 +347,13 @@ enum mf_err txn_message_put(struct txn *t, const struct message_put *put, uint64
 	int64_t mtime = put->internal_date ? put->internal_date : summary->has_date ? summary->date : 0;
 	uint64_t match = match_of(put, mtime), id;
 	e = settle_put(t, n, put, mtime, match, &id);
-	if (e != MF_NOT_FOUND) {
-		if (!e)
-			*ret_id = id;
-		return txn_fail(t, e);
+	if (!e) {
+		*ret_id = id;
+		e = txn_message_flags(t, n->m.id, put->uid, put->flags, put->keywords, put->modseq);
+		return e == MF_NOT_FOUND ? MF_OK : e;
 	}
+	if (e != MF_NOT_FOUND)
+		return txn_fail(t, e);
 	e = limbo_match(t, put, match, mtime, &id);
 	if (!e)
 		e = put_back(t, n, put, id);
@@ -368,9 +385,13 @@ static enum mf_err take_place(struct txn *t, struct node *n, struct row *row, co
 	row->modseq = arrival->modseq;
 	memcpy(row->keywords, arrival->keywords, sizeof row->keywords);
 	if (!e)
+		e = settle_elsewhere(t, there, row, double_id);
+	if (!e)
 		e = row_place(t, there, row);
 	if (e)
 		return e;
+	row_count(there, -1, arrival->flags);
+	row_count(there, 1, row->flags);
 	arrival_forget(t, arrival->match, double_id);
 	row_hide(t, n, row->entry.id);
 	row_hide(t, there, double_id);

@@ -186,6 +186,16 @@ struct op *ops_placing(const struct ops *ops)
 	return NULL;
 }
 
+void op_into_append(struct op *op)
+{
+	if (op->kind != OP_COPY)
+		return;
+	op->kind = OP_APPEND;
+	op->mailbox = op->dest;
+	op->dest = 0;
+	op->uid = op->uidvalidity = 0;
+}
+
 bool op_is_open(const struct op *op)
 {
 	return op->state == OP_QUEUED || op->state == OP_PARKED;
@@ -296,10 +306,10 @@ enum mf_err journal_ready(struct cache *c, int64_t now_ms, bool hurry, size_t ma
 {
 	*ret = NULL;
 	*ret_count = 0;
-	enum mf_err e;
+	enum mf_err e = MF_OK;
 	struct db *db = journal_count(c) ? cache_reader(c, &e) : NULL;
 	if (!db)
-		return journal_count(c) ? e : MF_OK;
+		return e;
 	sqlite3_stmt *s = db_use(db, SQL_OP_READY);
 	sqlite3_bind_int64(s, 1, now_ms);
 	sqlite3_bind_int(s, 2, hurry);
@@ -313,10 +323,10 @@ enum mf_err journal_in_doubt(struct cache *c, struct op **ret, size_t *ret_count
 {
 	*ret = NULL;
 	*ret_count = 0;
-	enum mf_err e;
+	enum mf_err e = MF_OK;
 	struct db *db = journal_count(c) ? cache_reader(c, &e) : NULL;
 	if (!db)
-		return journal_count(c) ? e : MF_OK;
+		return e;
 	e = list_all(db, db_use(db, SQL_OP_DOUBTFUL), ret, ret_count);
 	cache_reader_done(c, db);
 	return e;
@@ -325,10 +335,10 @@ enum mf_err journal_in_doubt(struct cache *c, struct op **ret, size_t *ret_count
 enum mf_err journal_next_due(struct cache *c, int64_t *ret_ms)
 {
 	*ret_ms = INT64_MAX;
-	enum mf_err e;
+	enum mf_err e = MF_OK;
 	struct db *db = journal_count(c) ? cache_reader(c, &e) : NULL;
 	if (!db)
-		return journal_count(c) ? e : MF_OK;
+		return e;
 	sqlite3_stmt *s = db_use(db, SQL_OP_NEXT_DUE);
 	e = db_step(db, s);
 	if (!e && sqlite3_column_type(s, 0) != SQLITE_NULL)

@@ -121,11 +121,13 @@ struct keeper {
 	pthread_cond_t wake;
 	bool stop, scan, checkpoint;
 	int64_t flush_at_ms;           /* the WAL goes to the disk then; 0: it is there */
+	struct map spooled;            /* messages whose bytes in the spool go to the disk before it */
 	int wal_pages, checkpoint_at;  /* at the last commit; when the next checkpoint is due */
 };
 enum mf_err keeper_start(struct cache *c);
 void keeper_stop(struct cache *c);
 void keeper_committed(struct cache *c);                     /* by the writer, after each commit */
+void keeper_spooled(struct cache *c, uint64_t message);     /* new bytes in the spool */
 
 /* --- the cache ----------------------------------------------------------------------------------------------------------- */
 

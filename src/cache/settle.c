@@ -8,6 +8,32 @@
 
 /* --- where a message has landed ------------------------------------------------------------------------------------------- */
 
+static enum mf_err follow(struct txn *t, const struct node *n, const struct row *row, uint64_t message)
+{
+	struct ops ops = { 0 };
+	enum mf_err e = ops_of_message(t, message, &ops);
+	for (size_t i = 0; i < ops.count && !e; i++) {
+		struct op *op = &ops.items[i];
+		if (op->kind != OP_FLAGS)
+			continue;
+		op->message = row->entry.id;
+		op->mailbox = n->m.id;
+		op->uid = row->entry.uid;
+		op->uidvalidity = n->m.uidvalidity;
+		e = op_store(t, op);
+	}
+	ops_finish(&ops);
+	return e;
+}
+
+enum mf_err settle_elsewhere(struct txn *t, const struct node *n, struct row *row, uint64_t double_id)
+{
+	enum mf_err e = txn_has_ops(t) ? follow(t, n, row, row->entry.id) : MF_OK;
+	if (!e && double_id && txn_has_ops(t))
+		e = follow(t, n, row, double_id);
+	return e ? e : flags_overlay(t, row->entry.id, &row->flags, row->keywords);
+}
+
 /* A synchronisation met the message under its new number before the answer to the operation was dealt with. */
 static enum mf_err absorb_double(struct txn *t, struct node *n, struct row *row, uint32_t uid)
 {
@@ -20,7 +46,15 @@ static enum mf_err absorb_double(struct txn *t, struct node *n, struct row *row,
 		return e;
 	arrival_forget(t, twin.match, twin.entry.id);
 	row_hide(t, n, twin.entry.id);
+	row_count(n, -1, row->flags); /* its flags are those that the server told of the twin */
+	row->flags = twin.flags;
+	memcpy(row->keywords, twin.keywords, sizeof row->keywords);
+	row->entry.uid = uid;
+	e = settle_elsewhere(t, n, row, twin.entry.id);
+	if (e)
+		return e;
 	row_count(n, -1, twin.flags);
+	row_count(n, 1, row->flags);
 	if (!txn_change_cancel(t, CHANGE_MESSAGE_ADDED, twin.entry.id))
 		row_tell(t, CHANGE_MESSAGE_REMOVED, n, &twin);
 	txn_names_changed(t, n->m.id);
@@ -127,25 +161,32 @@ enum mf_err txn_op_done(struct txn *t, uint64_t id, uint32_t uidvalidity, uint32
 	return txn_fail(t, e);
 }
 
+static enum mf_err half_moved(struct txn *t, struct op *op, uint32_t uidvalidity, uint32_t uid)
+{
+	/* what comes after the move goes on waiting for this one, until the original is gone too */
+	struct op copy = *op;
+	copy.kind = OP_COPY;
+	op->kind = OP_EXPUNGE;
+	op->message = op->dest = 0;
+	op->due_ms = 0;
+	op->state = OP_QUEUED;
+	enum mf_err e = op_store(t, op);
+	if (!e)
+		e = op_add(t, &copy);
+	if (!e)
+		e = done(t, &copy, uidvalidity, uid);
+	op->error = copy.error; /* the copy's texts are the same, but for this one */
+	return e;
+}
+
 enum mf_err txn_op_half_moved(struct txn *t, uint64_t id, uint32_t uidvalidity, uint32_t uid)
 {
 	struct op op;
 	enum mf_err e = t->failed ? t->failed : op_by_id(t, id, &op);
 	if (e)
 		return e == MF_NOT_FOUND ? MF_OK : txn_fail(t, e);
-	/* what comes after the move goes on waiting for this one, until the original is gone too */
-	struct op copy = op;
-	copy.kind = OP_COPY;
-	op.kind = OP_EXPUNGE;
-	op.message = op.dest = 0;
-	op.due_ms = 0;
-	op.state = OP_QUEUED;
-	e = op_store(t, &op);
-	if (!e)
-		e = op_add(t, &copy);
-	if (!e)
-		e = done(t, &copy, uidvalidity, uid);
-	op.error = copy.error; /* the copy's texts are the same, but for this one */
+	if (op.kind == OP_MOVE) /* else a synchronisation has seen it there, and this is the other half already */
+		e = half_moved(t, &op, uidvalidity, uid);
 	op_finish(&op);
 	return txn_fail(t, e);
 }
@@ -184,8 +225,15 @@ static enum mf_err gone(struct txn *t, struct op *op)
 		return leaves(t, op->message);
 	if (op->kind != OP_COPY)
 		return done(t, op, 0, 0);
-	op->state = OP_PARKED;
-	set_error(op, "the message to be copied is gone at the server");
+	struct row row;
+	enum mf_err e = row_by_id(t, op->message, &row);
+	if (e && e != MF_NOT_FOUND)
+		return e;
+	bool kept = !e && keep_bytes(t, &row);
+	if (kept)
+		op_into_append(op);
+	op->state = kept ? OP_QUEUED : OP_PARKED;
+	set_error(op, kept ? NULL : "the message to be copied is gone at the server");
 	return op_store(t, op);
 }
 
@@ -252,6 +300,17 @@ static enum mf_err claimed(struct txn *t, const struct node *n, uint32_t uid, st
 	return e;
 }
 
+enum mf_err settle_claimed(struct txn *t, const struct node *n, uint32_t uid, struct row *ret)
+{
+	struct op op;
+	enum mf_err e = txn_has_ops(t) ? claimed(t, n, uid, &op) : MF_NOT_FOUND;
+	if (e)
+		return e;
+	e = op.message ? row_by_id(t, op.message, ret) : MF_NOT_FOUND;
+	op_finish(&op);
+	return e;
+}
+
 /* The mailbox was numbered anew: operations are about the same messages, which have other numbers now. */
 static enum mf_err renumber_ops(struct txn *t, const struct node *n, const struct message_put *put, int64_t mtime, uint64_t match, uint64_t *ret_claimed)
 {
@@ -284,7 +343,7 @@ static enum mf_err adopt(struct txn *t, struct node *n, const struct message_put
 	sqlite3_stmt *s = db_use(t->db, SQL_OP_AWAITED);
 	sqlite3_bind_int64(s, 1, (int64_t)n->m.id);
 	enum mf_err e = ops_collect(t, s, &ops);
-	const struct op *found = NULL;
+	struct op *found = NULL;
 	size_t looked = 0;
 	for (size_t i = 0; i < ops.count && !e && !found; i++) {
 		struct row row;
@@ -296,7 +355,8 @@ static enum mf_err adopt(struct txn *t, struct node *n, const struct message_put
 	}
 	if (!e && found) {
 		*ret_id = found->message;
-		e = landed(t, found, n, put->uid);
+		/* a move that was not answered may have been a copy only */
+		e = found->kind == OP_MOVE && found->state == OP_SENT ? half_moved(t, found, n->m.uidvalidity, put->uid) : landed(t, found, n, put->uid);
 	} else if (!e) {
 		e = MF_NOT_FOUND;
 	}

@@ -140,7 +140,10 @@ enum mf_err spool_commit(struct cache *c, uint64_t message)
 	char fresh[SPOOL_NAME_MAX], name[SPOOL_NAME_MAX];
 	fresh_name(message, fresh);
 	spool_name(message, false, name);
-	return renameat(c->spool_dir, fresh, c->spool_dir, name) < 0 ? mf_err_from_errno(errno) : MF_OK;
+	if (renameat(c->spool_dir, fresh, c->spool_dir, name) < 0)
+		return mf_err_from_errno(errno);
+	keeper_spooled(c, message);
+	return MF_OK;
 }
 
 void spool_discard_edit(struct cache *c, uint64_t message)
@@ -167,13 +170,13 @@ static enum mf_err read_tail(int fd, struct tail *ret)
 		return MF_CORRUPT;
 	if (pread(fd, ret, sizeof *ret, st.st_size - (off_t)sizeof *ret) != sizeof *ret)
 		return MF_CORRUPT;
-	bool fits = ret->size + ret->note_len + sizeof *ret == (uint64_t)st.st_size && ret->note_len < NOTE_MAX;
+	bool fits = ret->size <= (uint64_t)st.st_size && ret->note_len < NOTE_MAX && ret->size + ret->note_len + sizeof *ret == (uint64_t)st.st_size;
 	return memcmp(ret->magic, magic, sizeof magic) == 0 && fits ? MF_OK : MF_CORRUPT;
 }
 
 static enum mf_err open_name(int dir, const char *name, int *ret_fd, struct tail *ret_tail)
 {
-	MF_CLEANUP(mf_close) int fd = openat(dir, name, O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
+	MF_CLEANUP(mf_close) int fd = openat(dir, name, O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK);
 	if (fd < 0)
 		return mf_err_from_errno(errno);
 	enum mf_err e = read_tail(fd, ret_tail);
@@ -259,11 +262,11 @@ uint64_t rejected_count(struct cache *c)
 /* name, or name with a number where that is taken; room for the suffix of its reason */
 static enum mf_err make_rejected(struct cache *c, const char *wish, char ret_name[static NAME_MAX_BYTES + 1], int *ret_fd)
 {
-	int keep = NAME_MAX_BYTES - (int)strlen(REASON_SUFFIX) - 12;
-	for (unsigned i = 1; i < 100000; i++) {
-		int len = (int)strlen(wish) < keep ? (int)strlen(wish) : keep;
-		while (len > 0 && len < (int)strlen(wish) && ((unsigned char)wish[len] & 0xc0) == 0x80)
+	int keep = NAME_MAX_BYTES - (int)strlen(REASON_SUFFIX) - 12, len = (int)strlen(wish);
+	if (len > keep) /* a character of UTF-8 is not cut */
+		for (len = keep; len > keep - 3 && ((unsigned char)wish[len] & 0xc0) == 0x80;)
 			len--;
+	for (unsigned i = 1; i < 100000; i++) {
 		snprintf(ret_name, NAME_MAX_BYTES + 1, i > 1 ? "%.*s~%u" : "%.*s", len, wish, i);
 		*ret_fd = openat(c->rejected_dir, ret_name, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW, 0600);
 		if (*ret_fd >= 0 || errno != EEXIST)
@@ -282,25 +285,38 @@ static enum mf_err write_reason(struct cache *c, const char *name, const char *r
 	return MF_OK;
 }
 
+/* A name that can be had there, and that is not the reason of another; the caller frees */
+static char *rejected_name(const char *name)
+{
+	size_t len = strlen(name), suffix = strlen(REASON_SUFFIX);
+	while (len >= suffix && memcmp(name + len - suffix, REASON_SUFFIX, suffix) == 0)
+		len -= suffix;
+	return !len || *name == '.' || strchr(name, '/') ? mf_strdup("message.eml") : mf_strndup(name, len);
+}
+
 static enum mf_err reject_fd(struct cache *c, int fd, uint64_t size, const char *name, const char *reason)
 {
 	char own[NAME_MAX_BYTES + 1];
 	MF_CLEANUP(mf_close) int to = -1;
-	if (!*name || *name == '.' || strchr(name, '/'))
-		name = "message.eml";
-	enum mf_err e = make_rejected(c, name, own, &to);
-	if (!e)
-		e = copy_bytes(fd, to, size);
+	MF_CLEANUP(mf_free) char *wish = rejected_name(name);
+	enum mf_err e = make_rejected(c, wish, own, &to);
+	if (e)
+		return e;
+	e = copy_bytes(fd, to, size);
 	if (!e && fsync(to) < 0)
 		e = mf_err_from_errno(errno);
 	if (!e)
 		e = write_reason(c, own, reason);
 	if (!e && fsync(c->rejected_dir) < 0)
 		e = mf_err_from_errno(errno);
+	if (e) { /* the bytes stay where they are */
+		if (unlinkat(c->rejected_dir, own, 0) < 0)
+			log_warning("rejected/%s: %s", own, strerror(errno));
+		return e;
+	}
 	char text[NAME_MAX_BYTES + 1];
-	if (!e)
-		log_warning("%s is kept in .mailfs/rejected: %s", mf_printable(text, sizeof text, own, strlen(own)), reason);
-	return e;
+	log_warning("%s is kept in .mailfs/rejected: %s", mf_printable(text, sizeof text, own, strlen(own)), reason);
+	return MF_OK;
 }
 
 enum mf_err spool_reject(struct cache *c, uint64_t message, bool edit, const char *name, const char *reason)
@@ -390,11 +406,15 @@ static char *noted_name(int fd, const struct tail *tail)
 /* A file that no row and no operation knows: its index was lost, or it was written and never closed. */
 static void recover_stray(struct cache *c, const char *file, bool edit)
 {
-	MF_CLEANUP(mf_close) int fd = openat(c->spool_dir, file, O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
+	MF_CLEANUP(mf_close) int fd = openat(c->spool_dir, file, O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK);
 	struct tail tail;
 	struct stat st;
 	if (fd < 0 || fstat(fd, &st) < 0) {
 		log_warning("spool/%s: %s", file, strerror(errno));
+		return;
+	}
+	if (!S_ISREG(st.st_mode)) {
+		log_warning("spool/%s: not a file, and none of ours", file);
 		return;
 	}
 	bool whole = !edit && read_tail(fd, &tail) == MF_OK;

@@ -24,11 +24,12 @@
 	  "server_unseen, server_modseq, sync FROM mailbox ORDER BY id") \
 	X(MAILBOX_BY_PATH, "SELECT id FROM mailbox WHERE path = ?1") \
 	X(MAILBOX_NAME_TAKEN, "SELECT 1 FROM mailbox WHERE parent = ?1 AND name = ?2") \
-	X(MAILBOX_ADD, "INSERT INTO mailbox (parent, name, path) VALUES (?1, ?2, ?3)") \
+	X(MAILBOX_ADD, "INSERT INTO mailbox (id, parent, name, path) VALUES (?4, ?1, ?2, ?3)") \
 	X(MAILBOX_STORE, "UPDATE mailbox SET parent = ?22, name = ?23, path = ?24, raw = ?2, delimiter = ?3, utf8 = ?4, flags = ?5, special_use = ?6, mtime = ?7, " \
 	  "shelf = ?8, complete = ?9, uidvalidity = ?10, uidnext = ?11, total = ?12, unseen = ?13, modseq = ?14, " \
 	  "first_uid = ?15, server_uidvalidity = ?16, server_uidnext = ?17, server_messages = ?18, server_unseen = ?19, " \
 	  "server_modseq = ?20, sync = ?21 WHERE id = ?1") \
+	X(MAILBOX_SET_PATH, "UPDATE mailbox SET path = ?2 WHERE id = ?1") \
 	X(MAILBOX_REMOVE, "DELETE FROM mailbox WHERE id = ?1") \
 	X(SHELF_ADD, "INSERT INTO shelf (mailbox, since, told) VALUES (?1, ?2, ?3)") \
 	X(SHELF_RETIRE, "UPDATE shelf SET since = ?2, told = ?3 WHERE id = ?1") \
@@ -102,14 +103,19 @@
 	X(OP_DOUBTFUL, "SELECT " OP_COLUMNS " FROM op o WHERE o.state = 1 ORDER BY o.id") \
 	X(OP_NUMBER, "UPDATE op SET uid = ?3, uidvalidity = ?4 WHERE message = ?1 AND mailbox = ?2 AND uid IS NULL AND kind != 2") \
 	X(OP_LIST, "SELECT " OP_COLUMNS " FROM op o WHERE o.id > ?1 ORDER BY o.id") \
-	X(OP_READY, "SELECT " OP_COLUMNS " FROM op o WHERE o.state = 0 AND (o.due <= ?1 OR (?2 AND o.kind != 5)) " \
+	X(OP_READY, "SELECT " OP_COLUMNS " FROM op o WHERE o.state = 0 AND (o.due <= ?1 OR (?2 AND (o.kind != 5 OR o.tries > 0)) " \
+	  "OR (o.kind = 5 AND o.tries > 0 AND EXISTS (SELECT 1 FROM op q WHERE q.mailbox = o.mailbox AND q.kind = 5 AND q.state = 0 AND q.due <= ?1))) " \
 	  "AND (o.uid IS NOT NULL OR o.kind = 2 OR o.kind >= 6) " \
 	  "AND (o.message = 0 OR NOT EXISTS (SELECT 1 FROM op p WHERE p.message = o.message AND p.message != 0 AND p.id < o.id)) " \
-	  "AND (o.after = 0 OR NOT EXISTS (SELECT 1 FROM op p WHERE p.id = o.after)) ORDER BY o.id LIMIT ?3") \
+	  "AND (o.after = 0 OR NOT EXISTS (SELECT 1 FROM op p WHERE p.id = o.after)) " \
+	  /* what is copied stays until it is */ \
+	  "AND NOT (" OP_IS_CLAIM " AND EXISTS (SELECT 1 FROM op p WHERE p.mailbox = o.mailbox AND p.uid = o.uid AND p.kind = 3 " \
+	  "AND p.state IN (0, 1) AND p.id < o.id)) ORDER BY o.id LIMIT ?3") \
 	X(OP_NEXT_DUE, "SELECT min(due) FROM op WHERE state = 0") \
 	X(OP_COUNT, "SELECT count(*) FROM op") \
 	X(OP_TOTALS, "SELECT state, count(*) FROM op GROUP BY state") \
-	X(OP_USES, "SELECT 1 FROM op o WHERE (o.mailbox = ?1 OR o.dest = ?1) AND o.id < ?2 AND o.kind < 6 LIMIT 1") \
+	X(OP_USES, "SELECT 1 FROM op o WHERE o.id < ?2 AND (((o.mailbox = ?1 OR o.dest = ?1) AND o.kind < 6) OR (o.parent = ?1 AND o.kind = 7)) LIMIT 1") \
+	X(OP_LANDS, "SELECT 1 FROM op o WHERE (o.kind = 2 AND o.mailbox = ?1) OR (o.kind IN (3, 4) AND o.dest = ?1) LIMIT 1") \
 	X(OP_DELETES_RAW, "SELECT 1 FROM op WHERE kind = 7 AND raw = ?1 AND state != 3 LIMIT 1") \
 	X(PURGE_PICK, "SELECT id, match, name FROM message WHERE shelf = ?1 LIMIT ?2") \
 	X(UIDL_ALL, "SELECT key, uid, size, digest FROM uidl ORDER BY uid") \

@@ -317,6 +317,7 @@ void txn_rollback(struct txn *t)
 	}
 	/* made again from what the database holds */
 	limbo_finish(&c->limbo);
+	c->held_shelf = 0;
 	pthread_mutex_unlock(&c->writer);
 	txn_free(t);
 }

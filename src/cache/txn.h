@@ -83,6 +83,9 @@ void row_tell(struct txn *t, enum change_kind kind, const struct node *n, const 
 void row_tell_moved(struct txn *t, const struct node *n, const struct row *row, uint64_t old_mailbox, const char *old_name);
 /* The server's flags with what waits for this message on top. keywords: room for KEYWORDS_MAX + 1 */
 enum mf_err flags_overlay(struct txn *t, uint64_t message, unsigned *flags, char *keywords);
+void row_undo_flags(struct row *row, const struct op *op);   /* as it was before that FLAGS */
+/* change.c: the bytes of a message as a file in the spool; false: they are not all here */
+bool keep_bytes(struct txn *t, const struct row *row);
 
 /* op.c: the rows of operations */
 enum mf_err op_take(struct txn *t, sqlite3_stmt *s, struct op *ret);        /* one row, read; MF_NOT_FOUND */
@@ -98,6 +101,7 @@ void ops_finish(struct ops *ops);
 static inline bool txn_has_ops(const struct txn *t) { return t->op_change > 0 || atomic_load(&t->cache->op_count) > 0; }
 /* the last that says where the message is to be; NULL */
 struct op *ops_placing(const struct ops *ops);
+void op_into_append(struct op *op);          /* a COPY that was not made becomes one; an APPEND stays */
 bool op_is_open(const struct op *op);       /* surely not done, nor under way: may be changed or taken back */
 
 /* settle.c */
@@ -106,6 +110,11 @@ bool op_is_open(const struct op *op);       /* surely not done, nor under way: m
 enum mf_err settle_put(struct txn *t, struct node *n, const struct message_put *put, int64_t mtime, uint64_t match, uint64_t *ret_id);
 /* A claimed place is empty at the server; MF_NOT_FOUND: nobody claims it */
 enum mf_err settle_vanished(struct txn *t, const struct node *n, uint32_t uid);
+/* The row that has a claimed place's message; MF_NOT_FOUND */
+enum mf_err settle_claimed(struct txn *t, const struct node *n, uint32_t uid, struct row *ret);
+/* The row lies there now as the server tells: what waits goes with it, and lies on top of its flags. double_id: another row
+ * of the same message, which gives up its operations; 0: none */
+enum mf_err settle_elsewhere(struct txn *t, const struct node *n, struct row *row, uint64_t double_id);
 
 /* LIST said this name. MF_NOT_FOUND: it is to be deleted, and is not shown */
 enum mf_err settle_said(struct txn *t, const char *path, const char *raw);
@@ -117,6 +126,12 @@ bool identity_is_same(struct txn *t, uint64_t message, const struct message_put 
 
 /* mailbox_write.c */
 enum mf_err mailbox_add_local(struct txn *t, uint64_t parent, const char *path, const char *level, const struct mailbox *like, struct node **ret);
+/* One that was removed here is there again, as it was known */
+enum mf_err mailbox_add_again(struct txn *t, const struct op *removal, const struct mailbox *like);
+enum mf_err mailbox_drop_ops(struct txn *t, uint64_t mailbox);              /* what is to be done to it at the server */
+enum mf_err mailbox_undelete(struct txn *t, const struct op *op);
+/* Messages are on their way into it, wherever they are shown */
+enum mf_err mailbox_is_landed_in(struct txn *t, uint64_t mailbox, bool *ret);
 enum mf_err mailbox_remove_node(struct txn *t, struct node *n);
 enum mf_err mailbox_find_path(struct txn *t, const char *path, struct node **ret);
 

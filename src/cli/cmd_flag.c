@@ -25,8 +25,17 @@ static enum mf_err add_word(struct buf *b, const char *word)
 	return buf_addf(b, "%s%s", b->len ? " " : "", word);
 }
 
+/* Any file can be given that attribute on other file systems: only a message has this one by itself. */
+static bool is_message(const char *path)
+{
+	char state[8];
+	return getxattr(path, "user.mail.state", state, sizeof state) >= 0 || errno == ERANGE || errno == ENOENT;
+}
+
 static enum exit_code set_one(const char *path, const struct buf *value)
 {
+	if (!is_message(path))
+		return cli_fail(EXIT_NOT_FOUND, "flag: %s is not a message in a mailfs mount", path);
 	if (setxattr(path, ATTRIBUTE, value->data, value->len, 0) == 0)
 		return EXIT_OK;
 	switch (errno) {

@@ -88,8 +88,8 @@ const struct command commands[] = {
 	  "What was removed comes back, what was moved returns, what was written is kept in .mailfs/rejected.\n", no_flags, false, cmd_cancel },
 	{ "retry", "[ACCOUNT] all|NUMBER...", "try changes again that wait for you", NULL, no_flags, false, cmd_retry },
 	{ "flag", "+FLAG|-FLAG... FILE...", "set and clear flags of messages in a mount",
-	  "FLAG is seen, answered, flagged, draft, deleted, or a keyword such as $Work. \"mailfs flag +seen -flagged INBOX/*.eml\" marks all of\n"
-	  "them as read and takes the flag off. Write -- before the first one with a minus sign.\n", no_flags, false, cmd_flag },
+	  "FLAG is seen, answered, flagged, draft, deleted, or a keyword such as $Work. \"mailfs flag +seen INBOX/*.eml\" marks all of them as read;\n"
+	  "\"mailfs flag -- -flagged FILE\" takes a flag off: -- stands before the first one with a minus sign.\n", no_flags, false, cmd_flag },
 	{ "subscribe", "[ACCOUNT] MAILBOX...", "subscribe to mailboxes", NULL, no_flags, false, cmd_subscribe },
 	{ "unsubscribe", "[ACCOUNT] MAILBOX...", "unsubscribe from mailboxes", NULL, no_flags, false, cmd_unsubscribe },
 	{ "send", "[-tcb ADDRESS]... [-s SUBJECT] [-a FILE]... [FILE]", "send a message, or what waits in the outbox",

@@ -48,6 +48,9 @@ want_done waiter_done;               /* hand this in as done, the waiter as cont
 /* what account_want_...() returned and wrote */
 enum mf_err waiter_finish(struct waiter *w, bool here, enum mf_err result, struct want *want);
 
+/* A path as the tree shows it; behind the account's name too ("work/INBOX"), as in a tree of all accounts. MF_NOT_FOUND */
+enum mf_err verb_find_mailbox(struct account *a, const char *path, uint64_t *ret);
+
 typedef enum exit_code verb_run(struct verb_call *call);
 verb_run verb_pending, verb_cancel, verb_retry, verb_subscribe, verb_unsubscribe;
 /* Without a mount: what waits in the outboxes goes out now, and is waited for; nobody would do it later. Not with send = manual. */

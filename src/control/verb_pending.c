@@ -122,13 +122,13 @@ enum exit_code verb_retry(struct verb_call *call)
 
 static enum mf_err subscribe_one(struct account *a, const char *path, bool subscribed, struct mf_reason *why)
 {
-	MF_CLEANUP(mailbox_finish) struct mailbox m = { 0 };
-	enum mf_err e = cache_mailbox_by_path(account_cache(a), path, &m);
+	uint64_t id = 0;
+	enum mf_err e = verb_find_mailbox(a, path, &id);
 	if (e)
 		return mf_fail(why, e, "%s: there is no mailbox %.200s", account_config(a)->name, path);
-	struct txn *t;
+	struct txn *t = NULL;
 	e = cache_begin(account_cache(a), &t);
-	if (!e && (e = txn_mailbox_subscribe(t, m.id, subscribed)) == MF_OK) {
+	if (!e && (e = txn_mailbox_subscribe(t, id, subscribed)) == MF_OK) {
 		e = txn_commit(t);
 		account_journal_changed(a);
 		return e;

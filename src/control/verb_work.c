@@ -211,8 +211,7 @@ struct targets {
 	size_t count;
 };
 
-/* A path as the tree shows it; behind the account's name too ("work/INBOX"), as in a tree of all accounts. */
-static enum mf_err find_mailbox(struct account *a, const char *path, uint64_t *ret)
+enum mf_err verb_find_mailbox(struct account *a, const char *path, uint64_t *ret)
 {
 	size_t len = strlen(path);
 	while (len && path[len - 1] == '/')
@@ -241,7 +240,7 @@ static enum mf_err find_targets(struct verb_call *call, struct account *a, struc
 	for (size_t i = 0; i < count; i++) {
 		char shown[200];
 		const char *path = call->arguments[i];
-		enum mf_err e = find_mailbox(a, path, &ret->ids[ret->count]);
+		enum mf_err e = verb_find_mailbox(a, path, &ret->ids[ret->count]);
 		if (!e) {
 			ret->count++;
 			continue;

@@ -11,6 +11,7 @@
 #include "cache/spool.h"
 #include "fs/edit.h"
 #include "fs/internal.h"
+#include "mail/name.h"
 
 enum mf_err fs_finish_change(struct fs_account *account, struct txn *t, enum mf_err err)
 {
@@ -136,7 +137,7 @@ static enum mf_err rename_mailbox(struct fs *fs, const struct node *node, const 
 {
 	struct fs_account *account = fs_account(fs, node);
 	uint64_t parent = to->kind == NODE_MAILBOX ? to->id : 0;
-	if (to->kind != NODE_MAILBOX && to->kind != NODE_ACCOUNT)
+	if ((to->kind != NODE_MAILBOX && to->kind != NODE_ACCOUNT) || (!parent && mailbox_name_is_reserved(name)))
 		return MF_UNSUPPORTED;
 	MF_CLEANUP(mailbox_finish) struct mailbox there = { 0 };
 	struct txn *t;
@@ -230,7 +231,7 @@ void change_mkdir(fuse_req_t req, fuse_ino_t parent, const char *name, mode_t mo
 		fuse_reply_err(req, ENAMETOOLONG);
 		return;
 	}
-	if (dir.kind != NODE_MAILBOX && dir.kind != NODE_ACCOUNT) {
+	if ((dir.kind != NODE_MAILBOX && dir.kind != NODE_ACCOUNT) || (dir.kind == NODE_ACCOUNT && mailbox_name_is_reserved(name))) {
 		fuse_reply_err(req, EPERM);
 		return;
 	}

@@ -19,13 +19,13 @@ struct edit {
 	unsigned refs;                  /* fs->open_lock; the list has one */
 	struct fs *fs;
 	struct node node;
-	pthread_mutex_t lock;           /* guards what follows */
-	int fd;
-	bool dirty;                     /* something was written since it was accepted */
+	pthread_mutex_t lock;           /* who changes what follows holds it. stat(2) comes while the index is locked, and takes none */
+	atomic_int fd;                  /* -1: it has not begun yet */
+	atomic_bool dirty;              /* something was written since it was accepted */
 	bool over;
-	bool has_date;
-	int64_t date;
-	uint64_t copy_from, copy_size;  /* 0: it has bytes of its own */
+	atomic_bool has_date;
+	_Atomic int64_t date;
+	_Atomic uint64_t copy_from, copy_size;  /* 0: it has bytes of its own */
 	bool copied;                    /* the copy has been accepted */
 };
 
@@ -61,7 +61,8 @@ void edit_unref(struct edit *e)
 	pthread_mutex_unlock(&e->fs->open_lock);
 	if (!last)
 		return;
-	mf_close(&e->fd);
+	int fd = e->fd;
+	mf_close(&fd);
 	pthread_mutex_destroy(&e->lock);
 	free(e);
 }
@@ -126,12 +127,15 @@ static void remove_from_list(struct fs *fs, struct edit *e)
 
 static enum mf_err fill(struct cache *cache, struct edit *e, const struct body *base)
 {
-	enum mf_err err = spool_edit(cache, e->node.id, &e->fd);
-	if (err != MF_OK || !base || (err = copy_body(e->fd, base)) == MF_OK)
+	MF_CLEANUP(mf_close) int fd = -1;
+	enum mf_err err = spool_edit(cache, e->node.id, &fd);
+	if (err == MF_OK && base && (err = copy_body(fd, base)) != MF_OK)
+		spool_discard_edit(cache, e->node.id);
+	if (err != MF_OK)
 		return err;
-	mf_close(&e->fd);
-	spool_discard_edit(cache, e->node.id);
-	return err;
+	e->fd = fd;
+	fd = -1;
+	return MF_OK;
 }
 
 enum mf_err edit_begin(struct fs *fs, const struct node *node, struct body *base, struct edit **ret)
@@ -201,7 +205,6 @@ void edit_read(struct edit *e, fuse_req_t req, uint64_t offset, size_t size)
 void edit_attr(struct edit *e, struct stat *ret)
 {
 	struct stat st;
-	pthread_mutex_lock(&e->lock);
 	if (fstat(e->fd, &st) == 0) {
 		ret->st_size = e->copy_from ? (off_t)e->copy_size : st.st_size;
 		ret->st_blocks = (ret->st_size + 511) / 512;
@@ -210,14 +213,13 @@ void edit_attr(struct edit *e, struct stat *ret)
 		else if (e->dirty)
 			ret->st_mtim = st.st_mtim;
 	}
-	pthread_mutex_unlock(&e->lock);
 }
 
 void edit_set_date(struct edit *e, int64_t seconds)
 {
 	pthread_mutex_lock(&e->lock);
-	e->has_date = true;
 	e->date = seconds;
+	e->has_date = true;
 	pthread_mutex_unlock(&e->lock);
 }
 
@@ -242,8 +244,8 @@ bool edit_copies(struct edit *e, uint64_t from, uint64_t size)
 	pthread_mutex_lock(&e->lock);
 	bool may = !e->copy_from && fstat(e->fd, &st) == 0 && st.st_size == 0;
 	if (may) {
-		e->copy_from = from;
 		e->copy_size = size;
+		e->copy_from = from;
 	}
 	pthread_mutex_unlock(&e->lock);
 	return may;
@@ -251,10 +253,7 @@ bool edit_copies(struct edit *e, uint64_t from, uint64_t size)
 
 uint64_t edit_copy_from(struct edit *e)
 {
-	pthread_mutex_lock(&e->lock);
-	uint64_t from = e->copy_from;
-	pthread_mutex_unlock(&e->lock);
-	return from;
+	return e->copy_from;
 }
 
 enum mf_err edit_materialise(struct edit *e, struct body *body)

@@ -10,6 +10,7 @@
 #include "base/log.h"
 #include "base/mem.h"
 #include "cache/journal.h"
+#include "cache/spool.h"
 #include "fs/edit.h"
 #include "fs/internal.h"
 
@@ -272,7 +273,10 @@ void write_fsync(fuse_req_t req, fuse_ino_t ino, int datasync, struct fuse_file_
 		return;
 	}
 	struct edit *e = edit_find(fs, &node);
-	enum mf_err err = e ? edit_sync(fs, e) : cache_flush(fs_account(fs, &node)->cache);
+	struct cache *cache = fs_account(fs, &node)->cache;
+	enum mf_err err = e ? edit_sync(fs, e) : spool_has(cache, node.id) ? spool_sync(cache, node.id) : MF_OK;
+	if (err == MF_OK && !e)
+		err = cache_flush(cache);
 	edit_unref(e);
 	fs_reply(req, err);
 }
@@ -310,18 +314,33 @@ static enum mf_err set_date(struct fs *fs, const struct node *node, int64_t seco
 	return err;
 }
 
-/* Modes and owners are the mount's: setting what is there succeeds, as cp -p does. */
+/* A file that is not a message yet: whoever writes it sets its modes too (cp -p, tar, rsync on its temporary file). */
+static bool is_being_made(struct fs *fs, const struct node *node)
+{
+	struct entry entry;
+	struct edit *e = edit_find(fs, node);
+	edit_unref(e);
+	if (e || cache_entry(fs_account(fs, node)->cache, node->id, &entry) != MF_OK)
+		return e != NULL;
+	MF_CLEANUP(mf_free) char *state = NULL;
+	return !entry.uid && journal_state_of(fs_account(fs, node)->cache, node->id, &state) == MF_OK && strcmp(state, "local") == 0;
+}
+
+/* Modes and owners are the mount's: setting what is there succeeds. */
 static enum mf_err check_fixed(struct fs *fs, const struct node *node, const struct stat *attr, int to_set)
 {
 	struct stat now;
 	enum mf_err err = attr_node(fs, node, &now);
 	if (err != MF_OK)
 		return err;
-	bool file = node->kind == NODE_MESSAGE || node->kind == NODE_QUEUED;
-	bool mode = (to_set & FUSE_SET_ATTR_MODE) && (attr->st_mode & 07777 & ~(mode_t)0111) != (now.st_mode & 07777 & ~(mode_t)0111) && file;
-	mode |= (to_set & FUSE_SET_ATTR_MODE) && !file && (attr->st_mode & 07777) != (now.st_mode & 07777);
+	/* a directory that its owner can go on using is as it was asked for, as far as others are kept out (cp -a, tar) */
+	mode_t counts = node->kind == NODE_MESSAGE ? 07777 & ~(mode_t)0111 : 0700;
+	bool mode = (to_set & FUSE_SET_ATTR_MODE) && (attr->st_mode & counts) != (now.st_mode & counts);
 	bool owner = ((to_set & FUSE_SET_ATTR_UID) && attr->st_uid != now.st_uid) || ((to_set & FUSE_SET_ATTR_GID) && attr->st_gid != now.st_gid);
-	return mode || owner ? MF_UNSUPPORTED : MF_OK;
+	if (!mode && !owner)
+		return MF_OK;
+	/* what is dropped into outbox/ has no mode that anybody sees */
+	return node->kind == NODE_QUEUED || (node->kind == NODE_MESSAGE && is_being_made(fs, node)) ? MF_OK : MF_UNSUPPORTED;
 }
 
 static void setattr_of_message(fuse_req_t req, const struct node *node, const struct stat *attr, int to_set)

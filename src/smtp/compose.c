@@ -27,10 +27,12 @@ struct composing {
 	uint64_t body;           /* where it begins in `in` */
 	bool sealed;             /* signed as a whole: no byte changes */
 	bool resent;
+	bool replace_from;       /* the From field names nobody ("root"), and whom it goes to does not depend on it */
 	const char *resent_end;  /* in header: where the newest block of Resent fields ends */
 	struct survey survey;
 	struct buf hidden, top, fields;   /* the Bcc fields; what goes in front of the others; the others */
 	char *own, *sender;      /* the account's first address; the one that the From field chose */
+	size_t authors;          /* mailboxes of the From field */
 	struct envelope envelope;
 };
 
@@ -213,6 +215,7 @@ static enum mf_err take_author(void *context, const struct addr *a)
 {
 	struct composing *c = context;
 	struct matching m = { .wanted = a->spec.data };
+	c->authors += a->kind == ADDR_MAILBOX;
 	if (a->kind != ADDR_MAILBOX || c->sender)
 		return MF_OK;
 	(void)addrlist_parse(c->options->from, strlen(c->options->from), match, &m, NULL);
@@ -230,12 +233,14 @@ static enum mf_err find_sender(struct composing *c)
 	struct fields it = { c->header.data, c->resent ? c->resent_end : c->header.data + c->header.len };
 	struct field f;
 	enum mf_err e = MF_OK;
-	while (!e && !o->sender && !fields_next(&it, &f, NULL)) {
+	while (!e && !fields_next(&it, &f, NULL)) {
 		if (!field_is(&f, c->resent ? "Resent-From" : "From"))
 			continue;
 		size_t len;
 		MF_CLEANUP(mf_free) char *text = field_text(&f, &len);
 		e = parse_into(c, c->resent ? "Resent-From" : "From", text, len, take_author, c);
+		c->replace_from |= e == MF_INVALID && o->recipients && !c->resent && !c->sealed;
+		e = c->replace_from ? MF_OK : e;
 	}
 	if (e)
 		return e;
@@ -330,8 +335,10 @@ static void add_own_field(struct buf *out, const char *name, char *value)
 static enum mf_err add_missing(struct composing *c)
 {
 	enum mf_err e = MF_OK;
-	if (!has_field(c, "From", NULL))
+	if (c->replace_from || !has_field(c, "From", NULL))
 		e = add_from(c, &c->fields, "From");
+	else if (c->authors > 1 && !c->resent && !has_field(c, "Sender", NULL)) /* RFC 5322 3.6.2 */
+		(void)buf_addf(&c->fields, "Sender: %s\r\n", c->envelope.sender);
 	if (!has_field(c, "Date", NULL))
 		add_own_field(&c->fields, "Date", make_date(c->options->now_s));
 	if (!c->envelope.message_id) {
@@ -418,7 +425,7 @@ static enum mf_err add_top_field(struct composing *c, const struct field *f)
 	if (c->sealed)
 		return field_add_as_is(&c->fields, f, &c->envelope.utf8, c->why);
 	bool added = field_is(f, "Message-ID") || field_is(f, "Date") || field_is_addresses(f); /* an empty one is as good as none */
-	if (field_is(f, "Return-Path") || (is_blank(f) && added))
+	if (field_is(f, "Return-Path") || (c->replace_from && field_is(f, "From")) || (is_blank(f) && added))
 		return MF_OK;
 	if (field_is_addresses(f))
 		return add_loose(c, &c->fields, f);

@@ -26,7 +26,9 @@ struct compose_options {
 	const char *from;              /* the account's addresses, comma separated; the first is the default */
 	const char *from_name;         /* for a From field that is added, in place of the name in `from`; NULL */
 	const char *sender;            /* the envelope's sender; NULL: by the From field and `from` */
-	const char *const *recipients; /* NULL-terminated: these and not those of the fields; NULL */
+	/* NULL-terminated: these and not those of the fields; NULL. With them, address fields need not be readable (cron's "To: root"),
+	 * and a From field that is not is replaced. */
+	const char *const *recipients;
 	bool fields_too;               /* those of the fields as well */
 	int64_t now_s;                 /* wall clock */
 	uint64_t size_max;             /* of what is transmitted; 0: not known */

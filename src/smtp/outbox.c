@@ -408,7 +408,8 @@ enum mf_err outbox_take_back(struct outbox *o, uint64_t id, int *ret_fd)
 	pthread_mutex_lock(&o->lock);
 	struct entry *e = outbox_find_locked(o, id);
 	enum outbox_state state = e ? entry_state(o, e, clock_wall_s()) : OUTBOX_FAILED;
-	enum mf_err err = !e ? MF_NOT_FOUND : state == OUTBOX_SENDING ? MF_BUSY : MF_OK;
+	bool copying = e && (e->copy == COPY_WANTED || e->copy == COPY_ASKED); /* sent to some, and not in Sent yet */
+	enum mf_err err = !e ? MF_NOT_FOUND : state == OUTBOX_SENDING || (copying && state != OUTBOX_UNFILED) ? MF_BUSY : MF_OK;
 	if (!err && (state == OUTBOX_MAYBE || state == OUTBOX_UNFILED || state == OUTBOX_FAILED))
 		err = MF_DENIED;
 	int fd = err ? -1 : queue_open_file(o, id, "orig", O_RDWR);
@@ -552,7 +553,8 @@ enum mf_err outbox_filed(struct outbox *o, uint64_t id)
 	enum mf_err err = e ? MF_OK : MF_NOT_FOUND;
 	if (!err) {
 		e->copy = COPY_FILED;
-		err = save_locked(o, e);
+		e->unsaved = e->sending;
+		err = e->sending ? MF_OK : save_locked(o, e);
 		if (!err)
 			(void)outbox_finish_locked(o, e);
 	}

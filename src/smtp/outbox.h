@@ -10,7 +10,8 @@
  *
  * When it is sent: first attempts in the order of putting, each not before its delay is over (`send-delay`) and, with
  * `send = connect` or `manual`, not before it is released. 4xx: again after 5, 10, 20 ... 240 minutes, until five days have
- * passed since the server was first asked; other messages go on meanwhile. A server that cannot be reached is tried again
+ * passed since the server was first asked; other messages go on meanwhile. Where a server takes only so many recipients at once
+ * (452) the others follow at once. A server that cannot be reached is tried again
  * after 30 seconds ... 15 minutes, at once when woken, and no message's time runs meanwhile; a refused password waits for
  * outbox_wake(). Several messages share a connection, which is closed when nothing is left.
  *
@@ -88,7 +89,8 @@ enum mf_err outbox_put(struct outbox *o, int fd, const struct outbox_put *put, u
 /* The user's bytes, for reading; the caller closes. MF_NOT_FOUND. */
 enum mf_err outbox_open_content(struct outbox *o, uint64_t id, int *ret_fd);
 /* The message will not be sent (any more) and leaves the outbox. *ret_fd (may be NULL): the user's bytes, in a file that has
- * no name any more, writable; the caller closes. MF_BUSY: it is being sent. MF_DENIED: OUTBOX_MAYBE, UNFILED, FAILED. */
+ * no name any more, writable; the caller closes. MF_BUSY: it is being sent, or was to
+ * some and is not filed yet. MF_DENIED: OUTBOX_MAYBE, UNFILED, FAILED. */
 enum mf_err outbox_take_back(struct outbox *o, uint64_t id, int *ret_fd);
 /* Forgets it, whatever its state but OUTBOX_SENDING (MF_BUSY). A copy that is not filed yet will not be. */
 enum mf_err outbox_remove(struct outbox *o, uint64_t id);

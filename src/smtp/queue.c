@@ -16,7 +16,7 @@
 #include "base/log.h"
 #include "base/mem.h"
 
-#define STATE_MAX (8U << 20)         /* 5,000 recipients with what was said of each */
+#define STATE_MAX (16U << 20)        /* 5,000 recipients with what was said of each, all of it escaped, are 9 MB */
 #define MAGIC "mailfs outbox 1\n"
 #define SPOOL_AGE_S 86400            /* what a command left behind */
 
@@ -320,17 +320,28 @@ static enum mf_err replace_file(struct outbox *o, uint64_t id, const char *suffi
 	return queue_sync_folder(o);
 }
 
-enum mf_err queue_save(struct outbox *o, const struct entry *e)
+/* 5,000 recipients with what was said of each are far below STATE_MAX. */
+void queue_text(const struct entry *e, struct buf *ret)
 {
-	struct buf text;
-	buf_init(&text, STATE_MAX);
-	enum mf_err err = entry_write(e, &text);
-	if (!err)
-		err = replace_file(o, e->id, "state", text.data, text.len);
-	buf_finish(&text);
+	buf_init(ret, STATE_MAX);
+	if (entry_write(e, ret))
+		abort();
+}
+
+enum mf_err queue_write(struct outbox *o, uint64_t id, struct buf *text)
+{
+	enum mf_err err = replace_file(o, id, "state", text->data, text->len);
+	buf_finish(text);
 	if (err)
 		log_error("the outbox cannot be written: %s", mf_err_words(err));
 	return err;
+}
+
+enum mf_err queue_save(struct outbox *o, const struct entry *e)
+{
+	struct buf text;
+	queue_text(e, &text);
+	return queue_write(o, e->id, &text);
 }
 
 enum mf_err queue_delete(struct outbox *o, const struct entry *e)

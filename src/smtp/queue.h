@@ -5,6 +5,7 @@
 #include <pthread.h>
 #include <sys/queue.h>
 
+#include "base/buf.h"
 #include "smtp/outbox.h"
 
 enum entry_mark { MARK_NONE, MARK_DOT, MARK_MAYBE };          /* DOT: the end may have left */
@@ -27,6 +28,7 @@ struct entry {
 	int64_t copy_at_s;       /* not asked again before; in memory only */
 	bool unfit;              /* never fit to be sent: there is no prepared file */
 	bool released, held, sending;               /* in memory only */
+	bool unsaved;            /* something was changed that only the sending thread may write */
 	uint64_t original_size;
 	struct envelope envelope;
 	struct recipient_state *recipients;         /* as envelope.recipients */
@@ -47,8 +49,8 @@ struct outbox {
 	bool has_thread;
 	struct { outbox_changed *changed; void *context; } subscribers[SUBSCRIBERS_MAX];
 	size_t subscriber_count;
-	pthread_mutex_t lock;    /* guards what follows. An entry that is `sending` is changed by the sending thread alone, under
-	                          * the lock; its state file is written without it */
+	pthread_mutex_t lock;    /* guards what follows. The state file of an entry that is `sending` is written by the sending
+	                          * thread alone, without the lock */
 	pthread_cond_t turned;
 	TAILQ_HEAD(entries, entry) entries;
 	uint64_t last_id, size_max;
@@ -61,8 +63,11 @@ struct outbox {
 
 enum mf_err queue_open_folder(struct outbox *o, struct mf_reason *why);
 enum mf_err queue_load(struct outbox *o, struct mf_reason *why);
-/* Replaces its state file. */
+/* Replaces its state file, with the lock held; not while the entry is `sending`. */
 enum mf_err queue_save(struct outbox *o, const struct entry *e);
+/* The same in two steps, for the sending thread: the text is made with the lock held, written without it. */
+void queue_text(const struct entry *e, struct buf *ret);
+enum mf_err queue_write(struct outbox *o, uint64_t id, struct buf *text);   /* releases the text */
 /* Its state file first, then the others. */
 enum mf_err queue_delete(struct outbox *o, const struct entry *e);
 enum mf_err queue_save_size_max(struct outbox *o, uint64_t size_max);

@@ -151,8 +151,12 @@ static enum mf_err make_mark(void *context)
 	enum mf_err e = s->o->closing ? MF_CANCELLED : MF_OK;
 	s->entry->mark = e ? MARK_NONE : MARK_DOT;
 	s->o->past_dot = !e;
+	struct buf text;
+	queue_text(s->entry, &text);
 	pthread_mutex_unlock(&s->o->lock);
-	return e ? e : queue_save(s->o, s->entry);
+	if (e)
+		buf_finish(&text);
+	return e ? e : queue_write(s->o, s->entry->id, &text);
 }
 
 static int64_t retry_delay(unsigned attempts)
@@ -184,6 +188,15 @@ static void give_up(struct entry *e, int64_t now_s)
 	entry_say(e, text);
 }
 
+/* The server takes so many at once: the others are next, and not later. */
+static bool has_more_recipients(const struct submit_result *r)
+{
+	for (size_t i = 0; i < r->recipient_count; i++)
+		if (r->recipients[i].verdict == VERDICT_LATER && (!strncmp(r->recipients[i].text, "452", 3) || !strncmp(r->recipients[i].text, "552", 3)))
+			return true;
+	return false;
+}
+
 /* asked: the indices of those it was sent to */
 static void apply_locked(struct outbox *o, struct entry *e, const struct submit_result *r, const size_t *asked, bool counts)
 {
@@ -205,6 +218,10 @@ static void apply_locked(struct outbox *o, struct entry *e, const struct submit_
 	if (!counts)
 		return;
 	e->changed_s = now_s;
+	if (entry_count(e, RECIPIENT_SENT) > before && has_more_recipients(r)) {
+		e->due_s = now_s;
+		return;
+	}
 	e->attempts++;
 	e->due_s = now_s + retry_delay(e->attempts);
 	if (pending && e->mark == MARK_NONE)
@@ -284,15 +301,23 @@ static void send_locked(struct sender *s, struct entry *e)
 	outbox_tell(o, id);
 	enum mf_err lost = submit_entry(s, count, recipients, &result);
 	log_result(o, e, &result);
+	if (lost == MF_AUTH)
+		link_failed(o, lost, &result.reason);
 	pthread_mutex_lock(&o->lock);
-	apply_locked(o, e, &result, asked, lost != MF_CANCELLED);
+	apply_locked(o, e, &result, asked, lost != MF_CANCELLED && lost != MF_AUTH);
 	o->past_dot = false;
 	pthread_cond_broadcast(&o->turned);
+	struct buf text;
+	queue_text(e, &text);
+	e->unsaved = false;
 	pthread_mutex_unlock(&o->lock);
-	(void)queue_save(o, e);      /* where that fails the mark stays: maybe sent, at the next start */
+	(void)queue_write(o, id, &text);  /* where that fails the mark stays: maybe sent, at the next start */
 	submit_result_finish(&result);
 	pthread_mutex_lock(&o->lock);
 	e->sending = false;
+	if (e->unsaved)
+		(void)queue_save(o, e);
+	e->unsaved = false;
 	(void)outbox_finish_locked(o, e);
 	pthread_mutex_unlock(&o->lock);
 	outbox_tell(o, id);

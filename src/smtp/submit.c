@@ -28,6 +28,8 @@ struct submitting {
 
 static enum verdict verdict_of(const struct reply *r)
 {
+	if (r->code == 552 && !strncmp(r->text, "5.5.3", 5)) /* too many recipients at once (RFC 5321 4.5.3.1.10) */
+		return VERDICT_LATER;
 	return reply_is(r, 2) ? VERDICT_SENT : reply_is(r, 5) ? VERDICT_REFUSED : VERDICT_LATER;
 }
 
@@ -152,11 +154,13 @@ static enum mf_err take_mail(struct submitting *w)
 {
 	struct reply r;
 	enum mf_err e = session_reply(w->s, session_reply_ms(w->s), &r);
-	if (!e && !reply_is(&r, 2)) {
-		w->mail_refused = true;
-		settle_by_reply(w, &r);
-	}
-	return e;
+	if (e || reply_is(&r, 2))
+		return e;
+	if (r.code == 530 || r.code == 538) /* nothing is wrong with the message: nobody is logged in (RFC 4954 6) */
+		return session_fail(w->s, MF_AUTH, "the server wants a login that it does not offer: %d %.200s", r.code, r.text);
+	w->mail_refused = true;
+	settle_by_reply(w, &r);
+	return MF_OK;
 }
 
 static enum mf_err put_group(struct submitting *w, size_t from, size_t to)

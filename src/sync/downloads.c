@@ -401,7 +401,7 @@ bool bodies_want(struct account *a, struct body *body, uint64_t offset, uint64_t
 	}
 	if (body_has(body, offset, length)) { /* it came meanwhile */
 		*ret_result = MF_OK;
-	} else if (known != MF_OK || e.uid == 0) {
+	} else if (known != MF_OK) {
 		*ret_result = known == MF_OK || known == MF_NOT_FOUND ? MF_STALE : known;
 	} else if (!link_answers_locked(a, e.mailbox, ret_result)) {
 		answered = false;
@@ -410,11 +410,15 @@ bool bodies_want(struct account *a, struct body *body, uint64_t offset, uint64_t
 		want->offset = offset;
 		want->length = length;
 		*ret = want;
-		download_wait_locked(a, want, &e, aside != NULL);
+		/* one without a number is on its way there (cache/journal.h), and has one soon */
+		download_wait_locked(a, want, &e, aside != NULL || e.uid == 0);
 	}
 	pthread_mutex_unlock(&a->lock);
 	if (!answered)
 		lookahead_note(a, e.mailbox, e.id, true);
+	/* its number came between the look and the lock */
+	if (!answered && e.uid == 0 && cache_entry(a->cache, e.id, &e) == MF_OK && e.uid)
+		bodies_resolve_parked(a, e.mailbox);
 	return answered;
 }
 
@@ -437,6 +441,7 @@ void bodies_passed_locked(struct account *a, struct body *body, uint64_t offset,
 
 void bodies_resolve_parked(struct account *a, uint64_t mailbox)
 {
+	struct download *later = NULL; /* those that have no number yet */
 	for (;;) {
 		pthread_mutex_lock(&a->lock);
 		struct mailbox_work *w = id_table_get(&a->mailboxes, mailbox);
@@ -448,6 +453,11 @@ void bodies_resolve_parked(struct account *a, uint64_t mailbox)
 			w->parked = d->next;
 			d->next = NULL;
 		}
+		while (!d && later) {
+			struct download *next = later->next;
+			download_park_locked(a, later);
+			later = next;
+		}
 		pthread_mutex_unlock(&a->lock);
 		if (!d)
 			return;
@@ -456,7 +466,12 @@ void bodies_resolve_parked(struct account *a, uint64_t mailbox)
 		enum mf_err known = cache_entry(a->cache, message, &e);
 		pthread_mutex_lock(&a->lock);
 		d->parked = false;
-		if (known != MF_OK || e.uid == 0 || ++d->tries >= TRIES) {
+		if (known == MF_OK && e.uid == 0) {
+			d->parked = true;
+			d->mailbox = e.mailbox;
+			d->next = later;
+			later = d;
+		} else if (known != MF_OK || ++d->tries >= TRIES) {
 			download_fail_locked(a, d, MF_STALE);
 		} else {
 			if (d->mailbox != e.mailbox)

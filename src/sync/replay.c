@@ -240,7 +240,8 @@ static char *dest_raw(struct cache *cache, uint64_t mailbox, struct mailbox *ret
 static bool belongs(const struct group *g, const struct op *op, enum write_kind kind, bool half, const char *raw, const char *to)
 {
 	const struct remote_write *w = &g->write;
-	if (w->kind != kind || g->half != half || kind == WRITE_APPEND || kind >= WRITE_CREATE || op->tries > 1 || g->ops[0]->tries > 1)
+	bool alone = kind != WRITE_EXPUNGE && (op->tries > 1 || g->ops[0]->tries > 1);
+	if (w->kind != kind || g->half != half || kind == WRITE_APPEND || kind >= WRITE_CREATE || alone)
 		return false;
 	if (strcmp(g->raw, raw) != 0 || w->uidvalidity != op->uidvalidity || strcmp(g->to ? g->to : "", to ? to : "") != 0)
 		return false;
@@ -639,6 +640,8 @@ static enum mf_err on_done(void *context, size_t i, const struct write_result *r
 	}
 	e = txn_commit(t);
 	follow_up(r, g, result);
+	if (landing(g->ops[0]))
+		bodies_resolve_parked(r->account, landing(g->ops[0]));
 	pthread_mutex_lock(&r->account->lock);
 	r->session->progress.done += g->count;
 	pthread_mutex_unlock(&r->account->lock);

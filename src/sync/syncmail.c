@@ -253,6 +253,19 @@ static void item_settle(struct sync_run *run, struct sync_item *item, enum mf_er
 	wants_deliver(a);
 }
 
+/* A name that the server does not know (any more) may be one that was changed here while the answer was on its way. */
+static enum mf_err item_explain(struct sync_run *run, struct sync_item *item, enum mf_err result)
+{
+	if (result != MF_NOT_FOUND && result != MF_DENIED)
+		return result;
+	MF_CLEANUP(mailbox_finish) struct mailbox now = {0};
+	enum mf_err e = cache_mailbox(run->account->cache, item->id, &now);
+	if (e == MF_NOT_FOUND)
+		return MF_OK; /* removed: nothing is left to do */
+	item->distrusted |= e == MF_OK && now.raw && strcmp(now.raw, item->m.raw) != 0;
+	return result;
+}
+
 static enum mf_err sync_closed(void *context, size_t i, enum mf_err result, const struct mailbox_status *status)
 {
 	struct sync_run *run = context;
@@ -264,7 +277,9 @@ static enum mf_err sync_closed(void *context, size_t i, enum mf_err result, cons
 		return MF_OK;
 	}
 	uint32_t messages = 0;
-	if (result == MF_OK) {
+	bool told = result == MF_OK;
+	result = item_explain(run, item, result);
+	if (told) {
 		messages = status->messages;
 		enum mf_err e = item_complete(run, item, status);
 		if (e != MF_OK)
@@ -292,7 +307,7 @@ static enum mf_err run_once(struct sync_run *run)
 			continue;
 		enum mf_err e = item_load(run, item);
 		if (e != MF_OK || !item->m.raw || (item->m.flags & MAILBOX_NOSELECT)) {
-			item_settle(run, item, e == MF_NOT_FOUND ? MF_NOT_FOUND : e, 0);
+			item_settle(run, item, e == MF_NOT_FOUND ? MF_OK : e, 0); /* removed since it was asked for */
 			continue;
 		}
 		run->order[n] = item;

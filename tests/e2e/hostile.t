@@ -11,7 +11,7 @@ from lib import system  # noqa: E402
 from lib.scripted import Script  # noqa: E402
 
 LIMIT_KB = 200 * 1024           # of resident memory, whatever a server says
-DEADLINE = 25                   # of everything a case does: mounting, reading all, unmounting
+DEADLINE = 60                   # of everything a case does: mounting, reading all, unmounting
 
 # reads whatever is there, in a process of its own, so that a hang is seen and can be ended
 WALK = """

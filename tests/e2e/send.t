@@ -156,7 +156,7 @@ with Suite("sending: a real server, and faults", timeout=300) as suite:
         home = sender()
         assert sendmail(home, "-t", text=b"To: alice@example.org\nSubject: dash t\n\nbody\n.\nnot this\n").returncode == 0
         assert delivered("dash t")[1].get_content() == "body\n"
-        assert sendmail(home, "-oi", "-FCron Daemon", "-B8BITMIME", "-oem", "root", text=b"To: root\nSubject: cron\n\na\n.\nb\n").returncode == 0
+        assert sendmail(home, "-oi", "-FCron Daemon", "-B8BITMIME", "-oem", "root", text=b"From: root (Cron Daemon)\nTo: root\nSubject: cron\n\na\n.\nb\n").returncode == 0
         _, message = delivered("cron")
         assert message.get_content() == "a\n.\nb\n" and message["From"].addresses[0].display_name == "Cron Daemon"
         answer = sendmail(home, "-i", "-f", "alice@example.org", "--", "alice@example.org", text=b"Subject: args\n\nx\n")

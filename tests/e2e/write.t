@@ -144,7 +144,8 @@ def ordinary_use(suite, world, label):
         path.write_bytes(data)
         assert read(path) == data
         world.settle()
-        assert sha(data) in world.at_server("INBOX") and before not in world.at_server("INBOX")
+        assert sha(data) in world.at_server("INBOX")
+        assert before not in world.at_server("INBOX"), (before in world.at_server("Trash"), world.home.run("pending", "work").stdout, world.flags().get(before))
         assert before in world.at_server("Trash")
         assert "\\Seen" in world.flags()[sha(data)]
         assert read(path) == data
@@ -283,7 +284,8 @@ with Suite("writing", timeout=300) as suite:
         subprocess.run(["rsync", "-rt", f"{source}/", mount / "Rsynced"], check=True)
         world.settle()
         assert sorted(world.at_server("Rsynced")) == sorted(sums), (len(world.at_server("Rsynced")), len(set(world.at_server("Rsynced")) & sums), sorted(digest(mount / "Rsynced" / n) in sums for n in os.listdir(mount / "Rsynced")), [p.name for p in source.iterdir() if digest(mount / "Rsynced" / p.name) != digest(p)])
-        assert subprocess.run(["rsync", "-rtni", f"{source}/", mount / "Rsynced"], check=True, capture_output=True, text=True).stdout == ""
+        again = subprocess.run(["rsync", "-rtnOi", f"{source}/", mount / "Rsynced"], check=True, capture_output=True, text=True).stdout
+        assert again == "", (again, os.listdir(mount / "Rsynced"), [os.stat(mount / "Rsynced" / n).st_mtime for n in os.listdir(mount / "Rsynced")])
         archive = suite.path("t") / "t.tar"
         archive.parent.mkdir(exist_ok=True)
         subprocess.run(["tar", "-C", source, "-cf", archive, *os.listdir(source)], check=True)
@@ -297,6 +299,47 @@ with Suite("writing", timeout=300) as suite:
         subprocess.run(["rm", "-r", mount / "Copied", mount / "Tarred", mount / "Rsynced"], check=True)
         world.settle()
         assert not {"Copied", "Tarred", "Rsynced"} & world.mailboxes()
+
+    @suite.case("modes of other places: cp -a, tar and rsync copy files that are not 0600")
+    def _():
+        source = suite.path("modes")
+        (source / "sub").mkdir(mode=0o755)
+        for i in range(3):
+            (source / "sub" / f"{i}.eml").write_bytes(message(f"mode {i}"))
+            (source / "sub" / f"{i}.eml").chmod((0o644, 0o444, 0o600)[i])
+        archive = suite.path("t") / "m.tar"
+        subprocess.run(["tar", "-C", source, "-cf", archive, "sub"], check=True)
+        for name in ("ByCp", "ByTar", "ByRsync"):
+            os.mkdir(mount / name)
+        subprocess.run(["cp", "-a", source / "sub", mount / "ByCp"], check=True)
+        subprocess.run(["tar", "-C", mount / "ByTar", "-xf", archive], check=True)
+        subprocess.run(["rsync", "-a", source / "sub", mount / "ByRsync"], check=True)
+        world.settle()
+        for name in ("ByCp", "ByTar", "ByRsync"):
+            assert world.at_server(f"{name}/sub") == sorted(sha(message(f"mode {i}")) for i in range(3)), name
+        subprocess.run(["rm", "-r", mount / "ByCp", mount / "ByTar", mount / "ByRsync"], check=True)
+        world.settle()
+
+    @suite.case("listing a directory while its files are written: nobody waits for the other")
+    def _():
+        lister = subprocess.Popen(["sh", "-c", f"for i in $(seq 60); do ls -l {box} >/dev/null; done"])
+        for i in range(60):
+            (box / "busy.eml").write_bytes(message(f"busy {i}"))
+        assert lister.wait(60) == 0
+        os.unlink(box / "busy.eml")
+        world.settle()
+
+    @suite.case("a message on its way to another mailbox is read when it has arrived")
+    def _():
+        world.server.fill("INBOX", [(message(f"unread {i}"), corpus.BASE + i, "") for i in range(5)])
+        world.home.run("sync", "work", check=0)
+        paths = [p for p in world.mount.messages("INBOX") if os.getxattr(p, "user.mail.subject").startswith(b"unread")]
+        for path in paths:
+            assert os.getxattr(path, "user.mail.cached") == b"no"
+            os.rename(path, mount / "Archive" / path.name)
+            assert b"Subject: unread" in read(mount / "Archive" / path.name)
+            os.rename(mount / "Archive" / path.name, path)
+        assert len(paths) == 5
 
     @suite.case("many removed or moved at once are a handful of commands")
     def _():
@@ -351,12 +394,15 @@ with Suite("writing", timeout=300) as suite:
         os.mkdir(mount / "Nowhere")
         pending = os.listdir(mount / ".mailfs" / "pending")
         assert len(pending) == 5, pending
+        assert len(os.listdir(mount / ".mailfs" / "pending")) == 5
         texts = [read(mount / ".mailfs" / "pending" / name).decode() for name in pending]
         assert any("move INBOX/" in text for text in texts), texts
         assert "5" in world.home.run("status", check=0).stdout
         assert other.name in world.home.run("pending", check=0).stdout
         flags = next(name for name in pending if name.endswith("-flags"))
         os.unlink(mount / ".mailfs" / "pending" / flags)
+        assert flags not in os.listdir(mount / ".mailfs" / "pending")
+        assert "not a message" in world.home.run("flag", "+seen", "/etc/hostname").stderr
         assert b"$Later" not in os.getxattr(third, "user.mail.flags")
         world.home.run("cancel", "work", "all", check=0)
         assert os.listdir(mount / ".mailfs" / "pending") == []

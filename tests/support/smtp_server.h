@@ -22,6 +22,7 @@ struct smtp_server {
 	int record;              /* the file of Message-IDs */
 	atomic_bool accept_later;
 	atomic_uint connections, rcpts;
+	unsigned most;           /* recipients of one message; 0: any number */
 	atomic_int refuse;       /* enum mf_err that connecting ends with; 0: none */
 	struct { pthread_t thread; int fd; } sessions[256];
 	unsigned session_count;
@@ -31,6 +32,7 @@ struct smtp_peer {
 	struct smtp_server *server;
 	FILE *in;
 	int fd;
+	unsigned rcpts;          /* of this message */
 };
 
 static void peer_say(struct smtp_peer *p, const char *text)
@@ -69,7 +71,9 @@ static bool peer_take_message(struct smtp_peer *p)
 static void peer_rcpt(struct smtp_peer *p, const char *line)
 {
 	p->server->rcpts++;
-	if (strstr(line, "<no"))
+	if (p->server->most && ++p->rcpts > p->server->most)
+		peer_say(p, "452 4.5.3 too many recipients");
+	else if (strstr(line, "<no"))
 		peer_say(p, "550 5.1.1 no such user");
 	else if (strstr(line, "<later") && !p->server->accept_later)
 		peer_say(p, "451 4.7.1 greylisted");
@@ -85,7 +89,10 @@ static void *peer_main(void *context)
 	while (fgets(line, sizeof line, p->in)) {
 		if (!strncmp(line, "EHLO", 4))
 			peer_say(p, "250-test\r\n250-SIZE 5000000\r\n250 8BITMIME");
-		else if (!strncmp(line, "RCPT", 4))
+		else if (!strncmp(line, "MAIL", 4)) {
+			p->rcpts = 0;
+			peer_say(p, "250 ok");
+		} else if (!strncmp(line, "RCPT", 4))
 			peer_rcpt(p, line);
 		else if (!strncmp(line, "QUIT", 4))
 			break;
@@ -112,7 +119,7 @@ static enum mf_err server_connect(void *context, struct cancel *cancel, struct s
 	if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair) || s->session_count == 256)
 		abort();
 	struct smtp_peer *p = calloc(1, sizeof *p);
-	*p = (struct smtp_peer){ s, fdopen(pair[1], "r"), pair[1] };
+	*p = (struct smtp_peer){ s, fdopen(pair[1], "r"), pair[1], 0 };
 	s->connections++;
 	s->sessions[s->session_count].fd = pair[1];
 	if (pthread_create(&s->sessions[s->session_count++].thread, NULL, peer_main, p))

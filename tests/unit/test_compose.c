@@ -95,6 +95,9 @@ static void what_is_there_stays(void **state)
 	IS(m, !strcmp(m.envelope.message_id, "<x@y>"));
 	IS(m, !strcmp(m.envelope.subject, "a folded"));
 	drop(&m);
+	m = make("From: Bob <b@c>, al@example.net\nTo: b@c\n\n");
+	HAS(m, "\r\nSender: al@example.net\r\n");
+	drop(&m);
 	m = make("From: Mallory <m@elsewhere.org>\nTo: b@c\n\n");
 	IS(m, !strcmp(m.envelope.sender, "alice@example.org"));
 	drop(&m);
@@ -184,6 +187,13 @@ static void recipients_given(void **state)
 	IS(m, m.envelope.recipient_count == 3 && !strcmp(m.envelope.sender, "bounce@example.org"));
 	HAS(m, "To: root\r\n");
 	HAS(m, "From: Cron Daemon <alice@example.org>\r\n");
+	drop(&m);
+	in = "From: root (Cron Daemon)\nTo: root\nSubject: cron\n\nout\n"; /* as cron(8) writes it */
+	o.sender = NULL;
+	m = make_bytes(in, strlen(in), &o);
+	HAS(m, "From: Cron Daemon <alice@example.org>\r\n");
+	LACKS(m, "root (");
+	IS(m, !strcmp(m.envelope.sender, "alice@example.org"));
 	drop(&m);
 	o.fields_too = true;
 	m = make_bytes(in, strlen(in), &o);
