@@ -269,7 +269,7 @@ static enum mf_err put(struct outgoing *o, struct file *f, const char *name, boo
 	if (err == MF_OK)
 		err = outbox_put(o->outbox, f->fd, &what, ret_id, &why);
 	char shown[256];
-	if (err != MF_OK && err != MF_EXISTS)
+	if (err != MF_OK && err != MF_EXISTS && keep_failed)
 		log_warning("outbox/%s is not sent: %s", mf_printable(shown, sizeof shown, name, strlen(name)), why.text[0] ? why.text : mf_err_words(err));
 	return err;
 }

@@ -79,7 +79,7 @@ with Suite("outbox/: a file dropped into it is sent", timeout=400) as suite:
         home = sender()
         mount = home.mount()
         outside = home.folder / "letter.eml"
-        for subject, how in (("by cp", "cp {} outbox/"), ("by cat", "cat {} > outbox/a.eml"), ("by mv", "mv {} outbox/b.eml"),
+        for subject, how in (("by cp", "cp {} outbox/"), ("by cat", "cat {} > outbox/a.eml"), ("by mv", "mv {} outbox/b.eml"), ("by cp -p", "chmod 644 {0}; cp -p {0} outbox/"),
                              ("by two", "{{ head -2 {0}; tail -n +3 {0}; }} > outbox/c.eml")):
             outside.write_text(letter(subject))
             sh(how.format(outside), mount)

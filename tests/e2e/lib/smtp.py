@@ -8,11 +8,11 @@ import time
 class SmtpServer:
     """fail: called with the stage ("greeting", "mail", "rcpt", "data", "dot", "answer") and the message's subject (at "dot" and
     "answer"); what it returns is said instead of the usual answer; "close" hangs up, None goes on. delay: seconds before the
-    answer to a whole message. "answer" is asked when the message has been recorded."""
+    answer to a whole message. "answer" is asked when the message has been recorded. taken: called with its bytes before that."""
 
-    def __init__(self, fail=None, delay=0.0, extensions=("8BITMIME", "PIPELINING", "SIZE 10000000")):
+    def __init__(self, fail=None, delay=0.0, extensions=("8BITMIME", "PIPELINING", "SIZE 10000000"), taken=None):
         self.fail = fail or (lambda stage, subject: None)
-        self.delay, self.extensions = delay, list(extensions)
+        self.delay, self.extensions, self.taken = delay, list(extensions), taken
         self.accepted = []           # subjects, in the order of taking
         self.connections = 0
         outer = self
@@ -74,6 +74,8 @@ class SmtpServer:
             handler.wfile.write(refusal.encode() + b"\r\n")
             return True
         self.accepted.append(subject)
+        if self.taken:
+            self.taken(data)
         time.sleep(self.delay)
         return self._say(handler, "250 2.0.0 taken", "answer", subject)
 

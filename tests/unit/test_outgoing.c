@@ -1,0 +1,341 @@
+/* fs/outgoing.c: files of outbox/ between being written and being queued: nothing is lost, nothing is there twice. */
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <cmocka.h>
+
+#include "base/mem.h"
+#include "fs/outgoing.h"
+
+struct world {
+	char folder[64];
+	struct account_config *config;
+	struct outbox *outbox;
+	struct outgoing *o;
+};
+
+/* As after a kill: nothing is told to whoever has a file open */
+static void reopen(struct world *w)
+{
+	struct outbox_options options = { .config = w->config, .state_dir = w->folder, .offline = true };
+	struct mf_reason why = { "" };
+	outgoing_close(w->o);
+	outbox_close(w->outbox);
+	assert_int_equal(outbox_open(&options, &w->outbox, &why), MF_OK);
+	assert_int_equal(outgoing_open(w->outbox, w->folder, &w->o, &why), MF_OK);
+}
+
+static int begin(void **state)
+{
+	struct world *w = MF_NEW(struct world);
+	strcpy(w->folder, "/tmp/test_outgoing.XXXXXX");
+	assert_non_null(mkdtemp(w->folder));
+	w->config = account_config_create("work");
+	w->config->from = mf_strdup("Alice <alice@example.org>");
+	w->config->send_delay_ms = 60000;
+	reopen(w);
+	*state = w;
+	return 0;
+}
+
+static int end(void **state)
+{
+	struct world *w = *state;
+	outgoing_close(w->o);
+	outbox_close(w->outbox);
+	account_config_destroy(w->config);
+	MF_CLEANUP(mf_free) char *command = mf_format("rm -rf '%s'", w->folder);
+	assert_int_equal(system(command), 0);
+	free(w);
+	return 0;
+}
+
+#define LETTER(subject) "To: bob@example.org\nSubject: " subject "\n\ntext\n"
+
+static enum mf_err save(struct world *w, const char *name, const char *text)
+{
+	struct outgoing_info info;
+	uint64_t number;
+	int fd = -1;
+	enum mf_err err = outgoing_find(w->o, false, name, &info);
+	number = info.number;
+	err = err == MF_OK ? outgoing_open_file(w->o, number, true, true, &fd) : outgoing_create(w->o, name, &number);
+	if (err != MF_OK)
+		return err;
+	assert_int_equal(outgoing_write(w->o, number, text, strlen(text), 0), MF_OK);
+	err = outgoing_flush(w->o, number);
+	outgoing_close_file(w->o, number, true);
+	return err;
+}
+
+static uint64_t number_of(struct world *w, bool failed, const char *name)
+{
+	struct outgoing_info info;
+	return outgoing_find(w->o, failed, name, &info) == MF_OK ? info.number : 0;
+}
+
+static bool add_name(void *context, const char *name, const struct outgoing_info *info)
+{
+	(void)info;
+	strcat(context, *(char *)context ? " " : "");
+	strcat(context, name);
+	return true;
+}
+
+static void expect(struct world *w, const char *names, const char *failed, size_t queued)
+{
+	char list[2048] = "", failures[2048] = "";
+	struct outbox_counts c;
+	outgoing_visit(w->o, false, 0, add_name, list);
+	outgoing_visit(w->o, true, 0, add_name, failures);
+	outbox_counts(w->outbox, &c);
+	assert_string_equal(list, names);
+	assert_string_equal(failures, failed);
+	assert_int_equal(c.waiting + c.queued, queued);
+}
+
+static void expect_bytes(struct world *w, const char *name, const char *text)
+{
+	char bytes[4096] = "";
+	int fd = -1;
+	uint64_t number = number_of(w, false, name);
+	assert_int_equal(outgoing_open_file(w->o, number, false, false, &fd), MF_OK);
+	ssize_t n = fd < 0 ? outgoing_read(w->o, number, bytes, sizeof bytes - 1, 0) : pread(fd, bytes, sizeof bytes - 1, 0);
+	assert_int_equal(n, (ssize_t)strlen(text));
+	assert_string_equal(bytes, text);
+	outgoing_close_file(w->o, number, false);
+	mf_close(&fd);
+}
+
+static void test_saving(void **state)
+{
+	struct world *w = *state;
+	assert_int_equal(save(w, "x.eml", LETTER("one")), MF_OK);
+	uint64_t number = number_of(w, false, "x.eml");
+	expect(w, "x.eml", "", 1);
+	assert_int_equal(save(w, "x.eml", LETTER("two")), MF_OK);
+	assert_true(number_of(w, false, "x.eml") == number);
+	expect(w, "x.eml", "", 1);
+	expect_bytes(w, "x.eml", LETTER("two"));
+	reopen(w);
+	expect(w, "x.eml", "", 1);
+	expect_bytes(w, "x.eml", LETTER("two"));
+	assert_int_equal(outgoing_create(w->o, "x.eml", &number), MF_EXISTS);
+	assert_int_equal(outgoing_remove(w->o, false, "x.eml"), MF_OK);
+	assert_int_equal(outgoing_remove(w->o, false, "x.eml"), MF_NOT_FOUND);
+	expect(w, "", "", 0);
+}
+
+static void test_several_writers(void **state)
+{
+	struct world *w = *state;
+	uint64_t number;
+	int fd;
+	assert_int_equal(outgoing_create(w->o, "x", &number), MF_OK);
+	assert_int_equal(outgoing_flush(w->o, number), MF_OK);      /* a shell's, before anything is written */
+	expect(w, "x", "", 0);
+	assert_int_equal(outgoing_write(w->o, number, "Subject: x\n", 11, 0), MF_OK);
+	assert_int_equal(outgoing_flush(w->o, number), MF_INVALID);
+	expect(w, "x", "", 0);                                      /* not in failed/: somebody writes on */
+	assert_int_equal(outgoing_write(w->o, number, "To: bob@x.org\n\n", 15, 11), MF_OK);
+	assert_int_equal(outgoing_flush(w->o, number), MF_OK);
+	expect(w, "x", "", 1);
+	MF_CLEANUP(mf_free) char *said = outgoing_state(w->o, number);
+	assert_non_null(strstr(said, "while it is open for writing"));
+	assert_int_equal(outgoing_write(w->o, number, "text\n", 5, 26), MF_OK);
+	expect(w, "x", "", 0);
+	assert_int_equal(outgoing_open_file(w->o, number, false, false, &fd), MF_OK);
+	assert_int_equal(outgoing_flush(w->o, number), MF_OK);
+	outgoing_close_file(w->o, number, true);
+	expect(w, "x", "", 1);
+	outgoing_close_file(w->o, number, false);
+	expect_bytes(w, "x", "Subject: x\nTo: bob@x.org\n\ntext\n");
+	MF_CLEANUP(mf_free) char *later = outgoing_state(w->o, number);
+	assert_null(strstr(later, "while"));
+}
+
+static void test_unfit(void **state)
+{
+	struct world *w = *state;
+	assert_int_equal(save(w, "x.eml", "Subject: nobody\n\n"), MF_INVALID);
+	expect(w, "", "x.eml", 0);
+	MF_CLEANUP(mf_free) char *text = outgoing_error_text(w->o, number_of(w, true, "x.eml"));
+	assert_non_null(strstr(text, "recipient"));
+	int fd;
+	assert_int_equal(outgoing_open_file(w->o, number_of(w, true, "x.eml"), true, false, &fd), MF_DENIED);
+	assert_int_equal(outgoing_rename(w->o, true, "x.eml", "x.eml"), MF_INVALID);
+	assert_int_equal(save(w, "x.eml", "Subject: nobody\n\n"), MF_INVALID);
+	expect(w, "", "x.eml x-2.eml", 0);
+	assert_int_equal(outgoing_remove(w->o, true, "x-2.eml"), MF_OK);
+	assert_int_equal(outgoing_remove(w->o, true, "x.eml"), MF_OK);
+	expect(w, "", "", 0);
+}
+
+static void test_renaming(void **state)
+{
+	struct world *w = *state;
+	assert_int_equal(save(w, "a.tmp", LETTER("a")), MF_OK);
+	expect(w, "a.tmp", "", 0);
+	assert_int_equal(outgoing_rename(w->o, false, "a.tmp", "a.eml"), MF_OK);
+	expect(w, "a.eml", "", 1);
+	assert_int_equal(outgoing_rename(w->o, false, "a.eml", "b.eml"), MF_OK);
+	assert_int_equal(save(w, "c.tmp", LETTER("c")), MF_OK);
+	assert_int_equal(outgoing_rename(w->o, false, "c.tmp", "b.eml"), MF_OK);     /* over one that waits */
+	expect(w, "b.eml", "", 1);
+	expect_bytes(w, "b.eml", LETTER("c"));
+	assert_int_equal(save(w, "d.tmp", "bad\n"), MF_OK);
+	assert_int_equal(outgoing_rename(w->o, false, "d.tmp", "b.eml"), MF_INVALID);
+	expect(w, "b.eml d.tmp", "b.eml", 1);
+	expect_bytes(w, "b.eml", LETTER("c"));
+	assert_int_equal(outgoing_rename(w->o, false, "b.eml", "b.eml~"), MF_OK);    /* taken back */
+	expect(w, "b.eml~ d.tmp", "b.eml", 0);
+	assert_int_equal(outgoing_rename(w->o, false, "b.eml~", "d.tmp"), MF_OK);
+	expect(w, "d.tmp", "b.eml", 0);
+	expect_bytes(w, "d.tmp", LETTER("c"));
+	assert_int_equal(outgoing_rename(w->o, false, "none", "x"), MF_NOT_FOUND);
+	assert_int_equal(outgoing_rename(w->o, true, "none", "x"), MF_NOT_FOUND);
+	reopen(w);
+	expect(w, "d.tmp", "b.eml", 0);
+	assert_int_equal(outgoing_rename(w->o, false, "d.tmp", "e.eml"), MF_OK);
+	expect(w, "e.eml", "b.eml", 1);
+}
+
+/* Renamed when its writer has closed, but the last word of that is still on its way */
+static void test_renamed_before_the_release(void **state)
+{
+	struct world *w = *state;
+	uint64_t number;
+	assert_int_equal(outgoing_create(w->o, "x.tmp", &number), MF_OK);
+	assert_int_equal(outgoing_write(w->o, number, LETTER("x"), strlen(LETTER("x")), 0), MF_OK);
+	assert_int_equal(outgoing_flush(w->o, number), MF_OK);
+	assert_int_equal(outgoing_rename(w->o, false, "x.tmp", "x.eml"), MF_OK);
+	expect(w, "x.eml", "", 1);
+	assert_true(number_of(w, false, "x.eml") == number);
+	outgoing_close_file(w->o, number, true);
+	expect(w, "x.eml", "", 1);
+	/* and while somebody still writes */
+	assert_int_equal(outgoing_create(w->o, "y.tmp", &number), MF_OK);
+	assert_int_equal(outgoing_write(w->o, number, "To: bob@x.org\n", 14, 0), MF_OK);
+	assert_int_equal(outgoing_rename(w->o, false, "y.tmp", "y.eml"), MF_OK);
+	expect(w, "x.eml y.eml", "", 1);
+	assert_int_equal(outgoing_write(w->o, number, "\ntext\n", 6, 14), MF_OK);
+	assert_int_equal(outgoing_flush(w->o, number), MF_OK);
+	outgoing_close_file(w->o, number, true);
+	expect(w, "x.eml y.eml", "", 2);
+}
+
+static void test_removed_while_open(void **state)
+{
+	struct world *w = *state;
+	struct outgoing_info info;
+	uint64_t number;
+	assert_int_equal(outgoing_create(w->o, "x.eml", &number), MF_OK);
+	assert_int_equal(outgoing_write(w->o, number, LETTER("x"), strlen(LETTER("x")), 0), MF_OK);
+	assert_int_equal(outgoing_flush(w->o, number), MF_OK);
+	assert_int_equal(outgoing_remove(w->o, false, "x.eml"), MF_OK);
+	assert_int_equal(outgoing_write(w->o, number, "more\n", 5, 5), MF_OK);
+	assert_int_equal(outgoing_look(w->o, number, &info), MF_OK);
+	assert_true(info.gone && info.size == strlen(LETTER("x")));
+	assert_int_equal(outgoing_flush(w->o, number), MF_OK);
+	outgoing_close_file(w->o, number, true);
+	assert_int_equal(outgoing_look(w->o, number, &info), MF_STALE);
+	expect(w, "", "", 0);
+}
+
+/* A crash between the queue and the draft, either way */
+static void test_both_at_a_start(void **state)
+{
+	struct world *w = *state;
+	assert_int_equal(save(w, "x.eml", LETTER("x")), MF_OK);
+	MF_CLEANUP(mf_free) char *path = mf_format("%s/outbox-drafts/x.eml", w->folder);
+	MF_CLEANUP(mf_close) int fd = open(path, O_CREAT | O_WRONLY | O_CLOEXEC, 0600);
+	assert_int_equal(write(fd, "To:", 3), 3);
+	reopen(w);
+	expect(w, "x.eml", "", 1);
+	expect_bytes(w, "x.eml", LETTER("x"));
+	assert_int_equal(access(path, F_OK), -1);
+	uint64_t number;
+	assert_int_equal(outgoing_create(w->o, "half.eml", &number), MF_OK);
+	assert_int_equal(outgoing_write(w->o, number, LETTER("h"), strlen(LETTER("h")), 0), MF_OK);
+	reopen(w);
+	expect(w, "half.eml x.eml", "", 1);
+	MF_CLEANUP(mf_free) char *said = outgoing_state(w->o, number_of(w, false, "half.eml"));
+	assert_non_null(strstr(said, "unfinished"));
+	assert_int_equal(outgoing_truncate(w->o, number_of(w, false, "half.eml"), strlen(LETTER("h"))), MF_OK);
+	expect(w, "half.eml x.eml", "", 2);
+}
+
+static void test_too_big(void **state)
+{
+	struct world *w = *state;
+	uint64_t number;
+	MF_CLEANUP(mf_free) char *path = mf_format("%s/outbox/0000000000000000.size", w->folder);
+	assert_int_equal(outbox_size_max(w->outbox), 0);
+	FILE *f = fopen(path, "we");
+	assert_non_null(f);
+	fputs("1000\n", f);
+	fclose(f);
+	reopen(w);
+	assert_int_equal(outbox_size_max(w->outbox), 1000);
+	assert_int_equal(outgoing_create(w->o, "x.eml", &number), MF_OK);
+	assert_int_equal(outgoing_write(w->o, number, LETTER("x"), strlen(LETTER("x")), 0), MF_OK);
+	assert_int_equal(outgoing_write(w->o, number, "y", 1, 1000), MF_TOO_BIG);
+	assert_int_equal(outgoing_flush(w->o, number), MF_TOO_BIG);
+	outgoing_close_file(w->o, number, true);
+	expect(w, "", "x.eml", 0);
+}
+
+static void test_lock_names(void **state)
+{
+	(void)state;
+	static const struct { const char *lock, *of; } names[] = {
+		{ ".x.eml.swp", "x.eml" }, { ".x.eml.swo", "x.eml" }, { ".#x.eml", "x.eml" }, { "#x.eml#", "x.eml" }, { ".~lock.x.eml#", "x.eml" },
+		{ ".x.eml.kate-swp", "x.eml" }, { "4913", NULL }, { "x.eml~", NULL }, { ".swp", NULL }, { "##", NULL }, { ".#", NULL }, { "x.eml", NULL },
+		{ ".hidden", NULL }, { "", NULL },
+	};
+	for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
+		const char *of = NULL;
+		size_t len = 0;
+		assert_int_equal(outgoing_lock_names(names[i].lock, &of, &len), names[i].of != NULL);
+		if (names[i].of)
+			assert_true(len == strlen(names[i].of) && !strncmp(of, names[i].of, len));
+	}
+}
+
+static void test_locks(void **state)
+{
+	struct world *w = *state;
+	assert_int_equal(save(w, "x.eml", LETTER("x")), MF_OK);
+	assert_int_equal(save(w, ".x.eml.swp", "lock"), MF_OK);
+	MF_CLEANUP(mf_free) char *held = outgoing_state(w->o, number_of(w, false, "x.eml"));
+	assert_non_null(strstr(held, "while .x.eml.swp is there"));
+	assert_int_equal(outgoing_remove(w->o, false, ".x.eml.swp"), MF_OK);
+	MF_CLEANUP(mf_free) char *freed = outgoing_state(w->o, number_of(w, false, "x.eml"));
+	assert_null(strstr(freed, "while"));
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test_setup_teardown(test_saving, begin, end),
+		cmocka_unit_test_setup_teardown(test_several_writers, begin, end),
+		cmocka_unit_test_setup_teardown(test_unfit, begin, end),
+		cmocka_unit_test_setup_teardown(test_renaming, begin, end),
+		cmocka_unit_test_setup_teardown(test_renamed_before_the_release, begin, end),
+		cmocka_unit_test_setup_teardown(test_removed_while_open, begin, end),
+		cmocka_unit_test_setup_teardown(test_both_at_a_start, begin, end),
+		cmocka_unit_test_setup_teardown(test_too_big, begin, end),
+		cmocka_unit_test(test_lock_names),
+		cmocka_unit_test_setup_teardown(test_locks, begin, end),
+	};
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
