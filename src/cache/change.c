@@ -21,7 +21,7 @@ bool name_is_scratch(const char *name)
 }
 
 /* The row and the mailbox that shows it; MF_NOT_FOUND where none does. Once found neither is missing. */
-static enum mf_err visible(struct txn *t, uint64_t message, struct row *ret, struct node **ret_n)
+enum mf_err change_visible(struct txn *t, uint64_t message, struct row *ret, struct node **ret_n)
 {
 	if (t->failed)
 		return t->failed;
@@ -35,7 +35,7 @@ static enum mf_err visible(struct txn *t, uint64_t message, struct row *ret, str
 	return MF_OK;
 }
 
-static enum mf_err set_local(struct txn *t, struct row *row, bool local)
+enum mf_err change_set_local(struct txn *t, struct row *row, bool local)
 {
 	sqlite3_stmt *s = db_use(t->db, SQL_MESSAGE_SET_LOCAL);
 	sqlite3_bind_int64(s, 1, (int64_t)row->entry.id);
@@ -44,7 +44,7 @@ static enum mf_err set_local(struct txn *t, struct row *row, bool local)
 	return db_run(t->db, s);
 }
 
-static enum mf_err set_was(struct txn *t, uint64_t message, const char *was)
+enum mf_err change_set_was(struct txn *t, uint64_t message, const char *was)
 {
 	sqlite3_stmt *s = db_use(t->db, SQL_MESSAGE_SET_WAS);
 	sqlite3_bind_int64(s, 1, (int64_t)message);
@@ -63,7 +63,7 @@ static enum mf_err get_was(struct txn *t, uint64_t message, char **ret)
 	return e;
 }
 
-static enum mf_err remove_ops(struct txn *t, const struct ops *ops)
+enum mf_err change_remove_ops(struct txn *t, const struct ops *ops)
 {
 	enum mf_err e = MF_OK;
 	for (size_t i = 0; i < ops->count && !e; i++)
@@ -160,7 +160,7 @@ enum mf_err txn_change_flags(struct txn *t, uint64_t message, unsigned add, unsi
 {
 	struct row row;
 	struct node *n;
-	enum mf_err e = visible(t, message, &row, &n);
+	enum mf_err e = change_visible(t, message, &row, &n);
 	if (e)
 		return e;
 	if (n->m.flags & CACHE_MAILBOX_READONLY)
@@ -185,7 +185,7 @@ enum mf_err txn_set_flags(struct txn *t, uint64_t message, unsigned flags, const
 {
 	struct row row;
 	struct node *n;
-	enum mf_err e = visible(t, message, &row, &n);
+	enum mf_err e = change_visible(t, message, &row, &n);
 	if (e)
 		return e;
 	MF_CLEANUP(mf_free) char *remove = keywords_of(row.keywords, keywords, false);
@@ -210,7 +210,7 @@ static enum mf_err follow(struct txn *t, struct ops *ops, uint64_t from, const s
 	return e;
 }
 
-static enum mf_err queue_again(struct txn *t, struct op *op)
+enum mf_err change_queue_again(struct txn *t, struct op *op)
 {
 	op->state = OP_QUEUED;
 	replace_text(&op->error, NULL);
@@ -232,7 +232,7 @@ static enum mf_err retarget(struct txn *t, struct ops *ops, struct op *placing, 
 		placing->mailbox = to->m.id;
 	else
 		placing->dest = to->m.id;
-	return queue_again(t, placing);
+	return change_queue_again(t, placing);
 }
 
 static enum mf_err journal_move(struct txn *t, struct row *row, const struct node *from, const struct node *to, const char *own_name, uint64_t *ret_op)
@@ -268,7 +268,7 @@ static enum mf_err move_row(struct txn *t, struct row *row, struct node *from, s
 	if (!e)
 		e = row_place(t, to, row);
 	if (!e)
-		e = set_was(t, row->entry.id, NULL);
+		e = change_set_was(t, row->entry.id, NULL);
 	if (e)
 		return e;
 	row->shelf = to->shelf;
@@ -366,7 +366,7 @@ static enum mf_err expunge_row(struct txn *t, struct row *row, struct node *n, i
 		placing->kind = OP_EXPUNGE;
 		placing->dest = 0;
 		placing->due_ms = due;
-		e = queue_again(t, placing);
+		e = change_queue_again(t, placing);
 		*ret_op = placing->id;
 	} else if (!e) {
 		struct op op = { .kind = OP_EXPUNGE, .message = row->entry.id, .mailbox = n->m.id, .uid = row->entry.uid,
@@ -387,7 +387,7 @@ static enum mf_err drop(struct txn *t, struct node *n, const struct row *row)
 	struct ops ops = { 0 };
 	enum mf_err e = ops_of_message(t, row->entry.id, &ops);
 	if (!e)
-		e = remove_ops(t, &ops);
+		e = change_remove_ops(t, &ops);
 	ops_finish(&ops);
 	if (!e)
 		e = row_remove(t, row->entry.id);
@@ -404,7 +404,7 @@ static enum mf_err drop(struct txn *t, struct node *n, const struct row *row)
 	return MF_OK;
 }
 
-static enum mf_err was_never_sent(struct txn *t, const struct row *row, bool *ret)
+enum mf_err change_was_never_sent(struct txn *t, const struct row *row, bool *ret)
 {
 	struct ops ops = { 0 };
 	enum mf_err e = ops_of_message(t, row->entry.id, &ops);
@@ -415,7 +415,7 @@ static enum mf_err was_never_sent(struct txn *t, const struct row *row, bool *re
 }
 
 /* Not dropped: it has been at the server, or may have. */
-static enum mf_err dispose(struct txn *t, struct row *row, struct node *n, const char *own_name, const struct disposal *how, uint64_t *ret_op)
+enum mf_err change_dispose(struct txn *t, struct row *row, struct node *n, const char *own_name, const struct disposal *how, uint64_t *ret_op)
 {
 	struct node *trash = how->expunge || how->trash == n->m.id || !how->trash ? NULL : txn_node(t, how->trash);
 	if (!trash)
@@ -430,12 +430,12 @@ static enum mf_err remove_row(struct txn *t, struct row *row, struct node *n, co
 {
 	bool never = false;
 	*ret_op = 0;
-	enum mf_err e = was_never_sent(t, row, &never);
+	enum mf_err e = change_was_never_sent(t, row, &never);
 	if (e || never)
 		return e ? e : drop(t, n, row);
 	MF_CLEANUP(mf_free) char *was = NULL;
 	e = get_was(t, row->entry.id, &was);
-	return e ? e : dispose(t, row, n, was ? was : row->name, how, ret_op);
+	return e ? e : change_dispose(t, row, n, was ? was : row->name, how, ret_op);
 }
 
 enum mf_err txn_remove(struct txn *t, uint64_t message, const struct disposal *how)
@@ -443,7 +443,7 @@ enum mf_err txn_remove(struct txn *t, uint64_t message, const struct disposal *h
 	struct row row;
 	struct node *n;
 	uint64_t op;
-	enum mf_err e = visible(t, message, &row, &n);
+	enum mf_err e = change_visible(t, message, &row, &n);
 	if (e)
 		return e;
 	if (!row.local && (n->m.flags & CACHE_MAILBOX_READONLY))
@@ -455,7 +455,7 @@ enum mf_err txn_is_local(struct txn *t, uint64_t message, bool *ret)
 {
 	struct row row;
 	struct node *n;
-	enum mf_err e = visible(t, message, &row, &n);
+	enum mf_err e = change_visible(t, message, &row, &n);
 	*ret = !e && row.local;
 	return e;
 }
@@ -464,7 +464,7 @@ enum mf_err txn_drop_local(struct txn *t, uint64_t message)
 {
 	struct row row;
 	struct node *n = NULL;
-	enum mf_err e = visible(t, message, &row, &n);
+	enum mf_err e = change_visible(t, message, &row, &n);
 	if (e || !n)
 		return e;
 	return row.local ? txn_fail(t, drop(t, n, &row)) : MF_INVALID;
@@ -495,10 +495,10 @@ static enum mf_err note_aside(struct txn *t, const struct row *row, bool same_ma
 	if (row->local)
 		return MF_OK;
 	if (!same_mailbox || !name_is_scratch(name))
-		return set_was(t, row->entry.id, NULL);
+		return change_set_was(t, row->entry.id, NULL);
 	MF_CLEANUP(mf_free) char *was = NULL;
 	enum mf_err e = get_was(t, row->entry.id, &was);
-	return e || was ? e : set_was(t, row->entry.id, row->name);
+	return e || was ? e : change_set_was(t, row->entry.id, row->name);
 }
 
 static enum mf_err rename_row(struct txn *t, struct row *row, struct node *n, const char *name)
@@ -516,7 +516,7 @@ static enum mf_err rename_row(struct txn *t, struct row *row, struct node *n, co
 	return MF_OK;
 }
 
-static enum mf_err may_write_into(struct txn *t, const struct node *to, const char *name)
+enum mf_err change_may_write_into(struct txn *t, const struct node *to, const char *name)
 {
 	if (strlen(name) > NAME_MAX_BYTES)
 		return MF_INVALID;
@@ -536,9 +536,9 @@ enum mf_err txn_move(struct txn *t, uint64_t message, uint64_t mailbox, const ch
 {
 	struct row row;
 	struct node *from = NULL, *to = t->failed ? NULL : txn_node(t, mailbox);
-	enum mf_err e = to ? visible(t, message, &row, &from) : t->failed ? t->failed : MF_NOT_FOUND;
+	enum mf_err e = to ? change_visible(t, message, &row, &from) : t->failed ? t->failed : MF_NOT_FOUND;
 	if (!e)
-		e = may_write_into(t, to, name);
+		e = change_may_write_into(t, to, name);
 	if (!e && from != to && (from->m.flags & CACHE_MAILBOX_READONLY))
 		e = MF_DENIED;
 	if (e)
@@ -552,354 +552,4 @@ enum mf_err txn_move(struct txn *t, uint64_t message, uint64_t mailbox, const ch
 	if (!e)
 		e = from == to ? rename_row(t, &row, to, name) : move_row(t, &row, from, to, row.name, name, &op);
 	return txn_fail(t, e);
-}
-
-/* --- writing -------------------------------------------------------------------------------------------------------------------- */
-
-enum mf_err txn_create(struct txn *t, uint64_t mailbox, const char *name, uint64_t *ret)
-{
-	struct node *n = t->failed ? NULL : txn_node(t, mailbox);
-	if (!n)
-		return t->failed ? t->failed : MF_NOT_FOUND;
-	enum mf_err e = may_write_into(t, n, name);
-	bool is_free = false;
-	if (!e)
-		e = name_is_free(t, n, name, &is_free);
-	if (e || !is_free)
-		return e ? e : MF_EXISTS;
-	struct mail_summary summary;
-	mail_summary_parse("", 0, 0, &summary);
-	struct message_put put = { .mailbox = mailbox, .keywords = "", .summary = &summary };
-	struct row row = { .entry = { .mtime = txn_now_s(t), .ctime = txn_now_s(t) }, .local = true };
-	memcpy(row.name, name, strlen(name) + 1);
-	e = row_add(t, n, &row);
-	if (!e)
-		e = set_local(t, &row, true);
-	if (!e)
-		e = row_add_summary(t, &put, &row);
-	mail_summary_finish(&summary);
-	if (e)
-		return txn_fail(t, e);
-	row_show(t, n, &row, true);
-	txn_names_changed(t, mailbox);
-	*ret = row.entry.id;
-	return MF_OK;
-}
-
-static enum mf_err store_content(struct txn *t, struct row *row, const struct message_put *put)
-{
-	row->entry.size = put->size;
-	row->entry.size_checked = true;
-	row->entry.mtime = put->internal_date;
-	row->entry.ctime = txn_now_s(t);
-	row->match = match_of(put, put->internal_date);
-	sqlite3_stmt *s = db_use(t->db, SQL_MESSAGE_CONTENT);
-	sqlite3_bind_int64(s, 1, (int64_t)row->entry.id);
-	sqlite3_bind_int64(s, 2, (int64_t)put->size);
-	sqlite3_bind_int64(s, 3, row->entry.mtime);
-	sqlite3_bind_int64(s, 4, row->entry.ctime);
-	sqlite3_bind_int64(s, 5, (int64_t)row->match);
-	enum mf_err e = db_run(t->db, s);
-	s = db_use(t->db, SQL_SUMMARY_REMOVE);
-	sqlite3_bind_int64(s, 1, (int64_t)row->entry.id);
-	if (!e)
-		e = db_run(t->db, s);
-	return e ? e : row_add_summary(t, put, row);
-}
-
-static enum mf_err repoint(struct txn *t, struct ops *ops, uint64_t message)
-{
-	enum mf_err e = MF_OK;
-	for (size_t i = 0; i < ops->count && !e; i++) {
-		ops->items[i].message = message;
-		e = op_store(t, &ops->items[i]);
-	}
-	return e;
-}
-
-/* The message as it was gets a row of its own, which takes over its number, its operations and its bytes, under a name that
- * no file can have; it does not stay there. The row that people know becomes a new message. */
-static enum mf_err split(struct txn *t, struct node *n, struct row *row, struct ops *ops, struct row *ret_old)
-{
-	*ret_old = *row;
-	snprintf(ret_old->name, sizeof ret_old->name, "%llu/old", (unsigned long long)row->entry.id);
-	row->entry.uid = 0;
-	row->modseq = 0;
-	enum mf_err e = row_place(t, n, row);
-	sqlite3_stmt *s = db_use(t->db, SQL_MESSAGE_COPY);
-	sqlite3_bind_int64(s, 1, (int64_t)row->entry.id);
-	sqlite3_bind_int64(s, 2, (int64_t)n->shelf);
-	db_bind_text(s, 3, ret_old->name);
-	if (!e)
-		e = db_run(t->db, s);
-	ret_old->entry.id = (uint64_t)sqlite3_last_insert_rowid(t->db->handle);
-	s = db_use(t->db, SQL_SUMMARY_COPY);
-	sqlite3_bind_int64(s, 1, (int64_t)row->entry.id);
-	sqlite3_bind_int64(s, 2, (int64_t)ret_old->entry.id);
-	if (!e)
-		e = db_run(t->db, s);
-	if (!e)
-		e = repoint(t, ops, ret_old->entry.id);
-	row_count(n, 1, row->flags);
-	txn_body(t, row->entry.id, ret_old->entry.id);
-	return e;
-}
-
-static enum mf_err append_op(struct txn *t, const struct node *n, const struct row *row, int64_t due_ms, uint64_t *ret)
-{
-	struct op op = { .kind = OP_APPEND, .message = row->entry.id, .mailbox = n->m.id, .name = (char *)(uintptr_t)row->name, .due_ms = due_ms };
-	enum mf_err e = op_add(t, &op);
-	*ret = op.id;
-	return e;
-}
-
-static enum mf_err wait_for(struct txn *t, uint64_t op, uint64_t after)
-{
-	struct op waiting;
-	enum mf_err e = op ? op_by_id(t, op, &waiting) : MF_NOT_FOUND;
-	if (e)
-		return e == MF_NOT_FOUND ? MF_OK : e;
-	waiting.after = after;
-	e = op_store(t, &waiting);
-	op_finish(&waiting);
-	return e;
-}
-
-bool keep_bytes(struct txn *t, const struct row *row)
-{
-	struct body *body;
-	uint64_t size;
-	struct spool_note note = { "", row->name, row->entry.mtime };
-	if (cache_body_get(t->cache, row->entry.id, &body))
-		return false;
-	bool kept = body_is_whole(body) && !spool_prepare(t->cache, row->entry.id, body_fd(body), body_size(body), false, &note, &size) &&
-	            !spool_commit(t->cache, row->entry.id);
-	body_unref(body);
-	return kept;
-}
-
-/* The backup that an editor made by renaming stays, as a file that is only here; its message is an old version. */
-static enum mf_err keep_aside(struct txn *t, struct node *n, struct row *row, const char *own_name, const struct disposal *how, uint64_t *ret_op)
-{
-	struct ops ops = { 0 };
-	struct row old;
-	enum mf_err e = ops_of_message(t, row->entry.id, &ops);
-	if (!e)
-		e = split(t, n, row, &ops, &old);
-	ops_finish(&ops);
-	if (!e)
-		e = dispose(t, &old, n, own_name, how, ret_op);
-	row_count(n, -1, row->flags);
-	if (!e)
-		e = set_local(t, row, true);
-	if (!e)
-		e = set_was(t, row->entry.id, NULL);
-	if (!e)
-		row_show(t, n, row, true);
-	return e;
-}
-
-/* The backup is all that there is of a version that the server never had. */
-static enum mf_err keep_unsent(struct txn *t, struct node *n, struct row *row)
-{
-	struct ops ops = { 0 };
-	enum mf_err e = ops_of_message(t, row->entry.id, &ops);
-	if (!e)
-		e = remove_ops(t, &ops);
-	ops_finish(&ops);
-	row_count(n, -1, row->flags);
-	if (!e)
-		e = set_local(t, row, true);
-	return e ? e : set_was(t, row->entry.id, NULL);
-}
-
-/* What was moved aside under a scratch name when this one took its place is an old version now. */
-static enum mf_err dispose_aside(struct txn *t, struct node *n, struct row *by, uint64_t append, const struct disposal *how)
-{
-	struct row old;
-	sqlite3_stmt *s = db_use(t->db, SQL_MESSAGE_BY_WAS);
-	sqlite3_bind_int64(s, 1, (int64_t)n->shelf);
-	db_bind_text(s, 2, by->name);
-	enum mf_err e = db_step(t->db, s);
-	if (e)
-		return e == MF_NOT_FOUND ? MF_OK : e;
-	row_read(s, &old);
-	db_done(s);
-	by->flags = old.flags;
-	memcpy(by->keywords, old.keywords, sizeof by->keywords);
-	uint64_t op = 0;
-	bool never = false, spooled = spool_has(t->cache, old.entry.id);
-	e = was_never_sent(t, &old, &never);
-	if (e || (never && spooled))
-		return e ? e : keep_unsent(t, n, &old);
-	/* one whose own bytes are in the spool still is on its way: they are needed there */
-	if (!spooled && keep_bytes(t, &old))
-		e = keep_aside(t, n, &old, by->name, how, &op);
-	else
-		e = dispose(t, &old, n, by->name, how, &op);
-	return e ? e : wait_for(t, op, append);
-}
-
-/* A file becomes a message that is to be sent. */
-static enum mf_err becomes_message(struct txn *t, struct node *n, struct row *row, int64_t due_ms, const struct disposal *how)
-{
-	uint64_t append = 0;
-	enum mf_err e = append_op(t, n, row, due_ms, &append);
-	if (!e)
-		e = set_local(t, row, false);
-	if (!e)
-		e = wait_for(t, t->displaced, append);
-	t->displaced = 0;
-	if (!e)
-		e = dispose_aside(t, n, row, append, how);
-	if (!e)
-		e = row_place(t, n, row);
-	row_count(n, 1, row->flags);
-	row_tell(t, CHANGE_MESSAGE_ADDED, n, row);
-	return e;
-}
-
-/* A message is overwritten. */
-static enum mf_err is_replaced(struct txn *t, struct node *n, struct row *row, const struct written *what, const struct disposal *how)
-{
-	struct ops ops = { 0 };
-	struct row old;
-	uint64_t append = 0, op = 0;
-	enum mf_err e = ops_of_message(t, row->entry.id, &ops);
-	struct op *placing = ops_placing(&ops);
-	bool unsent = !e && !row->entry.uid && placing && (placing->kind == OP_APPEND || placing->kind == OP_COPY) && op_is_open(placing);
-	if (!e && unsent) {
-		op_into_append(placing);
-		placing->due_ms = what->due_ms;
-		e = queue_again(t, placing);
-		txn_body(t, row->entry.id, 0);
-	} else if (!e) {
-		/* being sent, perhaps: those bytes are the old version's */
-		bool spooled = placing && placing->kind == OP_APPEND;
-		e = split(t, n, row, &ops, &old);
-		if (!e && spooled)
-			e = spool_rename(t->cache, row->entry.id, old.entry.id);
-		if (!e)
-			e = append_op(t, n, row, what->due_ms, &append);
-		if (!e)
-			e = dispose(t, &old, n, row->name, how, &op);
-		if (!e)
-			e = wait_for(t, op, append);
-	}
-	ops_finish(&ops);
-	return e;
-}
-
-enum mf_err txn_written(struct txn *t, uint64_t message, const struct written *what, const struct disposal *how)
-{
-	struct row row;
-	struct node *n;
-	enum mf_err e = visible(t, message, &row, &n);
-	if (e)
-		return e;
-	bool was_local = row.local;
-	struct message_put put = { .mailbox = n->m.id, .size = what->size, .internal_date = what->internal_date, .keywords = "", .summary = what->summary };
-	if (was_local && what->upload)
-		e = becomes_message(t, n, &row, what->due_ms, how);
-	else if (!was_local)
-		e = is_replaced(t, n, &row, what, how);
-	if (was_local)
-		txn_body(t, message, 0);
-	if (!e)
-		e = spool_commit(t->cache, message);
-	if (!e)
-		e = store_content(t, &row, &put);
-	if (e)
-		return txn_fail(t, e);
-	row_show(t, n, &row, true);
-	row_tell(t, CHANGE_MESSAGE_FLAGS, n, &row);
-	return MF_OK;
-}
-
-enum mf_err txn_copied(struct txn *t, uint64_t made, uint64_t from, int64_t due_ms)
-{
-	struct row row, source;
-	struct node *n, *there;
-	enum mf_err e = visible(t, made, &row, &n);
-	if (!e)
-		e = visible(t, from, &source, &there);
-	if (e)
-		return e;
-	if (!row.local || !source.entry.uid || !there->m.raw)
-		return MF_UNSUPPORTED;
-	struct op op = { .kind = OP_COPY, .message = made, .mailbox = there->m.id, .uidvalidity = there->m.uidvalidity, .uid = source.entry.uid,
-		.dest = n->m.id, .name = row.name, .due_ms = due_ms };
-	e = op_add(t, &op);
-	if (!e)
-		e = set_local(t, &row, false);
-	if (!e)
-		e = row_remove(t, made);
-	/* the row again, as the other is, under its own id */
-	sqlite3_stmt *s = db_use(t->db, SQL_MESSAGE_COPY_AS);
-	sqlite3_bind_int64(s, 1, (int64_t)from);
-	sqlite3_bind_int64(s, 2, (int64_t)n->shelf);
-	db_bind_text(s, 3, row.name);
-	sqlite3_bind_int64(s, 4, (int64_t)made);
-	if (!e)
-		e = db_run(t->db, s);
-	s = db_use(t->db, SQL_SUMMARY_COPY);
-	sqlite3_bind_int64(s, 1, (int64_t)from);
-	sqlite3_bind_int64(s, 2, (int64_t)made);
-	if (!e)
-		e = db_run(t->db, s);
-	if (!e)
-		e = row_by_id(t, made, &row);
-	if (e)
-		return txn_fail(t, e);
-	row_count(n, 1, row.flags);
-	row_show(t, n, &row, true);
-	row_tell(t, CHANGE_MESSAGE_ADDED, n, &row);
-	txn_body_shared(t, from, made);
-	return MF_OK;
-}
-
-static enum mf_err may_be_redated(struct txn *t, const struct row *row, bool *ret)
-{
-	struct ops ops = { 0 };
-	enum mf_err e = ops_of_message(t, row->entry.id, &ops);
-	const struct op *placing = ops_placing(&ops);
-	*ret = !row->local && placing && placing->kind == OP_APPEND && op_is_open(placing);
-	ops_finish(&ops);
-	return e;
-}
-
-enum mf_err txn_redate(struct txn *t, uint64_t message, int64_t date, const struct mail_summary *summary)
-{
-	struct row row;
-	struct node *n;
-	bool may = false;
-	enum mf_err e = visible(t, message, &row, &n);
-	if (!e)
-		e = may_be_redated(t, &row, &may);
-	if (e || !may)
-		return e ? e : txn_touch(t, message, date);
-	struct message_put put = { .mailbox = n->m.id, .size = row.entry.size, .internal_date = date, .keywords = "", .summary = summary };
-	e = txn_fail(t, store_content(t, &row, &put));
-	if (!e)
-		row_show(t, n, &row, false);
-	return e;
-}
-
-enum mf_err txn_touch(struct txn *t, uint64_t message, int64_t mtime)
-{
-	struct row row;
-	struct node *n;
-	enum mf_err e = visible(t, message, &row, &n);
-	if (e)
-		return e;
-	row.entry.mtime = mtime;
-	row.entry.ctime = txn_now_s(t);
-	sqlite3_stmt *s = db_use(t->db, SQL_MESSAGE_DATE);
-	sqlite3_bind_int64(s, 1, (int64_t)message);
-	sqlite3_bind_int64(s, 2, mtime);
-	sqlite3_bind_int64(s, 3, row.entry.ctime);
-	e = txn_fail(t, db_run(t->db, s));
-	if (!e)
-		row_show(t, n, &row, false);
-	return e;
 }

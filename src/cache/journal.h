@@ -147,13 +147,13 @@ enum mf_err txn_op_done(struct txn *t, uint64_t op, uint32_t uidvalidity, uint32
 enum mf_err txn_op_gone(struct txn *t, uint64_t op);
 /* Not done, to be tried again from due_ms on */
 enum mf_err txn_op_again(struct txn *t, uint64_t op, int64_t due_ms);
-/* A COPY that is the first half of a MOVE is done: the other half is to remove what was copied */
+/* A COPY that is the first half of a MOVE is done: the other half, an operation of its own, is to remove what was copied */
 enum mf_err txn_op_half_moved(struct txn *t, uint64_t op, uint32_t uidvalidity, uint32_t uid);
 enum mf_err txn_op_park(struct txn *t, uint64_t op, enum op_state state, const char *error);
 /* CREATE: the mailbox is there, as these bytes; RENAME: it has that name, and all inside */
 enum mf_err txn_op_mailbox_is(struct txn *t, uint64_t op, const char *raw);
-/* Operations that came before this one are about messages in the mailbox, or remove what lies in it */
-enum mf_err journal_uses(struct cache *c, uint64_t mailbox, uint64_t before, bool *ret);
+/* Operations are about messages in a mailbox that is to be deleted, or delete what lies in it: they come before */
+enum mf_err journal_uses(struct cache *c, uint64_t mailbox, bool *ret);
 /* What CREATE and RENAME will call it at the server; the caller frees. MF_BUSY: what it lies in is not there yet */
 enum mf_err journal_target(struct cache *c, const struct op *op, char **ret);
 

@@ -207,24 +207,33 @@ enum mf_err mailbox_undelete(struct txn *t, const struct op *op)
 	return e == MF_NOT_FOUND ? mailbox_add_again(t, op, &like) : e;
 }
 
+/* It goes by the name that it has at the server, whatever it was to be called. */
+static enum mf_err journal_delete(struct txn *t, const struct node *n, const struct op *rename)
+{
+	struct op op = { .kind = OP_DELETE, .mailbox = n->m.id, .name = n->m.name, .raw = n->m.raw, .parent = n->m.parent,
+		.flags = n->m.flags, .uidvalidity = n->m.uidvalidity };
+	enum mf_err e = leave_name(t, n);
+	if (!e && rename) {
+		op.name = rename->name;
+		op.parent = rename->parent;
+		e = op_remove(t, rename->id);
+	}
+	return e ? e : op_add(t, &op);
+}
+
 static enum mf_err delete_node(struct txn *t, struct node *n)
 {
 	struct ops ops = { 0 };
 	enum mf_err e = mailbox_ops(t, n->m.id, &ops);
-	const struct op *create = find_op(&ops, OP_CREATE);
+	const struct op *create = find_op(&ops, OP_CREATE), *rename = find_op(&ops, OP_RENAME);
 	bool never = create && op_is_open(create);
-	if (!e && !never && create)
+	if (!e && ((!never && create) || (rename && !op_is_open(rename))))
 		e = MF_BUSY;
-	ops_finish(&ops);
-	if (!e && never)
+	else if (!e && never)
 		e = mailbox_drop_ops(t, n->m.id);
-	if (!e && !never && n->m.raw) {
-		struct op op = { .kind = OP_DELETE, .mailbox = n->m.id, .name = n->m.name, .raw = n->m.raw, .parent = n->m.parent,
-			.flags = n->m.flags, .uidvalidity = n->m.uidvalidity };
-		e = leave_name(t, n);
-		if (!e)
-			e = op_add(t, &op);
-	}
+	else if (!e && n->m.raw)
+		e = journal_delete(t, n, rename);
+	ops_finish(&ops);
 	return e ? e : mailbox_remove_node(t, n);
 }
 

@@ -348,7 +348,7 @@ enum mf_err journal_next_due(struct cache *c, int64_t *ret_ms)
 	return e == MF_NOT_FOUND ? MF_OK : e;
 }
 
-enum mf_err journal_uses(struct cache *c, uint64_t mailbox, uint64_t before, bool *ret)
+enum mf_err journal_uses(struct cache *c, uint64_t mailbox, bool *ret)
 {
 	enum mf_err e;
 	struct db *db = cache_reader(c, &e);
@@ -356,7 +356,6 @@ enum mf_err journal_uses(struct cache *c, uint64_t mailbox, uint64_t before, boo
 		return e;
 	sqlite3_stmt *s = db_use(db, SQL_OP_USES);
 	sqlite3_bind_int64(s, 1, (int64_t)mailbox);
-	sqlite3_bind_int64(s, 2, (int64_t)before);
 	e = db_step(db, s);
 	db_done(s);
 	cache_reader_done(c, db);

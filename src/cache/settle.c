@@ -88,6 +88,19 @@ static enum mf_err number_ops(struct txn *t, uint64_t message, uint64_t mailbox,
 	return db_run(t->db, s);
 }
 
+/* Copies of it that could not be made yet are made from there. */
+static enum mf_err copies_follow(struct txn *t, const struct op *move, const struct node *n, uint32_t uid)
+{
+	sqlite3_stmt *s = db_use(t->db, SQL_OP_COPIES_FROM);
+	sqlite3_bind_int64(s, 1, (int64_t)move->mailbox);
+	sqlite3_bind_int64(s, 2, move->uid);
+	sqlite3_bind_int64(s, 3, move->uidvalidity);
+	sqlite3_bind_int64(s, 4, (int64_t)n->m.id);
+	sqlite3_bind_int64(s, 5, uid);
+	sqlite3_bind_int64(s, 6, n->m.uidvalidity);
+	return db_run(t->db, s);
+}
+
 static uint64_t landing(const struct op *op)
 {
 	return op->kind == OP_APPEND ? op->mailbox : op->dest;
@@ -98,6 +111,8 @@ static enum mf_err landed(struct txn *t, const struct op *op, struct node *n, ui
 	enum mf_err e = op_remove(t, op->id);
 	if (!e)
 		e = number_ops(t, op->message, n->m.id, n->m.uidvalidity, uid);
+	if (!e && op->kind == OP_MOVE)
+		e = copies_follow(t, op, n, uid);
 	if (!e)
 		e = number_row(t, n, op->message, uid);
 	if (!e && op->kind == OP_APPEND)
@@ -131,10 +146,22 @@ static enum mf_err await(struct txn *t, struct op *op)
 	return op_store(t, op);
 }
 
+static enum mf_err remove_all_ops(struct txn *t, uint64_t message)
+{
+	struct ops ops = { 0 };
+	enum mf_err e = ops_of_message(t, message, &ops);
+	for (size_t i = 0; i < ops.count && !e; i++)
+		e = op_remove(t, ops.items[i].id);
+	ops_finish(&ops);
+	return e;
+}
+
 static enum mf_err expunged(struct txn *t, const struct op *op)
 {
-	enum mf_err e = op_remove(t, op->id);
-	if (e || !op->message)
+	if (!op->message)
+		return op_remove(t, op->id);
+	enum mf_err e = remove_all_ops(t, op->message);
+	if (e)
 		return e;
 	txn_body(t, op->message, 0);
 	return row_remove(t, op->message);
@@ -163,20 +190,10 @@ enum mf_err txn_op_done(struct txn *t, uint64_t id, uint32_t uidvalidity, uint32
 
 static enum mf_err half_moved(struct txn *t, struct op *op, uint32_t uidvalidity, uint32_t uid)
 {
-	/* what comes after the move goes on waiting for this one, until the original is gone too */
-	struct op copy = *op;
-	copy.kind = OP_COPY;
-	op->kind = OP_EXPUNGE;
-	op->message = op->dest = 0;
-	op->due_ms = 0;
-	op->state = OP_QUEUED;
-	enum mf_err e = op_store(t, op);
-	if (!e)
-		e = op_add(t, &copy);
-	if (!e)
-		e = done(t, &copy, uidvalidity, uid);
-	op->error = copy.error; /* the copy's texts are the same, but for this one */
-	return e;
+	struct op rest = { .kind = OP_EXPUNGE, .mailbox = op->mailbox, .uidvalidity = op->uidvalidity, .uid = op->uid, .name = op->name, .raw = op->raw };
+	enum mf_err e = op_add(t, &rest);
+	op->kind = OP_COPY; /* what comes after the move goes on waiting for it */
+	return e ? e : done(t, op, uidvalidity, uid);
 }
 
 enum mf_err txn_op_half_moved(struct txn *t, uint64_t id, uint32_t uidvalidity, uint32_t uid)
@@ -185,7 +202,7 @@ enum mf_err txn_op_half_moved(struct txn *t, uint64_t id, uint32_t uidvalidity, 
 	enum mf_err e = t->failed ? t->failed : op_by_id(t, id, &op);
 	if (e)
 		return e == MF_NOT_FOUND ? MF_OK : txn_fail(t, e);
-	if (op.kind == OP_MOVE) /* else a synchronisation has seen it there, and this is the other half already */
+	if (op.kind == OP_MOVE)
 		e = half_moved(t, &op, uidvalidity, uid);
 	op_finish(&op);
 	return txn_fail(t, e);
@@ -196,14 +213,10 @@ enum mf_err txn_op_half_moved(struct txn *t, uint64_t id, uint32_t uidvalidity, 
 static enum mf_err leaves(struct txn *t, uint64_t message)
 {
 	struct row row;
-	struct ops ops = { 0 };
 	enum mf_err e = row_by_id(t, message, &row);
 	if (e)
 		return e == MF_NOT_FOUND ? MF_OK : e;
-	e = ops_of_message(t, message, &ops);
-	for (size_t i = 0; i < ops.count && !e; i++)
-		e = op_remove(t, ops.items[i].id);
-	ops_finish(&ops);
+	e = remove_all_ops(t, message);
 	struct node *n = txn_node_of_shelf(t, row.shelf);
 	if (e)
 		return e;

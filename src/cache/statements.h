@@ -102,6 +102,7 @@
 	  "(o.kind IN (3, 4) AND o.dest = ?1)) ORDER BY o.id") \
 	X(OP_DOUBTFUL, "SELECT " OP_COLUMNS " FROM op o WHERE o.state = 1 ORDER BY o.id") \
 	X(OP_NUMBER, "UPDATE op SET uid = ?3, uidvalidity = ?4 WHERE message = ?1 AND mailbox = ?2 AND uid IS NULL AND kind != 2") \
+	X(OP_COPIES_FROM, "UPDATE op SET mailbox = ?4, uid = ?5, uidvalidity = ?6 WHERE mailbox = ?1 AND uid = ?2 AND uidvalidity = ?3 AND kind = 3") \
 	X(OP_LIST, "SELECT " OP_COLUMNS " FROM op o WHERE o.id > ?1 ORDER BY o.id") \
 	X(OP_READY, "SELECT " OP_COLUMNS " FROM op o WHERE o.state = 0 AND (o.due <= ?1 OR (?2 AND (o.kind != 5 OR o.tries > 0)) " \
 	  "OR (o.kind = 5 AND o.tries > 0 AND EXISTS (SELECT 1 FROM op q WHERE q.mailbox = o.mailbox AND q.kind = 5 AND q.state = 0 AND q.due <= ?1))) " \
@@ -114,7 +115,7 @@
 	X(OP_NEXT_DUE, "SELECT min(due) FROM op WHERE state = 0") \
 	X(OP_COUNT, "SELECT count(*) FROM op") \
 	X(OP_TOTALS, "SELECT state, count(*) FROM op GROUP BY state") \
-	X(OP_USES, "SELECT 1 FROM op o WHERE o.id < ?2 AND (((o.mailbox = ?1 OR o.dest = ?1) AND o.kind < 6) OR (o.parent = ?1 AND o.kind = 7)) LIMIT 1") \
+	X(OP_USES, "SELECT 1 FROM op o WHERE ((o.mailbox = ?1 OR o.dest = ?1) AND o.kind < 6) OR (o.parent = ?1 AND o.kind = 7) LIMIT 1") \
 	X(OP_LANDS, "SELECT 1 FROM op o WHERE (o.kind = 2 AND o.mailbox = ?1) OR (o.kind IN (3, 4) AND o.dest = ?1) LIMIT 1") \
 	X(OP_DELETES_RAW, "SELECT 1 FROM op WHERE kind = 7 AND raw = ?1 AND state != 3 LIMIT 1") \
 	X(PURGE_PICK, "SELECT id, match, name FROM message WHERE shelf = ?1 LIMIT ?2") \

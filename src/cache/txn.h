@@ -104,6 +104,17 @@ struct op *ops_placing(const struct ops *ops);
 void op_into_append(struct op *op);          /* a COPY that was not made becomes one; an APPEND stays */
 bool op_is_open(const struct op *op);       /* surely not done, nor under way: may be changed or taken back */
 
+/* change.c */
+/* The row and the mailbox that shows it; MF_NOT_FOUND where none does. Once found neither is missing. */
+enum mf_err change_visible(struct txn *t, uint64_t message, struct row *ret, struct node **ret_n);
+enum mf_err change_set_local(struct txn *t, struct row *row, bool local);
+enum mf_err change_set_was(struct txn *t, uint64_t message, const char *was);
+enum mf_err change_remove_ops(struct txn *t, const struct ops *ops);
+enum mf_err change_queue_again(struct txn *t, struct op *op);
+enum mf_err change_was_never_sent(struct txn *t, const struct row *row, bool *ret);
+enum mf_err change_dispose(struct txn *t, struct row *row, struct node *n, const char *own_name, const struct disposal *how, uint64_t *ret_op);
+enum mf_err change_may_write_into(struct txn *t, const struct node *to, const char *name);
+
 /* settle.c */
 /* The server tells of a message in this mailbox. MF_OK: it is one that an operation was to bring or has taken away from
  * there, and *ret_id is its row; MF_NOT_FOUND: it is news. */

@@ -34,6 +34,8 @@ struct file {
 	bool has_date;
 	struct timespec mtime;       /* shown of what is in the queue, so that it does not change when it gets there */
 	uint64_t size;               /* as last seen */
+	bool no_text;                /* its error text was removed */
+	char *left_name, *left_text; /* of one that was in failed/ and is forgotten: its error text was not */
 };
 
 struct outgoing {
@@ -61,6 +63,8 @@ static void drop_file(struct outgoing *o, struct file *f)
 	TAILQ_REMOVE(&o->files, f, link);
 	mf_close(&f->fd);
 	free(f->name);
+	free(f->left_name);
+	free(f->left_text);
 	free(f);
 }
 
@@ -118,7 +122,7 @@ static void let_go(struct outgoing *o, struct file *f)
 		return;
 	if (find_item(o, f->id, &item))
 		outbox_item_finish(&item);
-	else
+	else if (!f->left_text)
 		drop_file(o, f);
 }
 
@@ -386,7 +390,7 @@ void outgoing_close(struct outgoing *o)
 static void of_item(struct file *f, const struct outbox_item *item, struct outgoing_info *ret)
 {
 	f->size = item->size;
-	*ret = (struct outgoing_info){ .number = f->number, .failed = item->in_failed, .size = item->size,
+	*ret = (struct outgoing_info){ .number = f->number, .failed = item->in_failed, .text = item->in_failed && !f->no_text, .size = item->size,
 		.mtime = f->has_date ? f->mtime : (struct timespec){ .tv_sec = item->put_s } };
 }
 
@@ -398,6 +402,20 @@ static void of_draft(const struct outgoing *o, struct file *f, struct outgoing_i
 		return;
 	ret->size = f->size = (uint64_t)st.st_size;
 	ret->mtime = st.st_mtim;
+}
+
+static void of_left(const struct file *f, struct outgoing_info *ret)
+{
+	*ret = (struct outgoing_info){ .number = f->number, .failed = true, .gone = true, .text = true, .size = f->size, .mtime = f->mtime };
+}
+
+static struct file *left_by_name(struct outgoing *o, const char *name)
+{
+	struct file *f;
+	TAILQ_FOREACH(f, &o->files, link)
+		if (f->left_text && strcmp(f->left_name, name) == 0)
+			return f;
+	return NULL;
 }
 
 enum mf_err outgoing_find(struct outgoing *o, bool failed, const char *name, struct outgoing_info *ret)
@@ -427,6 +445,8 @@ enum mf_err outgoing_look(struct outgoing *o, uint64_t number, struct outgoing_i
 	if (f && !f->name && find_item(o, f->id, &item)) {
 		of_item(f, &item, ret);
 		outbox_item_finish(&item);
+	} else if (f && f->left_text) {
+		of_left(f, ret);
 	} else if (f && (f->name || f->opens)) {
 		of_draft(o, f, ret);
 	} else {
@@ -455,6 +475,14 @@ static void sweep(struct outgoing *o)
 	}
 }
 
+static bool has_failed(const struct outbox_item *items, size_t count, const char *name)
+{
+	for (size_t i = 0; i < count; i++)
+		if (items[i].in_failed && strcmp(items[i].name, name) == 0)
+			return true;
+	return false;
+}
+
 void outgoing_visit(struct outgoing *o, bool failed, uint64_t after, outgoing_visitor *visit, void *context)
 {
 	struct outbox_item *items;
@@ -465,12 +493,15 @@ void outgoing_visit(struct outgoing *o, bool failed, uint64_t after, outgoing_vi
 		sweep(o);
 	outbox_items(o->outbox, &items, &item_count);
 	TAILQ_FOREACH(f, &o->files, link)
-		drafts += f->name != NULL;
+		drafts += f->name || f->left_text;
 	struct shown *list = mf_alloc_array(item_count + drafts + 1, sizeof *list);
 	TAILQ_FOREACH(f, &o->files, link)
 		if (f->name && !failed) {
 			list[count].name = f->name;
 			of_draft(o, f, &list[count++].info);
+		} else if (f->left_text && failed && !has_failed(items, item_count, f->left_name)) {
+			list[count].name = f->left_name;
+			of_left(f, &list[count++].info);
 		}
 	for (size_t i = 0; i < item_count; i++) {
 		if (items[i].state == OUTBOX_UNFILED || items[i].in_failed != failed || (!failed && draft_by_name(o, items[i].name)))
@@ -556,9 +587,46 @@ char *outgoing_error_text(struct outgoing *o, uint64_t number)
 {
 	pthread_mutex_lock(&o->lock);
 	struct file *f = by_number(o, number);
-	char *text = f && f->id ? outbox_error_text(o->outbox, f->id) : NULL;
+	char *text = !f ? NULL : f->left_text ? mf_strdup(f->left_text) : f->id && !f->no_text ? outbox_error_text(o->outbox, f->id) : NULL;
 	pthread_mutex_unlock(&o->lock);
 	return text;
+}
+
+static struct file *find_text(struct outgoing *o, const char *name, struct outgoing_info *ret)
+{
+	struct outbox_item item;
+	struct file *f = NULL;
+	if (outbox_item_by_name(o->outbox, name, true, &item) == MF_OK) {
+		f = of_id(o, item.id, NULL);
+		of_item(f, &item, ret);
+		outbox_item_finish(&item);
+	} else if ((f = left_by_name(o, name))) {
+		of_left(f, ret);
+	}
+	return f && ret->text ? f : NULL;
+}
+
+enum mf_err outgoing_find_text(struct outgoing *o, const char *name, struct outgoing_info *ret)
+{
+	pthread_mutex_lock(&o->lock);
+	enum mf_err err = find_text(o, name, ret) ? MF_OK : MF_NOT_FOUND;
+	pthread_mutex_unlock(&o->lock);
+	return err;
+}
+
+enum mf_err outgoing_remove_text(struct outgoing *o, const char *name)
+{
+	struct outgoing_info info;
+	pthread_mutex_lock(&o->lock);
+	struct file *f = find_text(o, name, &info);
+	if (f) {
+		f->no_text = true;
+		free(f->left_text);
+		f->left_text = NULL;
+		let_go(o, f);
+	}
+	pthread_mutex_unlock(&o->lock);
+	return f ? MF_OK : MF_NOT_FOUND;
 }
 
 /* --- opening and closing ---------------------------------------------------------------------------------------------------------- */
@@ -762,6 +830,23 @@ enum mf_err outgoing_sync(struct outgoing *o, uint64_t number)
 
 /* --- names ------------------------------------------------------------------------------------------------------------------------------ */
 
+/* A message in failed/ is forgotten; its error text is another file. */
+static enum mf_err forget(struct outgoing *o, const struct outbox_item *item)
+{
+	struct file *f = of_id(o, item->id, NULL);
+	char *text = f->no_text ? NULL : outbox_error_text(o->outbox, item->id);
+	enum mf_err err = outbox_remove(o->outbox, item->id);
+	if (err != MF_OK || !text) {
+		free(text);
+		return err;
+	}
+	free(f->left_name);
+	f->left_name = mf_strdup(item->name);
+	f->left_text = text;
+	f->mtime = f->has_date ? f->mtime : (struct timespec){ .tv_sec = item->put_s };
+	return err;
+}
+
 enum mf_err outgoing_remove(struct outgoing *o, bool failed, const char *name)
 {
 	struct outbox_item item;
@@ -772,7 +857,7 @@ enum mf_err outgoing_remove(struct outgoing *o, bool failed, const char *name)
 		drop_name(o, f);
 		let_go(o, f);
 	} else if (err == MF_OK) {
-		err = outbox_remove(o->outbox, item.id);
+		err = failed ? forget(o, &item) : outbox_remove(o->outbox, item.id);
 		outbox_item_finish(&item);
 	}
 	pthread_mutex_unlock(&o->lock);

@@ -334,7 +334,7 @@ static enum mf_err check_fixed(struct fs *fs, const struct node *node, const str
 	if (err != MF_OK)
 		return err;
 	/* a directory that its owner can go on using is as it was asked for, as far as others are kept out (cp -a, tar) */
-	mode_t counts = node->kind == NODE_MESSAGE ? 07777 & ~(mode_t)0111 : 0700;
+	mode_t counts = node->kind == NODE_MESSAGE || node->kind == NODE_QUEUED ? 07777 & ~(mode_t)0111 : 0700;
 	bool mode = (to_set & FUSE_SET_ATTR_MODE) && (attr->st_mode & counts) != (now.st_mode & counts);
 	bool owner = ((to_set & FUSE_SET_ATTR_UID) && attr->st_uid != now.st_uid) || ((to_set & FUSE_SET_ATTR_GID) && attr->st_gid != now.st_gid);
 	if (!mode && !owner)

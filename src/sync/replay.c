@@ -20,6 +20,7 @@
 #define GATHER_MS 150           /* a change waits so long for others to go with it, */
 #define GATHER_MOST_MS 1000     /* but the first of them no longer than this */
 #define AGAIN_MS 600000         /* an expunge that others' messages are in the way of */
+#define LOOK_MS 50              /* between looks at what a synchronisation is to find */
 #define STUCK_MS 2000           /* what waits for a mailbox that is being made or numbered anew */
 
 /* --- when ------------------------------------------------------------------------------------------------------------------- */
@@ -188,7 +189,7 @@ struct round {
 	size_t group_count, group_room;
 	size_t appends;
 	unsigned caps;
-	bool waits;                     /* something could not be sent yet */
+	bool waits;                     /* for a mailbox to be read; what waits for another operation is looked at after that */
 };
 
 static enum mf_err park(struct account *a, const struct op *op, const char *why)
@@ -376,6 +377,22 @@ static enum mf_err is_of_other_numbers(struct round *r, const struct op *op, con
 	return MF_OK;
 }
 
+/* Another client has removed the mailbox with the message in it. */
+static enum mf_err is_lost(struct account *a, const struct op *op)
+{
+	log_info("%s: %s of operation %" PRIu64 ": the mailbox that the message was in is gone at the server", a->config->name,
+	         op_kind_word(op->kind), op->id);
+	struct txn *t;
+	enum mf_err e = cache_begin(a->cache, &t);
+	if (e != MF_OK)
+		return e;
+	e = txn_op_gone(t, op->id);
+	if (e == MF_OK)
+		return txn_commit(t);
+	txn_rollback(t);
+	return e;
+}
+
 static enum mf_err message_ready(struct round *r, const struct op *op, bool *ret)
 {
 	struct account *a = r->account;
@@ -385,10 +402,10 @@ static enum mf_err message_ready(struct round *r, const struct op *op, bool *ret
 	*ret = false;
 	if (op->kind == OP_APPEND && r->appends == APPENDS_AT_ONCE)
 		return MF_OK;
-	if (!raw || (op->dest && !to)) {
-		r->waits = true;
+	if (!raw && op->kind != OP_APPEND)
+		return is_lost(a, op);
+	if (!raw || (op->dest && !to)) /* until it is made, which is an operation too */
 		return MF_OK;
-	}
 	bool other = false;
 	enum mf_err e = is_of_other_numbers(r, op, &m, &other);
 	if (e != MF_OK || other)
@@ -408,19 +425,16 @@ static enum mf_err mailbox_ready(struct round *r, const struct op *op, bool *ret
 		MF_CLEANUP(mf_free) char *target = NULL;
 		enum mf_err e = journal_target(cache, op, &target);
 		*ret = e == MF_OK;
-		r->waits |= e == MF_BUSY;
-		return e == MF_BUSY ? MF_OK : e == MF_OK ? MF_OK : park(r->account, op, "there is no name for it at the server");
+		return e == MF_BUSY || e == MF_OK ? MF_OK : park(r->account, op, "there is no name for it at the server");
 	}
 	if (op->kind == OP_DELETE) {
-		enum mf_err e = journal_uses(cache, op->mailbox, op->id, ret);
+		enum mf_err e = journal_uses(cache, op->mailbox, ret);
 		*ret = !*ret;
-		r->waits |= !*ret;
 		return e;
 	}
 	MF_CLEANUP(mailbox_finish) struct mailbox m = { 0 };
 	MF_CLEANUP(mf_free) char *raw = raw_of(cache, op->mailbox, op, &m);
 	*ret = raw != NULL;
-	r->waits |= !raw;
 	return MF_OK;
 }
 
@@ -440,8 +454,6 @@ static enum mf_err round_pick(struct round *r)
 			seen_mailbox = op->kind != OP_DELETE; /* one that waits for messages to leave keeps nothing back */
 		} else if (e == MF_OK && !alone && !of_mailbox) {
 			e = message_ready(r, op, &take);
-		} else if (of_mailbox) {
-			r->waits = true;
 		}
 		if (take && e == MF_OK) {
 			struct op swap = r->ops[kept];
@@ -587,9 +599,34 @@ static void explain(const struct group *g, const struct write_result *result, ch
 	snprintf(to, size, "%s%s%s", what, result->reason && *result->reason ? ": " : "", result->reason ? result->reason : "");
 }
 
+static bool is_known(struct cache *cache, uint64_t mailbox)
+{
+	MF_CLEANUP(mailbox_finish) struct mailbox m = { 0 };
+	return cache_mailbox(cache, mailbox, &m) == MF_OK;
+}
+
+/* A mailbox is gone: LIST, which is asked for, says which. What is removed with the message in it cannot be changed any more;
+ * a destination is made again or not, and what is to go there waits. false: that has been tried */
+static bool is_about_the_gone(struct round *r, struct txn *t, const struct op *op, int64_t now, enum mf_err *ret)
+{
+	bool of_source = op->kind == OP_FLAGS || op->kind == OP_EXPUNGE;
+	if (!of_source && op->kind != OP_MOVE && op->kind != OP_COPY)
+		return false;
+	if (of_source || (op->tries > 1 && !is_known(r->account->cache, op->mailbox)))
+		*ret = txn_op_gone(t, op->id);
+	else if (op->tries > 1)
+		return false;
+	else
+		*ret = txn_op_again(t, op->id, now + STUCK_MS);
+	return true;
+}
+
 static enum mf_err refused(struct round *r, struct txn *t, const struct group *g, const struct op *op, const struct write_result *result)
 {
 	int64_t now = clock_wall_ns() / 1000000;
+	enum mf_err e;
+	if (result->result == MF_NOT_FOUND && is_about_the_gone(r, t, op, now, &e))
+		return e;
 	if (result->result == MF_CANCELLED)
 		return txn_op_again(t, op->id, now + AGAIN_MS);
 	if (result->result == MF_UIDVALIDITY)
@@ -616,8 +653,8 @@ static void follow_up(struct round *r, const struct group *g, const struct write
 	bool list = g->write.kind == WRITE_CREATE || g->write.kind == WRITE_RENAME || result->result == MF_NOT_FOUND ||
 	            (g->write.kind == WRITE_DELETE && result->result != MF_OK);
 	pthread_mutex_lock(&a->lock);
-	if (look)
-		work_want_locked(a, work_get_locked(a, look), PRIORITY_LOOKED_AT, CHANGES_AUTO);
+	if (look) /* before the next round: what follows waits for its number */
+		work_want_locked(a, work_get_locked(a, look), PRIORITY_PERSON, CHANGES_AUTO);
 	a->list_pending |= list;
 	if (list && a->list_priority < PRIORITY_BACKGROUND)
 		a->list_priority = PRIORITY_BACKGROUND;
@@ -667,7 +704,7 @@ static enum mf_err round_send(struct round *r)
 
 /* --- settled ------------------------------------------------------------------------------------------------------------------------ */
 
-struct outstanding { int64_t now_ms; uint64_t open, sent, held, later, bound; };
+struct outstanding { int64_t now_ms; uint64_t open, sent, held, unconfirmed, later, bound; };
 
 static bool count_outstanding(void *context, const struct op *op)
 {
@@ -678,10 +715,21 @@ static bool count_outstanding(void *context, const struct op *op)
 		o->held++;
 	else if (!later && !bound)
 		o->open++;
+	o->unconfirmed += op->state == OP_UNCONFIRMED;
 	o->later += later;
 	o->bound += bound;
 	o->sent += op->state == OP_SENT;
 	return true;
+}
+
+/* Mailboxes are being read, or are next: what is not confirmed may be seen in one. */
+static bool is_looking_locked(struct account *a)
+{
+	struct mailbox_work *w;
+	bool looking = false;
+	for (size_t i = 0; !looking && (w = id_table_next(&a->mailboxes, &i));)
+		looking = w->running || w->pending == PRIORITY_PERSON;
+	return looking;
 }
 
 /* Who waits is told when nothing is left that the server could have by now. */
@@ -699,7 +747,9 @@ static void tell_settled(struct account *a, bool round_was_empty)
 	/* what cannot go because of something that is held is held as well */
 	bool stuck = round_was_empty && o.held && !o.sent;
 	pthread_mutex_lock(&a->lock);
-	if (e != MF_OK || stuck || (!o.open && !unseen)) {
+	if (e == MF_OK && o.unconfirmed && is_looking_locked(a)) {
+		replay_at_locked(a, clock_mono_ms() + LOOK_MS);
+	} else if (e != MF_OK || stuck || (!o.open && !unseen)) {
 		parts_done_locked(a, &a->settle_waiters, e != MF_OK ? e : o.held ? MF_DENIED : MF_OK);
 		a->replay_hurry = false;
 	}

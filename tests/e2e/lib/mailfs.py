@@ -44,7 +44,7 @@ class Home:
         self.config.chmod(0o600)
 
     def environment(self, **more):
-        kept = {k: v for k, v in os.environ.items() if k in ("PATH", "LANG", "TZ") or k.endswith("SAN_OPTIONS")}
+        kept = {k: v for k, v in os.environ.items() if k in ("PATH", "LANG", "TZ", "MAILFS_TRACE") or k.endswith("SAN_OPTIONS")}
         kept.update(HOME=str(self.folder), XDG_CONFIG_HOME=str(self.folder / "config"), XDG_STATE_HOME=str(self.folder / "state"),
                     XDG_CACHE_HOME=str(self.folder / "cache"), XDG_RUNTIME_DIR=str(self.folder / "run"), LC_ALL="C.UTF-8")
         kept.update(more)

@@ -1,0 +1,356 @@
+/* Bytes that were written here: files that are made, messages that are overwritten, copies. A new version gets the row that
+ * people know; the old one leaves in a row of its own. */
+#include <stdio.h>
+#include <string.h>
+
+#include "base/mem.h"
+#include "cache/spool.h"
+#include "cache/txn.h"
+
+enum mf_err txn_create(struct txn *t, uint64_t mailbox, const char *name, uint64_t *ret)
+{
+	struct node *n = t->failed ? NULL : txn_node(t, mailbox);
+	if (!n)
+		return t->failed ? t->failed : MF_NOT_FOUND;
+	enum mf_err e = change_may_write_into(t, n, name);
+	bool is_free = false;
+	if (!e)
+		e = name_is_free(t, n, name, &is_free);
+	if (e || !is_free)
+		return e ? e : MF_EXISTS;
+	struct mail_summary summary;
+	mail_summary_parse("", 0, 0, &summary);
+	struct message_put put = { .mailbox = mailbox, .keywords = "", .summary = &summary };
+	struct row row = { .entry = { .mtime = txn_now_s(t), .ctime = txn_now_s(t) }, .local = true };
+	memcpy(row.name, name, strlen(name) + 1);
+	e = row_add(t, n, &row);
+	if (!e)
+		e = change_set_local(t, &row, true);
+	if (!e)
+		e = row_add_summary(t, &put, &row);
+	mail_summary_finish(&summary);
+	if (e)
+		return txn_fail(t, e);
+	row_show(t, n, &row, true);
+	txn_names_changed(t, mailbox);
+	*ret = row.entry.id;
+	return MF_OK;
+}
+
+static enum mf_err store_content(struct txn *t, struct row *row, const struct message_put *put)
+{
+	row->entry.size = put->size;
+	row->entry.size_checked = true;
+	row->entry.mtime = put->internal_date;
+	row->entry.ctime = txn_now_s(t);
+	row->match = match_of(put, put->internal_date);
+	sqlite3_stmt *s = db_use(t->db, SQL_MESSAGE_CONTENT);
+	sqlite3_bind_int64(s, 1, (int64_t)row->entry.id);
+	sqlite3_bind_int64(s, 2, (int64_t)put->size);
+	sqlite3_bind_int64(s, 3, row->entry.mtime);
+	sqlite3_bind_int64(s, 4, row->entry.ctime);
+	sqlite3_bind_int64(s, 5, (int64_t)row->match);
+	enum mf_err e = db_run(t->db, s);
+	s = db_use(t->db, SQL_SUMMARY_REMOVE);
+	sqlite3_bind_int64(s, 1, (int64_t)row->entry.id);
+	if (!e)
+		e = db_run(t->db, s);
+	return e ? e : row_add_summary(t, put, row);
+}
+
+static enum mf_err repoint(struct txn *t, struct ops *ops, uint64_t message)
+{
+	enum mf_err e = MF_OK;
+	for (size_t i = 0; i < ops->count && !e; i++) {
+		ops->items[i].message = message;
+		e = op_store(t, &ops->items[i]);
+	}
+	return e;
+}
+
+/* The message as it was gets a row of its own, which takes over its number, its operations and its bytes, under a name that
+ * no file can have; it does not stay there. The row that people know becomes a new message. */
+static enum mf_err split(struct txn *t, struct node *n, struct row *row, struct ops *ops, struct row *ret_old)
+{
+	*ret_old = *row;
+	snprintf(ret_old->name, sizeof ret_old->name, "%llu/old", (unsigned long long)row->entry.id);
+	row->entry.uid = 0;
+	row->modseq = 0;
+	enum mf_err e = row_place(t, n, row);
+	sqlite3_stmt *s = db_use(t->db, SQL_MESSAGE_COPY);
+	sqlite3_bind_int64(s, 1, (int64_t)row->entry.id);
+	sqlite3_bind_int64(s, 2, (int64_t)n->shelf);
+	db_bind_text(s, 3, ret_old->name);
+	if (!e)
+		e = db_run(t->db, s);
+	ret_old->entry.id = (uint64_t)sqlite3_last_insert_rowid(t->db->handle);
+	s = db_use(t->db, SQL_SUMMARY_COPY);
+	sqlite3_bind_int64(s, 1, (int64_t)row->entry.id);
+	sqlite3_bind_int64(s, 2, (int64_t)ret_old->entry.id);
+	if (!e)
+		e = db_run(t->db, s);
+	if (!e)
+		e = repoint(t, ops, ret_old->entry.id);
+	row_count(n, 1, row->flags);
+	txn_body(t, row->entry.id, ret_old->entry.id);
+	return e;
+}
+
+static enum mf_err append_op(struct txn *t, const struct node *n, const struct row *row, int64_t due_ms, uint64_t *ret)
+{
+	struct op op = { .kind = OP_APPEND, .message = row->entry.id, .mailbox = n->m.id, .name = (char *)(uintptr_t)row->name, .due_ms = due_ms };
+	enum mf_err e = op_add(t, &op);
+	*ret = op.id;
+	return e;
+}
+
+static enum mf_err wait_for(struct txn *t, uint64_t op, uint64_t after)
+{
+	struct op waiting;
+	enum mf_err e = op ? op_by_id(t, op, &waiting) : MF_NOT_FOUND;
+	if (e)
+		return e == MF_NOT_FOUND ? MF_OK : e;
+	waiting.after = after;
+	e = op_store(t, &waiting);
+	op_finish(&waiting);
+	return e;
+}
+
+bool keep_bytes(struct txn *t, const struct row *row)
+{
+	struct body *body;
+	uint64_t size;
+	struct spool_note note = { "", row->name, row->entry.mtime };
+	if (cache_body_get(t->cache, row->entry.id, &body))
+		return false;
+	bool kept = body_is_whole(body) && !spool_prepare(t->cache, row->entry.id, body_fd(body), body_size(body), false, &note, &size) &&
+	            !spool_commit(t->cache, row->entry.id);
+	body_unref(body);
+	return kept;
+}
+
+/* The backup that an editor made by renaming stays, as a file that is only here; its message is an old version. */
+static enum mf_err keep_aside(struct txn *t, struct node *n, struct row *row, const char *own_name, const struct disposal *how, uint64_t *ret_op)
+{
+	struct ops ops = { 0 };
+	struct row old;
+	enum mf_err e = ops_of_message(t, row->entry.id, &ops);
+	if (!e)
+		e = split(t, n, row, &ops, &old);
+	ops_finish(&ops);
+	if (!e)
+		e = change_dispose(t, &old, n, own_name, how, ret_op);
+	row_count(n, -1, row->flags);
+	if (!e)
+		e = change_set_local(t, row, true);
+	if (!e)
+		e = change_set_was(t, row->entry.id, NULL);
+	if (!e)
+		row_show(t, n, row, true);
+	return e;
+}
+
+/* The backup is all that there is of a version that the server never had. */
+static enum mf_err keep_unsent(struct txn *t, struct node *n, struct row *row)
+{
+	struct ops ops = { 0 };
+	enum mf_err e = ops_of_message(t, row->entry.id, &ops);
+	if (!e)
+		e = change_remove_ops(t, &ops);
+	ops_finish(&ops);
+	row_count(n, -1, row->flags);
+	if (!e)
+		e = change_set_local(t, row, true);
+	return e ? e : change_set_was(t, row->entry.id, NULL);
+}
+
+/* What was moved aside under a scratch name when this one took its place is an old version now. */
+static enum mf_err dispose_aside(struct txn *t, struct node *n, struct row *by, uint64_t append, const struct disposal *how)
+{
+	struct row old;
+	sqlite3_stmt *s = db_use(t->db, SQL_MESSAGE_BY_WAS);
+	sqlite3_bind_int64(s, 1, (int64_t)n->shelf);
+	db_bind_text(s, 2, by->name);
+	enum mf_err e = db_step(t->db, s);
+	if (e)
+		return e == MF_NOT_FOUND ? MF_OK : e;
+	row_read(s, &old);
+	db_done(s);
+	by->flags = old.flags;
+	memcpy(by->keywords, old.keywords, sizeof by->keywords);
+	uint64_t op = 0;
+	bool never = false, spooled = spool_has(t->cache, old.entry.id);
+	e = change_was_never_sent(t, &old, &never);
+	if (e || (never && spooled))
+		return e ? e : keep_unsent(t, n, &old);
+	/* one whose own bytes are in the spool still is on its way: they are needed there */
+	if (!spooled && keep_bytes(t, &old))
+		e = keep_aside(t, n, &old, by->name, how, &op);
+	else
+		e = change_dispose(t, &old, n, by->name, how, &op);
+	return e ? e : wait_for(t, op, append);
+}
+
+/* A file becomes a message that is to be sent. */
+static enum mf_err becomes_message(struct txn *t, struct node *n, struct row *row, int64_t due_ms, const struct disposal *how)
+{
+	uint64_t append = 0;
+	enum mf_err e = append_op(t, n, row, due_ms, &append);
+	if (!e)
+		e = change_set_local(t, row, false);
+	if (!e)
+		e = wait_for(t, t->displaced, append);
+	t->displaced = 0;
+	if (!e)
+		e = dispose_aside(t, n, row, append, how);
+	if (!e)
+		e = row_place(t, n, row);
+	row_count(n, 1, row->flags);
+	row_tell(t, CHANGE_MESSAGE_ADDED, n, row);
+	return e;
+}
+
+/* A message is overwritten. */
+static enum mf_err is_replaced(struct txn *t, struct node *n, struct row *row, const struct written *what, const struct disposal *how)
+{
+	struct ops ops = { 0 };
+	struct row old;
+	uint64_t append = 0, op = 0;
+	enum mf_err e = ops_of_message(t, row->entry.id, &ops);
+	struct op *placing = ops_placing(&ops);
+	bool unsent = !e && !row->entry.uid && placing && (placing->kind == OP_APPEND || placing->kind == OP_COPY) && op_is_open(placing);
+	if (!e && unsent) {
+		op_into_append(placing);
+		placing->due_ms = what->due_ms;
+		e = change_queue_again(t, placing);
+		txn_body(t, row->entry.id, 0);
+	} else if (!e) {
+		/* being sent, perhaps: those bytes are the old version's */
+		bool spooled = placing && placing->kind == OP_APPEND;
+		e = split(t, n, row, &ops, &old);
+		if (!e && spooled)
+			e = spool_rename(t->cache, row->entry.id, old.entry.id);
+		if (!e)
+			e = append_op(t, n, row, what->due_ms, &append);
+		if (!e)
+			e = change_dispose(t, &old, n, row->name, how, &op);
+		if (!e)
+			e = wait_for(t, op, append);
+	}
+	ops_finish(&ops);
+	return e;
+}
+
+enum mf_err txn_written(struct txn *t, uint64_t message, const struct written *what, const struct disposal *how)
+{
+	struct row row;
+	struct node *n;
+	enum mf_err e = change_visible(t, message, &row, &n);
+	if (e)
+		return e;
+	bool was_local = row.local;
+	struct message_put put = { .mailbox = n->m.id, .size = what->size, .internal_date = what->internal_date, .keywords = "", .summary = what->summary };
+	if (was_local && what->upload)
+		e = becomes_message(t, n, &row, what->due_ms, how);
+	else if (!was_local)
+		e = is_replaced(t, n, &row, what, how);
+	if (was_local)
+		txn_body(t, message, 0);
+	if (!e)
+		e = spool_commit(t->cache, message);
+	if (!e)
+		e = store_content(t, &row, &put);
+	if (e)
+		return txn_fail(t, e);
+	row_show(t, n, &row, true);
+	row_tell(t, CHANGE_MESSAGE_FLAGS, n, &row);
+	return MF_OK;
+}
+
+enum mf_err txn_copied(struct txn *t, uint64_t made, uint64_t from, int64_t due_ms)
+{
+	struct row row, source;
+	struct node *n, *there;
+	enum mf_err e = change_visible(t, made, &row, &n);
+	if (!e)
+		e = change_visible(t, from, &source, &there);
+	if (e)
+		return e;
+	if (!row.local || !source.entry.uid || !there->m.raw)
+		return MF_UNSUPPORTED;
+	struct op op = { .kind = OP_COPY, .message = made, .mailbox = there->m.id, .uidvalidity = there->m.uidvalidity, .uid = source.entry.uid,
+		.dest = n->m.id, .name = row.name, .due_ms = due_ms };
+	e = op_add(t, &op);
+	if (!e)
+		e = change_set_local(t, &row, false);
+	if (!e)
+		e = row_remove(t, made);
+	/* the row again, as the other is, under its own id */
+	sqlite3_stmt *s = db_use(t->db, SQL_MESSAGE_COPY_AS);
+	sqlite3_bind_int64(s, 1, (int64_t)from);
+	sqlite3_bind_int64(s, 2, (int64_t)n->shelf);
+	db_bind_text(s, 3, row.name);
+	sqlite3_bind_int64(s, 4, (int64_t)made);
+	if (!e)
+		e = db_run(t->db, s);
+	s = db_use(t->db, SQL_SUMMARY_COPY);
+	sqlite3_bind_int64(s, 1, (int64_t)from);
+	sqlite3_bind_int64(s, 2, (int64_t)made);
+	if (!e)
+		e = db_run(t->db, s);
+	if (!e)
+		e = row_by_id(t, made, &row);
+	if (e)
+		return txn_fail(t, e);
+	row_count(n, 1, row.flags);
+	row_show(t, n, &row, true);
+	row_tell(t, CHANGE_MESSAGE_ADDED, n, &row);
+	txn_body_shared(t, from, made);
+	return MF_OK;
+}
+
+static enum mf_err may_be_redated(struct txn *t, const struct row *row, bool *ret)
+{
+	struct ops ops = { 0 };
+	enum mf_err e = ops_of_message(t, row->entry.id, &ops);
+	const struct op *placing = ops_placing(&ops);
+	*ret = !row->local && placing && placing->kind == OP_APPEND && op_is_open(placing);
+	ops_finish(&ops);
+	return e;
+}
+
+enum mf_err txn_redate(struct txn *t, uint64_t message, int64_t date, const struct mail_summary *summary)
+{
+	struct row row;
+	struct node *n;
+	bool may = false;
+	enum mf_err e = change_visible(t, message, &row, &n);
+	if (!e)
+		e = may_be_redated(t, &row, &may);
+	if (e || !may)
+		return e ? e : txn_touch(t, message, date);
+	struct message_put put = { .mailbox = n->m.id, .size = row.entry.size, .internal_date = date, .keywords = "", .summary = summary };
+	e = txn_fail(t, store_content(t, &row, &put));
+	if (!e)
+		row_show(t, n, &row, false);
+	return e;
+}
+
+enum mf_err txn_touch(struct txn *t, uint64_t message, int64_t mtime)
+{
+	struct row row;
+	struct node *n;
+	enum mf_err e = change_visible(t, message, &row, &n);
+	if (e)
+		return e;
+	row.entry.mtime = mtime;
+	row.entry.ctime = txn_now_s(t);
+	sqlite3_stmt *s = db_use(t->db, SQL_MESSAGE_DATE);
+	sqlite3_bind_int64(s, 1, (int64_t)message);
+	sqlite3_bind_int64(s, 2, mtime);
+	sqlite3_bind_int64(s, 3, row.entry.ctime);
+	e = txn_fail(t, db_run(t->db, s));
+	if (!e)
+		row_show(t, n, &row, false);
+	return e;
+}
