@@ -208,6 +208,7 @@ void dir_readdirplus(fuse_req_t req, fuse_ino_t ino, size_t size, off_t off, str
 
 struct waiting_opendir {
 	struct mailbox_wait wait; /* first: see mailbox_wait_start() */
+	struct node dir;
 	struct fuse_file_info fi;
 };
 
@@ -222,7 +223,7 @@ static void answer_opendir(void *context, fuse_req_t req, enum mf_err result)
 {
 	struct waiting_opendir *w = context;
 	if (mailbox_wait_shows(result))
-		reply_opendir(req, &(struct node){ .kind = NODE_MAILBOX }, &w->fi); /* nothing else waits */
+		reply_opendir(req, &w->dir, &w->fi);
 	else
 		fs_reply(req, result);
 	free(w);
@@ -249,6 +250,7 @@ void dir_opendir(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
 	}
 	struct waiting_opendir *w = MF_NEW(struct waiting_opendir);
 	w->wait = (struct mailbox_wait){ fs_account(fs, &dir), dir.id };
+	w->dir = dir;
 	w->fi = *fi;
 	/* the kernel holds no lock of the directory in OPENDIR */
 	park(fs->parking, req, 0, fs_wait_window(w->wait.account), &opendir_call, w);

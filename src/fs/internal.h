@@ -4,7 +4,7 @@
  *   node.c  inode numbers            attr.c  stat(2) of every kind        tree.c     names to nodes: lookup, getattr
  *   dir.c   opendir, readdir         message.c  open, read                control_files.c, nomedia.c
  *   xattr.c user.mail.*              statfs.c                             held.c     .mailfs/pending, .mailfs/rejected
- *   outgoing.c  files of outbox/     queued.c  the same as nodes
+ *   outgoing*.c  files of outbox/    queued.c  the same as nodes
  *   edit.c  bytes being written      write.c  create, write, close        change.c   remove, rename, make directories
  *   park.c  requests that wait       notify.c  the bus to the kernel      probes.c   names that desktops ask for
  *   errno.c status to errno          mount.c, precheck.c, mountinfo.c, serve.c   the session's life

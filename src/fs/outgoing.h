@@ -27,20 +27,25 @@ void outgoing_close(struct outgoing *o);
 struct outgoing_info {
 	uint64_t number;             /* good for this mount; 38 bits */
 	bool failed;                 /* it is in failed/ */
-	bool gone;                   /* it has no name any more, and is still open */
+	bool gone;                   /* it has no name any more, and is still open; or only its text is left */
+	bool text;                   /* of a failed one: NAME.error.txt is there */
 	uint64_t size;
 	struct timespec mtime;
 };
 enum mf_err outgoing_find(struct outgoing *o, bool failed, const char *name, struct outgoing_info *ret);   /* MF_NOT_FOUND */
 enum mf_err outgoing_look(struct outgoing *o, uint64_t number, struct outgoing_info *ret);                 /* MF_STALE */
-/* Those behind `after`, in ascending number; name is valid during the call, no call back; false stops */
+/* Those behind `after`, in ascending number, and texts whose message is gone; name is valid during the call, no call back; false stops */
 typedef bool outgoing_visitor(void *context, const char *name, const struct outgoing_info *info);
 void outgoing_visit(struct outgoing *o, bool failed, uint64_t after, outgoing_visitor *visit, void *context);
 /* "waiting until T", "queued: why", "retrying at T: why", "maybe sent: why", "failed: why"; of drafts why they are not sent. The
  * caller frees; NULL: gone */
 char *outgoing_state(struct outgoing *o, uint64_t number);
 enum mf_err outgoing_item(struct outgoing *o, uint64_t number, struct outbox_item *ret);                   /* MF_NOT_FOUND: a draft */
-char *outgoing_error_text(struct outgoing *o, uint64_t number);         /* of a failed one; the caller frees; NULL */
+/* What NAME.error.txt says; it is a file of its own: when the message is forgotten it stays, in this mount, until it is removed.
+ * name: without the ending. The caller frees; NULL: none */
+char *outgoing_error_text(struct outgoing *o, uint64_t number);
+enum mf_err outgoing_find_text(struct outgoing *o, const char *name, struct outgoing_info *ret);
+enum mf_err outgoing_remove_text(struct outgoing *o, const char *name);
 
 /* --- bytes. Each open has a close. */
 

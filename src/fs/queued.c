@@ -62,7 +62,7 @@ static enum mf_err find_error_text(struct fs *fs, const struct node *dir, const 
 	if (len <= suffix || strcmp(name + len - suffix, ERROR_SUFFIX) != 0)
 		return MF_NOT_FOUND;
 	MF_CLEANUP(mf_free) char *stem = mf_strndup(name, len - suffix);
-	enum mf_err err = outgoing_find(of(fs, dir), true, stem, &info);
+	enum mf_err err = outgoing_find_text(of(fs, dir), stem, &info);
 	*ret = node_of(dir, err == MF_OK ? info.number : 0, QUEUED_ERROR);
 	return err;
 }
@@ -92,7 +92,7 @@ static void attr_of(struct fs *fs, const struct node *node, const struct outgoin
 		size = text ? strlen(text) : 0;
 	}
 	attr_fill(fs, node, S_IFREG | (node->part == QUEUED_ERROR ? 0444 : 0666), size, info->mtime, ret);
-	if (info->gone)
+	if (info->gone && node->part != QUEUED_ERROR)
 		ret->st_nlink = 0;
 }
 
@@ -108,7 +108,7 @@ enum mf_err queued_attr(struct fs *fs, const struct node *node, struct stat *ret
 		return MF_OK;
 	}
 	enum mf_err err = outgoing_look(of(fs, node), node->id, &info);
-	if (err == MF_OK && node->part == QUEUED_ERROR && !info.failed)
+	if (err == MF_OK && (node->part == QUEUED_ERROR ? !info.text : info.text && info.gone))
 		err = MF_STALE;
 	if (err == MF_OK)
 		attr_of(fs, node, &info, ret);
@@ -156,7 +156,8 @@ static bool tell_both(const struct telling *t, const struct found *f)
 {
 	struct node node = node_of(t->dir, f->info.number, 0), text = node_of(t->dir, f->info.number, QUEUED_ERROR);
 	MF_CLEANUP(mf_free) char *beside = mf_format("%s%s", f->name, ERROR_SUFFIX);
-	return tell_one(t, f->name, &node, &f->info) && (t->dir->part != OUTBOX_FAILURES || tell_one(t, beside, &text, &f->info));
+	bool more = f->info.gone || tell_one(t, f->name, &node, &f->info);
+	return more && f->info.text ? tell_one(t, beside, &text, &f->info) : more;
 }
 
 void queued_visit(struct fs *fs, const struct node *dir, uint64_t after, queued_visitor *visit, void *context)
@@ -394,9 +395,12 @@ void queued_unlink(fuse_req_t req, const struct node *dir, const char *name)
 	struct fs *fs = fs_of(req);
 	struct node node;
 	enum mf_err err = queued_find(fs, dir, name, &node);
-	if (err == MF_OK && (node.kind == NODE_OUTBOX || node.part == QUEUED_ERROR))
-		err = MF_UNSUPPORTED; /* the text goes with its message */
-	if (err == MF_OK)
+	if (err == MF_OK && node.kind == NODE_OUTBOX)
+		err = MF_UNSUPPORTED;
+	MF_CLEANUP(mf_free) char *stem = mf_strndup(name, strlen(name) > sizeof ERROR_SUFFIX - 1 ? strlen(name) - (sizeof ERROR_SUFFIX - 1) : 0);
+	if (err == MF_OK && node.part == QUEUED_ERROR)
+		err = outgoing_remove_text(of(fs, dir), stem);
+	else if (err == MF_OK)
 		err = outgoing_remove(of(fs, dir), dir->part == OUTBOX_FAILURES, name);
 	queued_changed(fs, dir->account);
 	trace(TRACE_FS, "unlink in outbox: %s", mf_err_name(err));

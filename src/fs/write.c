@@ -339,6 +339,7 @@ static enum mf_err check_fixed(struct fs *fs, const struct node *node, const str
 	bool owner = ((to_set & FUSE_SET_ATTR_UID) && attr->st_uid != now.st_uid) || ((to_set & FUSE_SET_ATTR_GID) && attr->st_gid != now.st_gid);
 	if (!mode && !owner)
 		return MF_OK;
+	/* what is dropped into outbox/ has no mode that anybody sees */
 	return node->kind == NODE_QUEUED || (node->kind == NODE_MESSAGE && is_being_made(fs, node)) ? MF_OK : MF_UNSUPPORTED;
 }
 

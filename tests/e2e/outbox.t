@@ -149,8 +149,10 @@ with Suite("outbox/: a file dropped into it is sent", timeout=400) as suite:
         assert errno_of(os.rename, mount / "outbox/x.tmp", mount / "outbox/bad.eml") == "EINVAL"
         assert "bad.eml" in box(mount, "outbox/failed") and box(mount) == ["x.tmp"]
         os.remove(mount / "outbox/x.tmp")
-        for name in ("no.eml", "bad.eml"):
-            os.remove(mount / "outbox/failed" / name)
+        os.remove(mount / "outbox/failed/no.eml.error.txt")
+        assert box(mount, "outbox/failed") == ["bad.eml", "bad.eml.error.txt", "no.eml"]
+        answer = sh("rm outbox/failed/*", mount)
+        assert answer.stderr == "", answer
         assert box(mount, "outbox/failed") == []
         mount.umount()
 
@@ -183,6 +185,8 @@ with Suite("outbox/: a file dropped into it is sent", timeout=400) as suite:
         system.wait_until(lambda: "again.eml" in box(mount, "outbox/failed"), "it is in failed/ again", 30)
         assert "no such user" in exim.log()[before:]
         sh("rm outbox/failed/again.eml", mount)
+        assert "no such user" in (mount / "outbox/failed/again.eml.error.txt").read_text() and home.status()["outbox"]["failed"] == 0
+        sh("rm outbox/failed/*", mount)
         assert box(mount, "outbox/failed") == []
         mount.umount()
 

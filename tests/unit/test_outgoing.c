@@ -175,8 +175,18 @@ static void test_unfit(void **state)
 	assert_int_equal(outgoing_rename(w->o, true, "x.eml", "x.eml"), MF_INVALID);
 	assert_int_equal(save(w, "x.eml", "Subject: nobody\n\n"), MF_INVALID);
 	expect(w, "", "x.eml x-2.eml", 0);
+	struct outgoing_info info;
+	assert_int_equal(outgoing_remove_text(w->o, "x-2.eml"), MF_OK);
+	assert_int_equal(outgoing_find_text(w->o, "x-2.eml", &info), MF_NOT_FOUND);
 	assert_int_equal(outgoing_remove(w->o, true, "x-2.eml"), MF_OK);
 	assert_int_equal(outgoing_remove(w->o, true, "x.eml"), MF_OK);
+	assert_int_equal(outgoing_find(w->o, true, "x.eml", &info), MF_NOT_FOUND);
+	assert_int_equal(outgoing_find_text(w->o, "x.eml", &info), MF_OK);
+	MF_CLEANUP(mf_free) char *left = outgoing_error_text(w->o, info.number);
+	assert_string_equal(left, text);
+	expect(w, "", "x.eml", 0);                                  /* what is left of it: the text */
+	assert_int_equal(outgoing_remove_text(w->o, "x.eml"), MF_OK);
+	assert_int_equal(outgoing_remove_text(w->o, "x.eml"), MF_NOT_FOUND);
 	expect(w, "", "", 0);
 }
 

@@ -1,0 +1,360 @@
+/* Files of outbox/: open, write, close, rename, remove. */
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "base/mem.h"
+#include "cache/journal.h"
+#include "fs/outgoing_file.h"
+
+/* --- opening and closing ---------------------------------------------------------------------------------------------------------- */
+
+static enum mf_err open_locked(struct outgoing *o, struct file *f, bool writes, bool truncate, int *ret_fd)
+{
+	enum mf_err err = MF_OK;
+	if (writes && !f->name)
+		err = file_take_back(o, f);
+	else if (!f->name && f->fd < 0)
+		err = outbox_open_content(o->outbox, f->id, ret_fd);
+	if (err == MF_OK && f->name)
+		err = file_need_fd(o, f);
+	if (err == MF_OK && writes && truncate && ftruncate(f->fd, 0) < 0)
+		err = mf_err_from_errno(errno);
+	return err == MF_NOT_FOUND ? MF_STALE : err;
+}
+
+enum mf_err outgoing_open_file(struct outgoing *o, uint64_t number, bool writes, bool truncate, int *ret_fd)
+{
+	*ret_fd = -1;
+	pthread_mutex_lock(&o->lock);
+	struct file *f = file_by_number(o, number);
+	enum mf_err err = f ? open_locked(o, f, writes, truncate, ret_fd) : MF_STALE;
+	if (err == MF_OK) {
+		f->opens++;
+		f->writers += writes;
+		f->too_big &= !truncate;
+	}
+	pthread_mutex_unlock(&o->lock);
+	return err;
+}
+
+enum mf_err outgoing_create(struct outgoing *o, const char *name, uint64_t *ret_number)
+{
+	struct outbox_item item;
+	pthread_mutex_lock(&o->lock);
+	enum mf_err err = file_by_name(o, name) ? MF_EXISTS : MF_OK;
+	if (err == MF_OK && outbox_item_by_name(o->outbox, name, false, &item) == MF_OK) {
+		outbox_item_finish(&item);
+		err = MF_EXISTS;
+	}
+	int fd = err == MF_OK ? openat(o->drafts, name, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW, 0600) : -1;
+	if (err == MF_OK && fd < 0)
+		err = mf_err_from_errno(errno);
+	if (err == MF_OK) {
+		struct file *f = file_add(o);
+		f->name = mf_strdup(name);
+		f->fd = fd;
+		f->opens = f->writers = 1;
+		*ret_number = f->number;
+		file_lock_changed(o, name);
+	}
+	pthread_mutex_unlock(&o->lock);
+	return err;
+}
+
+enum mf_err outgoing_flush(struct outgoing *o, uint64_t number)
+{
+	pthread_mutex_lock(&o->lock);
+	struct file *f = file_by_number(o, number);
+	enum mf_err err = f ? file_accept(o, f, false) : MF_OK;
+	if (f)
+		f->dirty = false;
+	pthread_mutex_unlock(&o->lock);
+	return err;
+}
+
+/* Nobody writes it any more: it is accepted, or has been and may go. */
+static void settle(struct outgoing *o, struct file *f)
+{
+	struct outbox_item item;
+	f->dirty = false;
+	if (f->name)
+		(void)file_accept(o, f, true); /* told in failed/, and in the log */
+	f->too_big &= f->name != NULL;
+	if (!f->name && file_item(o, f->id, &item)) {
+		file_set_hold(o, f->id, item.name);
+		outbox_item_finish(&item);
+	}
+}
+
+void outgoing_close_file(struct outgoing *o, uint64_t number, bool writes)
+{
+	pthread_mutex_lock(&o->lock);
+	struct file *f = file_by_number(o, number);
+	if (f) {
+		f->opens--;
+		f->writers -= writes;
+		if (writes && !f->writers)
+			settle(o, f);
+		file_let_go(o, f);
+	}
+	pthread_mutex_unlock(&o->lock);
+}
+
+/* --- bytes -------------------------------------------------------------------------------------------------------------------------- */
+
+ssize_t outgoing_read(struct outgoing *o, uint64_t number, void *to, size_t size, uint64_t offset)
+{
+	ssize_t n = -1;
+	pthread_mutex_lock(&o->lock);
+	struct file *f = file_by_number(o, number);
+	if (!f || f->fd < 0)
+		errno = ESTALE;
+	else
+		do
+			n = pread(f->fd, to, size, (off_t)offset);
+		while (n < 0 && errno == EINTR);
+	pthread_mutex_unlock(&o->lock);
+	return n;
+}
+
+/* Accepted already, by one who closed: not any more. What was removed meanwhile is written into all the same. */
+static enum mf_err begin_change(struct outgoing *o, struct file *f, uint64_t size)
+{
+	enum mf_err err = f->name || (f->fd >= 0 && !f->id) ? MF_OK : file_take_back(o, f);
+	if (err == MF_STALE && f->fd >= 0)
+		err = MF_OK;
+	uint64_t most = f->name && !name_is_scratch(f->name) ? outbox_size_max(o->outbox) : 0;
+	if (err == MF_OK && most && size > most) {
+		f->too_big = true;
+		err = MF_TOO_BIG;
+	}
+	if (err == MF_OK)
+		f->dirty = true;
+	return err == MF_OK ? file_need_fd(o, f) : err;
+}
+
+static enum mf_err write_all(int fd, const char *data, size_t size, uint64_t offset)
+{
+	while (size) {
+		ssize_t n = pwrite(fd, data, size, (off_t)offset);
+		if (n < 0 && errno != EINTR)
+			return mf_err_from_errno(errno);
+		n = n > 0 ? n : 0;
+		data += n;
+		offset += (uint64_t)n;
+		size -= (size_t)n;
+	}
+	return MF_OK;
+}
+
+enum mf_err outgoing_write(struct outgoing *o, uint64_t number, const void *data, size_t size, uint64_t offset)
+{
+	pthread_mutex_lock(&o->lock);
+	struct file *f = file_by_number(o, number);
+	enum mf_err err = f ? begin_change(o, f, offset + size) : MF_STALE;
+	if (err == MF_OK)
+		err = write_all(f->fd, data, size, offset);
+	pthread_mutex_unlock(&o->lock);
+	return err;
+}
+
+enum mf_err outgoing_truncate(struct outgoing *o, uint64_t number, uint64_t size)
+{
+	pthread_mutex_lock(&o->lock);
+	struct file *f = file_by_number(o, number);
+	enum mf_err err = f ? begin_change(o, f, size) : MF_STALE;
+	if (err == MF_OK && ftruncate(f->fd, (off_t)size) < 0)
+		err = mf_err_from_errno(errno);
+	if (err == MF_OK && size == 0)
+		f->too_big = false;
+	if (err == MF_OK && !f->writers) {
+		f->dirty = false;
+		err = file_accept(o, f, true);
+	}
+	if (f)
+		file_let_go(o, f);
+	pthread_mutex_unlock(&o->lock);
+	return err;
+}
+
+enum mf_err outgoing_set_date(struct outgoing *o, uint64_t number, const struct timespec *mtime)
+{
+	struct timespec times[2] = { { .tv_nsec = UTIME_OMIT }, *mtime };
+	pthread_mutex_lock(&o->lock);
+	struct file *f = file_by_number(o, number);
+	enum mf_err err = f ? MF_OK : MF_STALE;
+	if (f && (f->fd >= 0 ? futimens(f->fd, times) : f->name ? utimensat(o->drafts, f->name, times, AT_SYMLINK_NOFOLLOW) : 0) < 0)
+		err = mf_err_from_errno(errno);
+	if (f) {
+		f->mtime = *mtime;
+		f->has_date = true;
+	}
+	pthread_mutex_unlock(&o->lock);
+	return err;
+}
+
+enum mf_err outgoing_sync(struct outgoing *o, uint64_t number)
+{
+	pthread_mutex_lock(&o->lock);
+	struct file *f = file_by_number(o, number);
+	bool failed = f && f->name && (file_need_fd(o, f) != MF_OK || fsync(f->fd) < 0 || fsync(o->drafts) < 0);
+	enum mf_err err = !f ? MF_STALE : failed ? mf_err_from_errno(errno) : MF_OK;
+	if (f)
+		file_let_go(o, f);
+	pthread_mutex_unlock(&o->lock);
+	return err; /* what is in the queue is on the disk */
+}
+
+/* --- names ------------------------------------------------------------------------------------------------------------------------------ */
+
+/* A message in failed/ is forgotten; its error text is another file. */
+static enum mf_err forget(struct outgoing *o, const struct outbox_item *item)
+{
+	struct file *f = file_of_id(o, item->id, NULL);
+	char *text = f->no_text ? NULL : outbox_error_text(o->outbox, item->id);
+	enum mf_err err = outbox_remove(o->outbox, item->id);
+	if (err != MF_OK || !text) {
+		free(text);
+		return err;
+	}
+	free(f->left_name);
+	f->left_name = mf_strdup(item->name);
+	f->left_text = text;
+	f->mtime = f->has_date ? f->mtime : (struct timespec){ .tv_sec = item->put_s };
+	return err;
+}
+
+enum mf_err outgoing_remove(struct outgoing *o, bool failed, const char *name)
+{
+	struct outbox_item item;
+	pthread_mutex_lock(&o->lock);
+	struct file *f = failed ? NULL : file_by_name(o, name);
+	enum mf_err err = f ? MF_OK : outbox_item_by_name(o->outbox, name, failed, &item);
+	if (f) {
+		file_drop_name(o, f);
+		file_let_go(o, f);
+	} else if (err == MF_OK) {
+		err = failed ? forget(o, &item) : outbox_remove(o->outbox, item.id);
+		outbox_item_finish(&item);
+	}
+	pthread_mutex_unlock(&o->lock);
+	return err;
+}
+
+/* What has the name in outbox/ makes room. MF_BUSY, MF_DENIED: it cannot be taken back */
+static enum mf_err make_room(struct outgoing *o, const char *name, const struct file *but)
+{
+	struct outbox_item item;
+	struct file *f = file_by_name(o, name);
+	if (f && f != but) {
+		file_drop_name(o, f);
+		file_let_go(o, f);
+	}
+	if (outbox_item_by_name(o->outbox, name, false, &item) != MF_OK)
+		return MF_OK;
+	enum mf_err err = but && but->id == item.id ? MF_OK : outbox_take_back(o->outbox, item.id, NULL);
+	outbox_item_finish(&item);
+	return err;
+}
+
+static enum mf_err rename_failed(struct outgoing *o, const char *name, const char *newname)
+{
+	struct outbox_item item;
+	enum mf_err err = outbox_item_by_name(o->outbox, name, true, &item);
+	if (err != MF_OK)
+		return err;
+	uint64_t id = item.id;
+	outbox_item_finish(&item);
+	if (name_is_scratch(newname))
+		return MF_UNSUPPORTED;
+	outbox_hold(o->outbox, id, true); /* until it has its name */
+	err = outbox_retry(o->outbox, id);
+	if (err == MF_OK)
+		err = make_room(o, newname, file_of_id(o, id, NULL));
+	if (err == MF_OK && outbox_item(o->outbox, id, &item) == MF_OK) {
+		if (strcmp(item.name, newname) != 0)
+			err = outbox_rename(o->outbox, id, newname);
+		outbox_item_finish(&item);
+	}
+	file_set_hold(o, id, newname);
+	return err == MF_DENIED ? MF_INVALID : err; /* it was never fit to be sent */
+}
+
+static enum mf_err rename_queued(struct outgoing *o, uint64_t id, const char *newname)
+{
+	struct file *f = file_of_id(o, id, NULL);
+	enum mf_err err = make_room(o, newname, f);
+	if (err != MF_OK)
+		return err;
+	if (!name_is_scratch(newname)) {
+		err = outbox_rename(o->outbox, id, newname);
+		if (err == MF_OK)
+			file_set_hold(o, id, newname);
+		return err;
+	}
+	err = file_to_draft(o, f, newname);
+	file_let_go(o, f);
+	if (err == MF_OK)
+		file_lock_changed(o, newname);
+	return err;
+}
+
+static enum mf_err move_draft(struct outgoing *o, struct file *f, const char *newname)
+{
+	enum mf_err err = make_room(o, newname, f);
+	if (err != MF_OK)
+		return err;
+	if (renameat(o->drafts, f->name, o->drafts, newname) < 0)
+		return mf_err_from_errno(errno);
+	MF_CLEANUP(mf_free) char *old = f->name;
+	f->name = mf_strdup(newname);
+	file_lock_changed(o, old);
+	file_lock_changed(o, newname);
+	return MF_OK;
+}
+
+/* A whole file gets a real name. One that cannot be sent keeps its own; what it would have replaced stays. */
+static enum mf_err accept_as(struct outgoing *o, struct file *f, const char *newname)
+{
+	uint64_t id = 0;
+	enum mf_err err = file_put(o, f, newname, true, &id);
+	if (err == MF_EXISTS && (err = make_room(o, newname, f)) == MF_OK)
+		err = file_put(o, f, newname, true, &id);
+	if (err == MF_OK) {
+		struct file *there = file_by_name(o, newname);
+		if (there && there != f) {
+			file_drop_name(o, there);
+			file_let_go(o, there);
+		}
+		file_became(o, f, id);
+	}
+	file_let_go(o, f);
+	return err;
+}
+
+enum mf_err outgoing_rename(struct outgoing *o, bool from_failed, const char *name, const char *newname)
+{
+	struct outbox_item item;
+	enum mf_err err;
+	pthread_mutex_lock(&o->lock);
+	struct file *f = from_failed ? NULL : file_by_name(o, name);
+	if (from_failed) {
+		err = rename_failed(o, name, newname);
+	} else if (f && !name_is_scratch(newname) && file_size(o, f) && !(f->writers && f->dirty)) {
+		err = accept_as(o, f, newname);
+	} else if (f) {
+		err = move_draft(o, f, newname);
+	} else {
+		err = outbox_item_by_name(o->outbox, name, false, &item);
+		if (err == MF_OK) {
+			err = rename_queued(o, item.id, newname);
+			outbox_item_finish(&item);
+		}
+	}
+	pthread_mutex_unlock(&o->lock);
+	return err;
+}
