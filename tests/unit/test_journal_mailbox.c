@@ -158,6 +158,23 @@ static void renamed_and_the_answer_lost(void **state)
 	assert_ops(f, "create"); /* which does no harm a second time */
 }
 
+/* LIST brought it before the answer came, and somebody has used it */
+static void twin_is_merged(void **state)
+{
+	struct fixture *f = *state;
+	uint64_t inbox = mailbox_with(f, "INBOX", 1), a = mailbox_with(f, "A", 1), b = mailbox_with(f, "B", 2);
+	DO(f, txn_change_flags(t, by_uid(f, b, 1), SEEN, 0, NULL, NULL));
+	DO(f, txn_move(t, by_uid(f, b, 2), inbox, "x.eml", &expunge));
+	DO(f, txn_mailbox_rename(t, b, 0, "away"));
+	DO(f, txn_mailbox_rename(t, a, 0, "B"));
+	DO(f, txn_cancel(t, nth_op(f, 2).id));
+	DO(f, txn_op_mailbox_is(t, nth_op(f, 2).id, "B"));
+	assert_raw(f, a, "B");
+	assert_ops(f, "flags move");
+	assert_int_equal(nth_op(f, 0).mailbox, a);
+	assert_int_equal(nth_op(f, 1).mailbox, a);
+}
+
 /* one takes the name that another, which could not be made yet, was to have */
 static void names_of_others(void **state)
 {
@@ -323,7 +340,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		WITH_CACHE(mailbox_made_and_taken_back), WITH_CACHE(mailbox_made_at_the_server), WITH_CACHE(mailbox_renamed_and_back),
-		WITH_CACHE(renamed_and_the_answer_lost), WITH_CACHE(names_of_others), WITH_CACHE(mailbox_deleted), WITH_CACHE(renamed_and_deleted),
+		WITH_CACHE(renamed_and_the_answer_lost), WITH_CACHE(twin_is_merged), WITH_CACHE(names_of_others), WITH_CACHE(mailbox_deleted), WITH_CACHE(renamed_and_deleted),
 		WITH_CACHE(deleted_inside_first), WITH_CACHE(deleted_with_half_a_move), WITH_CACHE(deleted_while_in_transit),
 		WITH_CACHE(removed_by_another_client), WITH_CACHE(subscriptions),
 	};
