@@ -441,13 +441,57 @@ static void recover_stray(struct cache *c, const char *file, bool edit)
 		log_error("spool/%s: %s", file, mf_err_words(e));
 }
 
+static int next_byte(FILE *file, uint64_t *left)
+{
+	int c = '\r';
+	while (c == '\r' && *left) {
+		c = getc(file);
+		(*left)--;
+	}
+	return c == '\r' ? EOF : c;
+}
+
+/* Line ends apart, which are what storing changes */
+static bool same_text(FILE *a, uint64_t a_size, FILE *b, uint64_t b_size)
+{
+	int x, y;
+	do {
+		x = next_byte(a, &a_size);
+		y = next_byte(b, &b_size);
+	} while (x == y && x != EOF);
+	return x == y;
+}
+
+/* All of its bytes had been accepted: only the file was left. */
+static bool was_accepted(struct cache *c, const char *edit, uint64_t message)
+{
+	int fd = -1;
+	uint64_t size = 0;
+	struct stat st;
+	FILE *accepted = spool_open(c, message, &fd, &size) == MF_OK ? fdopen(fd, "r") : NULL;
+	if (!accepted) {
+		mf_close(&fd);
+		return false;
+	}
+	fd = openat(c->spool_dir, edit, O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK);
+	FILE *written = fd >= 0 && fstat(fd, &st) == 0 && S_ISREG(st.st_mode) ? fdopen(fd, "r") : NULL;
+	bool same = written && same_text(accepted, size, written, (uint64_t)st.st_size);
+	fclose(accepted);
+	if (written)
+		fclose(written);
+	else
+		mf_close(&fd);
+	return same;
+}
+
 static enum mf_err recover_file(struct txn *t, const char *file)
 {
 	char *end;
 	uint64_t message = strtoull(file, &end, 10);
 	bool edit = strcmp(end, ".edit") == 0, wanted = false;
-	if (strcmp(end, ".new") == 0) {
-		discard(t->cache->spool_dir, file); /* the call that wrote it never returned */
+	/* a call that prepared something never returned; or one that has returned has stored it */
+	if (strcmp(end, ".new") == 0 || (edit && was_accepted(t->cache, file, message))) {
+		discard(t->cache->spool_dir, file);
 		return MF_OK;
 	}
 	enum mf_err e = edit || *end ? MF_OK : is_wanted(t, message, &wanted);

@@ -2,6 +2,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <sched.h>
 #include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -22,7 +23,7 @@ struct edit {
 	pthread_mutex_t lock;           /* who changes what follows holds it. stat(2) comes while the index is locked, and takes none */
 	atomic_int fd;                  /* -1: it has not begun yet */
 	atomic_bool dirty;              /* something was written since it was accepted */
-	bool over;
+	atomic_bool over;               /* it has ended, and is about to leave the list */
 	atomic_bool has_date;
 	_Atomic int64_t date;
 	_Atomic uint64_t copy_from, copy_size;  /* 0: it has bytes of its own */
@@ -46,6 +47,8 @@ struct edit *edit_find(struct fs *fs, const struct node *node)
 		return NULL;
 	pthread_mutex_lock(&fs->open_lock);
 	struct edit *e = find_locked(fs, node);
+	if (e && e->over)
+		e = NULL;
 	if (e)
 		e->refs++;
 	pthread_mutex_unlock(&fs->open_lock);
@@ -101,18 +104,16 @@ static enum mf_err copy_body(int to, const struct body *from)
 	return MF_OK;
 }
 
-/* In the list, with its lock held: whoever finds it waits until it has its first bytes. */
-static struct edit *add_locked(struct fs *fs, const struct node *node)
+/* With its lock held: whoever finds it waits until it has its first bytes. */
+static struct edit *create_locked(struct fs *fs, const struct node *node)
 {
 	struct edit *e = MF_NEW(struct edit);
 	e->fs = fs;
 	e->node = *node;
 	e->fd = -1;
-	e->refs = 1;
+	e->refs = 2; /* the list's, and the caller's */
 	pthread_mutex_init(&e->lock, NULL);
 	pthread_mutex_lock(&e->lock);
-	LIST_INSERT_HEAD(&fs->edits, e, link);
-	atomic_fetch_add(&fs->edit_count, 1);
 	return e;
 }
 
@@ -138,26 +139,59 @@ static enum mf_err fill(struct cache *cache, struct edit *e, const struct body *
 	return MF_OK;
 }
 
-enum mf_err edit_begin(struct fs *fs, const struct node *node, struct body *base, struct edit **ret)
+/* The one in the list, referenced; or fresh, which is put into it. */
+static struct edit *find_or_add(struct fs *fs, const struct node *node, struct edit *fresh)
 {
 	pthread_mutex_lock(&fs->open_lock);
 	struct edit *e = find_locked(fs, node);
-	bool fresh = !e;
-	if (fresh)
-		e = add_locked(fs, node);
-	e->refs++;
+	if (e) {
+		e->refs++;
+	} else {
+		e = fresh;
+		LIST_INSERT_HEAD(&fs->edits, e, link);
+		atomic_fetch_add(&fs->edit_count, 1);
+	}
 	pthread_mutex_unlock(&fs->open_lock);
-	if (!fresh)
-		pthread_mutex_lock(&e->lock);
-	enum mf_err err = fresh ? fill(fs_account(fs, node)->cache, e, base) : e->fd < 0 ? MF_IO : MF_OK;
-	e->over |= fresh && err != MF_OK;
+	return e;
+}
+
+static enum mf_err begin_fresh(struct fs *fs, struct edit *e, struct body *base)
+{
+	enum mf_err err = fill(fs_account(fs, &e->node)->cache, e, base);
+	e->over = err != MF_OK;
 	pthread_mutex_unlock(&e->lock);
-	if (fresh && err != MF_OK)
+	if (err != MF_OK)
 		remove_from_list(fs, e);
+	return err;
+}
+
+/* MF_CANCELLED: one that was there has ended meanwhile */
+static enum mf_err begin(struct fs *fs, const struct node *node, struct body *base, struct edit **ret)
+{
+	struct edit *fresh = create_locked(fs, node), *e = find_or_add(fs, node, fresh);
+	enum mf_err err = MF_OK;
+	if (e == fresh) {
+		err = begin_fresh(fs, e, base);
+	} else {
+		pthread_mutex_unlock(&fresh->lock);
+		pthread_mutex_destroy(&fresh->lock);
+		free(fresh);
+		pthread_mutex_lock(&e->lock);
+		err = e->over ? MF_CANCELLED : MF_OK;
+		pthread_mutex_unlock(&e->lock);
+	}
 	if (err != MF_OK)
 		edit_unref(e);
 	else
 		*ret = e;
+	return err;
+}
+
+enum mf_err edit_begin(struct fs *fs, const struct node *node, struct body *base, struct edit **ret)
+{
+	enum mf_err err;
+	while ((err = begin(fs, node, base, ret)) == MF_CANCELLED)
+		sched_yield(); /* it leaves the list in a moment */
 	return err;
 }
 
@@ -246,6 +280,7 @@ bool edit_copies(struct edit *e, uint64_t from, uint64_t size)
 	if (may) {
 		e->copy_size = size;
 		e->copy_from = from;
+		e->dirty = false; /* that it was emptied says nothing more */
 	}
 	pthread_mutex_unlock(&e->lock);
 	return may;
@@ -467,26 +502,38 @@ static void keep_empty(struct fs *fs, struct edit *e)
 		log_warning("%s: %s", m.name, mf_err_words(err));
 }
 
-void edit_end(struct fs *fs, struct edit *e)
+/* With the edit's lock held: who opens it for writing from now on waits for that, and finds that it is over. */
+static void end_locked(struct fs *fs, struct edit *e)
 {
-	enum mf_err err = edit_accept(fs, e);
-	pthread_mutex_lock(&e->lock);
+	enum mf_err err = accept_locked(fs, e);
 	struct stat st;
-	bool over = e->over, empty = fstat(e->fd, &st) == 0 && st.st_size == 0;
-	e->over = true;
-	if (!over && err != MF_OK && !empty)
+	bool empty = fstat(e->fd, &st) == 0 && st.st_size == 0;
+	if (err != MF_OK && !empty)
 		put_aside(fs, e, err);
-	else if (!over && empty && !e->copy_from)
+	else if (empty && !e->copy_from)
 		keep_empty(fs, e);
-	if (!over)
-		spool_discard_edit(fs_account(fs, &e->node)->cache, e->node.id);
+	spool_discard_edit(fs_account(fs, &e->node)->cache, e->node.id);
+	e->over = true;
+}
+
+static void end(struct fs *fs, struct edit *e, bool though_written)
+{
+	pthread_mutex_lock(&e->lock);
+	bool ends = !e->over && (though_written || !message_is_open_for_writing(fs, &e->node));
+	if (ends)
+		end_locked(fs, e);
 	pthread_mutex_unlock(&e->lock);
-	if (over)
+	if (!ends)
 		return;
 	/* its size may not be what was written, and a message that was left as it was has its own bytes again */
 	if (fs->notifier)
 		notifier_data(fs->notifier, fs_ino(fs, &e->node));
 	remove_from_list(fs, e);
+}
+
+void edit_end(struct fs *fs, struct edit *e)
+{
+	end(fs, e, false);
 }
 
 void edits_end_all(struct fs *fs)
@@ -499,7 +546,7 @@ void edits_end_all(struct fs *fs)
 		pthread_mutex_unlock(&fs->open_lock);
 		if (!e)
 			return;
-		edit_end(fs, e);
+		end(fs, e, true);
 		edit_unref(e);
 	}
 }

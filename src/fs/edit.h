@@ -38,7 +38,7 @@ void edit_resume(struct edit *e);
 
 /* Somebody closes. MF_INVALID: not a message. */
 enum mf_err edit_accept(struct fs *fs, struct edit *e);
-/* The last one has closed. */
+/* Somebody has closed: it ends unless others have it open for writing. */
 void edit_end(struct fs *fs, struct edit *e);
 enum mf_err edit_sync(struct fs *fs, struct edit *e);
 /* At the end of the mount: what is open is ended as if it had been closed. */

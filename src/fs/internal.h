@@ -121,8 +121,9 @@ void dir_readdirplus(fuse_req_t req, fuse_ino_t ino, size_t size, off_t off, str
 void message_open(fuse_req_t req, const struct node *node, struct fuse_file_info *fi);
 void message_read(fuse_req_t req, const struct node *node, size_t size, off_t off, struct fuse_file_info *fi);
 void message_release(fuse_req_t req, const struct node *node, struct fuse_file_info *fi);
-/* Replies to a create; message_is_written: the handle was opened for writing */
-void message_created(fuse_req_t req, const struct node *node, const struct fuse_entry_param *e, struct fuse_file_info *fi);
+/* Replies to a create of this one, which is in the index; message_is_written: the handle was opened for writing */
+void message_create(fuse_req_t req, const struct node *node, struct fuse_file_info *fi);
+bool message_is_open_for_writing(struct fs *fs, const struct node *node);
 bool message_is_written(const struct fuse_file_info *fi);
 void message_forget(struct fs *fs, struct open_message *m); /* as if it had been closed */
 /* A size turned out wrong. true: somebody has it open who trusted it; the kernel is told when they read or close it, since

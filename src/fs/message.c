@@ -267,21 +267,20 @@ void message_forget(struct fs *fs, struct open_message *m)
 	free(m);
 }
 
-static bool is_written_by_others(struct fs *fs, const struct open_message *m)
+bool message_is_open_for_writing(struct fs *fs, const struct node *node)
 {
 	bool found = false;
-	struct open_message *other;
+	struct open_message *m;
 	pthread_mutex_lock(&fs->open_lock);
-	LIST_FOREACH(other, &fs->open_messages, link)
-		found |= other != m && other->writes && other->node.id == m->node.id && other->node.account == m->node.account;
+	LIST_FOREACH(m, &fs->open_messages, link)
+		found |= m->writes && m->node.id == node->id && m->node.account == node->account;
 	pthread_mutex_unlock(&fs->open_lock);
 	return found;
 }
 
-/* The last one who writes ends the edit. */
 static void close_message(struct fs *fs, struct open_message *m)
 {
-	struct edit *e = m->writes && !is_written_by_others(fs, m) ? edit_find(fs, &m->node) : NULL;
+	struct edit *e = m->writes ? edit_find(fs, &m->node) : NULL;
 	message_forget(fs, m);
 	if (e)
 		edit_end(fs, e);
@@ -373,14 +372,18 @@ void message_open(fuse_req_t req, const struct node *node, struct fuse_file_info
 		return;
 	struct entry e;
 	enum mf_err err = cache_entry(fs_account(fs, node)->cache, node->id, &e);
-	if (err == MF_OK && writes && (fi->flags & O_TRUNC))
-		err = empty(fs, node);
 	if (err != MF_OK) {
 		/* ESTALE makes the kernel look the name up again, and find that it is gone */
 		fs_reply(req, err == MF_NOT_FOUND ? MF_STALE : err);
 		return;
 	}
+	/* known as a writer first, so that nobody else's close ends what it begins */
 	struct open_message *m = open_create(fs, node, &e, writes);
+	if (writes && (fi->flags & O_TRUNC) && (err = empty(fs, node)) != MF_OK) {
+		fs_reply(req, err);
+		close_message(fs, m);
+		return;
+	}
 	bool lies = atomic_load(&fs_account(fs, node)->sizes_lie);
 	trace(TRACE_FS, "open message %llu, %llu bytes%s", (unsigned long long)node->id, (unsigned long long)e.size, e.size_checked ? "" : " (a claim)");
 	/* of an empty message no byte is ever asked for, so a server that did not know its size would never be found out */
@@ -390,14 +393,32 @@ void message_open(fuse_req_t req, const struct node *node, struct fuse_file_info
 		reply_open(fs, req, m, fi);
 }
 
-void message_created(fuse_req_t req, const struct node *node, const struct fuse_entry_param *e, struct fuse_file_info *fi)
+void message_create(fuse_req_t req, const struct node *node, struct fuse_file_info *fi)
 {
 	struct fs *fs = fs_of(req);
-	struct entry entry = { .id = node->id };
+	struct entry entry;
+	struct fuse_entry_param e = { 0 };
+	enum mf_err err = cache_entry(fs_account(fs, node)->cache, node->id, &entry);
+	if (err != MF_OK) {
+		fs_reply(req, err);
+		return;
+	}
 	struct open_message *m = open_create(fs, node, &entry, true);
+	bool fresh = !entry.uid && entry.size == 0;
+	if (fresh || (fi->flags & O_TRUNC))
+		err = empty(fs, node);
+	if (err == MF_OK)
+		err = attr_node(fs, node, &e.attr);
+	if (err != MF_OK) {
+		fs_reply(req, err);
+		close_message(fs, m);
+		return;
+	}
+	attr_entry(fs, node, &e);
+	e.attr_timeout = 0;
 	fi->keep_cache = 0;
 	fi->fh = (uint64_t)(uintptr_t)m;
-	if (fuse_reply_create(req, e, fi) == -ENOENT)
+	if (fuse_reply_create(req, &e, fi) == -ENOENT)
 		close_message(fs, m); /* interrupted meanwhile: no RELEASE will come */
 }
 

@@ -59,6 +59,8 @@ static void reply_attr_of(fuse_req_t req, const struct node *node)
 static void apply(fuse_req_t req, struct edit *e, const struct node *node, const char *data, size_t size, uint64_t offset)
 {
 	enum mf_err err = data ? edit_write(e, data, size, offset) : edit_truncate(e, offset);
+	if (err == MF_OK && !data)
+		edit_end(fs_of(req), e); /* truncate(2) opens nothing, and so closes nothing */
 	if (err != MF_OK)
 		fs_reply(req, err);
 	else if (data)
@@ -180,33 +182,33 @@ static enum mf_err create_file(struct fs *fs, const struct node *dir, const char
 	return txn_commit(t);
 }
 
+/* The kernel looked before it asked, but another may have been quicker: without O_EXCL that one is opened. */
+static enum mf_err create_or_find(struct fs *fs, const struct node *dir, const char *name, int flags, struct node *ret)
+{
+	struct entry entry;
+	enum mf_err err = create_file(fs, dir, name, ret);
+	if (err != MF_EXISTS || (flags & O_EXCL) || cache_lookup(fs_account(fs, dir)->cache, dir->id, name, &entry) != MF_OK)
+		return err;
+	*ret = (struct node){ .kind = NODE_MESSAGE, .account = dir->account, .id = entry.id };
+	return MF_OK;
+}
+
 void write_create(fuse_req_t req, fuse_ino_t parent, const char *name, mode_t mode, struct fuse_file_info *fi)
 {
 	(void)mode;
 	struct fs *fs = fs_of(req);
 	struct node dir, node;
-	struct fuse_entry_param e = { 0 };
-	struct edit *edit = NULL;
 	if (fs_refuses(req))
 		return;
 	if (fs_node(fs, parent, &dir) && dir.kind == NODE_OUTBOX) {
 		queued_create(req, &dir, name, fi);
 		return;
 	}
-	enum mf_err err = fs_node(fs, parent, &dir) ? create_file(fs, &dir, name, &node) : MF_STALE;
+	enum mf_err err = fs_node(fs, parent, &dir) ? create_or_find(fs, &dir, name, fi->flags, &node) : MF_STALE;
 	if (err == MF_OK)
-		err = edit_begin(fs, &node, NULL, &edit);
-	if (err == MF_OK)
-		err = attr_node(fs, &node, &e.attr);
-	if (err != MF_OK) {
+		message_create(req, &node, fi);
+	else
 		fuse_reply_err(req, err == MF_TOO_BIG ? ENAMETOOLONG : fs_errno(err));
-		edit_unref(edit);
-		return;
-	}
-	attr_entry(fs, &node, &e);
-	e.attr_timeout = 0;
-	message_created(req, &node, &e, fi);
-	edit_unref(edit);
 }
 
 void write_mknod(fuse_req_t req, fuse_ino_t parent, const char *name, mode_t mode, dev_t rdev)
