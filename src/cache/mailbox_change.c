@@ -438,8 +438,13 @@ static enum mf_err drop_twin(struct txn *t, const struct node *n, const char *ra
 	if (e || twin == n)
 		return e == MF_NOT_FOUND ? MF_OK : e;
 	e = needs_it(t, twin, &needed);
-	if (!e && !needed && !(twin->m.flags & CACHE_MAILBOX_LOCAL) && !txn_has_children(t, twin->m.id))
-		return mailbox_remove_node(t, twin);
+	if (!e && !needed && !(twin->m.flags & CACHE_MAILBOX_LOCAL) && !txn_has_children(t, twin->m.id)) {
+		sqlite3_stmt *s = db_use(t->db, SQL_OP_OTHER_MAILBOX);
+		sqlite3_bind_int64(s, 1, (int64_t)twin->m.id);
+		sqlite3_bind_int64(s, 2, (int64_t)n->m.id);
+		e = db_run(t->db, s);
+		return e ? e : mailbox_remove_node(t, twin);
+	}
 	MF_CLEANUP(mf_free) char *path = mf_strdup(twin->path);
 	if (!e)
 		e = free_path(t, &path);

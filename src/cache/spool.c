@@ -235,6 +235,19 @@ enum mf_err spool_rename(struct cache *c, uint64_t from, uint64_t to)
 	return renameat(c->spool_dir, old, c->spool_dir, name) < 0 ? mf_err_from_errno(errno) : MF_OK;
 }
 
+bool keep_bytes(struct txn *t, const struct row *row)
+{
+	struct body *body;
+	uint64_t size;
+	struct spool_note note = { "", row->name, row->entry.mtime };
+	if (cache_body_get(t->cache, row->entry.id, &body))
+		return false;
+	bool kept = body_is_whole(body) && !spool_prepare(t->cache, row->entry.id, body_fd(body), body_size(body), false, &note, &size) &&
+	            !spool_commit(t->cache, row->entry.id);
+	body_unref(body);
+	return kept;
+}
+
 /* --- what cannot be sent ------------------------------------------------------------------------------------------------------ */
 
 int rejected_dir(struct cache *c)

@@ -84,7 +84,7 @@ void row_tell_moved(struct txn *t, const struct node *n, const struct row *row, 
 /* The server's flags with what waits for this message on top. keywords: room for KEYWORDS_MAX + 1 */
 enum mf_err flags_overlay(struct txn *t, uint64_t message, unsigned *flags, char *keywords);
 void row_undo_flags(struct row *row, const struct op *op);   /* as it was before that FLAGS */
-/* change.c: the bytes of a message as a file in the spool; false: they are not all here */
+/* spool.c: the bytes of a message as a file in the spool; false: they are not all here */
 bool keep_bytes(struct txn *t, const struct row *row);
 
 /* op.c: the rows of operations */

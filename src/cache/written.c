@@ -116,19 +116,6 @@ static enum mf_err wait_for(struct txn *t, uint64_t op, uint64_t after)
 	return e;
 }
 
-bool keep_bytes(struct txn *t, const struct row *row)
-{
-	struct body *body;
-	uint64_t size;
-	struct spool_note note = { "", row->name, row->entry.mtime };
-	if (cache_body_get(t->cache, row->entry.id, &body))
-		return false;
-	bool kept = body_is_whole(body) && !spool_prepare(t->cache, row->entry.id, body_fd(body), body_size(body), false, &note, &size) &&
-	            !spool_commit(t->cache, row->entry.id);
-	body_unref(body);
-	return kept;
-}
-
 /* The backup that an editor made by renaming stays, as a file that is only here; its message is an old version. */
 static enum mf_err keep_aside(struct txn *t, struct node *n, struct row *row, const char *own_name, const struct disposal *how, uint64_t *ret_op)
 {

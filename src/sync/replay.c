@@ -785,8 +785,12 @@ enum mf_err replay_run(struct session *s)
 	pthread_mutex_unlock(&a->lock);
 	struct round r = { .account = a, .session = s, .caps = s->caps };
 	enum mf_err e = MF_OK;
-	if (!remote_can_write(s->remote))
+	if (!remote_can_write(s->remote)) { /* POP3 in the place of IMAP: all waits for that */
+		pthread_mutex_lock(&a->lock);
+		parts_done_locked(a, &a->settle_waiters, MF_OFFLINE);
+		pthread_mutex_unlock(&a->lock);
 		return MF_OK;
+	}
 	if (doubts == DOUBTS_OPEN)
 		e = doubts_look(a);
 	else if (doubts == DOUBTS_SEEN)

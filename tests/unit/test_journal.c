@@ -1,5 +1,5 @@
-/* journal: changes of messages that wait for the server: what each does to the tree */
-#include "unit/test_journal_world.h"
+/* journal: changes to messages that wait for the server: what each does to the tree, and taking it back */
+#include "unit/test_journal_fixture.h"
 
 /* --- flags ------------------------------------------------------------------------------------------------------------- */
 
@@ -498,9 +498,8 @@ int main(void)
 		WITH_CACHE(removed_goes_to_trash_or_out_of_sight), WITH_CACHE(unsent_is_dropped), WITH_CACHE(trash_is_made_once),
 		WITH_CACHE(held_after_rollback), WITH_CACHE(overwritten_twice_is_one_append), WITH_CACHE(overwriting_splits),
 		WITH_CACHE(overwriting_what_is_being_sent), WITH_CACHE(overwriting_expunges), WITH_CACHE(backup_by_renaming),
-		WITH_CACHE(backup_without_bytes), WITH_CACHE(backup_of_what_was_never_sent), WITH_CACHE(renamed_over),
-		WITH_CACHE(message_over_message), WITH_CACHE(copies), WITH_CACHE(copy_of_what_is_gone_is_appended),
-		WITH_CACHE(touched_and_redated),
+		WITH_CACHE(backup_without_bytes), WITH_CACHE(backup_of_what_was_never_sent), WITH_CACHE(renamed_over), WITH_CACHE(message_over_message),
+		WITH_CACHE(copies), WITH_CACHE(copy_of_what_is_gone_is_appended), WITH_CACHE(touched_and_redated),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -1,6 +1,6 @@
-/* test_journal_world.h: an index with messages, changed one transaction at a time and checked after each. */
-#ifndef MF_TESTS_JOURNAL_WORLD_H
-#define MF_TESTS_JOURNAL_WORLD_H
+/* test_journal_fixture.h: changes in transactions, each checked; operations as words; what is written as files. */
+#ifndef MF_TEST_JOURNAL_FIXTURE_H
+#define MF_TEST_JOURNAL_FIXTURE_H
 
 #include <fcntl.h>
 

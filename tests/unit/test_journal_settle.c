@@ -1,0 +1,311 @@
+/* journal: what the server's answers, and what it tells by itself, make of changes that wait */
+#include "unit/test_journal_fixture.h"
+
+/* --- the server's answers ---------------------------------------------------------------------------------------------------- */
+
+static void done_with_a_number(void **state)
+{
+	struct fixture *f = *state;
+	uint64_t inbox = mailbox_with(f, "INBOX", 2);
+	uint64_t id = create_written(f, inbox, "new.eml", TEXT("1"));
+	send_all(f);
+	DO(f, txn_op_done(t, nth_op(f, 0).id, VALIDITY, 3));
+	assert_ops(f, "");
+	assert_int_equal(by_uid(f, inbox, 3), id);
+	assert_true(has_body(f, id, TEXT("1")));
+	assert_false(spool_has(f->c, id));
+	DO(f, txn_op_done(t, 4711, VALIDITY, 3)); /* nothing where it is gone */
+}
+
+static struct mail_summary summary_of(const char *text)
+{
+	struct mail_summary summary;
+	mail_summary_parse(text, strlen(text), strlen(text), &summary);
+	return summary;
+}
+
+static uint64_t put_text(struct fixture *f, uint64_t mailbox, uint32_t uid, const char *text, int64_t date, unsigned flags)
+{
+	struct mail_summary summary = summary_of(text);
+	struct message_put put = { .mailbox = mailbox, .uid = uid, .size = strlen(text), .modseq = 5, .internal_date = date, .flags = flags,
+		.keywords = "", .summary = &summary };
+	uint64_t id = 0;
+	DO(f, txn_message_put(t, &put, &id));
+	mail_summary_finish(&summary);
+	return id;
+}
+
+/* a synchronisation was there first, and somebody has flagged what it brought */
+static void double_is_absorbed(void **state)
+{
+	struct fixture *f = *state;
+	uint64_t inbox = mailbox_with(f, "INBOX", 3), b = mailbox_with(f, "B", 0), id = by_uid(f, inbox, 2);
+	DO(f, txn_move(t, id, b, "x.eml", &expunge));
+	/* not sent as far as the index knows: it makes a row */
+	struct test_message m;
+	message_make(&m, b, 1, (unsigned)inbox * 1000 + 2);
+	m.put.flags = ANSWERED;
+	uint64_t twin = 0;
+	DO(f, txn_message_put(t, &m.put, &twin));
+	assert_int_not_equal(twin, id);
+	add_body(f, twin, "body");
+	DO(f, txn_change_flags(t, twin, FLAGGED, 0, NULL, NULL));
+	send_all(f);
+	DO(f, txn_op_done(t, nth_op(f, 0).id, VALIDITY, 1));
+	assert_int_equal(by_uid(f, b, 1), id);
+	assert_int_equal(list_count(f, b), 1);
+	assert_true(has_body(f, id, "body"));
+	assert_int_equal(flags_of(f, id), ANSWERED | FLAGGED);
+	assert_ops(f, "flags");
+	assert_int_equal(nth_op(f, 0).message, id);
+}
+
+static void claimed_places_make_no_rows(void **state)
+{
+	struct fixture *f = *state;
+	uint64_t inbox = mailbox_with(f, "INBOX", 3), b = mailbox_with(f, "B", 0), one = by_uid(f, inbox, 1), two = by_uid(f, inbox, 2);
+	DO(f, txn_move(t, one, b, "x.eml", &expunge));
+	DO(f, txn_remove(t, two, &expunge));
+	struct test_message m;
+	uint64_t got = 0;
+	DO(f, txn_message_put(t, message_make(&m, inbox, 1, (unsigned)inbox * 1000 + 1), &got));
+	assert_int_equal(got, one);
+	DO(f, txn_message_put(t, message_make(&m, inbox, 2, (unsigned)inbox * 1000 + 2), &got));
+	assert_int_equal(got, two);
+	assert_int_equal(list_count(f, inbox), 1);
+	/* they count among what the server has */
+	assert_int_equal(by_uid(f, inbox, 1), one);
+	assert_int_equal(by_uid(f, inbox, 2), two);
+	/* others remove them: existence is the server's */
+	DO(f, txn_message_vanished(t, inbox, 1));
+	DO(f, txn_message_vanished(t, inbox, 2));
+	assert_ops(f, "");
+	assert_int_equal(list_count(f, b), 0);
+	assert_int_equal(in_mailbox(f, two), 0);
+}
+
+/* What others do to the flags of what has been moved away here is seen where it is */
+static void claimed_flags(void **state)
+{
+	struct fixture *f = *state;
+	uint64_t inbox = mailbox_with(f, "INBOX", 3), b = mailbox_with(f, "B", 0), one = by_uid(f, inbox, 1);
+	DO(f, txn_move(t, one, b, "x.eml", &expunge));
+	DO(f, txn_change_flags(t, one, FLAGGED, 0, NULL, NULL));
+	DO(f, txn_message_flags(t, inbox, 1, SEEN, "K", 9));
+	assert_int_equal(flags_of(f, one), SEEN | FLAGGED);
+	DO(f, txn_move(t, one, inbox, "y.eml", &expunge));
+	assert_int_equal(flags_of(f, one), SEEN | FLAGGED);
+	assert_keywords(f, one, "K");
+}
+
+static void sent_and_vanished_waits_for_its_answer(void **state)
+{
+	struct fixture *f = *state;
+	uint64_t inbox = mailbox_with(f, "INBOX", 3), b = mailbox_with(f, "B", 0), one = by_uid(f, inbox, 1);
+	DO(f, txn_move(t, one, b, "x.eml", &expunge));
+	send_all(f);
+	DO(f, txn_message_vanished(t, inbox, 1));
+	assert_ops(f, "move");
+	DO(f, txn_op_done(t, nth_op(f, 0).id, VALIDITY, 1));
+	assert_int_equal(by_uid(f, b, 1), one);
+}
+
+static void lost_answers_are_adopted(void **state)
+{
+	struct fixture *f = *state;
+	uint64_t inbox = mailbox_with(f, "INBOX", 3), b = mailbox_with(f, "B", 0), one = by_uid(f, inbox, 1), two = by_uid(f, inbox, 2);
+	uint64_t made = create_written(f, b, "made.eml", TEXT("1")), copy = create(f, b, "copy.eml");
+	DO(f, txn_copied(t, copy, one, 0));
+	DO(f, txn_move(t, two, b, "two.eml", &expunge));
+	send_all(f);
+	DO(f, txn_change_flags(t, made, SEEN, 0, NULL, NULL)); /* after it was sent */
+	assert_ops(f, "append copy move flags");
+	uint64_t moved = nth_op(f, 2).id;
+	/* the server gave the appended one another date */
+	assert_int_equal(put_text(f, b, 1, TEXT("1"), 1800000000, ANSWERED), made);
+	assert_int_equal(flags_of(f, made), SEEN | ANSWERED);
+	struct test_message m;
+	uint64_t got = 0;
+	DO(f, txn_message_put(t, message_make(&m, b, 2, (unsigned)inbox * 1000 + 1), &got));
+	assert_int_equal(got, copy);
+	DO(f, txn_message_put(t, message_make(&m, b, 3, (unsigned)inbox * 1000 + 2), &got));
+	assert_int_equal(got, two);
+	assert_int_equal(list_count(f, b), 3);
+	/* whether the original of what was moved is gone as well nobody has said */
+	assert_ops(f, "flags expunge");
+	assert_int_equal(nth_op(f, 1).mailbox, inbox);
+	assert_int_equal(nth_op(f, 1).uid, 2);
+	/* the answer after all */
+	DO(f, txn_op_half_moved(t, moved, VALIDITY, 3));
+	DO(f, txn_op_done(t, moved, VALIDITY, 3));
+	assert_ops(f, "flags expunge");
+	DO(f, txn_message_vanished(t, inbox, 2));
+	assert_ops(f, "flags");
+	assert_int_equal(nth_op(f, 0).uid, 1);
+}
+
+static void half_a_move(void **state)
+{
+	struct fixture *f = *state;
+	uint64_t inbox = mailbox_with(f, "INBOX", 3), b = mailbox_with(f, "B", 0), one = by_uid(f, inbox, 1), two = by_uid(f, inbox, 2);
+	DO(f, txn_move(t, one, b, "x.eml", &expunge));
+	DO(f, txn_move(t, two, b, "y.eml", &expunge));
+	send_all(f);
+	DO(f, txn_change_flags(t, two, SEEN, 0, NULL, NULL));
+	uint64_t first = nth_op(f, 0).id, second = nth_op(f, 1).id;
+	DO(f, txn_op_half_moved(t, first, VALIDITY, 1));
+	assert_int_equal(by_uid(f, b, 1), one);
+	assert_ops(f, "move flags expunge");
+	uint64_t rest = nth_op(f, 2).id;
+	assert_int_equal(nth_op(f, 2).state, OP_QUEUED);
+	assert_int_equal(nth_op(f, 2).uid, 1);
+	assert_int_equal(CHANGE(f, txn_cancel(t, rest)), MF_BUSY);
+	DO(f, txn_op_half_moved(t, second, 0, 0)); /* it did not say where */
+	assert_ops(f, "copy flags expunge expunge");
+	assert_int_equal(nth_op(f, 0).state, OP_UNCONFIRMED);
+	struct test_message m;
+	uint64_t got = 0;
+	DO(f, txn_message_put(t, message_make(&m, b, 2, (unsigned)inbox * 1000 + 2), &got));
+	assert_int_equal(got, two);
+	/* the originals are still told of */
+	DO(f, txn_message_put(t, message_make(&m, inbox, 1, (unsigned)inbox * 1000 + 1), &got));
+	assert_int_equal(list_count(f, inbox), 1);
+	DO(f, txn_op_done(t, first, 0, 0)); /* of which there is nothing left */
+	assert_int_equal(nth_op(f, 0).uid, 2);
+	DO(f, txn_op_done(t, nth_op(f, 0).id, 0, 0));
+	DO(f, txn_op_done(t, nth_op(f, 0).id, 0, 0));
+	DO(f, txn_op_done(t, nth_op(f, 0).id, 0, 0));
+	assert_ops(f, "");
+}
+
+static void copies_that_wait_follow_a_move(void **state)
+{
+	struct fixture *f = *state;
+	uint64_t inbox = mailbox_with(f, "INBOX", 3), b = mailbox_with(f, "B", 0), one = by_uid(f, inbox, 1), made = create(f, b, "copy.eml");
+	DO(f, txn_copied(t, made, one, 0));
+	DO(f, txn_op_park(t, nth_op(f, 0).id, OP_PARKED, "over quota"));
+	DO(f, txn_move(t, one, b, "x.eml", &expunge));
+	send_all(f);
+	DO(f, txn_op_done(t, nth_op(f, 1).id, VALIDITY, 9));
+	assert_ops(f, "copy");
+	assert_int_equal(nth_op(f, 0).mailbox, b);
+	assert_int_equal(nth_op(f, 0).uid, 9);
+}
+
+static void without_a_number(void **state)
+{
+	struct fixture *f = *state;
+	uint64_t inbox = mailbox_with(f, "INBOX", 3), b = mailbox_with(f, "B", 0);
+	uint64_t made = create_written(f, b, "made.eml", TEXT("1")), one = by_uid(f, inbox, 1);
+	DO(f, txn_move(t, one, b, "one.eml", &expunge));
+	send_all(f);
+	uint64_t append = nth_op(f, 0).id, move = nth_op(f, 1).id;
+	DO(f, txn_op_done(t, append, 0, 0));
+	DO(f, txn_op_done(t, move, VALIDITY + 1, 9)); /* numbers of another time */
+	assert_ops(f, "append move");
+	assert_int_equal(nth_op(f, 0).state, OP_UNCONFIRMED);
+	struct journal_totals totals;
+	assert_int_equal(journal_totals(f->c, &totals), MF_OK);
+	assert_int_equal(totals.unconfirmed, 2);
+	assert_true(spool_is(f, made, TEXT("1")));
+	assert_int_equal(put_text(f, b, 1, TEXT("1"), 1700000000, 0), made);
+	struct test_message m;
+	uint64_t got = 0;
+	DO(f, txn_message_put(t, message_make(&m, b, 2, (unsigned)inbox * 1000 + 1), &got));
+	assert_int_equal(got, one);
+	assert_true(has_body(f, made, TEXT("1")));
+}
+
+static void refused_parked_retried(void **state)
+{
+	struct fixture *f = *state;
+	uint64_t inbox = mailbox_with(f, "INBOX", 3), b = mailbox_with(f, "B", 0), one = by_uid(f, inbox, 1);
+	char *before = tree_text(f->state, true), *text;
+	DO(f, txn_move(t, one, b, "x.eml", &expunge));
+	send_all(f);
+	uint64_t move = nth_op(f, 0).id;
+	assert_int_equal(CHANGE(f, txn_cancel(t, move)), MF_BUSY);
+	assert_int_equal(CHANGE(f, txn_retry(t, move)), MF_BUSY);
+	DO(f, txn_op_park(t, move, OP_PARKED, "over quota"));
+	assert_int_equal(journal_state_of(f->c, one, &text), MF_OK);
+	assert_string_equal(text, "parked: move: over quota");
+	free(text);
+	DO(f, txn_retry(t, move));
+	assert_int_equal(nth_op(f, 0).state, OP_QUEUED);
+	DO(f, txn_op_again(t, move, 1000));
+	int64_t due;
+	assert_int_equal(journal_next_due(f->c, &due), MF_OK);
+	assert_int_equal(due, 1000);
+	cancel_all(f);
+	char *after = tree_text(f->state, true);
+	assert_string_equal(before, after);
+	free(before);
+	free(after);
+	assert_int_equal(journal_state_of(f->c, one, &text), MF_OK);
+	assert_string_equal(text, "synchronised");
+	free(text);
+	assert_int_equal(CHANGE(f, txn_cancel(t, move)), MF_NOT_FOUND);
+}
+
+static void renumbered_mailbox(void **state)
+{
+	struct fixture *f = *state;
+	uint64_t inbox = mailbox_with(f, "INBOX", 5), b = mailbox_with(f, "B", 0);
+	uint64_t one = by_uid(f, inbox, 1), two = by_uid(f, inbox, 2), three = by_uid(f, inbox, 3), four = by_uid(f, inbox, 4);
+	DO(f, txn_move(t, one, b, "x.eml", &expunge));
+	DO(f, txn_change_flags(t, two, SEEN, 0, "K", NULL));
+	DO(f, txn_remove(t, three, &expunge));
+	DO(f, txn_move(t, four, b, "lost.eml", &expunge));
+	uint64_t unsent = create_written(f, inbox, "unsent.eml", TEXT("1"));
+	DO(f, txn_mailbox_renumbered(t, inbox, VALIDITY + 1));
+	assert_int_equal(by_name(f, inbox, "unsent.eml"), unsent);
+	/* all but the fourth come again, otherwise numbered */
+	for (uint32_t i = 1; i <= 5; i++) {
+		struct test_message m;
+		uint64_t got = 0;
+		if (i != 4)
+			DO(f, txn_message_put(t, message_make(&m, inbox, 10 + i, (unsigned)inbox * 1000 + i), &got));
+	}
+	DO(f, txn_mailbox_synced(t, inbox, true, VALIDITY + 1, 20, 9, 1, false));
+	assert_int_equal(list_count(f, inbox), 3); /* 2, 5 and the unsent */
+	assert_int_equal(by_uid(f, inbox, 12), two);
+	assert_int_equal(flags_of(f, two), SEEN); /* what waits lies on top */
+	assert_keywords(f, two, "K");
+	assert_int_equal(by_uid(f, inbox, 11), one);
+	assert_int_equal(by_uid(f, inbox, 13), three);
+	assert_ops(f, "move flags expunge move append");
+	for (size_t i = 0; i < 3; i++) {
+		assert_int_equal(nth_op(f, i).uidvalidity, VALIDITY + 1);
+		assert_int_equal(nth_op(f, i).uid, 11 + i);
+	}
+	assert_int_equal(nth_op(f, 3).uidvalidity, VALIDITY); /* replay sees that it is left over */
+	DO(f, txn_move(t, one, inbox, "back.eml", &expunge));
+	assert_int_equal(by_uid(f, inbox, 11), one);
+}
+
+/* Another client moves what is to be flagged */
+static void flags_follow_a_move_elsewhere(void **state)
+{
+	struct fixture *f = *state;
+	uint64_t inbox = mailbox_with(f, "INBOX", 3), b = mailbox_with(f, "B", 0), one = by_uid(f, inbox, 1), got = 0;
+	DO(f, txn_change_flags(t, one, SEEN, 0, NULL, NULL));
+	struct test_message m;
+	message_make(&m, b, 7, (unsigned)inbox * 1000 + 1);
+	DO(f, txn_message_put(t, &m.put, &got));
+	DO(f, txn_message_vanished(t, inbox, 1));
+	assert_int_equal(by_uid(f, b, 7), one);
+	assert_int_equal(flags_of(f, one), SEEN);
+	assert_int_equal(nth_op(f, 0).mailbox, b);
+	assert_int_equal(nth_op(f, 0).uid, 7);
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		WITH_CACHE(done_with_a_number), WITH_CACHE(double_is_absorbed), WITH_CACHE(claimed_places_make_no_rows), WITH_CACHE(claimed_flags),
+		WITH_CACHE(sent_and_vanished_waits_for_its_answer), WITH_CACHE(lost_answers_are_adopted), WITH_CACHE(half_a_move),
+		WITH_CACHE(copies_that_wait_follow_a_move), WITH_CACHE(without_a_number), WITH_CACHE(refused_parked_retried),
+		WITH_CACHE(renumbered_mailbox), WITH_CACHE(flags_follow_a_move_elsewhere),
+	};
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
