@@ -150,13 +150,23 @@ static enum mf_err holding_open(struct account_config *const *configs, size_t co
 	return MF_OK;
 }
 
-static void holding_start(struct holding *h)
+static void start_accounts(struct holding *h)
 {
-	for (size_t i = 0; i < h->count; i++) {
+	for (size_t i = 0; i < h->count; i++)
 		account_start(h->accounts[i]);
+}
+
+static void start_outboxes(struct holding *h)
+{
+	for (size_t i = 0; i < h->count; i++)
 		if (h->outboxes[i])
 			outbox_start(h->outboxes[i]);
-	}
+}
+
+static void holding_start(struct holding *h)
+{
+	start_accounts(h);
+	start_outboxes(h);
 }
 
 /* --- a mount ------------------------------------------------------------------------------------------------------- */
@@ -356,7 +366,7 @@ static enum mf_err bring_up_accounts(struct serving *s, struct mf_reason *why)
 	control->settle = settle;
 	control->settle_context = s;
 	s->links = bus_subscribe(s->holding->bus, link_changed, s);
-	holding_start(s->holding);
+	start_accounts(s->holding);
 	if (!s->plan->options->offline) {
 		let_signals_end(true);
 		e = await_first_lists(s, why);
@@ -395,6 +405,7 @@ static enum mf_err bring_up_fs(struct serving *s, struct mf_reason *why)
 	if (e)
 		return e;
 	s->fs = fs;
+	start_outboxes(s->holding); /* the tree knows by now what an editor's lock holds */
 	if (!pthread_create(&s->thread, NULL, serve_fs, s))
 		return MF_OK;
 	fs_destroy(s->fs);

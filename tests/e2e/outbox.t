@@ -258,6 +258,17 @@ with Suite("outbox/: a file dropped into it is sent", timeout=400) as suite:
         os.remove(mount / "outbox/.v.eml.swp")
         delivered("held")
         empty(mount)
+        path.write_text(letter("held over a kill"))
+        (mount / "outbox/.v.eml.swp").write_text("vim")
+        mount.kill()
+        time.sleep(1)
+        mount = home.mount()
+        path = mount / "outbox/v.eml"
+        time.sleep(0.5)
+        assert ".v.eml.swp" in state(path) and stored("INBOX", "held over a kill") == []
+        os.remove(mount / "outbox/.v.eml.swp")
+        delivered("held over a kill")
+        empty(mount)
         vim = next((v for v in ("/usr/bin/vim", "/usr/bin/vim.tiny") if os.path.exists(v)), None)
         if vim:
             path = mount / "outbox/w.eml"
