@@ -90,12 +90,16 @@ static enum mf_err open_outbox(struct account *account, bool offline, struct out
 	return e ? mf_fail(why, e, "%s: %s", config->name, reason.text[0] ? reason.text : mf_err_words(e)) : MF_OK;
 }
 
-/* What `send = connect` holds goes out now. */
-static void holding_link_changed(void *context, const struct change *change)
+/* What `send = connect` holds goes out now. What came into a mailbox may be what was maybe sent. */
+static void holding_changed(void *context, const struct change *change)
 {
 	const struct holding *h = context;
 	struct link_info link;
-	if (change->kind != CHANGE_LINK || change->account >= h->count || !h->outboxes[change->account])
+	if (change->account >= h->count || !h->outboxes[change->account])
+		return;
+	if (change->kind == CHANGE_MAILBOX_LIST || change->kind == CHANGE_LINK)
+		filing_settle(h->accounts[change->account], h->outboxes[change->account]);
+	if (change->kind != CHANGE_LINK)
 		return;
 	account_link(h->accounts[change->account], &link);
 	if (link.state == LINK_ONLINE)
@@ -139,20 +143,30 @@ static enum mf_err holding_open(struct account_config *const *configs, size_t co
 			return e;
 		}
 	}
-	h->links = bus_subscribe(h->bus, holding_link_changed, h);
+	h->links = bus_subscribe(h->bus, holding_changed, h);
 	h->events = eventlog_create(h->bus, h->accounts, h->count, EVENTS_KEPT);
 	h->control = (struct control){ .accounts = h->accounts, .count = h->count, .events = h->events };
 	*ret = h;
 	return MF_OK;
 }
 
-static void holding_start(struct holding *h)
+static void start_accounts(struct holding *h)
 {
-	for (size_t i = 0; i < h->count; i++) {
+	for (size_t i = 0; i < h->count; i++)
 		account_start(h->accounts[i]);
+}
+
+static void start_outboxes(struct holding *h)
+{
+	for (size_t i = 0; i < h->count; i++)
 		if (h->outboxes[i])
 			outbox_start(h->outboxes[i]);
-	}
+}
+
+static void holding_start(struct holding *h)
+{
+	start_accounts(h);
+	start_outboxes(h);
 }
 
 /* --- a mount ------------------------------------------------------------------------------------------------------- */
@@ -352,7 +366,7 @@ static enum mf_err bring_up_accounts(struct serving *s, struct mf_reason *why)
 	control->settle = settle;
 	control->settle_context = s;
 	s->links = bus_subscribe(s->holding->bus, link_changed, s);
-	holding_start(s->holding);
+	start_accounts(s->holding);
 	if (!s->plan->options->offline) {
 		let_signals_end(true);
 		e = await_first_lists(s, why);
@@ -391,6 +405,7 @@ static enum mf_err bring_up_fs(struct serving *s, struct mf_reason *why)
 	if (e)
 		return e;
 	s->fs = fs;
+	start_outboxes(s->holding); /* the tree knows by now what an editor's lock holds */
 	if (!pthread_create(&s->thread, NULL, serve_fs, s))
 		return MF_OK;
 	fs_destroy(s->fs);

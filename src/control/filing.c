@@ -40,6 +40,67 @@ bool filing_wanted(struct account *account)
 	return true;
 }
 
+/* --- maybe sent ----------------------------------------------------------------------------------------------------------- */
+
+#define EARLIER_S 86400            /* how much the server's clock may be behind */
+#define SENT_MAX 10000             /* of the newest messages in Sent, how many are looked at */
+
+struct sent_ids { int64_t since_s; uint64_t ids[SENT_MAX]; size_t count; };
+
+static bool add_recent(void *context, const struct entry *e, const char *name)
+{
+	(void)name;
+	struct sent_ids *s = context;
+	if (e->mtime >= s->since_s && e->uid)
+		s->ids[s->count++ % SENT_MAX] = e->id;
+	return true;
+}
+
+/* Our Message-ID is with its angle brackets, the index's without. */
+static bool is_in(struct cache *cache, const struct sent_ids *s, const char *message_id)
+{
+	size_t len = strlen(message_id);
+	bool found = false;
+	for (size_t i = 0; len > 2 && i < s->count && i < SENT_MAX && !found; i++) {
+		MF_CLEANUP(message_finish) struct message m = { 0 };
+		found = cache_message(cache, s->ids[i], &m) == MF_OK && strlen(m.message_id) == len - 2 && !strncmp(m.message_id, message_id + 1, len - 2);
+	}
+	return found;
+}
+
+static bool find_use(void *context, const struct mailbox *m)
+{
+	if (m->use == CACHE_USE_SENT)
+		*(uint64_t *)context = m->id;
+	return m->use != CACHE_USE_SENT;
+}
+
+void filing_settle(struct account *account, struct outbox *outbox)
+{
+	struct cache *cache = account_cache(account);
+	struct outbox_counts counts;
+	struct outbox_item *items;
+	size_t count;
+	uint64_t sent = 0;
+	outbox_counts(outbox, &counts);
+	if (!counts.maybe || !server_files(account) || cache_mailboxes(cache, find_use, &sent) != MF_OK || !sent)
+		return;
+	struct sent_ids *s = MF_NEW(struct sent_ids);
+	outbox_items(outbox, &items, &count);
+	for (size_t i = 0; i < count; i++) {
+		if (items[i].state != OUTBOX_MAYBE)
+			continue;
+		*s = (struct sent_ids){ .since_s = items[i].put_s - EARLIER_S };
+		if (cache_list(cache, sent, 0, add_recent, s) == MF_OK && is_in(cache, s, items[i].message_id) &&
+		    outbox_settle_sent(outbox, items[i].id, true) == MF_OK)
+			log_info("%s: %s was sent: the server has it in Sent", account_config(account)->name, items[i].message_id);
+	}
+	outbox_items_free(items, count);
+	free(s);
+}
+
+/* --- copies --------------------------------------------------------------------------------------------------------------- */
+
 /* When it was made ready: the same each time it is tried */
 static int64_t date_of(int fd)
 {

@@ -2,6 +2,7 @@
 #ifndef MF_CONTROL_FILING_H
 #define MF_CONTROL_FILING_H
 
+#include "smtp/outbox.h"
 #include "sync/account.h"
 
 /* Whether mailfs files for this account (save-sent, and what the server does by itself). The POP3 accounts have no Sent. */
@@ -10,5 +11,9 @@ bool filing_wanted(struct account *account);
 /* As outbox_options.file_copy; the context is the struct account. MF_OK: the copy is in the journal, on the disk, or need not be.
  * MF_OFFLINE: the server's mailboxes have never been listed, so that nobody knows which one is Sent. */
 enum mf_err filing_copy(void *account, uint64_t id, int fd, uint64_t size, const char *message_id);
+
+/* Where the server files what it is given to send: messages that were maybe sent and are in Sent were. Cheap where there is none
+ * of them; any thread. */
+void filing_settle(struct account *account, struct outbox *outbox);
 
 #endif

@@ -35,7 +35,8 @@ enum mf_err outgoing_open_file(struct outgoing *o, uint64_t number, bool writes,
 	if (err == MF_OK) {
 		f->opens++;
 		f->writers += writes;
-		f->too_big &= !truncate;
+		if (truncate)
+			f->broken = MF_OK;
 	}
 	pthread_mutex_unlock(&o->lock);
 	return err;
@@ -83,7 +84,8 @@ static void settle(struct outgoing *o, struct file *f)
 	f->dirty = false;
 	if (f->name)
 		(void)file_accept(o, f, true); /* told in failed/, and in the log */
-	f->too_big &= f->name != NULL;
+	if (!f->name)
+		f->broken = MF_OK;
 	if (!f->name && file_item(o, f->id, &item)) {
 		file_set_hold(o, f->id, item.name);
 		outbox_item_finish(&item);
@@ -129,8 +131,7 @@ static enum mf_err begin_change(struct outgoing *o, struct file *f, uint64_t siz
 		err = MF_OK;
 	uint64_t most = f->name && !name_is_scratch(f->name) ? outbox_size_max(o->outbox) : 0;
 	if (err == MF_OK && most && size > most) {
-		f->too_big = true;
-		err = MF_TOO_BIG;
+		f->broken = err = MF_TOO_BIG;
 	}
 	if (err == MF_OK)
 		f->dirty = true;
@@ -156,8 +157,8 @@ enum mf_err outgoing_write(struct outgoing *o, uint64_t number, const void *data
 	pthread_mutex_lock(&o->lock);
 	struct file *f = file_by_number(o, number);
 	enum mf_err err = f ? begin_change(o, f, offset + size) : MF_STALE;
-	if (err == MF_OK)
-		err = write_all(f->fd, data, size, offset);
+	if (err == MF_OK && (err = write_all(f->fd, data, size, offset)) != MF_OK)
+		f->broken = err;
 	pthread_mutex_unlock(&o->lock);
 	return err;
 }
@@ -170,7 +171,7 @@ enum mf_err outgoing_truncate(struct outgoing *o, uint64_t number, uint64_t size
 	if (err == MF_OK && ftruncate(f->fd, (off_t)size) < 0)
 		err = mf_err_from_errno(errno);
 	if (err == MF_OK && size == 0)
-		f->too_big = false;
+		f->broken = MF_OK;
 	if (err == MF_OK && !f->writers) {
 		f->dirty = false;
 		err = file_accept(o, f, true);

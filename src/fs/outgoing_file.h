@@ -18,7 +18,7 @@ struct file {
 	int fd;                      /* its bytes, while somebody has the draft open; -1. Good behind that too: see file_to_draft() */
 	unsigned opens, writers;
 	bool dirty;                  /* written since somebody closed */
-	bool too_big;                /* a write was refused: what is there is a piece */
+	enum mf_err broken;          /* a write failed with that: what is there is a piece, and is not sent */
 	bool has_date;
 	struct timespec mtime;       /* shown of what is in the queue, so that it does not change when it gets there */
 	uint64_t size;               /* as last seen */

@@ -308,11 +308,12 @@ void queued_mknod(fuse_req_t req, const struct node *dir, const char *name)
 	fuse_reply_entry(req, &e);
 }
 
+/* What was opened in the queue and is being written by now is read as it becomes. */
 static ssize_t read_at(struct fs *fs, const struct node *node, const struct open_queued *h, char *to, size_t size, off_t off)
 {
-	ssize_t n;
-	if (h->fd < 0)
-		return outgoing_read(of(fs, node), node->id, to, size, (uint64_t)off);
+	ssize_t n = outgoing_read(of(fs, node), node->id, to, size, (uint64_t)off);
+	if (n >= 0 || errno != ESTALE || h->fd < 0)
+		return n;
 	do
 		n = pread(h->fd, to, size, off);
 	while (n < 0 && errno == EINTR);

@@ -258,6 +258,17 @@ with Suite("outbox/: a file dropped into it is sent", timeout=400) as suite:
         os.remove(mount / "outbox/.v.eml.swp")
         delivered("held")
         empty(mount)
+        path.write_text(letter("held over a kill"))
+        (mount / "outbox/.v.eml.swp").write_text("vim")
+        mount.kill()
+        time.sleep(1)
+        mount = home.mount()
+        path = mount / "outbox/v.eml"
+        time.sleep(0.5)
+        assert ".v.eml.swp" in state(path) and stored("INBOX", "held over a kill") == []
+        os.remove(mount / "outbox/.v.eml.swp")
+        delivered("held over a kill")
+        empty(mount)
         vim = next((v for v in ("/usr/bin/vim", "/usr/bin/vim.tiny") if os.path.exists(v)), None)
         if vim:
             path = mount / "outbox/w.eml"
@@ -416,4 +427,55 @@ with Suite("outbox/: a file dropped into it is sent", timeout=400) as suite:
             if subject not in maybe:
                 assert server.accepted.count(subject) == 1, (subject, server.accepted)
                 assert len(copies(subject)) == 1, (subject, copies(subject))
+        mount.umount()
+
+    @suite.case("many at once, while others look and the mount is read-only elsewhere")
+    def _():
+        server = SmtpServer()
+        suite.callback(server.stop)
+        home = suite.home(dovecot, smtp=f"smtp://127.0.0.1:{server.port}", tls="none", send_delay="0", save_sent="no",
+                          imap=f"imap://127.0.0.1:{dovecot.imap_port}", **{"from": "Alice <alice@example.org>"})
+        mount = home.mount(source=None)
+        assert "outbox" in os.listdir(mount / "work") and "outbox" not in os.listdir(mount.where)
+        out = mount / "work/outbox"
+        script = f"""
+import os, sys, itertools
+for i in range(25):
+    name = "{out}/%s-%d" % (sys.argv[1], i)
+    if i % 3 == 0:
+        with open(name + ".tmp", "w") as f:
+            f.write("To: bob@example.org\\nSubject: m%s-%d\\n\\nx\\n" % (sys.argv[1], i))
+        os.rename(name + ".tmp", name + ".eml")
+    else:
+        with open(name + ".eml", "w") as f:
+            f.write("To: bob@example.org\\nSubject: m%s-%d\\n\\nx\\n" % (sys.argv[1], i))
+"""
+        look = f"""
+import os, time
+end = time.time() + 60
+while not os.path.exists("{home.folder}/stop") and time.time() < end:
+    for entry in os.scandir("{out}"):
+        try:
+            entry.stat(); os.getxattr(entry.path, "user.mail.state"); open(entry.path).read()
+        except (FileNotFoundError, IsADirectoryError):
+            pass
+        except OSError as e:
+            if e.errno not in (2, 61, 116):
+                raise
+"""
+        lookers = [subprocess.Popen([sys.executable, "-c", look], stderr=subprocess.PIPE) for _ in range(2)]
+        writers = [subprocess.Popen([sys.executable, "-c", script, str(n)], stderr=subprocess.PIPE) for n in range(4)]
+        for writer in writers:
+            _, error = writer.communicate(timeout=120 * system.SLOW)
+            assert writer.returncode == 0, error
+        system.wait_until(lambda: len(server.accepted) >= 100 and len(os.listdir(out)) == 1, "all are sent", 60)
+        (home.folder / "stop").touch()
+        for looker in lookers:
+            _, error = looker.communicate(timeout=60 * system.SLOW)
+            assert looker.returncode == 0, error
+        assert sorted(server.accepted) == sorted(f"m{n}-{i}" for n in range(4) for i in range(25))
+        mount.umount()
+        mount = home.mount("ro")
+        assert os.listdir(mount / "outbox") == ["failed"]
+        assert errno_of((mount / "outbox/x").write_text, "x") == "EROFS"
         mount.umount()

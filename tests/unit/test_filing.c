@@ -5,6 +5,7 @@
 
 #include "cache/journal.h"
 #include "control/filing.h"
+#include "support/smtp_server.h"
 
 static const char letter[] = "From: alice@example.org\r\nTo: bob@example.org\r\nSubject: filed\r\nMessage-ID: <f1@example.org>\r\n\r\nx\r\n";
 
@@ -87,10 +88,57 @@ static void test_who_files(void **state)
 	world_destroy(w);
 }
 
+/* The end of a message had left and no answer came: what the server has in Sent was sent. */
+static void test_maybe_sent(void **state)
+{
+	(void)state;
+	struct world *w = world_create(false, 65536);
+	struct smtp_server smtp = { .record = memfd_create("record", MFD_CLOEXEC) };
+	struct mf_reason why = { "" };
+	struct outbox *outbox;
+	struct outbox_options o = { .config = w->config, .state_dir = w->directory, .connect = server_connect, .connect_context = &smtp,
+		.file_copy = filing_copy, .file_context = w->account };
+	memory_mailbox_add(w->server, "Sent", 0, USE_SENT);
+	world_start(w);
+	w->config->from = mf_strdup("alice@example.org");
+	w->config->send_delay_ms = 0;
+	w->config->smtp.host = mf_strdup("smtp.example.org");
+	assert_int_equal(outbox_open(&o, &outbox, &why), MF_OK);
+	static const char text[] = "To: bob@x.org\nMessage-ID: <m1@x.org>\nX-Dot: close\n\n";
+	uint64_t id;
+	MF_CLEANUP(mf_close) int fd = memfd_create("text", MFD_CLOEXEC);
+	assert_int_equal(write(fd, text, strlen(text)), (ssize_t)strlen(text));
+	lseek(fd, 0, SEEK_SET);
+	assert_int_equal(outbox_put(outbox, fd, &(struct outbox_put){ .at_once = true }, &id, &why), MF_OK);
+	(void)outbox_send_due(outbox, &why);
+	struct outbox_counts counts;
+	outbox_counts(outbox, &counts);
+	assert_int_equal(counts.maybe, 1);
+	static const char filed[] = "To: bob@x.org\r\nMessage-ID: <m1@x.org>\r\n\r\n", other[] = "To: bob@x.org\r\nMessage-ID: <m11@x.org>\r\n\r\n";
+	memory_deliver(w->server, "Sent", other, strlen(other), clock_wall_s(), 0);
+	memory_deliver(w->server, "Sent", filed, strlen(filed), clock_wall_s(), 0);
+	account_refresh(w->account);
+	AWAIT(count_in(w, "Sent") == 2);
+	filing_settle(w->account, outbox);          /* a server that does not file: who knows where that came from */
+	outbox_counts(outbox, &counts);
+	assert_int_equal(counts.maybe, 1);
+	assert_true(wanted(w, "smtp.example.org", SAVE_SENT_AUTO));
+	assert_false(wanted(w, "smtp.gmail.com", SAVE_SENT_AUTO));
+	filing_settle(w->account, outbox);
+	outbox_counts(outbox, &counts);
+	assert_true(!counts.maybe && !counts.unfiled);
+	assert_int_equal(count_in(w, "Sent"), 2);
+	outbox_close(outbox);
+	server_join(&smtp);
+	close(smtp.record);
+	world_destroy(w);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_filed), cmocka_unit_test(test_elsewhere_and_nowhere), cmocka_unit_test(test_who_files),
+		cmocka_unit_test(test_maybe_sent),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

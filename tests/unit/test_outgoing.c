@@ -299,6 +299,7 @@ static void test_too_big(void **state)
 	assert_int_equal(outgoing_create(w->o, "x.eml", &number), MF_OK);
 	assert_int_equal(outgoing_write(w->o, number, LETTER("x"), strlen(LETTER("x")), 0), MF_OK);
 	assert_int_equal(outgoing_write(w->o, number, "y", 1, 1000), MF_TOO_BIG);
+	assert_int_equal(outgoing_write(w->o, number, "z", 1, 10), MF_OK);
 	assert_int_equal(outgoing_flush(w->o, number), MF_TOO_BIG);
 	outgoing_close_file(w->o, number, true);
 	expect(w, "", "x.eml", 0);
