@@ -154,6 +154,10 @@ enum mf_err txn_op_park(struct txn *t, uint64_t op, enum op_state state, const c
 enum mf_err txn_op_mailbox_is(struct txn *t, uint64_t op, const char *raw);
 /* Operations are about messages in a mailbox that is to be deleted, or delete what lies in it: they come before */
 enum mf_err journal_uses(struct cache *c, uint64_t mailbox, bool *ret);
+/* Whether what CREATE or RENAME is to call it is to be given up by another mailbox first: LEAVING: by a RENAME that can be
+ * done; HELD: by one that waits for a person, or by a DELETE */
+enum name_state { NAME_FREE, NAME_LEAVING, NAME_HELD };
+enum mf_err journal_name_state(struct cache *c, const struct op *op, const char *target, enum name_state *ret);
 /* What CREATE and RENAME will call it at the server; the caller frees. MF_BUSY: what it lies in is not there yet */
 enum mf_err journal_target(struct cache *c, const struct op *op, char **ret);
 

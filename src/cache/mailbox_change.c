@@ -102,6 +102,32 @@ static enum mf_err free_path(struct txn *t, char **path)
 	return e == MF_NOT_FOUND ? MF_OK : e;
 }
 
+/* One that was to be deleted at the server, and still is there, is this one. MF_NOT_FOUND: there is none */
+static enum mf_err undelete_as(struct txn *t, uint64_t parent, const char *name, const char *path, uint64_t *ret)
+{
+	struct op removal;
+	struct node *other;
+	sqlite3_stmt *s = db_use(t->db, SQL_OP_REMOVAL);
+	db_bind_text(s, 1, path);
+	enum mf_err e = op_take(t, s, &removal);
+	if (e)
+		return e;
+	e = mailbox_find_path(t, path, &other);
+	if (e == MF_NOT_FOUND) {
+		free(removal.name);
+		removal.name = mf_strdup(name);
+		removal.parent = parent;
+		*ret = removal.mailbox;
+		e = op_remove(t, removal.id);
+		if (!e)
+			e = mailbox_undelete(t, &removal);
+	} else if (!e) {
+		e = MF_NOT_FOUND; /* another is called so there meanwhile */
+	}
+	op_finish(&removal);
+	return e;
+}
+
 enum mf_err txn_mailbox_create(struct txn *t, uint64_t parent, const char *name, uint64_t *ret)
 {
 	if (t->failed)
@@ -116,8 +142,12 @@ enum mf_err txn_mailbox_create(struct txn *t, uint64_t parent, const char *name,
 		e = mailbox_name_to_level(name, like.delimiter, like.utf8, &level);
 	if (!e)
 		e = server_path(t, parent, name, &path);
-	if (!e)
-		e = free_path(t, &path);
+	if (e)
+		return e;
+	e = undelete_as(t, parent, name, path, ret);
+	if (e != MF_NOT_FOUND)
+		return txn_fail(t, e);
+	e = free_path(t, &path);
 	if (e)
 		return e;
 	struct node *n;

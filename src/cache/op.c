@@ -363,6 +363,23 @@ enum mf_err journal_uses(struct cache *c, uint64_t mailbox, bool *ret)
 	return e == MF_NOT_FOUND ? MF_OK : e;
 }
 
+enum mf_err journal_name_state(struct cache *c, const struct op *op, const char *target, enum name_state *ret)
+{
+	enum mf_err e;
+	struct db *db = cache_reader(c, &e);
+	if (!db)
+		return e;
+	sqlite3_stmt *s = db_use(db, SQL_OP_OF_NAME);
+	sqlite3_bind_int64(s, 1, (int64_t)op->id);
+	db_bind_text(s, 2, target);
+	sqlite3_bind_int64(s, 3, (int64_t)op->mailbox);
+	e = db_step(db, s);
+	*ret = e ? NAME_FREE : sqlite3_column_int(s, 0) == OP_RENAME && sqlite3_column_int(s, 1) == OP_QUEUED ? NAME_LEAVING : NAME_HELD;
+	db_done(s);
+	cache_reader_done(c, db);
+	return e == MF_NOT_FOUND ? MF_OK : e;
+}
+
 /* Taken back or changed between being read and now: the one in the index is what counts. */
 static enum mf_err mark_one(struct txn *t, struct op *op)
 {

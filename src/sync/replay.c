@@ -417,14 +417,17 @@ static enum mf_err message_ready(struct round *r, const struct op *op, bool *ret
 	return MF_OK;
 }
 
-static enum mf_err mailbox_ready(struct round *r, const struct op *op, bool *ret)
+static enum mf_err mailbox_ready(struct round *r, const struct op *op, bool *ret, enum name_state *ret_name)
 {
 	struct cache *cache = r->account->cache;
 	*ret = true;
+	*ret_name = NAME_FREE;
 	if (op->kind == OP_CREATE || op->kind == OP_RENAME) {
 		MF_CLEANUP(mf_free) char *target = NULL;
 		enum mf_err e = journal_target(cache, op, &target);
-		*ret = e == MF_OK;
+		if (e == MF_OK)
+			e = journal_name_state(cache, op, target, ret_name);
+		*ret = e == MF_OK && *ret_name == NAME_FREE;
 		return e == MF_BUSY || e == MF_OK ? MF_OK : park(r->account, op, "there is no name for it at the server");
 	}
 	if (op->kind == OP_DELETE) {
@@ -442,16 +445,20 @@ static enum mf_err mailbox_ready(struct round *r, const struct op *op, bool *ret
  * is answered before anything that may build on it. */
 static enum mf_err round_pick(struct round *r)
 {
-	size_t kept = 0;
+	size_t kept = 0, crossed = SIZE_MAX;
 	bool alone = false, seen_mailbox = false;
 	enum mf_err e = MF_OK;
 	for (size_t i = 0; i < r->op_count; i++) {
 		struct op *op = &r->ops[i];
 		bool of_mailbox = op->kind >= OP_CREATE, take = false;
 		if (e == MF_OK && !alone && of_mailbox && !seen_mailbox && kept == 0) {
-			e = mailbox_ready(r, op, &take);
+			enum name_state name;
+			e = mailbox_ready(r, op, &take, &name);
 			alone = take;
-			seen_mailbox = op->kind != OP_DELETE; /* one that waits for messages to leave keeps nothing back */
+			/* one that waits for messages to leave, or for a name, keeps nothing back */
+			seen_mailbox = op->kind != OP_DELETE && name == NAME_FREE;
+			if (name == NAME_LEAVING && crossed == SIZE_MAX)
+				crossed = i;
 		} else if (e == MF_OK && !alone && !of_mailbox) {
 			e = message_ready(r, op, &take);
 		}
@@ -461,6 +468,13 @@ static enum mf_err round_pick(struct round *r)
 			if (&r->ops[kept - 1] != op)
 				*op = swap;
 		}
+	}
+	if (e == MF_OK && kept == 0 && crossed != SIZE_MAX) {
+		/* each waits for another's name: the server says no, and a person decides */
+		struct op swap = r->ops[0];
+		r->ops[0] = r->ops[crossed];
+		r->ops[crossed] = swap;
+		kept = 1;
 	}
 	for (size_t i = kept; i < r->op_count; i++)
 		op_finish(&r->ops[i]);

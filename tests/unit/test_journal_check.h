@@ -108,7 +108,8 @@ static inline void check_index(struct cache *c, const char *state)
 	check_none(seen.db, "local messages with operations", "SELECT count(*) FROM message WHERE local AND id IN (SELECT message FROM op)");
 	check_none(seen.db, "changes of flags that will never have a number", "SELECT count(*) FROM op o WHERE o.kind IN (1, 4, 5) AND o.uid IS NULL "
 		"AND NOT EXISTS (SELECT 1 FROM op p WHERE p.message = o.message AND p.id < o.id AND p.kind IN (2, 3, 4))");
-	check_none(seen.db, "operations on mailboxes that are not known", "SELECT count(*) FROM op WHERE mailbox NOT IN (SELECT id FROM mailbox) AND raw IS NULL");
+	check_none(seen.db, "operations on mailboxes that are not known", "SELECT count(*) FROM op WHERE mailbox NOT IN (SELECT id FROM mailbox) AND raw IS NULL "
+		"AND kind NOT IN (1, 3, 4, 5)"); /* what is about messages is over when the mailbox is */
 	assert_int_equal(index_number(seen.db, "SELECT count(*) FROM op", 0), journal_count(c));
 	assert_int_equal(sqlite3_close(seen.db), SQLITE_OK);
 }

@@ -250,6 +250,46 @@ static void renamed_and_deleted(void **state)
 	free(after);
 }
 
+/* rm -r and mkdir: it is the one that is still at the server */
+static void deleted_and_made_again(void **state)
+{
+	struct fixture *f = *state;
+	mailbox_with(f, "INBOX", 1);
+	uint64_t a = mailbox_with(f, "A", 1);
+	DO(f, txn_remove(t, by_uid(f, a, 1), &expunge));
+	DO(f, txn_mailbox_delete(t, a));
+	assert_int_equal(make(f, 0, "A"), a);
+	assert_ops(f, "expunge");
+	assert_raw(f, a, "A");
+	assert_int_equal(list_count(f, a), 0);
+	LIST(f, "INBOX", "A");
+	assert_true(has_mailbox(f, "A"));
+	cancel_all(f);
+	assert_int_equal(list_count(f, a), 1);
+}
+
+static void names_are_given_up_first(void **state)
+{
+	struct fixture *f = *state;
+	enum name_state name;
+	mailbox_with(f, "INBOX", 1);
+	uint64_t a = mailbox_with(f, "A", 0), b = mailbox_with(f, "B", 0), c = mailbox_with(f, "C", 0);
+	DO(f, txn_mailbox_rename(t, a, 0, "X"));
+	DO(f, txn_mailbox_rename(t, b, 0, "Y"));
+	DO(f, txn_mailbox_rename(t, a, 0, "B")); /* the first, with another target */
+	struct op first = nth_op(f, 0), second = nth_op(f, 1);
+	assert_int_equal(journal_name_state(f->c, &first, "B", &name), MF_OK);
+	assert_int_equal(name, NAME_LEAVING);
+	assert_int_equal(journal_name_state(f->c, &second, "Y", &name), MF_OK);
+	assert_int_equal(name, NAME_FREE);
+	DO(f, txn_op_park(t, second.id, OP_PARKED, "no"));
+	assert_int_equal(journal_name_state(f->c, &first, "B", &name), MF_OK);
+	assert_int_equal(name, NAME_HELD);
+	DO(f, txn_mailbox_delete(t, c));
+	assert_int_equal(journal_name_state(f->c, &first, "C", &name), MF_OK);
+	assert_int_equal(name, NAME_HELD);
+}
+
 static void deleted_inside_first(void **state)
 {
 	struct fixture *f = *state;
@@ -341,7 +381,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		WITH_CACHE(mailbox_made_and_taken_back), WITH_CACHE(mailbox_made_at_the_server), WITH_CACHE(mailbox_renamed_and_back),
 		WITH_CACHE(renamed_and_the_answer_lost), WITH_CACHE(twin_is_merged), WITH_CACHE(names_of_others), WITH_CACHE(mailbox_deleted), WITH_CACHE(renamed_and_deleted),
-		WITH_CACHE(deleted_inside_first), WITH_CACHE(deleted_with_half_a_move), WITH_CACHE(deleted_while_in_transit),
+		WITH_CACHE(deleted_and_made_again), WITH_CACHE(names_are_given_up_first), WITH_CACHE(deleted_inside_first), WITH_CACHE(deleted_with_half_a_move), WITH_CACHE(deleted_while_in_transit),
 		WITH_CACHE(removed_by_another_client), WITH_CACHE(subscriptions),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
