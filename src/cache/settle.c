@@ -38,7 +38,7 @@ static enum mf_err number_row(struct txn *t, struct node *n, uint64_t message, u
 	e = absorb_double(t, n, &row, uid);
 	row.entry.uid = uid;
 	if (!e)
-		e = row_place(t, n, &row);
+		e = row_number(t, &row);
 	if (!e)
 		row_show(t, n, &row, false);
 	return e;
@@ -131,6 +131,15 @@ static enum mf_err expunged(struct txn *t, const struct op *op)
 	return row_remove(t, op->message);
 }
 
+/* The next number of a mailbox that is known up to it: nothing of it is left to be read. */
+static void number_is_known(struct node *n, uint32_t uid)
+{
+	if (!n->m.complete || uid != n->m.uidnext || uid == UINT32_MAX)
+		return;
+	n->m.uidnext++;
+	txn_attributes_changed(n);
+}
+
 static enum mf_err done(struct txn *t, struct op *op, uint32_t uidvalidity, uint32_t uid)
 {
 	if (op->kind == OP_EXPUNGE)
@@ -138,7 +147,10 @@ static enum mf_err done(struct txn *t, struct op *op, uint32_t uidvalidity, uint
 	if (op->kind != OP_APPEND && op->kind != OP_COPY && op->kind != OP_MOVE)
 		return op_remove(t, op->id);
 	struct node *n = txn_node(t, landing(op));
-	return accept_validity(n, uidvalidity, uid) ? landed(t, op, n, uid) : await(t, op);
+	if (!accept_validity(n, uidvalidity, uid))
+		return await(t, op);
+	number_is_known(n, uid);
+	return landed(t, op, n, uid);
 }
 
 enum mf_err txn_op_done(struct txn *t, uint64_t id, uint32_t uidvalidity, uint32_t uid)

@@ -25,7 +25,8 @@
 	X(MAILBOX_BY_PATH, "SELECT id FROM mailbox WHERE path = ?1") \
 	X(MAILBOX_NAME_TAKEN, "SELECT 1 FROM mailbox WHERE parent = ?1 AND name = ?2") \
 	X(MAILBOX_ADD, "INSERT INTO mailbox (parent, name, path) VALUES (?1, ?2, ?3)") \
-	X(MAILBOX_STORE, "UPDATE mailbox SET parent = ?22, name = ?23, path = ?24, raw = ?2, delimiter = ?3, utf8 = ?4, flags = ?5, special_use = ?6, mtime = ?7, " \
+	X(MAILBOX_NAME, "UPDATE mailbox SET parent = ?2, name = ?3, path = ?4 WHERE id = ?1") \
+	X(MAILBOX_STORE, "UPDATE mailbox SET raw = ?2, delimiter = ?3, utf8 = ?4, flags = ?5, special_use = ?6, mtime = ?7, " \
 	  "shelf = ?8, complete = ?9, uidvalidity = ?10, uidnext = ?11, total = ?12, unseen = ?13, modseq = ?14, " \
 	  "first_uid = ?15, server_uidvalidity = ?16, server_uidnext = ?17, server_messages = ?18, server_unseen = ?19, " \
 	  "server_modseq = ?20, sync = ?21 WHERE id = ?1") \
@@ -59,11 +60,12 @@
 	X(SUMMARY_MESSAGE_ID, "SELECT message_id FROM summary WHERE id = ?1") \
 	X(MESSAGE_SHELVE, "UPDATE OR IGNORE message SET shelf = ?2 WHERE id = ?1") \
 	X(MESSAGE_PLACE, "UPDATE message SET shelf = ?2, uid = ?3, name = ?4, flags = ?5, keywords = ?6, modseq = ?7, ctime = ?8 WHERE id = ?1") \
+	X(MESSAGE_NUMBER, "UPDATE message SET uid = ?2, modseq = ?3 WHERE id = ?1") \
 	X(MESSAGE_REMOVE, "DELETE FROM message WHERE id = ?1") \
 	X(SUMMARY_REMOVE, "DELETE FROM summary WHERE id = ?1") \
 	X(MESSAGE_LOCALS, "SELECT id FROM message WHERE local != 0") \
 	X(MESSAGE_SET_LOCAL, "UPDATE message SET local = ?2 WHERE id = ?1") \
-	X(MESSAGE_SET_WAS, "UPDATE message SET was = ?2 WHERE id = ?1") \
+	X(MESSAGE_SET_WAS, "UPDATE message SET was = ?2 WHERE id = ?1 AND was IS NOT ?2") \
 	X(MESSAGE_WAS, "SELECT was FROM message WHERE id = ?1") \
 	X(MESSAGE_BY_WAS, "SELECT " MESSAGE_COLUMNS " FROM message m WHERE m.shelf = ?1 AND m.was = ?2") \
 	X(MESSAGE_BY_NAME, "SELECT " MESSAGE_COLUMNS " FROM message m WHERE m.shelf = ?1 AND m.name = ?2") \
@@ -85,6 +87,7 @@
 	  "VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17)") \
 	X(OP_STORE, "UPDATE op SET kind = ?2, state = ?3, message = ?4, mailbox = ?5, dest = ?6, uidvalidity = ?7, uid = ?8, flags = ?9, " \
 	  "flags_remove = ?10, keywords = ?11, keywords_remove = ?12, after = ?13, due = ?14, tries = ?15, error = ?16 WHERE id = ?1") \
+	X(OP_MARK, "UPDATE op SET state = 1, tries = tries + 1 WHERE id = ?1") \
 	X(OP_SET_RAW, "UPDATE op SET raw = ?2 WHERE mailbox = ?1 AND raw IS NULL") \
 	X(OP_REMOVE, "DELETE FROM op WHERE id = ?1") \
 	X(OP_BY_ID, "SELECT " OP_COLUMNS " FROM op o WHERE o.id = ?1") \

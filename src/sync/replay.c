@@ -40,9 +40,11 @@ void account_journal_changed(struct account *a)
 		a->replay_first_ms = now;
 	if (at > a->replay_first_ms + GATHER_MOST_MS)
 		at = a->replay_first_ms + GATHER_MOST_MS;
-	/* later than before is meant: the last change counts */
+	/* later than before is meant: the last change counts. Who wakes at the time that held before sees the new one */
+	bool sooner = at < a->replay_at_ms;
 	a->replay_at_ms = at;
-	sessions_wake_locked(a, ROLE_WORKER);
+	if (sooner)
+		sessions_wake_locked(a, ROLE_WORKER);
 	pthread_mutex_unlock(&a->lock);
 }
 
@@ -715,7 +717,9 @@ static void plan(struct account *a, const struct round *r)
 	pthread_mutex_lock(&a->lock);
 	int64_t now = clock_mono_ms();
 	if (r->op_count) {
-		replay_at_locked(a, now); /* there may be more */
+		/* there may be more; where changes go on coming they gather again */
+		if (!a->replay_first_ms || a->replay_hurry || r->op_count >= AT_ONCE || r->appends == APPENDS_AT_ONCE)
+			replay_at_locked(a, now);
 	} else if (due != INT64_MAX) {
 		int64_t wait = due - clock_wall_ns() / 1000000;
 		/* what is due and was not taken waits for something that tells of itself, or for this */
