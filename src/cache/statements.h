@@ -6,7 +6,8 @@
 
 #define OP_COLUMNS "o.id, o.kind, o.state, o.message, o.mailbox, o.dest, o.uidvalidity, o.uid, o.flags, o.flags_remove, " \
 	"o.keywords, o.keywords_remove, o.name, o.raw, o.parent, o.after, o.due, o.since, o.tries, o.error"
-/* the kinds of journal.h */
+/* An index of some rows is used only where the statement itself says that it asks for no others: "message != 0" and its
+ * like. The kinds are those of journal.h. */
 #define OP_IS_CLAIM "o.kind IN (4, 5)"
 #define OP_IS_PLACING "o.kind IN (2, 3, 4)"
 #define OP_IS_OF_MAILBOX "o.kind >= 6"
@@ -91,17 +92,17 @@
 	X(OP_SET_RAW, "UPDATE op SET raw = ?2 WHERE mailbox = ?1 AND raw IS NULL") \
 	X(OP_REMOVE, "DELETE FROM op WHERE id = ?1") \
 	X(OP_BY_ID, "SELECT " OP_COLUMNS " FROM op o WHERE o.id = ?1") \
-	X(OP_OF_MESSAGE, "SELECT " OP_COLUMNS " FROM op o WHERE o.message = ?1 ORDER BY o.id") \
-	X(OP_AFTER, "SELECT " OP_COLUMNS " FROM op o WHERE o.after = ?1 ORDER BY o.id DESC") \
+	X(OP_OF_MESSAGE, "SELECT " OP_COLUMNS " FROM op o WHERE o.message = ?1 AND o.message != 0 ORDER BY o.id") \
+	X(OP_AFTER, "SELECT " OP_COLUMNS " FROM op o WHERE o.after = ?1 AND o.after != 0 ORDER BY o.id DESC") \
 	X(OP_OF_MAILBOX, "SELECT " OP_COLUMNS " FROM op o WHERE o.mailbox = ?1 AND " OP_IS_OF_MAILBOX " ORDER BY o.id") \
 	X(OP_CLAIM, "SELECT " OP_COLUMNS " FROM op o WHERE o.mailbox = ?1 AND o.uid = ?2 AND " OP_IS_CLAIM " LIMIT 1") \
 	X(OP_CLAIMS, "SELECT o.uid, o.message FROM op o WHERE o.mailbox = ?1 AND o.uid IS NOT NULL AND o.uidvalidity = ?2 AND " OP_IS_CLAIM) \
 	X(OP_NUMBERED_OTHERWISE, "SELECT " OP_COLUMNS " FROM op o JOIN message m ON m.id = o.message WHERE o.mailbox = ?1 " \
 	  "AND o.uid IS NOT NULL AND o.uidvalidity != ?2 AND m.match = ?3") \
-	X(OP_AWAITED, "SELECT " OP_COLUMNS " FROM op o WHERE o.state IN (1, 2) AND ((o.kind = 2 AND o.mailbox = ?1) OR " \
+	X(OP_AWAITED, "SELECT " OP_COLUMNS " FROM op o WHERE o.state != 0 AND o.state IN (1, 2) AND ((o.kind = 2 AND o.mailbox = ?1) OR " \
 	  "(o.kind IN (3, 4) AND o.dest = ?1)) ORDER BY o.id") \
-	X(OP_DOUBTFUL, "SELECT " OP_COLUMNS " FROM op o WHERE o.state = 1 ORDER BY o.id") \
-	X(OP_NUMBER, "UPDATE op SET uid = ?3, uidvalidity = ?4 WHERE message = ?1 AND mailbox = ?2 AND uid IS NULL AND kind != 2") \
+	X(OP_DOUBTFUL, "SELECT " OP_COLUMNS " FROM op o WHERE o.state != 0 AND o.state = 1 ORDER BY o.id") \
+	X(OP_NUMBER, "UPDATE op SET uid = ?3, uidvalidity = ?4 WHERE message = ?1 AND message != 0 AND mailbox = ?2 AND uid IS NULL AND kind != 2") \
 	X(OP_LIST, "SELECT " OP_COLUMNS " FROM op o WHERE o.id > ?1 ORDER BY o.id") \
 	X(OP_READY, "SELECT " OP_COLUMNS " FROM op o WHERE o.state = 0 AND (o.due <= ?1 OR (?2 AND (o.kind != 5 OR o.tries > 0)) " \
 	  "OR (o.kind = 5 AND o.tries > 0 AND EXISTS (SELECT 1 FROM op q WHERE q.mailbox = o.mailbox AND q.kind = 5 AND q.state = 0 AND q.due <= ?1))) " \
@@ -111,7 +112,7 @@
 	X(OP_NEXT_DUE, "SELECT min(due) FROM op WHERE state = 0") \
 	X(OP_COUNT, "SELECT count(*) FROM op") \
 	X(OP_TOTALS, "SELECT state, count(*) FROM op GROUP BY state") \
-	X(OP_USES, "SELECT 1 FROM op o WHERE (o.mailbox = ?1 OR o.dest = ?1) AND o.id < ?2 AND o.kind < 6 LIMIT 1") \
+	X(OP_USES, "SELECT 1 FROM op o WHERE (o.mailbox = ?1 OR (o.dest = ?1 AND o.dest != 0)) AND o.id < ?2 AND o.kind < 6 LIMIT 1") \
 	X(OP_DELETES_RAW, "SELECT 1 FROM op WHERE kind = 7 AND raw = ?1 AND state != 3 LIMIT 1") \
 	X(PURGE_PICK, "SELECT id, match, name FROM message WHERE shelf = ?1 LIMIT ?2") \
 	X(UIDL_ALL, "SELECT key, uid, size, digest FROM uidl ORDER BY uid") \
