@@ -432,8 +432,8 @@ class Writing:
         report(f"{'  ' if here is not None else what + ': '}until the server has it", min(self.whole), "s", None, "", f"<= {server}", min(self.whole) <= server)
         report("  CPU of the mount", min(self.cpu), "s")
         fewest = min(self.commands, key=len)
-        report(f"  commands: {' '.join(f'{verb}*{n}' for verb, n in Counter(fewest).items())}"[:58], len(fewest), "", None, "",
-               f"<= {commands}" if commands else "", len(fewest) <= commands if commands else None)
+        report("  commands on the wire", len(fewest), "", None, "", f"<= {commands}" if commands else "", len(fewest) <= commands if commands else None)
+        print("    " + ", ".join(f"{n} {verb}" for verb, n in Counter(fewest).items()), flush=True)
 
     def end(self):
         if self.at.process.poll() is None:
