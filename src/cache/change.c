@@ -102,7 +102,7 @@ static enum mf_err store_flags(struct txn *t, struct node *n, struct row *row, u
 	row->flags = flags;
 	row_cap_keywords(keywords, row->keywords);
 	row->entry.ctime = txn_now_s(t);
-	enum mf_err e = row_place(t, n, row);
+	enum mf_err e = row_flags(t, row);
 	if (e)
 		return e;
 	row_show(t, n, row, false);

@@ -30,12 +30,20 @@ enum mf_err cache_flush(struct cache *c)
 
 static void flush_all(struct cache *c, struct map *spooled)
 {
-	for (uint32_t i = 1; i <= spooled->used; i++) {
-		uint64_t message = spooled->entries[i].value;
-		enum mf_err e = message ? spool_sync(c, message) : MF_OK;
-		if (e && e != MF_NOT_FOUND) /* it is at the server, or gone, meanwhile */
-			log_warning("the spool of message %llu: %s", (unsigned long long)message, mf_err_words(e));
-	}
+	uint64_t *messages = mf_alloc_array(spooled->used + 1, sizeof *messages);
+	enum mf_err *results = mf_alloc_array(spooled->used + 1, sizeof *results);
+	size_t count = 0;
+	for (uint32_t i = 1; i <= spooled->used; i++)
+		if (spooled->entries[i].value)
+			messages[count++] = spooled->entries[i].value;
+	enum mf_err e = spool_sync_all(c, messages, count, results);
+	for (size_t i = 0; i < count; i++)
+		if (results[i] && results[i] != MF_NOT_FOUND) /* it is at the server, or gone, meanwhile */
+			log_warning("the spool of message %llu: %s", (unsigned long long)messages[i], mf_err_words(results[i]));
+	if (e)
+		log_warning("the spool: %s", mf_err_words(e));
+	free(messages);
+	free(results);
 	map_finish(spooled);
 	(void)cache_flush(c); /* it has logged why not */
 }
@@ -174,8 +182,8 @@ void keeper_stop(struct cache *c)
 	pthread_join(k->thread, NULL);
 	pthread_cond_destroy(&k->wake);
 	pthread_mutex_destroy(&k->lock);
-	flush_all(c, &k->spooled);
 	k->started = false;
+	flush_all(c, &k->spooled);
 }
 
 void keeper_spooled(struct cache *c, uint64_t message)
@@ -186,6 +194,17 @@ void keeper_spooled(struct cache *c, uint64_t message)
 	pthread_mutex_lock(&k->lock);
 	if (!map_get(&k->spooled, message))
 		map_add(&k->spooled, message, message);
+	pthread_mutex_unlock(&k->lock);
+}
+
+void keeper_spool_taken(struct cache *c, const uint64_t *messages, size_t count)
+{
+	struct keeper *k = &c->keeper;
+	if (!k->started)
+		return;
+	pthread_mutex_lock(&k->lock);
+	for (size_t i = 0; i < count; i++)
+		map_remove(&k->spooled, messages[i], messages[i]);
 	pthread_mutex_unlock(&k->lock);
 }
 

@@ -208,6 +208,26 @@ enum mf_err row_place(struct txn *t, const struct node *n, const struct row *row
 	return db_run(t->db, s);
 }
 
+enum mf_err row_number(struct txn *t, const struct row *row)
+{
+	sqlite3_stmt *s = db_use(t->db, SQL_MESSAGE_NUMBER);
+	sqlite3_bind_int64(s, 1, (int64_t)row->entry.id);
+	bind_uid(s, 2, row->entry.uid);
+	sqlite3_bind_int64(s, 3, (int64_t)row->modseq);
+	return db_run(t->db, s);
+}
+
+enum mf_err row_flags(struct txn *t, const struct row *row)
+{
+	sqlite3_stmt *s = db_use(t->db, SQL_MESSAGE_FLAGS);
+	sqlite3_bind_int64(s, 1, (int64_t)row->entry.id);
+	sqlite3_bind_int64(s, 2, row->flags);
+	db_bind_text(s, 3, row->keywords);
+	sqlite3_bind_int64(s, 4, (int64_t)row->modseq);
+	sqlite3_bind_int64(s, 5, row->entry.ctime);
+	return db_run(t->db, s);
+}
+
 static enum mf_err limbo_of(struct txn *t, uint64_t shelf, uint64_t *ret_mailbox, bool *ret_told)
 {
 	sqlite3_stmt *s = db_use(t->db, SQL_SHELF_OF_LIMBO);

@@ -395,7 +395,9 @@ static enum mf_err mark_one(struct txn *t, struct op *op)
 		return e;
 	now.state = OP_SENT;
 	now.tries++;
-	e = op_store(t, &now);
+	sqlite3_stmt *s = db_use(t->db, SQL_OP_MARK);
+	sqlite3_bind_int64(s, 1, (int64_t)now.id);
+	e = db_run(t->db, s);
 	op_finish(op);
 	*op = now;
 	return e;

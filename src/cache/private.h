@@ -128,6 +128,7 @@ enum mf_err keeper_start(struct cache *c);
 void keeper_stop(struct cache *c);
 void keeper_committed(struct cache *c);                     /* by the writer, after each commit */
 void keeper_spooled(struct cache *c, uint64_t message);     /* new bytes in the spool */
+void keeper_spool_taken(struct cache *c, const uint64_t *messages, size_t count); /* somebody else sees to it */
 
 /* --- the cache ----------------------------------------------------------------------------------------------------------- */
 

@@ -34,14 +34,13 @@ enum mf_err settle_elsewhere(struct txn *t, const struct node *n, struct row *ro
 	return e ? e : flags_overlay(t, row->entry.id, &row->flags, row->keywords);
 }
 
-/* A synchronisation met the message under its new number before the answer to the operation was dealt with. */
+/* A synchronisation met the message under its new number before the answer to the operation was dealt with. MF_NOT_FOUND: none did */
 static enum mf_err absorb_double(struct txn *t, struct node *n, struct row *row, uint32_t uid)
 {
 	struct row twin;
 	enum mf_err e = row_by_uid(t, n, uid, &twin);
-	if (e)
-		return e == MF_NOT_FOUND ? MF_OK : e;
-	e = row_remove(t, twin.entry.id);
+	if (!e)
+		e = row_remove(t, twin.entry.id);
 	if (e)
 		return e;
 	arrival_forget(t, twin.match, twin.entry.id);
@@ -71,7 +70,9 @@ static enum mf_err number_row(struct txn *t, struct node *n, uint64_t message, u
 		return e == MF_NOT_FOUND ? MF_OK : e; /* it has gone on from there: an operation has taken the number */
 	e = absorb_double(t, n, &row, uid);
 	row.entry.uid = uid;
-	if (!e)
+	if (e == MF_NOT_FOUND)
+		e = row_number(t, &row);
+	else if (!e)
 		e = row_place(t, n, &row);
 	if (!e)
 		row_show(t, n, &row, false);
@@ -167,6 +168,15 @@ static enum mf_err expunged(struct txn *t, const struct op *op)
 	return row_remove(t, op->message);
 }
 
+/* The next number of a mailbox that is known up to it: nothing of it is left to be read. */
+static void number_is_known(struct node *n, uint32_t uid)
+{
+	if (!n->m.complete || uid != n->m.uidnext || uid == UINT32_MAX)
+		return;
+	n->m.uidnext++;
+	txn_attributes_changed(n);
+}
+
 static enum mf_err done(struct txn *t, struct op *op, uint32_t uidvalidity, uint32_t uid)
 {
 	if (op->kind == OP_EXPUNGE)
@@ -174,7 +184,10 @@ static enum mf_err done(struct txn *t, struct op *op, uint32_t uidvalidity, uint
 	if (op->kind != OP_APPEND && op->kind != OP_COPY && op->kind != OP_MOVE)
 		return op_remove(t, op->id);
 	struct node *n = txn_node(t, landing(op));
-	return accept_validity(n, uidvalidity, uid) ? landed(t, op, n, uid) : await(t, op);
+	if (!accept_validity(n, uidvalidity, uid))
+		return await(t, op);
+	number_is_known(n, uid);
+	return landed(t, op, n, uid);
 }
 
 enum mf_err txn_op_done(struct txn *t, uint64_t id, uint32_t uidvalidity, uint32_t uid)

@@ -4,6 +4,8 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
+#include <pthread.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/stat.h>
@@ -20,6 +22,7 @@ struct tail { uint64_t size; uint32_t note_len, crc_unused; char magic[8]; };
 
 #define NOTE_MAX 8192
 #define SPOOL_NAME_MAX 32
+#define SYNC_HELPERS 3
 #define REASON_SUFFIX ".reason.txt"
 
 static void spool_name(uint64_t message, bool edit, char ret[static SPOOL_NAME_MAX])
@@ -205,14 +208,84 @@ bool spool_has(struct cache *c, uint64_t message)
 	return faccessat(c->spool_dir, name, F_OK, AT_SYMLINK_NOFOLLOW) == 0;
 }
 
-enum mf_err spool_sync(struct cache *c, uint64_t message)
+static enum mf_err sync_bytes(struct cache *c, uint64_t message)
 {
 	MF_CLEANUP(mf_close) int fd = -1;
 	uint64_t size;
 	enum mf_err e = spool_open(c, message, &fd, &size);
 	if (e)
 		return e;
-	return fdatasync(fd) < 0 || fsync(c->spool_dir) < 0 ? mf_err_from_errno(errno) : MF_OK;
+	return fdatasync(fd) < 0 ? mf_err_from_errno(errno) : MF_OK;
+}
+
+static enum mf_err sync_names(struct cache *c)
+{
+	return fsync(c->spool_dir) < 0 ? mf_err_from_errno(errno) : MF_OK;
+}
+
+enum mf_err spool_sync(struct cache *c, uint64_t message)
+{
+	enum mf_err e = sync_bytes(c, message);
+	return e ? e : sync_names(c);
+}
+
+/* Where it cannot be begun, fdatasync() does it all, and says what is wrong. */
+static void begin_writing(struct cache *c, uint64_t message)
+{
+	char name[SPOOL_NAME_MAX];
+	spool_name(message, false, name);
+	MF_CLEANUP(mf_close) int fd = openat(c->spool_dir, name, O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
+	if (fd >= 0)
+		(void)sync_file_range(fd, 0, 0, SYNC_FILE_RANGE_WRITE);
+}
+
+struct syncing {
+	struct cache *cache;
+	const uint64_t *messages;
+	enum mf_err *results;
+	size_t count;
+	atomic_size_t next;
+};
+
+static void *sync_some(void *context)
+{
+	struct syncing *s = context;
+	size_t i;
+	while ((i = atomic_fetch_add(&s->next, 1)) < s->count)
+		s->results[i] = sync_bytes(s->cache, s->messages[i]);
+	return NULL;
+}
+
+/* All of them are on their way before the first is waited for, so that one commit of a journalling file system has them all;
+ * and several wait at a time, so that the disk empties its cache for all of them at once. */
+static void sync_together(struct syncing *s)
+{
+	pthread_t helpers[SYNC_HELPERS];
+	size_t count = 0;
+	for (size_t i = 0; i < s->count && s->count > 1; i++)
+		begin_writing(s->cache, s->messages[i]);
+	while (count < SYNC_HELPERS && count + 1 < s->count && pthread_create(&helpers[count], NULL, sync_some, s) == 0)
+		count++; /* with fewer it takes longer */
+	sync_some(s);
+	while (count)
+		pthread_join(helpers[--count], NULL);
+}
+
+enum mf_err spool_sync_all(struct cache *c, const uint64_t *messages, size_t count, enum mf_err *results)
+{
+	struct syncing s = { .cache = c, .messages = messages, .results = results, .count = count };
+	enum mf_err e = MF_OK;
+	/* before: what is written over one of them meanwhile is the keeper's again */
+	keeper_spool_taken(c, messages, count);
+	sync_together(&s);
+	for (size_t i = 0; i < count && !e; i++)
+		if (results[i] != MF_NOT_FOUND && results[i] != MF_CORRUPT)
+			e = results[i];
+	if (!e && count)
+		e = sync_names(c);
+	for (size_t i = 0; i < count && e; i++)
+		keeper_spooled(c, messages[i]);
+	return e;
 }
 
 void spool_to_body(struct cache *c, uint64_t message)

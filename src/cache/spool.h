@@ -19,6 +19,9 @@ void spool_discard_edit(struct cache *c, uint64_t message);
 enum mf_err spool_open(struct cache *c, uint64_t message, int *ret_fd, uint64_t *ret_size);
 bool spool_has(struct cache *c, uint64_t message);
 enum mf_err spool_sync(struct cache *c, uint64_t message);          /* on the disk, with its name */
+/* Many, for little more than one. results: for each what spool_sync() would return; the first of those that is not
+ * MF_NOT_FOUND or MF_CORRUPT, which are about one file, is returned. */
+enum mf_err spool_sync_all(struct cache *c, const uint64_t *messages, size_t count, enum mf_err *results);
 /* The server has it: the file becomes the message's body in the cache. */
 void spool_to_body(struct cache *c, uint64_t message);
 /* In a transaction: what was prepared is in place. */

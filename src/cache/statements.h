@@ -6,7 +6,8 @@
 
 #define OP_COLUMNS "o.id, o.kind, o.state, o.message, o.mailbox, o.dest, o.uidvalidity, o.uid, o.flags, o.flags_remove, " \
 	"o.keywords, o.keywords_remove, o.name, o.raw, o.parent, o.after, o.due, o.since, o.tries, o.error"
-/* the kinds of journal.h */
+/* An index of some rows is used only where the statement itself says that it asks for no others: "message != 0" and its
+ * like. The kinds are those of journal.h. */
 #define OP_IS_CLAIM "o.kind IN (4, 5)"
 #define OP_IS_PLACING "o.kind IN (2, 3, 4)"
 #define OP_IS_OF_MAILBOX "o.kind >= 6"
@@ -25,7 +26,8 @@
 	X(MAILBOX_BY_PATH, "SELECT id FROM mailbox WHERE path = ?1") \
 	X(MAILBOX_NAME_TAKEN, "SELECT 1 FROM mailbox WHERE parent = ?1 AND name = ?2") \
 	X(MAILBOX_ADD, "INSERT INTO mailbox (id, parent, name, path) VALUES (?4, ?1, ?2, ?3)") \
-	X(MAILBOX_STORE, "UPDATE mailbox SET parent = ?22, name = ?23, path = ?24, raw = ?2, delimiter = ?3, utf8 = ?4, flags = ?5, special_use = ?6, mtime = ?7, " \
+	X(MAILBOX_NAME, "UPDATE mailbox SET parent = ?2, name = ?3, path = ?4 WHERE id = ?1") \
+	X(MAILBOX_STORE, "UPDATE mailbox SET raw = ?2, delimiter = ?3, utf8 = ?4, flags = ?5, special_use = ?6, mtime = ?7, " \
 	  "shelf = ?8, complete = ?9, uidvalidity = ?10, uidnext = ?11, total = ?12, unseen = ?13, modseq = ?14, " \
 	  "first_uid = ?15, server_uidvalidity = ?16, server_uidnext = ?17, server_messages = ?18, server_unseen = ?19, " \
 	  "server_modseq = ?20, sync = ?21 WHERE id = ?1") \
@@ -60,11 +62,12 @@
 	X(SUMMARY_MESSAGE_ID, "SELECT message_id FROM summary WHERE id = ?1") \
 	X(MESSAGE_SHELVE, "UPDATE OR IGNORE message SET shelf = ?2 WHERE id = ?1") \
 	X(MESSAGE_PLACE, "UPDATE message SET shelf = ?2, uid = ?3, name = ?4, flags = ?5, keywords = ?6, modseq = ?7, ctime = ?8 WHERE id = ?1") \
+	X(MESSAGE_NUMBER, "UPDATE message SET uid = ?2, modseq = ?3 WHERE id = ?1") \
 	X(MESSAGE_REMOVE, "DELETE FROM message WHERE id = ?1") \
 	X(SUMMARY_REMOVE, "DELETE FROM summary WHERE id = ?1") \
 	X(MESSAGE_LOCALS, "SELECT id FROM message WHERE local != 0") \
 	X(MESSAGE_SET_LOCAL, "UPDATE message SET local = ?2 WHERE id = ?1") \
-	X(MESSAGE_SET_WAS, "UPDATE message SET was = ?2 WHERE id = ?1") \
+	X(MESSAGE_SET_WAS, "UPDATE message SET was = ?2 WHERE id = ?1 AND was IS NOT ?2") \
 	X(MESSAGE_WAS, "SELECT was FROM message WHERE id = ?1") \
 	X(MESSAGE_BY_WAS, "SELECT " MESSAGE_COLUMNS " FROM message m WHERE m.shelf = ?1 AND m.was = ?2") \
 	X(MESSAGE_BY_MESSAGE_ID, "SELECT m.id FROM message m WHERE m.shelf = ?1 AND m.mtime >= ?2 AND " \
@@ -88,20 +91,21 @@
 	  "VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17)") \
 	X(OP_STORE, "UPDATE op SET kind = ?2, state = ?3, message = ?4, mailbox = ?5, dest = ?6, uidvalidity = ?7, uid = ?8, flags = ?9, " \
 	  "flags_remove = ?10, keywords = ?11, keywords_remove = ?12, after = ?13, due = ?14, tries = ?15, error = ?16 WHERE id = ?1") \
+	X(OP_MARK, "UPDATE op SET state = 1, tries = tries + 1 WHERE id = ?1") \
 	X(OP_SET_RAW, "UPDATE op SET raw = ?2 WHERE mailbox = ?1 AND raw IS NULL") \
 	X(OP_REMOVE, "DELETE FROM op WHERE id = ?1") \
 	X(OP_BY_ID, "SELECT " OP_COLUMNS " FROM op o WHERE o.id = ?1") \
-	X(OP_OF_MESSAGE, "SELECT " OP_COLUMNS " FROM op o WHERE o.message = ?1 ORDER BY o.id") \
-	X(OP_AFTER, "SELECT " OP_COLUMNS " FROM op o WHERE o.after = ?1 ORDER BY o.id DESC") \
+	X(OP_OF_MESSAGE, "SELECT " OP_COLUMNS " FROM op o WHERE o.message = ?1 AND o.message != 0 ORDER BY o.id") \
+	X(OP_AFTER, "SELECT " OP_COLUMNS " FROM op o WHERE o.after = ?1 AND o.after != 0 ORDER BY o.id DESC") \
 	X(OP_OF_MAILBOX, "SELECT " OP_COLUMNS " FROM op o WHERE o.mailbox = ?1 AND " OP_IS_OF_MAILBOX " ORDER BY o.id") \
 	X(OP_CLAIM, "SELECT " OP_COLUMNS " FROM op o WHERE o.mailbox = ?1 AND o.uid = ?2 AND " OP_IS_CLAIM " LIMIT 1") \
 	X(OP_CLAIMS, "SELECT o.uid, o.message FROM op o WHERE o.mailbox = ?1 AND o.uid IS NOT NULL AND o.uidvalidity = ?2 AND " OP_IS_CLAIM) \
 	X(OP_NUMBERED_OTHERWISE, "SELECT " OP_COLUMNS " FROM op o JOIN message m ON m.id = o.message WHERE o.mailbox = ?1 " \
 	  "AND o.uid IS NOT NULL AND o.uidvalidity != ?2 AND m.match = ?3") \
-	X(OP_AWAITED, "SELECT " OP_COLUMNS " FROM op o WHERE o.state IN (1, 2) AND ((o.kind = 2 AND o.mailbox = ?1) OR " \
+	X(OP_AWAITED, "SELECT " OP_COLUMNS " FROM op o WHERE o.state != 0 AND o.state IN (1, 2) AND ((o.kind = 2 AND o.mailbox = ?1) OR " \
 	  "(o.kind IN (3, 4) AND o.dest = ?1)) ORDER BY o.id") \
-	X(OP_DOUBTFUL, "SELECT " OP_COLUMNS " FROM op o WHERE o.state = 1 ORDER BY o.id") \
-	X(OP_NUMBER, "UPDATE op SET uid = ?3, uidvalidity = ?4 WHERE message = ?1 AND mailbox = ?2 AND uid IS NULL AND kind != 2") \
+	X(OP_DOUBTFUL, "SELECT " OP_COLUMNS " FROM op o WHERE o.state != 0 AND o.state = 1 ORDER BY o.id") \
+	X(OP_NUMBER, "UPDATE op SET uid = ?3, uidvalidity = ?4 WHERE message = ?1 AND message != 0 AND mailbox = ?2 AND uid IS NULL AND kind != 2") \
 	X(OP_COPIES_FROM, "UPDATE op SET mailbox = ?4, uid = ?5, uidvalidity = ?6 WHERE mailbox = ?1 AND uid = ?2 AND uidvalidity = ?3 AND kind = 3") \
 	X(OP_LIST, "SELECT " OP_COLUMNS " FROM op o WHERE o.id > ?1 ORDER BY o.id") \
 	X(OP_READY, "SELECT " OP_COLUMNS " FROM op o WHERE o.state = 0 AND (o.due <= ?1 OR (?2 AND (o.kind != 5 OR o.tries > 0)) " \
@@ -115,7 +119,7 @@
 	X(OP_NEXT_DUE, "SELECT min(due) FROM op WHERE state = 0") \
 	X(OP_COUNT, "SELECT count(*) FROM op") \
 	X(OP_TOTALS, "SELECT state, count(*) FROM op GROUP BY state") \
-	X(OP_USES, "SELECT 1 FROM op o WHERE ((o.mailbox = ?1 OR o.dest = ?1) AND o.kind < 6) OR (o.parent = ?1 AND o.kind = 7) LIMIT 1") \
+	X(OP_USES, "SELECT 1 FROM op o WHERE ((o.mailbox = ?1 OR (o.dest = ?1 AND o.dest != 0)) AND o.kind < 6) OR (o.parent = ?1 AND o.kind = 7) LIMIT 1") \
 	X(OP_OTHER_MAILBOX, "UPDATE op SET mailbox = CASE mailbox WHEN ?1 THEN ?2 ELSE mailbox END, dest = CASE dest WHEN ?1 THEN ?2 ELSE dest END " \
 	  "WHERE mailbox = ?1 OR dest = ?1") \
 	X(OP_LANDS, "SELECT 1 FROM op o WHERE (o.kind = 2 AND o.mailbox = ?1) OR (o.kind IN (3, 4) AND o.dest = ?1) LIMIT 1") \

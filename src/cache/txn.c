@@ -152,6 +152,20 @@ static void txn_free(struct txn *t)
 	free(t);
 }
 
+/* Columns with an index are written only where they change. */
+static enum mf_err node_store_name(struct txn *t, const struct node *n)
+{
+	const struct node *known = mailboxes_find(&t->cache->table, n->m.id);
+	if (known && known->m.parent == n->m.parent && strcmp(known->m.name, n->m.name) == 0 && strcmp(known->path, n->path) == 0)
+		return MF_OK;
+	sqlite3_stmt *s = db_use(t->db, SQL_MAILBOX_NAME);
+	sqlite3_bind_int64(s, 1, (int64_t)n->m.id);
+	sqlite3_bind_int64(s, 2, (int64_t)n->m.parent);
+	db_bind_text(s, 3, n->m.name);
+	db_bind_text(s, 4, n->path);
+	return db_run(t->db, s);
+}
+
 static enum mf_err node_store(struct txn *t, const struct node *n)
 {
 	const struct mailbox *m = &n->m;
@@ -177,11 +191,9 @@ static enum mf_err node_store(struct txn *t, const struct node *n)
 	sqlite3_bind_int64(s, i++, m->server_messages);
 	sqlite3_bind_int64(s, i++, m->server_unseen);
 	sqlite3_bind_int64(s, i++, (int64_t)m->server_modseq);
-	sqlite3_bind_int(s, i++, m->sync);
-	sqlite3_bind_int64(s, i++, (int64_t)m->parent);
-	db_bind_text(s, i++, m->name);
-	db_bind_text(s, i, n->path);
-	return db_run(t->db, s);
+	sqlite3_bind_int(s, i, m->sync);
+	enum mf_err e = db_run(t->db, s);
+	return e ? e : node_store_name(t, n);
 }
 
 static enum mf_err store_rest(struct txn *t, struct timespec *ret_root_mtime)

@@ -72,6 +72,8 @@ enum mf_err row_by_uid(struct txn *t, const struct node *n, uint32_t uid, struct
 enum mf_err row_by_name(struct txn *t, const struct node *n, const char *name, struct row *ret);
 enum mf_err row_remove(struct txn *t, uint64_t id);
 enum mf_err row_place(struct txn *t, const struct node *n, const struct row *row);  /* where it lies, UID, name, flags */
+enum mf_err row_number(struct txn *t, const struct row *row);                  /* only its UID and modseq: less to write */
+enum mf_err row_flags(struct txn *t, const struct row *row);                   /* only flags, modseq, ctime */
 enum mf_err row_add(struct txn *t, const struct node *n, struct row *row);
 enum mf_err row_add_summary(struct txn *t, const struct message_put *put, const struct row *row);
 void row_cap_keywords(const char *keywords, char ret[static KEYWORDS_MAX + 1]);

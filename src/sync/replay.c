@@ -41,9 +41,11 @@ void account_journal_changed(struct account *a)
 		a->replay_first_ms = now;
 	if (at > a->replay_first_ms + GATHER_MOST_MS)
 		at = a->replay_first_ms + GATHER_MOST_MS;
-	/* later than before is meant: the last change counts */
+	/* later than before is meant: the last change counts. Who wakes at the time that held before sees the new one */
+	bool sooner = at < a->replay_at_ms;
 	a->replay_at_ms = at;
-	sessions_wake_locked(a, ROLE_WORKER);
+	if (sooner)
+		sessions_wake_locked(a, ROLE_WORKER);
 	pthread_mutex_unlock(&a->lock);
 }
 
@@ -188,6 +190,9 @@ struct round {
 	struct group *groups;
 	size_t group_count, group_room;
 	size_t appends;
+	uint64_t *spooled;              /* messages to be appended, */
+	enum mf_err *spooled_result;    /* and whether their bytes are on the disk */
+	size_t spooled_count;
 	unsigned caps;
 	bool waits;                     /* for a mailbox to be read; what waits for another operation is looked at after that */
 };
@@ -300,6 +305,8 @@ static void round_finish(struct round *r)
 	for (size_t i = 0; i < r->op_count; i++)
 		op_finish(&r->ops[i]);
 	free(r->ops);
+	free(r->spooled);
+	free(r->spooled_result);
 }
 
 static void group_drop_last(struct round *r)
@@ -393,6 +400,25 @@ static enum mf_err is_lost(struct account *a, const struct op *op)
 	return e;
 }
 
+/* Nothing leaves that could be lost here: what may be appended in this round goes to the disk, all together. */
+static enum mf_err round_spool(struct round *r)
+{
+	r->spooled = mf_alloc_array(APPENDS_AT_ONCE, sizeof *r->spooled);
+	r->spooled_result = mf_alloc_array(APPENDS_AT_ONCE, sizeof *r->spooled_result);
+	for (size_t i = 0; i < r->op_count && r->spooled_count < APPENDS_AT_ONCE; i++)
+		if (r->ops[i].kind == OP_APPEND)
+			r->spooled[r->spooled_count++] = r->ops[i].message;
+	return spool_sync_all(r->account->cache, r->spooled, r->spooled_count, r->spooled_result);
+}
+
+static enum mf_err spool_is_safe(const struct round *r, uint64_t message)
+{
+	for (size_t i = 0; i < r->spooled_count; i++)
+		if (r->spooled[i] == message)
+			return r->spooled_result[i];
+	return spool_sync(r->account->cache, message);
+}
+
 static enum mf_err message_ready(struct round *r, const struct op *op, bool *ret)
 {
 	struct account *a = r->account;
@@ -410,7 +436,7 @@ static enum mf_err message_ready(struct round *r, const struct op *op, bool *ret
 	enum mf_err e = is_of_other_numbers(r, op, &m, &other);
 	if (e != MF_OK || other)
 		return e;
-	if (op->kind == OP_APPEND && (e = spool_sync(a->cache, op->message)) != MF_OK)
+	if (op->kind == OP_APPEND && (e = spool_is_safe(r, op->message)) != MF_OK)
 		return e == MF_NOT_FOUND || e == MF_CORRUPT ? park(a, op, "its bytes in the spool are gone or damaged") : e;
 	r->appends += op->kind == OP_APPEND;
 	*ret = true;
@@ -447,7 +473,7 @@ static enum mf_err round_pick(struct round *r)
 {
 	size_t kept = 0, crossed = SIZE_MAX;
 	bool alone = false, seen_mailbox = false;
-	enum mf_err e = MF_OK;
+	enum mf_err e = round_spool(r);
 	for (size_t i = 0; i < r->op_count; i++) {
 		struct op *op = &r->ops[i];
 		bool of_mailbox = op->kind >= OP_CREATE, take = false;
@@ -779,7 +805,9 @@ static void plan(struct account *a, const struct round *r)
 	pthread_mutex_lock(&a->lock);
 	int64_t now = clock_mono_ms();
 	if (r->op_count) {
-		replay_at_locked(a, now); /* there may be more */
+		/* there may be more; where changes go on coming they gather again */
+		if (!a->replay_first_ms || a->replay_hurry || r->op_count >= AT_ONCE || r->appends == APPENDS_AT_ONCE)
+			replay_at_locked(a, now);
 	} else if (due != INT64_MAX) {
 		int64_t wait = due - clock_wall_ns() / 1000000;
 		/* what is due and was not taken waits for something that tells of itself, or for this */

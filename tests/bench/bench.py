@@ -1,15 +1,17 @@
 #!/usr/bin/python3
-"""make bench [ROWS=ls-cold,cat-cold,resync,remount,warm-10k,warm-100k,grep,exists,memory,idle]
+"""make bench [ROWS=ls-cold,cat-cold,resync,remount,warm-10k,warm-100k,grep,exists,memory,idle,mv,rm,flags,cp-in,cp-across,replay]
 
 mailfs beside what can be had: a minimal client that throws away what it reads ("floor"), mbsync, the same files on ext4.
 Everything runs against a Dovecot of its own behind a proxy that delays each byte by 25 ms each way. Prints a table of
 ratios with the absolute values, and writes build/bench.json. Nothing is asserted: a busy machine is not an error."""
 import json
 import os
+import re
 import statistics
 import subprocess
 import sys
 import time
+from collections import Counter
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "e2e"))
@@ -22,6 +24,7 @@ RTT = 2 * DELAY_MS / 1000
 CPU = "0"
 MANY, CROWD = (int(os.environ.get(name, default)) for name, default in (("BENCH_MANY", "10000"), ("BENCH_CROWD", "100000")))
 ROWS = {}
+COMMAND = re.compile(r"imap: \S+ > \S+ ((?:UID )?[A-Z]+)")
 table = []
 
 
@@ -367,6 +370,172 @@ def memory(s):
     timed(["cat", str(path)])
     after = system.memory_kb(mount.pid) / 1024
     report("  after a message of 100 MB was read", after, "MiB", None, "", "<= +16", after <= 64)
+
+
+# --- writing -------------------------------------------------------------------------------------------------------
+
+class Writing:
+    """A mount at the end of the long line, that has listed what is in `mailboxes`. Measures what is done here, and then what
+    `mailfs sync --wait` says that the server has."""
+
+    def __init__(self, s, **mailboxes):
+        self.server = s.suite.dovecot(variant="mdbox")
+        for name in sorted(mailboxes, key="INBOX".__eq__):     # last: what is imported passes through it
+            self.server.fill(name, mailboxes[name])
+        self.server.doveadm("index", "-u", self.server.user, "*")
+        self.proxy = s.suite.proxy(self.server.port, delay_ms=DELAY_MS)
+        self.home = s.suite.home(self.server, port=self.proxy.port, poll="24h")
+        self.names = list(mailboxes)
+        self.shell, self.whole, self.cpu, self.commands, self.sent = [], [], [], [], []
+
+    def mount(self, *options, online=True):
+        self.at = self.home.mount(*options, arguments=["--trace", "imap"])
+        if online:
+            self.home.wait_link("online")
+            self.home.run("sync", "--wait", "work", timeout=300, check=0)
+            for name in self.names:
+                self.at.names(name)
+            settle(self.proxy)
+        return self.at
+
+    def seconds_of_cpu(self):
+        fields = Path(f"/proc/{self.at.pid}/stat").read_text().rpartition(")")[2].split()
+        return sum(map(int, fields[11:13])) / os.sysconf("SC_CLK_TCK")
+
+    def traced(self):
+        """the verbs of all commands in the log"""
+        lines = self.at.log.read_text(errors="replace").split("\n")
+        return [match.group(1) for line in lines if (match := COMMAND.search(line))]
+
+    def measure(self, work, mounts=False):
+        """mounts: it is work that begins with the mount"""
+        before, commands = 0, 0
+        if not mounts:
+            settle(self.proxy)
+            before, commands = self.seconds_of_cpu(), len(self.traced())
+        self.proxy.do("reset")
+        begun = time.monotonic()
+        work()
+        done = time.monotonic()
+        self.home.run("sync", "--wait", "work", timeout=300, check=0)
+        end = time.monotonic()
+        self.shell.append(done - begun)
+        self.whole.append(end - begun)
+        self.cpu.append(self.seconds_of_cpu() - before)
+        self.commands.append(self.traced()[commands:])
+        self.sent.append(self.proxy.stats()["up"])
+
+    def report(self, what, here, server, commands=None):
+        """here, server, commands: what is to be reached; here None: nothing is done while it counts"""
+        if here is not None:
+            report(f"{what}: here", min(self.shell), "s", None, "", f"<= {here}", min(self.shell) <= here)
+        report(f"{'  ' if here is not None else what + ': '}until the server has it", min(self.whole), "s", None, "", f"<= {server}", min(self.whole) <= server)
+        report("  CPU of the mount", min(self.cpu), "s")
+        fewest = min(self.commands, key=len)
+        report("  commands on the wire", len(fewest), "", None, "", f"<= {commands}" if commands else "", len(fewest) <= commands if commands else None)
+        print("    " + ", ".join(f"{n} {verb}" for verb, n in Counter(fewest).items()), flush=True)
+
+    def end(self):
+        if self.at.process.poll() is None:
+            self.at.umount()
+        self.server.stop()
+
+
+def renamed(source, target):
+    """the loop of a shell without the shell: one rename(2) for each name"""
+    for name in os.listdir(source):
+        os.rename(f"{source}/{name}", f"{target}/{name}")
+
+
+@row
+def mv(s):
+    w = Writing(s, INBOX=corpus.small(1000), Archive=corpus.small(10, seed=2))
+    mount = w.mount()
+    for source, target in (("INBOX", "Archive"), ("Archive", "INBOX")) * 2:
+        w.measure(lambda: renamed(mount / source, mount / target))
+    w.report("rename of 1000 messages into another mailbox, 50 ms", 1, 2, commands=10)
+    w.end()
+
+
+@row
+def rm(s):
+    boxes = ("First", "Second", "Third")
+    w = Writing(s, **{name: corpus.small(MANY, seed=i) for i, name in enumerate(boxes)})
+    mount = w.mount()
+    for name in boxes:
+        w.measure(lambda: subprocess.run(["rm", "-f", "--", *mount.names(name)], cwd=mount / name, check=True, stderr=subprocess.DEVNULL))
+    w.report(f"rm of {MANY} (one command, to Trash), 50 ms", 3, 5)
+    w.end()
+
+
+@row
+def flags(s):
+    w = Writing(s, INBOX=corpus.small(1000))
+    mount = w.mount()
+    for value in (rb"\Seen \Flagged", rb"\Seen") * 2:
+        def work():
+            for path in mount.messages():
+                os.setxattr(path, "user.mail.flags", value)
+        w.measure(work)
+    w.report("flags of 1000 messages (setxattr(2) each), 50 ms", .5, 1)
+    w.end()
+
+
+@row
+def cp_in(s):
+    w = Writing(s, INBOX=corpus.small(10))
+    mount, count = w.mount(), 200
+    for repeated in range(4):
+        folder = s.suite.path("letters")
+        for i in range(count):
+            (folder / f"letter-{i}.eml").write_bytes(corpus.message(f"letter {repeated} {i}", when=corpus.BASE + i, body=b"x" * 72 + b"\r\n" + (b"y" * 76 + b"\r\n") * 150))
+        paths = list(map(str, folder.iterdir()))
+        size = sum(map(os.path.getsize, paths))
+        os.sync()
+        w.measure(lambda: subprocess.run(["cp", "--", *paths, str(mount / "INBOX")], check=True))
+        for path in paths:
+            os.unlink(mount / "INBOX" / os.path.basename(path))
+        w.home.run("sync", "--wait", "work", timeout=300, check=0)
+    w.report(f"cp of {count} messages ({size / 1e6:.1f} MB, one command), 50 ms", .5, 1.5)
+    w.end()
+
+
+@row
+def cp_across(s):
+    w = Writing(s, INBOX=corpus.realistic(1000), **{f"Copy{i}": corpus.small(5, seed=i) for i in range(3)})
+    mount = w.mount()
+    for i in range(3):
+        w.measure(lambda: subprocess.run(["cp", "--", *map(str, mount.messages()), str(mount / f"Copy{i}")], check=True))
+        assert len(mount.names(f"Copy{i}")) == 1005
+    w.report("cp of 1000 messages between mailboxes, 50 ms", 3, 5)
+    data = [verb for commands in w.commands for verb in commands if verb == "APPEND"]
+    report("  bytes sent", min(w.sent) / 1e3, "kB", None, "", "no APPEND", not data)
+    w.end()
+
+
+@row
+def replay(s):
+    w = Writing(s, INBOX=corpus.small(1200), Archive=corpus.small(10, seed=2))
+    for repeated in range(3):
+        w.mount()
+        w.at.umount()
+        mount = w.mount("offline", online=False)
+        paths = mount.messages()
+        for path in paths[:1000]:
+            os.setxattr(path, "user.mail.flags", rb"\Seen \Answered" if repeated % 2 else rb"\Seen \Flagged")
+        for i in range(200):
+            (mount / "INBOX" / f"offline-{repeated}-{i}.eml").write_bytes(corpus.message(f"offline {repeated} {i}", when=corpus.BASE + i))
+        for path in paths[1000:1100]:
+            os.rename(path, mount / "Archive" / path.name)
+        w.at.umount()
+        w.measure(lambda: w.mount(online=False), mounts=True)
+        mount = w.at
+        for path in mount.messages("Archive")[-100:]:
+            os.rename(path, mount / "INBOX" / path.name)
+        w.home.run("sync", "--wait", "work", timeout=300, check=0)
+        w.at.umount()
+    w.report("replay of 1000 flags, 200 appends, 100 moves, 50 ms", None, 1.5)
+    w.end()
 
 
 def main():
