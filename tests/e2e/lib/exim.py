@@ -114,7 +114,7 @@ login:
         self.process = system.spawn([PROGRAM, "-bdf", "-q1h", "-C", str(self.folder / "exim.conf")], stderr=subprocess.STDOUT,
                                     stdout=open(self.folder / "output", "ab"), start_new_session=True)
         self.suite.kill_on_timeout.append(self.process)
-        system.wait_until(self._answers, "Exim answers", 20)
+        system.wait_until(self._answers, "Exim answers", 60)  # a port that is in use still is tried again after 30
 
     def _answers(self):
         if self.process.poll() is not None:
