@@ -149,6 +149,7 @@ static void txn_free(struct txn *t)
 	free(t->bodies);
 	free(t->spools);
 	map_finish(&t->nodes_by_id);
+	map_finish(&t->awaited.ids);
 	free(t);
 }
 
