@@ -213,7 +213,10 @@ enum mf_err row_number(struct txn *t, const struct row *row)
 	sqlite3_stmt *s = db_use(t->db, SQL_MESSAGE_NUMBER);
 	sqlite3_bind_int64(s, 1, (int64_t)row->entry.id);
 	bind_uid(s, 2, row->entry.uid);
-	sqlite3_bind_int64(s, 3, (int64_t)row->modseq);
+	sqlite3_bind_int64(s, 3, row->flags);
+	db_bind_text(s, 4, row->keywords);
+	sqlite3_bind_int64(s, 5, (int64_t)row->modseq);
+	sqlite3_bind_int64(s, 6, row->entry.ctime);
 	return db_run(t->db, s);
 }
 

@@ -161,6 +161,15 @@ enum mf_err ops_collect(struct txn *t, sqlite3_stmt *s, struct ops *ret)
 	return collect(t->db, s, ret);
 }
 
+enum mf_err ops_add_by_id(struct txn *t, uint64_t id, struct ops *ret)
+{
+	struct op op;
+	enum mf_err e = op_by_id(t, id, &op);
+	if (!e)
+		*ops_room(ret) = op;
+	return e == MF_NOT_FOUND ? MF_OK : e;
+}
+
 enum mf_err ops_of_message(struct txn *t, uint64_t message, struct ops *ret)
 {
 	if (!txn_has_ops(t))

@@ -337,16 +337,39 @@ enum mf_err settle_claimed(struct txn *t, const struct node *n, uint32_t uid, st
 	return e;
 }
 
+/* Asked for each message of a mailbox that is read: the answer holds for the transaction, which only makes them fewer. */
+static enum mf_err any_numbered_otherwise(struct txn *t, const struct node *n, bool *ret)
+{
+	if (t->otherwise.mailbox != n->m.id || t->otherwise.uidvalidity != n->m.uidvalidity) {
+		sqlite3_stmt *s = db_use(t->db, SQL_OP_ANY_NUMBERED_OTHERWISE);
+		sqlite3_bind_int64(s, 1, (int64_t)n->m.id);
+		sqlite3_bind_int64(s, 2, n->m.uidvalidity);
+		enum mf_err e = db_step(t->db, s);
+		if (e && e != MF_NOT_FOUND)
+			return e;
+		db_done(s);
+		t->otherwise.mailbox = n->m.id;
+		t->otherwise.uidvalidity = n->m.uidvalidity;
+		t->otherwise.any = !e;
+	}
+	*ret = t->otherwise.any;
+	return MF_OK;
+}
+
 /* The mailbox was numbered anew: operations are about the same messages, which have other numbers now. */
 static enum mf_err renumber_ops(struct txn *t, const struct node *n, const struct message_put *put, int64_t mtime, uint64_t match, uint64_t *ret_claimed)
 {
 	struct ops ops = { 0 };
+	bool any = false;
+	*ret_claimed = 0;
+	enum mf_err e = any_numbered_otherwise(t, n, &any);
+	if (e || !any)
+		return e;
 	sqlite3_stmt *s = db_use(t->db, SQL_OP_NUMBERED_OTHERWISE);
 	sqlite3_bind_int64(s, 1, (int64_t)n->m.id);
 	sqlite3_bind_int64(s, 2, n->m.uidvalidity);
 	sqlite3_bind_int64(s, 3, (int64_t)match);
-	enum mf_err e = ops_collect(t, s, &ops);
-	*ret_claimed = 0;
+	e = ops_collect(t, s, &ops);
 	for (size_t i = 0; i < ops.count && !e; i++) {
 		struct op *op = &ops.items[i];
 		bool claims = op->kind == OP_MOVE || op->kind == OP_EXPUNGE;
@@ -362,13 +385,51 @@ static enum mf_err renumber_ops(struct txn *t, const struct node *n, const struc
 	return e;
 }
 
+static enum mf_err awaited_load(struct txn *t, const struct node *n)
+{
+	if (t->awaited.mailbox == n->m.id)
+		return MF_OK;
+	map_finish(&t->awaited.ids);
+	t->awaited.mailbox = 0;
+	sqlite3_stmt *s = db_use(t->db, SQL_OP_AWAITED_HASHES);
+	sqlite3_bind_int64(s, 1, (int64_t)n->m.id);
+	enum mf_err e;
+	while ((e = db_step(t->db, s)) == MF_OK)
+		map_add(&t->awaited.ids, (uint64_t)sqlite3_column_int64(s, 0), (uint64_t)sqlite3_column_int64(s, 1));
+	if (e != MF_NOT_FOUND)
+		return e;
+	t->awaited.mailbox = n->m.id;
+	return MF_OK;
+}
+
+static bool is_awaited(const struct op *op, const struct node *n)
+{
+	return (op->state == OP_SENT || op->state == OP_UNCONFIRMED) && landing(op) == n->m.id;
+}
+
+/* Those with the hash, and then the first few of all: thousands may be on their way, and each is compared with each. */
+static enum mf_err awaited(struct txn *t, const struct node *n, uint64_t match, struct ops *ret)
+{
+	enum mf_err e = awaited_load(t, n);
+	const struct map *ids = &t->awaited.ids;
+	if (e || !ids->count)
+		return e;
+	for (uint32_t at = map_first(ids, match); at && !e; at = map_next(ids, at)) {
+		e = ops_add_by_id(t, ids->entries[at].value, ret);
+		if (!e && ret->count && !is_awaited(&ret->items[ret->count - 1], n))
+			op_finish(&ret->items[--ret->count]);
+	}
+	sqlite3_stmt *s = db_use(t->db, SQL_OP_AWAITED);
+	sqlite3_bind_int64(s, 1, (int64_t)n->m.id);
+	sqlite3_bind_int64(s, 2, LOOK_AT_MAX);
+	return e ? e : ops_collect(t, s, ret);
+}
+
 /* One that was sent there and whose number is not known is seen. */
 static enum mf_err adopt(struct txn *t, struct node *n, const struct message_put *put, int64_t mtime, uint64_t match, uint64_t *ret_id)
 {
 	struct ops ops = { 0 };
-	sqlite3_stmt *s = db_use(t->db, SQL_OP_AWAITED);
-	sqlite3_bind_int64(s, 1, (int64_t)n->m.id);
-	enum mf_err e = ops_collect(t, s, &ops);
+	enum mf_err e = awaited(t, n, match, &ops);
 	struct op *found = NULL;
 	size_t looked = 0;
 	for (size_t i = 0; i < ops.count && !e && !found; i++) {

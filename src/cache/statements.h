@@ -62,7 +62,7 @@
 	X(SUMMARY_MESSAGE_ID, "SELECT message_id FROM summary WHERE id = ?1") \
 	X(MESSAGE_SHELVE, "UPDATE OR IGNORE message SET shelf = ?2 WHERE id = ?1") \
 	X(MESSAGE_PLACE, "UPDATE message SET shelf = ?2, uid = ?3, name = ?4, flags = ?5, keywords = ?6, modseq = ?7, ctime = ?8 WHERE id = ?1") \
-	X(MESSAGE_NUMBER, "UPDATE message SET uid = ?2, modseq = ?3 WHERE id = ?1") \
+	X(MESSAGE_NUMBER, "UPDATE message SET uid = ?2, flags = ?3, keywords = ?4, modseq = ?5, ctime = ?6 WHERE id = ?1") \
 	X(MESSAGE_REMOVE, "DELETE FROM message WHERE id = ?1") \
 	X(SUMMARY_REMOVE, "DELETE FROM summary WHERE id = ?1") \
 	X(MESSAGE_LOCALS, "SELECT id FROM message WHERE local != 0") \
@@ -103,7 +103,10 @@
 	X(OP_NUMBERED_OTHERWISE, "SELECT " OP_COLUMNS " FROM op o JOIN message m ON m.id = o.message WHERE o.mailbox = ?1 " \
 	  "AND o.uid IS NOT NULL AND o.uidvalidity != ?2 AND m.match = ?3") \
 	X(OP_AWAITED, "SELECT " OP_COLUMNS " FROM op o WHERE o.state != 0 AND o.state IN (1, 2) AND ((o.kind = 2 AND o.mailbox = ?1) OR " \
-	  "(o.kind IN (3, 4) AND o.dest = ?1)) ORDER BY o.id") \
+	  "(o.kind IN (3, 4) AND o.dest = ?1)) ORDER BY o.id LIMIT ?2") \
+	X(OP_AWAITED_HASHES, "SELECT m.match, o.id FROM op o CROSS JOIN message m ON m.id = o.message WHERE o.state != 0 AND o.state IN (1, 2) " \
+	  "AND ((o.kind = 2 AND o.mailbox = ?1) OR (o.kind IN (3, 4) AND o.dest = ?1))") \
+	X(OP_ANY_NUMBERED_OTHERWISE, "SELECT 1 FROM op WHERE mailbox = ?1 AND uid IS NOT NULL AND uidvalidity != ?2 LIMIT 1") \
 	X(OP_DOUBTFUL, "SELECT " OP_COLUMNS " FROM op o WHERE o.state != 0 AND o.state = 1 ORDER BY o.id") \
 	X(OP_NUMBER, "UPDATE op SET uid = ?3, uidvalidity = ?4 WHERE message = ?1 AND message != 0 AND mailbox = ?2 AND uid IS NULL AND kind != 2") \
 	X(OP_COPIES_FROM, "UPDATE op SET mailbox = ?4, uid = ?5, uidvalidity = ?6 WHERE mailbox = ?1 AND uid = ?2 AND uidvalidity = ?3 AND kind = 3") \
@@ -121,8 +124,8 @@
 	X(OP_TOTALS, "SELECT state, count(*) FROM op GROUP BY state") \
 	X(OP_USES, "SELECT 1 FROM op o WHERE ((o.mailbox = ?1 OR (o.dest = ?1 AND o.dest != 0)) AND o.kind < 6) OR (o.parent = ?1 AND o.kind = 7) LIMIT 1") \
 	X(OP_OTHER_MAILBOX, "UPDATE op SET mailbox = CASE mailbox WHEN ?1 THEN ?2 ELSE mailbox END, dest = CASE dest WHEN ?1 THEN ?2 ELSE dest END " \
-	  "WHERE mailbox = ?1 OR dest = ?1") \
-	X(OP_LANDS, "SELECT 1 FROM op o WHERE (o.kind = 2 AND o.mailbox = ?1) OR (o.kind IN (3, 4) AND o.dest = ?1) LIMIT 1") \
+	  "WHERE mailbox = ?1 OR (dest = ?1 AND dest != 0)") \
+	X(OP_LANDS, "SELECT 1 FROM op o WHERE (o.kind = 2 AND o.mailbox = ?1) OR (o.kind IN (3, 4) AND o.dest = ?1 AND o.dest != 0) LIMIT 1") \
 	X(OP_OF_NAME, "SELECT o.kind, o.state FROM op o LEFT JOIN mailbox b ON b.id = o.mailbox WHERE o.id != ?1 AND " \
 	  "((o.kind = 8 AND b.path = ?2 AND b.id != ?3) OR (o.kind = 7 AND o.raw = ?2)) ORDER BY o.kind, o.state DESC LIMIT 1") \
 	X(OP_REMOVAL, "SELECT " OP_COLUMNS " FROM op o WHERE o.kind = 7 AND o.raw = ?1 AND o.state IN (0, 3) LIMIT 1") \

@@ -149,6 +149,7 @@ static void txn_free(struct txn *t)
 	free(t->bodies);
 	free(t->spools);
 	map_finish(&t->nodes_by_id);
+	map_finish(&t->awaited.ids);
 	free(t);
 }
 
@@ -156,7 +157,7 @@ static void txn_free(struct txn *t)
 static enum mf_err node_store_name(struct txn *t, const struct node *n)
 {
 	const struct node *known = mailboxes_find(&t->cache->table, n->m.id);
-	if (known && known->m.parent == n->m.parent && strcmp(known->m.name, n->m.name) == 0 && strcmp(known->path, n->path) == 0)
+	if (known && !n->added && known->m.parent == n->m.parent && strcmp(known->m.name, n->m.name) == 0 && strcmp(known->path, n->path) == 0)
 		return MF_OK;
 	sqlite3_stmt *s = db_use(t->db, SQL_MAILBOX_NAME);
 	sqlite3_bind_int64(s, 1, (int64_t)n->m.id);

@@ -30,6 +30,9 @@ struct txn {
 	struct txn_spool *spools;
 	size_t spool_count, spool_room;
 	int64_t op_change;             /* operations added, less those removed */
+	/* what settle_put() has asked before; a mailbox of 0: nothing yet */
+	struct { uint64_t mailbox; struct map ids; } awaited;       /* hashes of messages that are to arrive there, to operations */
+	struct { uint64_t mailbox; uint32_t uidvalidity; bool any; } otherwise; /* operations with numbers of another validity */
 	uint64_t displaced;            /* the operation that removes what txn_move() put aside; 0: none */
 };
 #define CHANGE_NONE ((enum change_kind)-1)
@@ -72,7 +75,7 @@ enum mf_err row_by_uid(struct txn *t, const struct node *n, uint32_t uid, struct
 enum mf_err row_by_name(struct txn *t, const struct node *n, const char *name, struct row *ret);
 enum mf_err row_remove(struct txn *t, uint64_t id);
 enum mf_err row_place(struct txn *t, const struct node *n, const struct row *row);  /* where it lies, UID, name, flags */
-enum mf_err row_number(struct txn *t, const struct row *row);                  /* only its UID and modseq: less to write */
+enum mf_err row_number(struct txn *t, const struct row *row);                  /* its UID and flags, where it lies already */
 enum mf_err row_flags(struct txn *t, const struct row *row);                   /* only flags, modseq, ctime */
 enum mf_err row_add(struct txn *t, const struct node *n, struct row *row);
 enum mf_err row_add_summary(struct txn *t, const struct message_put *put, const struct row *row);
@@ -98,6 +101,7 @@ enum mf_err op_remove(struct txn *t, uint64_t id);
 enum mf_err op_by_id(struct txn *t, uint64_t id, struct op *ret);
 struct ops { struct op *items; size_t count, room; };
 enum mf_err ops_collect(struct txn *t, sqlite3_stmt *s, struct ops *ret);   /* its parameters are bound */
+enum mf_err ops_add_by_id(struct txn *t, uint64_t id, struct ops *ret);     /* nothing where it is gone */
 enum mf_err ops_of_message(struct txn *t, uint64_t message, struct ops *ret);
 void ops_finish(struct ops *ops);
 static inline bool txn_has_ops(const struct txn *t) { return t->op_change > 0 || atomic_load(&t->cache->op_count) > 0; }
