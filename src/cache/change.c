@@ -141,8 +141,8 @@ static enum mf_err journal_flags(struct txn *t, const struct node *n, const stru
 	enum mf_err e = ops_of_message(t, row->entry.id, &ops);
 	struct op *last = ops.count ? &ops.items[ops.count - 1] : NULL;
 	const struct op *placing = ops_placing(&ops);
-	if (e || row->local || (placing && placing->kind == OP_APPEND && op_is_open(placing))) {
-		/* only here so far: it is appended with the flags that it has then */
+	if (e || row->local || t->cache->only_deletes || (placing && placing->kind == OP_APPEND && op_is_open(placing))) {
+		/* only here so far: it is appended with the flags that it has then. Or for good: POP3 knows none */
 	} else if (last && last->kind == OP_FLAGS && last->state == OP_QUEUED) {
 		merge_flags(last, add, remove, keywords_add, keywords_remove);
 		e = changes_nothing(last) ? op_remove(t, last->id) : op_store(t, last);
@@ -337,6 +337,12 @@ static enum mf_err expunge_row(struct txn *t, struct row *row, struct node *n, i
 		placing->due_ms = due;
 		e = queue_again(t, placing);
 		*ret_op = placing->id;
+	} else if (!e && !row->entry.uid && placing && placing->kind == OP_KEEP) {
+		/* the server is told the same, perhaps just now */
+		placing->kind = OP_EXPUNGE;
+		placing->due_ms = due;
+		e = op_is_open(placing) ? queue_again(t, placing) : op_store(t, placing);
+		*ret_op = placing->id;
 	} else if (!e) {
 		struct op op = { .kind = OP_EXPUNGE, .message = row->entry.id, .mailbox = n->m.id, .uid = row->entry.uid,
 			.uidvalidity = row->entry.uid ? n->m.uidvalidity : 0, .name = (char *)(uintptr_t)name, .due_ms = due };
@@ -506,6 +512,8 @@ enum mf_err txn_move(struct txn *t, uint64_t message, uint64_t mailbox, const ch
 		e = may_write_into(t, to, name);
 	if (!e && from != to && (from->m.flags & CACHE_MAILBOX_READONLY))
 		e = MF_DENIED;
+	if (!e && from != to && t->cache->only_deletes)
+		e = MF_UNSUPPORTED;
 	if (e)
 		return e;
 	if (from == to && strcmp(row.name, name) == 0)
@@ -526,7 +534,7 @@ enum mf_err txn_create(struct txn *t, uint64_t mailbox, const char *name, uint64
 	struct node *n = t->failed ? NULL : txn_node(t, mailbox);
 	if (!n)
 		return t->failed ? t->failed : MF_NOT_FOUND;
-	enum mf_err e = may_write_into(t, n, name);
+	enum mf_err e = t->cache->only_deletes ? MF_UNSUPPORTED : may_write_into(t, n, name);
 	bool is_free = false;
 	if (!e)
 		e = name_is_free(t, n, name, &is_free);

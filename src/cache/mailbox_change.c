@@ -106,6 +106,8 @@ enum mf_err txn_mailbox_create(struct txn *t, uint64_t parent, const char *name,
 {
 	if (t->failed)
 		return t->failed;
+	if (t->cache->only_deletes)
+		return MF_UNSUPPORTED;
 	struct mailbox like;
 	MF_CLEANUP(mf_free) char *path = NULL, *level = NULL;
 	bool taken = false;
@@ -287,6 +289,8 @@ enum mf_err txn_mailbox_subscribe(struct txn *t, uint64_t mailbox, bool subscrib
 	bool is = n->m.flags & CACHE_MAILBOX_SUBSCRIBED;
 	if (is == subscribed)
 		return MF_OK;
+	if (t->cache->only_deletes)
+		return MF_UNSUPPORTED;
 	struct ops ops = { 0 };
 	enum mf_err e = mailbox_ops(t, mailbox, &ops);
 	const struct op *opposite = find_op(&ops, subscribed ? OP_UNSUBSCRIBE : OP_SUBSCRIBE);

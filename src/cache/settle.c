@@ -2,6 +2,7 @@
 #include <string.h>
 
 #include "base/mem.h"
+#include "cache/spool.h"
 #include "cache/txn.h"
 
 #define LOOK_AT_MAX 64  /* waiting messages that one that arrives is compared with, beyond those with its hash */
@@ -128,6 +129,8 @@ static enum mf_err expunged(struct txn *t, const struct op *op)
 	if (e || !op->message)
 		return e;
 	txn_body(t, op->message, 0);
+	if (spool_has(t->cache, op->message)) /* it was to be kept before */
+		txn_spool(t, op->message, SPOOL_GOES);
 	return row_remove(t, op->message);
 }
 
@@ -285,7 +288,7 @@ static enum mf_err renumber_ops(struct txn *t, const struct node *n, const struc
 	*ret_claimed = 0;
 	for (size_t i = 0; i < ops.count && !e; i++) {
 		struct op *op = &ops.items[i];
-		bool claims = op->kind == OP_MOVE || op->kind == OP_EXPUNGE;
+		bool claims = op->kind == OP_MOVE || op->kind == OP_EXPUNGE || op->kind == OP_KEEP;
 		if ((claims && *ret_claimed) || !identity_is_same(t, op->message, put, mtime, true))
 			continue;
 		op->uidvalidity = n->m.uidvalidity;
@@ -353,7 +356,7 @@ enum mf_err settle_vanished(struct txn *t, const struct node *n, uint32_t uid)
 	if (e)
 		return e;
 	/* what has been sent is answered, or looked for */
-	if (op_is_open(&op))
+	if (op_is_open(&op) || op.kind == OP_KEEP)
 		e = gone(t, &op);
 	op_finish(&op);
 	return e;

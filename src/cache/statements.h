@@ -7,9 +7,9 @@
 #define OP_COLUMNS "o.id, o.kind, o.state, o.message, o.mailbox, o.dest, o.uidvalidity, o.uid, o.flags, o.flags_remove, " \
 	"o.keywords, o.keywords_remove, o.name, o.raw, o.parent, o.after, o.due, o.since, o.tries, o.error"
 /* the kinds of journal.h */
-#define OP_IS_CLAIM "o.kind IN (4, 5)"
+#define OP_IS_CLAIM "o.kind IN (4, 5, 11)"
 #define OP_IS_PLACING "o.kind IN (2, 3, 4)"
-#define OP_IS_OF_MAILBOX "o.kind >= 6"
+#define OP_IS_OF_MAILBOX "o.kind BETWEEN 6 AND 10"
 
 #define STATEMENTS(X) \
 	X(BEGIN, "BEGIN IMMEDIATE") \
@@ -102,13 +102,13 @@
 	X(OP_LIST, "SELECT " OP_COLUMNS " FROM op o WHERE o.id > ?1 ORDER BY o.id") \
 	X(OP_READY, "SELECT " OP_COLUMNS " FROM op o WHERE o.state = 0 AND (o.due <= ?1 OR (?2 AND (o.kind != 5 OR o.tries > 0)) " \
 	  "OR (o.kind = 5 AND o.tries > 0 AND EXISTS (SELECT 1 FROM op q WHERE q.mailbox = o.mailbox AND q.kind = 5 AND q.state = 0 AND q.due <= ?1))) " \
-	  "AND (o.uid IS NOT NULL OR o.kind = 2 OR o.kind >= 6) " \
+	  "AND (o.uid IS NOT NULL OR o.kind = 2 OR " OP_IS_OF_MAILBOX ") " \
 	  "AND (o.message = 0 OR NOT EXISTS (SELECT 1 FROM op p WHERE p.message = o.message AND p.message != 0 AND p.id < o.id)) " \
 	  "AND (o.after = 0 OR NOT EXISTS (SELECT 1 FROM op p WHERE p.id = o.after)) ORDER BY o.id LIMIT ?3") \
 	X(OP_NEXT_DUE, "SELECT min(due) FROM op WHERE state = 0") \
 	X(OP_COUNT, "SELECT count(*) FROM op") \
 	X(OP_TOTALS, "SELECT state, count(*) FROM op GROUP BY state") \
-	X(OP_USES, "SELECT 1 FROM op o WHERE (o.mailbox = ?1 OR o.dest = ?1) AND o.id < ?2 AND o.kind < 6 LIMIT 1") \
+	X(OP_USES, "SELECT 1 FROM op o WHERE (o.mailbox = ?1 OR o.dest = ?1) AND o.id < ?2 AND NOT (" OP_IS_OF_MAILBOX ") LIMIT 1") \
 	X(OP_DELETES_RAW, "SELECT 1 FROM op WHERE kind = 7 AND raw = ?1 AND state != 3 LIMIT 1") \
 	X(PURGE_PICK, "SELECT id, match, name FROM message WHERE shelf = ?1 LIMIT ?2") \
 	X(UIDL_ALL, "SELECT key, uid, size, digest FROM uidl ORDER BY uid") \

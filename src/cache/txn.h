@@ -100,6 +100,9 @@ static inline bool txn_has_ops(const struct txn *t) { return t->op_change > 0 ||
 struct op *ops_placing(const struct ops *ops);
 bool op_is_open(const struct op *op);       /* surely not done, nor under way: may be changed or taken back */
 
+/* keep.c: what txn_keep() does, with bytes that are in the spool in place */
+enum mf_err keep_row(struct txn *t, uint64_t message);
+
 /* settle.c */
 /* The server tells of a message in this mailbox. MF_OK: it is one that an operation was to bring or has taken away from
  * there, and *ret_id is its row; MF_NOT_FOUND: it is news. */

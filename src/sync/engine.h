@@ -192,7 +192,7 @@ void session_progress(struct session *s, uint64_t total, bool bytes, const char 
 
 /* --- what to do next (jobs.c) -------------------------------------------------------------------------------------------- */
 
-enum task_kind { TASK_NONE, TASK_LIST, TASK_SYNC, TASK_FETCH, TASK_QUOTA, TASK_REPLAY };
+enum task_kind { TASK_NONE, TASK_LIST, TASK_SYNC, TASK_FETCH, TASK_QUOTA, TASK_REPLAY, TASK_KEEP };
 struct task {
 	enum task_kind kind;
 	uint64_t *mailboxes;            /* TASK_SYNC; task_finish() frees */
@@ -204,6 +204,20 @@ void task_finish(struct task *t);
 /* A person waits for something that this session should do before it goes on with long background work. */
 bool jobs_person_waits_locked(struct session *s);
 bool jobs_bulk_is_wanted_locked(struct account *a);
+
+/* --- what is not to stay at a POP3 server (keeping.c) ------------------------------------------------------------------ */
+
+#define KEEPING_AT_ONCE 256
+struct keeping {
+	bool wanted;                    /* a pass over INBOX is due, or under way: */
+	uint64_t after;                 /* message ids up to this one have been looked at; */
+	uint64_t fetched[KEEPING_AT_ONCE]; /* these are being fetched, and looked at once more */
+	size_t fetched_count;
+	size_t untold;                  /* noted in the journal, and not told to replay */
+};
+void keeping_want_locked(struct account *a, const struct mailbox_work *w);  /* the mailbox has been synchronised */
+bool keeping_is_due_locked(const struct account *a);
+enum mf_err keeping_run(struct session *s);
 
 /* --- what was changed here (replay.c) --------------------------------------------------------------------------------- */
 
@@ -267,6 +281,8 @@ struct account {
 	bool replay_hurry;              /* somebody waits until the server has it all */
 	enum doubts doubts;
 	struct part *settle_waiters;
+
+	struct keeping keeping;
 
 	bool quota_known;
 	struct quota quota;

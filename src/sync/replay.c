@@ -177,6 +177,7 @@ struct group {                          /* becomes one entry of remote_write() *
 	char *raw, *to, *keywords;      /* keywords: of an APPEND */
 	bool tells;                     /* the server has UIDPLUS */
 	bool half;                      /* a COPY that stands for a MOVE */
+	bool apart;                     /* POP3: what deletes one message says nothing of others */
 };
 
 struct round {
@@ -205,6 +206,19 @@ static enum mf_err park(struct account *a, const struct op *op, const char *why)
 	return e;
 }
 
+static enum mf_err forget_keep(struct account *a, const struct op *op, enum mf_err (*how)(struct txn *t, uint64_t op))
+{
+	struct txn *t;
+	enum mf_err e = cache_begin(a->cache, &t);
+	if (e != MF_OK)
+		return e;
+	e = how(t, op->id);
+	if (e == MF_OK)
+		return txn_commit(t);
+	txn_rollback(t);
+	return e;
+}
+
 static enum write_kind write_kind_of(const struct op *op, bool half)
 {
 	switch (op->kind) {
@@ -212,7 +226,8 @@ static enum write_kind write_kind_of(const struct op *op, bool half)
 	case OP_APPEND: return WRITE_APPEND;
 	case OP_COPY: return WRITE_COPY;
 	case OP_MOVE: return half ? WRITE_COPY : WRITE_MOVE;
-	case OP_EXPUNGE: return WRITE_EXPUNGE;
+	case OP_EXPUNGE:
+	case OP_KEEP: return WRITE_EXPUNGE;
 	case OP_CREATE: return WRITE_CREATE;
 	case OP_DELETE: return WRITE_DELETE;
 	case OP_RENAME: return WRITE_RENAME;
@@ -240,7 +255,8 @@ static char *dest_raw(struct cache *cache, uint64_t mailbox, struct mailbox *ret
 static bool belongs(const struct group *g, const struct op *op, enum write_kind kind, bool half, const char *raw, const char *to)
 {
 	const struct remote_write *w = &g->write;
-	bool alone = kind != WRITE_EXPUNGE && (op->tries > 1 || g->ops[0]->tries > 1);
+	/* without UIDPLUS an EXPUNGE is about all that is marked */
+	bool alone = (kind != WRITE_EXPUNGE || g->apart) && (op->tries > 1 || g->ops[0]->tries > 1);
 	if (w->kind != kind || g->half != half || kind == WRITE_APPEND || kind >= WRITE_CREATE || alone)
 		return false;
 	if (strcmp(g->raw, raw) != 0 || w->uidvalidity != op->uidvalidity || strcmp(g->to ? g->to : "", to ? to : "") != 0)
@@ -265,7 +281,8 @@ static struct group *group_for(struct round *r, struct op *op, enum write_kind k
 		r->groups = mf_realloc_array(r->groups, r->group_room, sizeof *r->groups);
 	}
 	struct group *g = &r->groups[r->group_count++];
-	*g = (struct group){ .raw = raw, .to = to, .half = half, .tells = r->caps & REMOTE_UIDPLUS };
+	*g = (struct group){ .raw = raw, .to = to, .half = half, .tells = r->caps & REMOTE_UIDPLUS,
+		.apart = !(r->caps & REMOTE_MAILBOXES) };
 	g->write = (struct remote_write){ .kind = kind, .raw = raw, .to = to, .uidvalidity = op->uidvalidity, .flags = op->flags,
 		.flags_remove = op->flags_remove, .keywords = op->keywords, .keywords_remove = op->keywords_remove, .fd = -1 };
 	return g;
@@ -367,6 +384,8 @@ static enum mf_err is_of_other_numbers(struct round *r, const struct op *op, con
 	*ret = op->uid && m->uidvalidity && op->uidvalidity != m->uidvalidity;
 	if (!*ret)
 		return MF_OK;
+	if (m->complete && op->kind == OP_KEEP) /* nothing is left to be deleted */
+		return forget_keep(a, op, txn_op_gone);
 	if (m->complete)
 		return park(a, op, "the mailbox was numbered anew, and the message was not found in it again");
 	pthread_mutex_lock(&a->lock);
@@ -395,6 +414,12 @@ static enum mf_err message_ready(struct round *r, const struct op *op, bool *ret
 		return e;
 	if (op->kind == OP_APPEND && (e = spool_sync(a->cache, op->message)) != MF_OK)
 		return e == MF_NOT_FOUND || e == MF_CORRUPT ? park(a, op, "its bytes in the spool are gone or damaged") : e;
+	if (op->kind == OP_KEEP && (e = spool_sync(a->cache, op->message)) != MF_OK) {
+		if (e != MF_NOT_FOUND && e != MF_CORRUPT)
+			return e;
+		log_error("%s: the bytes of message %" PRIu64 " were to be kept, and are gone: it stays at the server", a->config->name, op->message);
+		return forget_keep(a, op, txn_cancel);
+	}
 	r->appends += op->kind == OP_APPEND;
 	*ret = true;
 	return MF_OK;
@@ -433,7 +458,7 @@ static enum mf_err round_pick(struct round *r)
 	enum mf_err e = MF_OK;
 	for (size_t i = 0; i < r->op_count; i++) {
 		struct op *op = &r->ops[i];
-		bool of_mailbox = op->kind >= OP_CREATE, take = false;
+		bool of_mailbox = op_is_of_mailbox(op), take = false;
 		if (e == MF_OK && !alone && of_mailbox && !seen_mailbox && kept == 0) {
 			e = mailbox_ready(r, op, &take);
 			alone = take;
@@ -517,7 +542,7 @@ static enum mf_err round_group(struct round *r)
 		struct op *op = &r->ops[i];
 		if (!op->id)
 			continue;
-		enum mf_err e = op->kind >= OP_CREATE ? add_mailbox_op(r, op) : add_message_op(r, op);
+		enum mf_err e = op_is_of_mailbox(op) ? add_mailbox_op(r, op) : add_message_op(r, op);
 		if (e == MF_NOT_FOUND || e == MF_BUSY || e == MF_CORRUPT)
 			e = unmark(r->account, op); /* it changed since it was picked */
 		if (e != MF_OK)
@@ -594,7 +619,8 @@ static enum mf_err refused(struct round *r, struct txn *t, const struct group *g
 		return txn_op_again(t, op->id, now + AGAIN_MS);
 	if (result->result == MF_UIDVALIDITY)
 		return txn_op_again(t, op->id, now + STUCK_MS);
-	if (g->count > 1) /* one of them is to blame: each alone */
+	bool together = g->write.kind == WRITE_EXPUNGE && !g->apart && op->tries > 1; /* that does not help */
+	if (g->count > 1 && !together) /* one of them is to blame: each alone */
 		return txn_op_again(t, op->id, 0);
 	char why[400];
 	explain(g, result, why, sizeof why);
@@ -689,9 +715,9 @@ static void tell_settled(struct account *a, bool round_was_empty)
 {
 	struct outstanding o = { .now_ms = clock_wall_ns() / 1000000 };
 	pthread_mutex_lock(&a->lock);
-	bool waited = a->settle_waiters != NULL;
+	bool waited = a->settle_waiters != NULL, more = keeping_is_due_locked(a);
 	pthread_mutex_unlock(&a->lock);
-	if (!waited)
+	if (!waited || more)
 		return;
 	enum mf_err e = journal_list(a->cache, 0, count_outstanding, &o);
 	o.open += o.later ? 0 : o.bound;
@@ -765,7 +791,10 @@ enum mf_err replay_run(struct session *s)
 bool account_want_settled(struct account *a, want_done *done, void *context, enum mf_err *ret_result, struct want **ret)
 {
 	*ret = NULL;
-	if (!journal_count(a->cache)) {
+	pthread_mutex_lock(&a->lock);
+	bool keeping = keeping_is_due_locked(a);
+	pthread_mutex_unlock(&a->lock);
+	if (!journal_count(a->cache) && !keeping) {
 		*ret_result = MF_OK;
 		return true;
 	}
