@@ -128,6 +128,10 @@ enum mf_err cache_uids(struct cache *c, uint64_t mailbox, struct uid_id **ret, s
 struct cache_totals { uint64_t mailboxes, messages, bodies, body_bytes; };
 void cache_totals(struct cache *c, struct cache_totals *ret);
 
+/* What is here alone, since the server was to delete it (OP_KEEP in journal.h) */
+struct cache_kept { uint64_t messages, bytes; };
+enum mf_err cache_kept(struct cache *c, struct cache_kept *ret);
+
 /* --- writing --------------------------------------------------------------------------------------------------------- */
 
 struct txn;

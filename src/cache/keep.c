@@ -60,3 +60,21 @@ enum mf_err txn_keep(struct txn *t, uint64_t message)
 		e = spool_commit(t->cache, message);
 	return txn_fail(t, e ? e : claim(t, n, &row));
 }
+
+enum mf_err cache_kept(struct cache *c, struct cache_kept *ret)
+{
+	*ret = (struct cache_kept){ 0 };
+	if (!c->only_deletes)
+		return MF_OK;
+	enum mf_err e;
+	struct db *db = cache_reader(c, &e);
+	if (!db)
+		return e;
+	sqlite3_stmt *s = db_use(db, SQL_KEPT);
+	e = db_step(db, s);
+	if (!e)
+		*ret = (struct cache_kept){ (uint64_t)sqlite3_column_int64(s, 0), (uint64_t)sqlite3_column_int64(s, 1) };
+	db_done(s);
+	cache_reader_done(c, db);
+	return e;
+}

@@ -105,6 +105,8 @@
 	  "AND (o.uid IS NOT NULL OR o.kind = 2 OR " OP_IS_OF_MAILBOX ") " \
 	  "AND (o.message = 0 OR NOT EXISTS (SELECT 1 FROM op p WHERE p.message = o.message AND p.message != 0 AND p.id < o.id)) " \
 	  "AND (o.after = 0 OR NOT EXISTS (SELECT 1 FROM op p WHERE p.id = o.after)) ORDER BY o.id LIMIT ?3") \
+	X(KEPT, "SELECT count(*), coalesce(sum(m.size), 0) FROM mailbox b JOIN message m ON m.shelf = b.shelf WHERE m.uid IS NULL " \
+	  "AND m.local = 0 AND NOT EXISTS (SELECT 1 FROM op o WHERE o.message = m.id)") \
 	X(OP_NEXT_DUE, "SELECT min(due) FROM op WHERE state = 0") \
 	X(OP_COUNT, "SELECT count(*) FROM op") \
 	X(OP_TOTALS, "SELECT state, count(*) FROM op GROUP BY state") \
