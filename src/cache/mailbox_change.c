@@ -205,7 +205,7 @@ enum mf_err txn_mailbox_delete(struct txn *t, uint64_t mailbox)
 	struct node *n = t->failed ? NULL : txn_node(t, mailbox);
 	if (!n)
 		return t->failed ? t->failed : MF_NOT_FOUND;
-	if (n->m.use == CACHE_USE_INBOX)
+	if (n->m.use == CACHE_USE_INBOX || t->cache->only_deletes)
 		return MF_UNSUPPORTED;
 	bool any = false;
 	enum mf_err e = any_message(t, n, &any);
@@ -261,7 +261,7 @@ enum mf_err txn_mailbox_rename(struct txn *t, uint64_t mailbox, uint64_t parent,
 	struct node *n = t->failed ? NULL : txn_node(t, mailbox);
 	if (!n)
 		return t->failed ? t->failed : MF_NOT_FOUND;
-	if (n->m.use == CACHE_USE_INBOX)
+	if (n->m.use == CACHE_USE_INBOX || t->cache->only_deletes)
 		return MF_UNSUPPORTED;
 	if (is_inside(t, parent, mailbox))
 		return MF_INVALID;
