@@ -134,6 +134,12 @@ static bool changes_nothing(const struct op *op)
 	return !op->flags && !op->flags_remove && !*op->keywords && !*op->keywords_remove;
 }
 
+/* No server has it, and none is to: kept from a POP3 server (keep.c) that the account had */
+static bool is_here_alone(const struct row *row, const struct op *placing)
+{
+	return !row->local && !row->entry.uid && !placing;
+}
+
 static enum mf_err journal_flags(struct txn *t, const struct node *n, const struct row *row, unsigned add, unsigned remove,
                                  const char *keywords_add, const char *keywords_remove)
 {
@@ -141,7 +147,7 @@ static enum mf_err journal_flags(struct txn *t, const struct node *n, const stru
 	enum mf_err e = ops_of_message(t, row->entry.id, &ops);
 	struct op *last = ops.count ? &ops.items[ops.count - 1] : NULL;
 	const struct op *placing = ops_placing(&ops);
-	if (e || row->local || t->cache->only_deletes || (placing && placing->kind == OP_APPEND && op_is_open(placing))) {
+	if (e || row->local || t->cache->only_deletes || is_here_alone(row, placing) || (placing && placing->kind == OP_APPEND && op_is_open(placing))) {
 		/* only here so far: it is appended with the flags that it has then. Or for good: POP3 knows none */
 	} else if (last && last->kind == OP_FLAGS && last->state == OP_QUEUED) {
 		merge_flags(last, add, remove, keywords_add, keywords_remove);
@@ -235,6 +241,14 @@ static enum mf_err retarget(struct txn *t, struct ops *ops, struct op *placing, 
 	return queue_again(t, placing);
 }
 
+static enum mf_err append_op(struct txn *t, const struct node *n, const struct row *row, int64_t due_ms, uint64_t *ret)
+{
+	struct op op = { .kind = OP_APPEND, .message = row->entry.id, .mailbox = n->m.id, .name = (char *)(uintptr_t)row->name, .due_ms = due_ms };
+	enum mf_err e = op_add(t, &op);
+	*ret = op.id;
+	return e;
+}
+
 static enum mf_err journal_move(struct txn *t, struct row *row, const struct node *from, const struct node *to, uint64_t *ret_op)
 {
 	struct ops ops = { 0 };
@@ -243,6 +257,8 @@ static enum mf_err journal_move(struct txn *t, struct row *row, const struct nod
 	*ret_op = 0;
 	if (e || row->local) {
 		/* nothing that the server knows */
+	} else if (is_here_alone(row, placing)) {
+		e = append_op(t, to, row, 0, ret_op);
 	} else if (!row->entry.uid && placing && placing->kind != OP_EXPUNGE && op_is_open(placing)) {
 		e = retarget(t, &ops, placing, row, from, to);
 	} else {
@@ -390,6 +406,11 @@ static enum mf_err was_never_sent(struct txn *t, const struct row *row, bool *re
 static enum mf_err dispose(struct txn *t, struct row *row, struct node *n, const char *own_name, const struct disposal *how, uint64_t *ret_op)
 {
 	struct node *trash = how->expunge || how->trash == n->m.id || !how->trash ? NULL : txn_node(t, how->trash);
+	bool never = false;
+	enum mf_err asked = trash ? MF_OK : was_never_sent(t, row, &never);
+	*ret_op = 0;
+	if (asked || never)
+		return asked ? asked : drop(t, n, row);
 	if (!trash)
 		return expunge_row(t, row, n, how->delay_ms, own_name, ret_op);
 	char name[NAME_MAX_BYTES + 1];
@@ -618,14 +639,6 @@ static enum mf_err split(struct txn *t, struct node *n, struct row *row, struct 
 	return e;
 }
 
-static enum mf_err append_op(struct txn *t, const struct node *n, const struct row *row, int64_t due_ms, uint64_t *ret)
-{
-	struct op op = { .kind = OP_APPEND, .message = row->entry.id, .mailbox = n->m.id, .name = (char *)(uintptr_t)row->name, .due_ms = due_ms };
-	enum mf_err e = op_add(t, &op);
-	*ret = op.id;
-	return e;
-}
-
 static enum mf_err wait_for(struct txn *t, uint64_t op, uint64_t after)
 {
 	struct op waiting;
@@ -730,7 +743,7 @@ static enum mf_err is_replaced(struct txn *t, struct node *n, struct row *row, c
 		txn_body(t, row->entry.id, 0);
 	} else if (!e) {
 		/* being sent, perhaps: those bytes are the old version's */
-		bool spooled = placing && placing->kind == OP_APPEND;
+		bool spooled = is_here_alone(row, placing) || (placing && placing->kind == OP_APPEND);
 		e = split(t, n, row, &ops, &old);
 		if (!e && spooled)
 			e = spool_rename(t->cache, row->entry.id, old.entry.id);

@@ -296,6 +296,51 @@ static void what_pop3_cannot_do(void **state)
 	message_finish(&m);
 }
 
+/* The account has an IMAP server now. */
+static void what_was_kept_can_be_stored_at_another_server(void **state)
+{
+	struct fixture *f = *state;
+	uint64_t inbox = add_inbox(f), moved = add_message(f, inbox, 5, 1), removed = add_message(f, inbox, 6, 2), replaced = add_message(f, inbox, 9, 3);
+	uint64_t rows[] = { moved, removed, replaced };
+	for (size_t i = 0; i < 3; i++) {
+		uint64_t id = keep(f, rows[i]);
+		struct txn *t = begin(f);
+		assert_int_equal(txn_op_done(t, id, 0, 0), MF_OK);
+		commit(t);
+	}
+	f->options.only_deletes = false;
+	reopen(f);
+	uint64_t archive = add_mailbox(f, "Archive");
+	struct txn *t = begin(f);
+	assert_int_equal(txn_change_flags(t, moved, 1, 0, "", ""), MF_OK);
+	assert_int_equal(txn_remove(t, removed, &for_good), MF_OK);
+	commit(t);
+	assert_int_equal(journal_count(f->c), 0);
+	assert_false(is_there(f, removed) || in_spool(f, removed));
+	spool(f, replaced, 2000);
+	struct test_message m;
+	(void)message_make(&m, inbox, 0, 4);
+	t = begin(f);
+	assert_int_equal(txn_move(t, moved, archive, "moved.eml", &for_good), MF_OK);
+	assert_int_equal(txn_written(t, replaced, &(struct written){ .size = 2000, .summary = &m.summary, .internal_date = 1700000000, .upload = true }, &for_good), MF_OK);
+	commit(t);
+	struct op *ops;
+	size_t count;
+	assert_int_equal(journal_ready(f->c, INT64_MAX, false, 10, &ops, &count), MF_OK);
+	assert_int_equal(count, 2);
+	for (size_t i = 0; i < count; i++) {
+		assert_int_equal(ops[i].kind, OP_APPEND);
+		t = begin(f);
+		assert_int_equal(txn_op_done(t, ops[i].id, 0, 0), MF_OK);
+		commit(t);
+		op_finish(&ops[i]);
+	}
+	free(ops);
+	reopen(f);
+	assert_true(is_there(f, moved) && is_there(f, replaced));
+	assert_int_equal(rejected_count(f->c), 0);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -309,6 +354,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(a_crash_leaves_nothing_twice, setup, fixture_teardown),
 		cmocka_unit_test_setup_teardown(not_twice_and_not_of_what_is_leaving, setup, fixture_teardown),
 		cmocka_unit_test_setup_teardown(what_pop3_cannot_do, setup, fixture_teardown),
+		cmocka_unit_test_setup_teardown(what_was_kept_can_be_stored_at_another_server, setup, fixture_teardown),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }
