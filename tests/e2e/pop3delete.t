@@ -8,6 +8,7 @@ import time
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 from lib import MountFailed, Suite, corpus, errno_of, require_fuse, wait_until  # noqa: E402
+from lib.courier import Courier  # noqa: E402
 from lib.pop3 import Pop3Server  # noqa: E402
 
 with Suite("what a POP3 server is asked to delete, and what it cannot do", timeout=600) as suite:
@@ -253,3 +254,39 @@ with Suite("what a POP3 server is asked to delete, and what it cannot do", timeo
             assert complete(mount) and not os.listdir(h.state / "rejected"), (step, when, mount.names())
             assert len(os.listdir(h.state / "spool")) == len(wanted)
             mount.umount()
+
+    @suite.case("Courier's server: read, removed, taken; and with cut connections")
+    def _():
+        server = Courier(suite)
+        sent = [corpus.message(subject=f"to Courier {i}", body=b".dot\r\n..two\r\n" + b"y" * 997 * i + b"\r\n") for i in range(12)]
+        for message in sent:
+            server.deliver(message)
+        truth = sorted(hashlib.sha256(message).hexdigest() for message in sent)
+        h = suite.home(None, **server.settings(), poll="24h", expunge_delay="0s")
+        mount = h.mount()
+        assert mount.digests() == truth
+        before = files(mount)
+        os.unlink(mount.messages()[0])
+        wait_until(lambda: len(server.left()) == 11, "one is deleted", 60)
+        mount.umount()
+        # its sessions are some seconds apart (LOGIN-DELAY); each is cut a little later than the last
+        proxy = suite.proxy(server.port)
+        h.set(**server.settings(proxy.port), leave_on_server="no")
+        shutil.rmtree(h.cache)
+        mount = h.mount("offline")
+        for point in (200, 4000, 60000):
+            proxy.do(f"cut {point} 1")
+            h.run("connect")
+            wait_until(lambda: h.link() in ("online", "offline"), "it has tried", 60)
+        proxy.do("cut 0")
+
+        def taken():
+            if server.left() and h.link() == "offline":
+                os.kill(mount.pid, signal.SIGUSR1)
+            return not server.left()
+        wait_until(taken, "everything is taken", 120)
+        wait_until(lambda: h.status()["changes"]["pending"] == 0, "nothing waits", 60)
+        assert len(mount.digests()) == 11 and set(mount.digests()) < set(truth)
+        assert all(before[name] == inode for name, inode in files(mount).items())
+        assert {state(path) for path in mount.messages()} == {"local"}
+        mount.umount()
