@@ -10,7 +10,7 @@
 
 #define LINE_MAX_POP3 8192      /* of an answer, and of what is no message in one */
 #define IN_SIZE (64U << 10)
-#define WINDOW 32               /* commands under way */
+#define WINDOW 2048             /* commands under way: some 24 KB, which the buffers of any line hold, so that both can always write */
 
 enum pop3_cap { POP3_STLS = 1, POP3_TOP = 2, POP3_USER = 4, POP3_PIPELINING = 8, POP3_AUTH_RESP_CODE = 16, POP3_RESP_CODES = 32, POP3_UIDL = 64 };
 
