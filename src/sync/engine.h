@@ -217,6 +217,7 @@ struct keeping {
 };
 void keeping_want_locked(struct account *a, const struct mailbox_work *w);  /* the mailbox has been synchronised */
 bool keeping_is_due_locked(const struct account *a);
+bool keeping_pins_locked(const struct account *a, uint64_t message);         /* its body has been fetched to be stored */
 enum mf_err keeping_run(struct session *s);
 
 /* --- what was changed here (replay.c) --------------------------------------------------------------------------------- */

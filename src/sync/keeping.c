@@ -17,6 +17,7 @@
 
 #define DAY_S 86400
 #define TOGETHER 64             /* messages in one transaction */
+#define BYTES_AT_ONCE (256ULL << 20) /* that lie in the cache until they are stored */
 #define SEND_AT 1000            /* a POP3 session ends with deleting: not after each handful */
 
 static bool has_a_term(const struct account *a)
@@ -36,6 +37,14 @@ void keeping_want_locked(struct account *a, const struct mailbox_work *w)
 bool keeping_is_due_locked(const struct account *a)
 {
 	return a->keeping.wanted;
+}
+
+bool keeping_pins_locked(const struct account *a, uint64_t message)
+{
+	for (size_t i = 0; i < a->keeping.fetched_count; i++)
+		if (a->keeping.fetched[i] == message)
+			return true;
+	return false;
 }
 
 /* --- storing ----------------------------------------------------------------------------------------------------------------- */
@@ -110,6 +119,7 @@ struct step {
 	int64_t before;                 /* what arrived later stays at the server; seconds since the epoch */
 	struct entry due[KEEPING_AT_ONCE];
 	size_t due_count;
+	uint64_t due_bytes;
 	uint64_t after;                 /* the last that was looked at */
 	bool all;                       /* there are no more */
 	uint64_t whole[2 * KEEPING_AT_ONCE];
@@ -121,14 +131,16 @@ static bool look_at(void *context, const struct entry *e, const char *name)
 {
 	struct step *p = context;
 	(void)name;
-	if (p->due_count == KEEPING_AT_ONCE) {
+	if (p->due_count == KEEPING_AT_ONCE || p->due_bytes > BYTES_AT_ONCE) {
 		p->all = false;
 		return false;
 	}
 	p->after = e->id;
 	int64_t arrived = e->mtime > 0 ? e->mtime : e->ctime;
-	if (e->uid && arrived <= p->before)
+	if (e->uid && arrived <= p->before) {
 		p->due[p->due_count++] = *e;
+		p->due_bytes += e->size;
+	}
 	return true;
 }
 

@@ -165,6 +165,17 @@ with Suite("what a POP3 server is asked to delete, and what it cannot do", timeo
         assert len(mount.digests()) == 12
         mount.umount()
 
+    @suite.case("a cache that is too small for what is to be stored does not keep it from being stored")
+    def _():
+        big = [corpus.message(subject=f"big {i}", body=b"0123456789abcdef" * 6250 * (i + 1) + b"\r\n") for i in range(12)]
+        server = scripted(big)
+        h = suite.home(None, **server.settings(), leave_on_server="no", poll="24h", cache_size="1M")
+        mount = h.mount()
+        wait_until(lambda: not server.drop, "everything is taken", 60)
+        assert mount.digests() == sorted(hashlib.sha256(m).hexdigest() for m in big)
+        assert max(server.retrieved.values()) == 1, server.retrieved
+        mount.umount()
+
     @suite.case("one that the server will not delete keeps none of the others back, and waits for a person")
     def _():
         server = scripted([corpus.message(subject=f"message {i}") for i in range(5)])
