@@ -83,7 +83,7 @@ static enum mf_err give(struct drop_item *item, const struct header *h, bool ok,
 static enum mf_err run(struct pop3 *s, const uint32_t *places, size_t count, size_t *at, size_t *window, struct header *h, bool *ret_refused,
                        pop3_top_taken *taken, void *context)
 {
-	size_t sent = *at;
+	size_t sent = *at, most = pop3_window(s);
 	enum mf_err e = MF_OK, failed = MF_OK;
 	bool by_top = !s->no_top, ok = false;
 	*ret_refused = false;
@@ -106,7 +106,7 @@ static enum mf_err run(struct pop3 *s, const uint32_t *places, size_t count, siz
 			continue;
 		}
 		s->top_works |= by_top;
-		*window += *window < pop3_window(s);
+		*window += *window < most;
 		failed = give(&s->drop.items[places[*at]], h, ok, taken, context);
 		++*at;
 	}
