@@ -52,6 +52,7 @@ static enum mf_err open_cache(const struct account_config *config, struct holdin
 		.bus = h->bus,
 		.body_limit = config->cache_size,
 		.body_min_free = config->cache_min_free,
+		.only_deletes = !config->imap.host,
 	};
 	struct mf_reason reason = { "" };
 	enum mf_err e = cache_open(&options, ret, &reason);

@@ -107,6 +107,7 @@ enum mf_err cache_open(const struct cache_options *options, struct cache **ret, 
 	c->body_limit = options->body_limit;
 	c->body_min_free = options->body_min_free;
 	c->listing_budget = options->listing_budget ? options->listing_budget : LISTING_BUDGET;
+	c->only_deletes = options->only_deletes;
 	c->lock_fd = -1;
 	c->bodies.dir = c->spool_dir = c->rejected_dir = -1;
 	locks_init(c);
@@ -139,6 +140,11 @@ uint32_t cache_epoch(const struct cache *c)
 unsigned cache_account(const struct cache *c)
 {
 	return c->account;
+}
+
+bool cache_only_deletes(const struct cache *c)
+{
+	return c->only_deletes;
 }
 
 bool cache_is_new(const struct cache *c)

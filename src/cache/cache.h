@@ -31,6 +31,8 @@ struct cache_options {
 	struct bus *bus;                    /* may be NULL */
 	uint64_t body_limit, body_min_free; /* bytes; 0: no limit */
 	size_t listing_budget;              /* bytes; 0: 24 MiB */
+	bool only_deletes;                  /* the server can delete messages, and no more (POP3): flags and names are kept here, and
+	                                     * what else would be done there is MF_UNSUPPORTED at once */
 };
 
 /* MF_BUSY: another process holds the account (the reason names its pid). MF_NEWER: untouched. A corrupt database is put
@@ -42,6 +44,7 @@ enum mf_err cache_open(const struct cache_options *options, struct cache **ret, 
 void cache_close(struct cache *c);
 uint32_t cache_epoch(const struct cache *c);
 unsigned cache_account(const struct cache *c);
+bool cache_only_deletes(const struct cache *c);
 bool cache_is_new(const struct cache *c);     /* this index has never listed a server's mailboxes */
 
 /* Small values that survive restarts (server capabilities, quirks). *ret belongs to the caller; MF_NOT_FOUND. */
@@ -124,6 +127,10 @@ enum mf_err cache_uids(struct cache *c, uint64_t mailbox, struct uid_id **ret, s
 
 struct cache_totals { uint64_t mailboxes, messages, bodies, body_bytes; };
 void cache_totals(struct cache *c, struct cache_totals *ret);
+
+/* What is here alone, since the server was to delete it (OP_KEEP in journal.h) */
+struct cache_kept { uint64_t messages, bytes; };
+enum mf_err cache_kept(struct cache *c, struct cache_kept *ret);
 
 /* --- writing --------------------------------------------------------------------------------------------------------- */
 

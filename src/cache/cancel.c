@@ -105,6 +105,32 @@ static enum mf_err undo_move(struct txn *t, const struct op *op)
 	return MF_OK;
 }
 
+/* The server still has it, as far as is known: a copy that was to be the only one may be. */
+static enum mf_err undo_expunge(struct txn *t, const struct op *op)
+{
+	if (!op->message)
+		return MF_BUSY; /* the second half of a move */
+	enum mf_err e = undo_move(t, op);
+	return e || !spool_has(t->cache, op->message) ? e : keep_row(t, op->message);
+}
+
+/* At the server, as any other. The bytes that were put aside here are a body like those of the others. */
+static enum mf_err undo_keep(struct txn *t, const struct op *op)
+{
+	struct row row;
+	enum mf_err e = row_by_id(t, op->message, &row);
+	struct node *n = e ? NULL : txn_node_of_shelf(t, row.shelf);
+	if (e || !n)
+		return e == MF_NOT_FOUND ? MF_OK : e;
+	row.entry.uid = op->uid;
+	e = row_place(t, n, &row);
+	if (e)
+		return e;
+	row_show(t, n, &row, false);
+	txn_spool(t, op->message, SPOOL_IS_BODY);
+	return MF_OK;
+}
+
 static enum mf_err undo_create(struct txn *t, const struct op *op)
 {
 	struct node *n = txn_node(t, op->mailbox);
@@ -166,8 +192,11 @@ static enum mf_err undo(struct txn *t, const struct op *op)
 	case OP_COPY:
 		return undo_append(t, op);
 	case OP_MOVE:
+		return undo_move(t, op);
 	case OP_EXPUNGE:
-		return op->message ? undo_move(t, op) : MF_BUSY; /* the second half of a move */
+		return undo_expunge(t, op);
+	case OP_KEEP:
+		return undo_keep(t, op);
 	case OP_CREATE:
 		return undo_create(t, op);
 	case OP_DELETE:

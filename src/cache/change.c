@@ -134,6 +134,11 @@ static bool changes_nothing(const struct op *op)
 	return !op->flags && !op->flags_remove && !*op->keywords && !*op->keywords_remove;
 }
 
+bool change_is_here_alone(const struct row *row, const struct op *placing)
+{
+	return !row->local && !row->entry.uid && !placing;
+}
+
 static enum mf_err journal_flags(struct txn *t, const struct node *n, const struct row *row, unsigned add, unsigned remove,
                                  const char *keywords_add, const char *keywords_remove)
 {
@@ -141,8 +146,8 @@ static enum mf_err journal_flags(struct txn *t, const struct node *n, const stru
 	enum mf_err e = ops_of_message(t, row->entry.id, &ops);
 	struct op *last = ops.count ? &ops.items[ops.count - 1] : NULL;
 	const struct op *placing = ops_placing(&ops);
-	if (e || row->local || (placing && placing->kind == OP_APPEND && op_is_open(placing))) {
-		/* only here so far: it is appended with the flags that it has then */
+	if (e || row->local || t->cache->only_deletes || change_is_here_alone(row, placing) || (placing && placing->kind == OP_APPEND && op_is_open(placing))) {
+		/* only here so far: it is appended with the flags that it has then. Or for good: POP3 knows none */
 	} else if (last && last->kind == OP_FLAGS && last->state == OP_QUEUED) {
 		merge_flags(last, add, remove, keywords_add, keywords_remove);
 		e = changes_nothing(last) ? op_remove(t, last->id) : op_store(t, last);
@@ -235,6 +240,14 @@ static enum mf_err retarget(struct txn *t, struct ops *ops, struct op *placing, 
 	return change_queue_again(t, placing);
 }
 
+enum mf_err change_append(struct txn *t, const struct node *n, const struct row *row, int64_t due_ms, uint64_t *ret_op)
+{
+	struct op op = { .kind = OP_APPEND, .message = row->entry.id, .mailbox = n->m.id, .name = (char *)(uintptr_t)row->name, .due_ms = due_ms };
+	enum mf_err e = op_add(t, &op);
+	*ret_op = op.id;
+	return e;
+}
+
 static enum mf_err journal_move(struct txn *t, struct row *row, const struct node *from, const struct node *to, const char *own_name, uint64_t *ret_op)
 {
 	struct ops ops = { 0 };
@@ -243,6 +256,8 @@ static enum mf_err journal_move(struct txn *t, struct row *row, const struct nod
 	*ret_op = 0;
 	if (e || row->local) {
 		/* nothing that the server knows */
+	} else if (change_is_here_alone(row, placing)) {
+		e = change_append(t, to, row, 0, ret_op);
 	} else if (!row->entry.uid && placing && placing->kind != OP_EXPUNGE && op_is_open(placing)) {
 		e = retarget(t, &ops, placing, row, from, to);
 	} else {
@@ -368,6 +383,12 @@ static enum mf_err expunge_row(struct txn *t, struct row *row, struct node *n, i
 		placing->due_ms = due;
 		e = change_queue_again(t, placing);
 		*ret_op = placing->id;
+	} else if (!e && !row->entry.uid && placing && placing->kind == OP_KEEP) {
+		/* the server is told the same, perhaps just now */
+		placing->kind = OP_EXPUNGE;
+		placing->due_ms = due;
+		e = op_is_open(placing) ? change_queue_again(t, placing) : op_store(t, placing);
+		*ret_op = placing->id;
 	} else if (!e) {
 		struct op op = { .kind = OP_EXPUNGE, .message = row->entry.id, .mailbox = n->m.id, .uid = row->entry.uid,
 			.uidvalidity = row->entry.uid ? n->m.uidvalidity : 0, .name = (char *)(uintptr_t)name, .due_ms = due };
@@ -418,6 +439,11 @@ enum mf_err change_was_never_sent(struct txn *t, const struct row *row, bool *re
 enum mf_err change_dispose(struct txn *t, struct row *row, struct node *n, const char *own_name, const struct disposal *how, uint64_t *ret_op)
 {
 	struct node *trash = how->expunge || how->trash == n->m.id || !how->trash ? NULL : txn_node(t, how->trash);
+	bool never = false;
+	enum mf_err asked = trash ? MF_OK : change_was_never_sent(t, row, &never);
+	*ret_op = 0;
+	if (asked || never)
+		return asked ? asked : drop(t, n, row);
 	if (!trash)
 		return expunge_row(t, row, n, how->delay_ms, own_name, ret_op);
 	char name[NAME_MAX_BYTES + 1];
@@ -541,6 +567,8 @@ enum mf_err txn_move(struct txn *t, uint64_t message, uint64_t mailbox, const ch
 		e = change_may_write_into(t, to, name);
 	if (!e && from != to && (from->m.flags & CACHE_MAILBOX_READONLY))
 		e = MF_DENIED;
+	if (!e && from != to && t->cache->only_deletes)
+		e = MF_UNSUPPORTED;
 	if (e)
 		return e;
 	if (from == to && strcmp(row.name, name) == 0)

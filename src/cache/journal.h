@@ -6,7 +6,9 @@
  *
  * A row's UID says what the server has: while an operation is to put a message somewhere (APPEND, COPY, MOVE) its row has
  * none there, and the operation remembers where the message lies meanwhile. Such a place is claimed: what the server still
- * tells of it makes no row. A message that is to be expunged keeps its row, out of sight, until that has happened.
+ * tells of it makes no row. A message that is to be expunged keeps its row, out of sight, until that has happened. One that
+ * is to be kept here alone (KEEP) is deleted at the server too, and stays where it is; its bytes are in the spool from
+ * before until a person removes it.
  *
  * States: QUEUED; SENT from before the first byte leaves until the answer is known, across crashes; UNCONFIRMED: it may
  * have happened, and looking did not tell; PARKED: the server refuses, for the reason in .error. Only a person moves on
@@ -17,7 +19,7 @@
 #include "cache/cache.h"
 
 /* The values are in databases: new ones at the end */
-enum op_kind { OP_FLAGS = 1, OP_APPEND, OP_COPY, OP_MOVE, OP_EXPUNGE, OP_CREATE, OP_DELETE, OP_RENAME, OP_SUBSCRIBE, OP_UNSUBSCRIBE };
+enum op_kind { OP_FLAGS = 1, OP_APPEND, OP_COPY, OP_MOVE, OP_EXPUNGE, OP_CREATE, OP_DELETE, OP_RENAME, OP_SUBSCRIBE, OP_UNSUBSCRIBE, OP_KEEP };
 enum op_state { OP_QUEUED, OP_SENT, OP_UNCONFIRMED, OP_PARKED };
 
 struct op {
@@ -25,7 +27,7 @@ struct op {
 	enum op_kind kind;
 	enum op_state state;
 	uint64_t message;            /* its row; 0: about a mailbox */
-	uint64_t mailbox;            /* where it acts: FLAGS, COPY, MOVE, EXPUNGE the one that has the message; APPEND the destination */
+	uint64_t mailbox;            /* where it acts: FLAGS, COPY, MOVE, EXPUNGE, KEEP the one that has the message; APPEND the destination */
 	uint64_t dest;               /* COPY, MOVE */
 	uint32_t uidvalidity, uid;   /* of the message in `mailbox`; uid 0: known only when the operation before it is done */
 	unsigned flags, flags_remove;/* FLAGS: what changes, and so what a cancel takes back */
@@ -39,6 +41,9 @@ struct op {
 	char *error;                 /* why it is parked or unconfirmed; NULL: nothing */
 };
 void op_finish(struct op *op);
+static inline bool op_is_of_mailbox(const struct op *op) { return op->kind >= OP_CREATE && op->kind <= OP_UNSUBSCRIBE; }
+/* The mailbox where a message is to arrive; 0: none does */
+static inline uint64_t op_landing(const struct op *op) { return op->kind == OP_APPEND ? op->mailbox : op->dest; }
 const char *op_kind_word(enum op_kind kind);   /* "append"; for people and programs */
 const char *op_state_word(enum op_state state);
 
@@ -105,6 +110,10 @@ enum mf_err txn_is_local(struct txn *t, uint64_t message, bool *ret);
 
 /* Names that are never sent: .*  *~  *.swp  4913  #*#  *.tmp  *.part  *.orig  *.rej  sed?????? */
 bool name_is_scratch(const char *name);
+
+/* The message is to be deleted at the server, and stays here, with the bytes that spool_prepare() has written: the only ones
+ * then. A later sight of the mailbox without it settles that as well. MF_BUSY: something else is to be done with it first. */
+enum mf_err txn_keep(struct txn *t, uint64_t message);
 
 /* --- changes to mailboxes ------------------------------------------------------------------------------------------- */
 

@@ -132,6 +132,8 @@ enum mf_err txn_mailbox_create(struct txn *t, uint64_t parent, const char *name,
 {
 	if (t->failed)
 		return t->failed;
+	if (t->cache->only_deletes)
+		return MF_UNSUPPORTED;
 	struct mailbox like;
 	MF_CLEANUP(mf_free) char *path = NULL, *level = NULL;
 	bool taken = false;
@@ -272,7 +274,7 @@ enum mf_err txn_mailbox_delete(struct txn *t, uint64_t mailbox)
 	struct node *n = t->failed ? NULL : txn_node(t, mailbox);
 	if (!n)
 		return t->failed ? t->failed : MF_NOT_FOUND;
-	if (n->m.use == CACHE_USE_INBOX)
+	if (n->m.use == CACHE_USE_INBOX || t->cache->only_deletes)
 		return MF_UNSUPPORTED;
 	bool any = false;
 	enum mf_err e = any_message(t, n, &any);
@@ -335,7 +337,7 @@ enum mf_err txn_mailbox_rename(struct txn *t, uint64_t mailbox, uint64_t parent,
 	struct node *n = t->failed ? NULL : txn_node(t, mailbox);
 	if (!n)
 		return t->failed ? t->failed : MF_NOT_FOUND;
-	if (n->m.use == CACHE_USE_INBOX)
+	if (n->m.use == CACHE_USE_INBOX || t->cache->only_deletes)
 		return MF_UNSUPPORTED;
 	if (is_inside(t, parent, mailbox))
 		return MF_INVALID;
@@ -363,6 +365,8 @@ enum mf_err txn_mailbox_subscribe(struct txn *t, uint64_t mailbox, bool subscrib
 	bool is = n->m.flags & CACHE_MAILBOX_SUBSCRIBED;
 	if (is == subscribed)
 		return MF_OK;
+	if (t->cache->only_deletes)
+		return MF_UNSUPPORTED;
 	struct ops ops = { 0 };
 	enum mf_err e = mailbox_ops(t, mailbox, &ops);
 	const struct op *opposite = find_op(&ops, subscribed ? OP_UNSUBSCRIBE : OP_SUBSCRIBE);

@@ -19,7 +19,7 @@ const char *op_kind_word(enum op_kind kind)
 	static const char *const words[] = {
 		[OP_FLAGS] = "flags", [OP_APPEND] = "append", [OP_COPY] = "copy", [OP_MOVE] = "move", [OP_EXPUNGE] = "expunge",
 		[OP_CREATE] = "create", [OP_DELETE] = "delete", [OP_RENAME] = "rename", [OP_SUBSCRIBE] = "subscribe",
-		[OP_UNSUBSCRIBE] = "unsubscribe",
+		[OP_UNSUBSCRIBE] = "unsubscribe", [OP_KEEP] = "keep",
 	};
 	return (size_t)kind < sizeof words / sizeof *words && words[kind] ? words[kind] : "unknown";
 }

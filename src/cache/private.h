@@ -138,6 +138,7 @@ struct cache {
 	struct bus *bus;
 	uint64_t body_limit, body_min_free;
 	size_t listing_budget;
+	bool only_deletes;
 	int lock_fd;
 	uint32_t epoch;
 	atomic_bool listed;

@@ -2,6 +2,7 @@
 #include <string.h>
 
 #include "base/mem.h"
+#include "cache/spool.h"
 #include "cache/txn.h"
 
 #define LOOK_AT_MAX 64  /* waiting messages that one that arrives is compared with, beyond those with its hash */
@@ -102,11 +103,6 @@ static enum mf_err copies_follow(struct txn *t, const struct op *move, const str
 	return db_run(t->db, s);
 }
 
-static uint64_t landing(const struct op *op)
-{
-	return op->kind == OP_APPEND ? op->mailbox : op->dest;
-}
-
 static enum mf_err landed(struct txn *t, const struct op *op, struct node *n, uint32_t uid)
 {
 	enum mf_err e = op_remove(t, op->id);
@@ -165,6 +161,8 @@ static enum mf_err expunged(struct txn *t, const struct op *op)
 	if (e)
 		return e;
 	txn_body(t, op->message, 0);
+	if (spool_has(t->cache, op->message)) /* it was to be kept before */
+		txn_spool(t, op->message, SPOOL_GOES);
 	return row_remove(t, op->message);
 }
 
@@ -183,7 +181,7 @@ static enum mf_err done(struct txn *t, struct op *op, uint32_t uidvalidity, uint
 		return expunged(t, op);
 	if (op->kind != OP_APPEND && op->kind != OP_COPY && op->kind != OP_MOVE)
 		return op_remove(t, op->id);
-	struct node *n = txn_node(t, landing(op));
+	struct node *n = txn_node(t, op_landing(op));
 	if (!accept_validity(n, uidvalidity, uid))
 		return await(t, op);
 	number_is_known(n, uid);
@@ -372,7 +370,7 @@ static enum mf_err renumber_ops(struct txn *t, const struct node *n, const struc
 	e = ops_collect(t, s, &ops);
 	for (size_t i = 0; i < ops.count && !e; i++) {
 		struct op *op = &ops.items[i];
-		bool claims = op->kind == OP_MOVE || op->kind == OP_EXPUNGE;
+		bool claims = op->kind == OP_MOVE || op->kind == OP_EXPUNGE || op->kind == OP_KEEP;
 		if ((claims && *ret_claimed) || !identity_is_same(t, op->message, put, mtime, true))
 			continue;
 		op->uidvalidity = n->m.uidvalidity;
@@ -404,7 +402,7 @@ static enum mf_err awaited_load(struct txn *t, const struct node *n)
 
 static bool is_awaited(const struct op *op, const struct node *n)
 {
-	return (op->state == OP_SENT || op->state == OP_UNCONFIRMED) && landing(op) == n->m.id;
+	return (op->state == OP_SENT || op->state == OP_UNCONFIRMED) && op_landing(op) == n->m.id;
 }
 
 /* Those with the hash, and then the first few of all: thousands may be on their way, and each is compared with each. */
@@ -479,7 +477,7 @@ enum mf_err settle_vanished(struct txn *t, const struct node *n, uint32_t uid)
 	if (e)
 		return e;
 	/* what has been sent is answered, or looked for */
-	if (op_is_open(&op))
+	if (op_is_open(&op) || op.kind == OP_KEEP)
 		e = gone(t, &op);
 	op_finish(&op);
 	return e;

@@ -138,6 +138,21 @@ enum mf_err spool_prepare(struct cache *c, uint64_t message, int fd, uint64_t si
 	return e;
 }
 
+enum mf_err spool_flush(struct cache *c, uint64_t message)
+{
+	char fresh[SPOOL_NAME_MAX];
+	fresh_name(message, fresh);
+	MF_CLEANUP(mf_close) int fd = openat(c->spool_dir, fresh, O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
+	return fd < 0 || fsync(fd) < 0 ? mf_err_from_errno(errno) : MF_OK;
+}
+
+void spool_discard_prepared(struct cache *c, uint64_t message)
+{
+	char fresh[SPOOL_NAME_MAX];
+	fresh_name(message, fresh);
+	discard(c->spool_dir, fresh);
+}
+
 enum mf_err spool_commit(struct cache *c, uint64_t message)
 {
 	char fresh[SPOOL_NAME_MAX], name[SPOOL_NAME_MAX];
@@ -470,12 +485,27 @@ static enum mf_err is_wanted(struct txn *t, uint64_t message, bool *ret)
 	enum mf_err e = row_by_id(t, message, &row);
 	if (e)
 		return e == MF_NOT_FOUND ? MF_OK : e;
-	*ret = row.local;
 	e = ops_of_message(t, message, &ops);
+	const struct op *placing = ops_placing(&ops);
+	/* a scratch file; one that is only here; one that was to be, and is to be expunged */
+	*ret = row.local || (!row.entry.uid && (!placing || placing->kind == OP_KEEP || placing->kind == OP_EXPUNGE));
 	for (size_t i = 0; i < ops.count && !*ret; i++)
 		*ret = ops.items[i].kind == OP_APPEND;
 	ops_finish(&ops);
 	return e || !*ret ? e : mend_size(t, &row);
+}
+
+/* The server has the message of that row, with as many bytes: what was put aside is one copy too many. */
+static enum mf_err is_spare(struct txn *t, uint64_t message, bool *ret)
+{
+	struct row row;
+	MF_CLEANUP(mf_close) int fd = -1;
+	uint64_t size = 0;
+	enum mf_err e = row_by_id(t, message, &row);
+	if (e)
+		return e == MF_NOT_FOUND ? MF_OK : e;
+	*ret = row.entry.uid && spool_open(t->cache, message, &fd, &size) == MF_OK && size == row.entry.size;
+	return MF_OK;
 }
 
 /* The name in the note of a spooled file; the caller frees */
@@ -561,14 +591,18 @@ static enum mf_err recover_file(struct txn *t, const char *file)
 {
 	char *end;
 	uint64_t message = strtoull(file, &end, 10);
-	bool edit = strcmp(end, ".edit") == 0, wanted = false;
+	bool edit = strcmp(end, ".edit") == 0, wanted = false, spare = false;
 	/* a call that prepared something never returned; or one that has returned has stored it */
 	if (strcmp(end, ".new") == 0 || (edit && was_accepted(t->cache, file, message))) {
 		discard(t->cache->spool_dir, file);
 		return MF_OK;
 	}
 	enum mf_err e = edit || *end ? MF_OK : is_wanted(t, message, &wanted);
-	if (!e && !wanted)
+	if (!e && !wanted && !edit && !*end)
+		e = is_spare(t, message, &spare);
+	if (!e && spare)
+		spool_to_body(t->cache, message);
+	else if (!e && !wanted)
 		recover_stray(t->cache, file, edit);
 	return e;
 }

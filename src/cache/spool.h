@@ -1,4 +1,5 @@
-/* spool.h: bytes that exist nowhere else: what was written here and the server does not have yet.
+/* spool.h: bytes that exist nowhere else: what was written here and the server does not have yet, and what the server is not
+ * to have any more (OP_KEEP).
  *
  * STATE/spool/ID is the content of message row ID, with a trailer that says what it is, so that it survives the loss of the
  * index; STATE/spool/ID.edit is being written. What cannot be sent lies in STATE/rejected/ under the name it was given,
@@ -14,6 +15,8 @@ enum mf_err spool_edit(struct cache *c, uint64_t message, int *ret);
  * *ret_size says what that makes. The note is for finding it again without an index. txn_written() puts it in place. */
 struct spool_note { const char *mailbox, *name; int64_t internal_date; };
 enum mf_err spool_prepare(struct cache *c, uint64_t message, int fd, uint64_t size, bool mail, const struct spool_note *note, uint64_t *ret_size);
+enum mf_err spool_flush(struct cache *c, uint64_t message);         /* what was prepared is on the disk */
+void spool_discard_prepared(struct cache *c, uint64_t message);
 void spool_discard_edit(struct cache *c, uint64_t message);
 /* The bytes, for reading; *ret_size without the trailer. MF_NOT_FOUND */
 enum mf_err spool_open(struct cache *c, uint64_t message, int *ret_fd, uint64_t *ret_size);

@@ -8,9 +8,9 @@
 	"o.keywords, o.keywords_remove, o.name, o.raw, o.parent, o.after, o.due, o.since, o.tries, o.error"
 /* An index of some rows is used only where the statement itself says that it asks for no others: "message != 0" and its
  * like. The kinds are those of journal.h. */
-#define OP_IS_CLAIM "o.kind IN (4, 5)"
+#define OP_IS_CLAIM "o.kind IN (4, 5, 11)"
 #define OP_IS_PLACING "o.kind IN (2, 3, 4)"
-#define OP_IS_OF_MAILBOX "o.kind >= 6"
+#define OP_IS_OF_MAILBOX "o.kind BETWEEN 6 AND 10"
 
 #define STATEMENTS(X) \
 	X(BEGIN, "BEGIN IMMEDIATE") \
@@ -113,16 +113,18 @@
 	X(OP_LIST, "SELECT " OP_COLUMNS " FROM op o WHERE o.id > ?1 ORDER BY o.id") \
 	X(OP_READY, "SELECT " OP_COLUMNS " FROM op o WHERE o.state = 0 AND (o.due <= ?1 OR (?2 AND (o.kind != 5 OR o.tries > 0)) " \
 	  "OR (o.kind = 5 AND o.tries > 0 AND EXISTS (SELECT 1 FROM op q WHERE q.mailbox = o.mailbox AND q.kind = 5 AND q.state = 0 AND q.due <= ?1))) " \
-	  "AND (o.uid IS NOT NULL OR o.kind = 2 OR o.kind >= 6) " \
+	  "AND (o.uid IS NOT NULL OR o.kind = 2 OR " OP_IS_OF_MAILBOX ") " \
 	  "AND (o.message = 0 OR NOT EXISTS (SELECT 1 FROM op p WHERE p.message = o.message AND p.message != 0 AND p.id < o.id)) " \
 	  "AND (o.after = 0 OR NOT EXISTS (SELECT 1 FROM op p WHERE p.id = o.after)) " \
 	  /* what is copied stays until it is */ \
 	  "AND NOT (" OP_IS_CLAIM " AND EXISTS (SELECT 1 FROM op p WHERE p.mailbox = o.mailbox AND p.uid = o.uid AND p.kind = 3 " \
 	  "AND p.state IN (0, 1) AND p.id < o.id)) ORDER BY o.id LIMIT ?3") \
+	X(KEPT, "SELECT count(*), coalesce(sum(m.size), 0) FROM mailbox b JOIN message m ON m.shelf = b.shelf WHERE m.uid IS NULL " \
+	  "AND m.local = 0 AND NOT EXISTS (SELECT 1 FROM op o WHERE o.message = m.id)") \
 	X(OP_NEXT_DUE, "SELECT min(due) FROM op WHERE state = 0") \
 	X(OP_COUNT, "SELECT count(*) FROM op") \
 	X(OP_TOTALS, "SELECT state, count(*) FROM op GROUP BY state") \
-	X(OP_USES, "SELECT 1 FROM op o WHERE ((o.mailbox = ?1 OR (o.dest = ?1 AND o.dest != 0)) AND o.kind < 6) OR (o.parent = ?1 AND o.kind = 7) LIMIT 1") \
+	X(OP_USES, "SELECT 1 FROM op o WHERE ((o.mailbox = ?1 OR (o.dest = ?1 AND o.dest != 0)) AND NOT (" OP_IS_OF_MAILBOX ")) OR (o.parent = ?1 AND o.kind = 7) LIMIT 1") \
 	X(OP_OTHER_MAILBOX, "UPDATE op SET mailbox = CASE mailbox WHEN ?1 THEN ?2 ELSE mailbox END, dest = CASE dest WHEN ?1 THEN ?2 ELSE dest END " \
 	  "WHERE mailbox = ?1 OR (dest = ?1 AND dest != 0)") \
 	X(OP_LANDS, "SELECT 1 FROM op o WHERE (o.kind = 2 AND o.mailbox = ?1) OR (o.kind IN (3, 4) AND o.dest = ?1 AND o.dest != 0) LIMIT 1") \

@@ -120,6 +120,12 @@ enum mf_err change_queue_again(struct txn *t, struct op *op);
 enum mf_err change_was_never_sent(struct txn *t, const struct row *row, bool *ret);
 enum mf_err change_dispose(struct txn *t, struct row *row, struct node *n, const char *own_name, const struct disposal *how, uint64_t *ret_op);
 enum mf_err change_may_write_into(struct txn *t, const struct node *to, const char *name);
+enum mf_err change_append(struct txn *t, const struct node *n, const struct row *row, int64_t due_ms, uint64_t *ret_op);
+/* No server has it, and none is to: kept from a POP3 server (keep.c) that the account had. placing: of its operations */
+bool change_is_here_alone(const struct row *row, const struct op *placing);
+
+/* keep.c: what txn_keep() does, with bytes that are in the spool in place */
+enum mf_err keep_row(struct txn *t, uint64_t message);
 
 /* settle.c */
 /* The server tells of a message in this mailbox. MF_OK: it is one that an operation was to bring or has taken away from

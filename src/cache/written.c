@@ -12,7 +12,7 @@ enum mf_err txn_create(struct txn *t, uint64_t mailbox, const char *name, uint64
 	struct node *n = t->failed ? NULL : txn_node(t, mailbox);
 	if (!n)
 		return t->failed ? t->failed : MF_NOT_FOUND;
-	enum mf_err e = change_may_write_into(t, n, name);
+	enum mf_err e = t->cache->only_deletes ? MF_UNSUPPORTED : change_may_write_into(t, n, name);
 	bool is_free = false;
 	if (!e)
 		e = name_is_free(t, n, name, &is_free);
@@ -96,14 +96,6 @@ static enum mf_err split(struct txn *t, struct node *n, struct row *row, struct 
 	return e;
 }
 
-static enum mf_err append_op(struct txn *t, const struct node *n, const struct row *row, int64_t due_ms, uint64_t *ret)
-{
-	struct op op = { .kind = OP_APPEND, .message = row->entry.id, .mailbox = n->m.id, .name = (char *)(uintptr_t)row->name, .due_ms = due_ms };
-	enum mf_err e = op_add(t, &op);
-	*ret = op.id;
-	return e;
-}
-
 static enum mf_err wait_for(struct txn *t, uint64_t op, uint64_t after)
 {
 	struct op waiting;
@@ -182,7 +174,7 @@ static enum mf_err dispose_aside(struct txn *t, struct node *n, struct row *by, 
 static enum mf_err becomes_message(struct txn *t, struct node *n, struct row *row, int64_t due_ms, const struct disposal *how)
 {
 	uint64_t append = 0;
-	enum mf_err e = append_op(t, n, row, due_ms, &append);
+	enum mf_err e = change_append(t, n, row, due_ms, &append);
 	if (!e)
 		e = change_set_local(t, row, false);
 	if (!e)
@@ -213,12 +205,12 @@ static enum mf_err is_replaced(struct txn *t, struct node *n, struct row *row, c
 		txn_body(t, row->entry.id, 0);
 	} else if (!e) {
 		/* being sent, perhaps: those bytes are the old version's */
-		bool spooled = placing && placing->kind == OP_APPEND;
+		bool spooled = change_is_here_alone(row, placing) || (placing && placing->kind == OP_APPEND);
 		e = split(t, n, row, &ops, &old);
 		if (!e && spooled)
 			e = spool_rename(t->cache, row->entry.id, old.entry.id);
 		if (!e)
-			e = append_op(t, n, row, what->due_ms, &append);
+			e = change_append(t, n, row, what->due_ms, &append);
 		if (!e)
 			e = change_dispose(t, &old, n, row->name, how, &op);
 		if (!e)

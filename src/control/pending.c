@@ -96,6 +96,9 @@ char *pending_sentence(struct account *a, const struct op *op)
 	case OP_EXPUNGE:
 		put_file(&b, a, op, "delete for good");
 		break;
+	case OP_KEEP:
+		put_file(&b, a, op, "delete at the server, and keep here,");
+		break;
 	case OP_CREATE:
 		put_box(&b, a, op, "make the mailbox");
 		break;

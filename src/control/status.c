@@ -21,6 +21,7 @@
 
 struct snapshot {
 	const struct account_config *config;
+	const struct cache *cache;
 	struct link_info link;
 	struct account_progress progress;
 	struct account_counters counters;
@@ -28,6 +29,7 @@ struct snapshot {
 	bool has_quota;
 	struct cache_totals totals;
 	struct journal_totals changes;
+	struct cache_kept kept;
 	uint64_t rejected;
 	struct mailbox_rows rows;
 	struct outbox *outbox;       /* NULL: it cannot send */
@@ -35,13 +37,13 @@ struct snapshot {
 
 static void snapshot_take(struct account *a, struct snapshot *ret)
 {
-	*ret = (struct snapshot){ .config = account_config(a) };
+	*ret = (struct snapshot){ .config = account_config(a), .cache = account_cache(a) };
 	account_link(a, &ret->link);
 	account_progress(a, &ret->progress);
 	account_counters(a, &ret->counters);
 	ret->has_quota = account_quota(a, &ret->quota);
 	cache_totals(account_cache(a), &ret->totals);
-	if (journal_totals(account_cache(a), &ret->changes) != MF_OK)
+	if (journal_totals(account_cache(a), &ret->changes) != MF_OK || cache_kept(account_cache(a), &ret->kept) != MF_OK)
 		log_warning("%s: the journal cannot be read", ret->config->name);
 	ret->rejected = rejected_count(account_cache(a));
 	mailbox_rows_load(a, &ret->rows);
@@ -134,6 +136,12 @@ static struct json_object *account_object(const struct snapshot *s)
 	json_put_number(changes, "unconfirmed", s->changes.unconfirmed);
 	json_put_number(changes, "rejected", s->rejected);
 	json_object_object_add(o, "changes", changes);
+	if (cache_only_deletes(s->cache)) {
+		struct json_object *kept = json_object_new_object();
+		json_put_number(kept, "messages", s->kept.messages);
+		json_put_number(kept, "bytes", s->kept.bytes);
+		json_object_object_add(o, "kept", kept);
+	}
 	struct json_object *mailboxes = json_object_new_array();
 	for (size_t i = 0; i < s->rows.count; i++)
 		json_object_array_add(mailboxes, mailbox_row_object(&s->rows.items[i]));
@@ -206,6 +214,8 @@ static void put_numbers(struct buf *b, const struct snapshot *s)
 		    text_size(d, s->config->cache_size));
 	else
 		put(b, "  cache: %s messages, %s", text_count(a, s->totals.bodies), text_size(c, s->totals.body_bytes));
+	if (s->kept.messages)
+		put(b, "  kept: %s messages, %s, which are here and not at the server", text_count(a, s->kept.messages), text_size(c, s->kept.bytes));
 	if (s->has_quota && s->quota.limit)
 		put(b, "  quota: %s of %s", text_size(a, s->quota.used), text_size(c, s->quota.limit));
 	if (s->counters.connections)

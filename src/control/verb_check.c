@@ -6,6 +6,7 @@
 
 #include "base/clock.h"
 #include "base/mem.h"
+#include "cache/spool.h"
 #include "control/json.h"
 #include "control/mailboxes.h"
 #include "control/status.h"
@@ -46,14 +47,33 @@ static void say_problem(struct checking *c, const char *mailbox, const char *nam
 	c->problems++;
 }
 
+/* Bytes that no server has: MF_NOT_FOUND where there are none to be looked at, MF_CORRUPT where there should be */
+static enum mf_err check_spooled(struct checking *c, const struct entry *entry, uint64_t *ret_size)
+{
+	int fd = -1;
+	if (!entry->size)
+		return MF_NOT_FOUND;
+	enum mf_err e = spool_open(account_cache(c->account), entry->id, &fd, ret_size);
+	mf_close(&fd);
+	if (e == MF_NOT_FOUND) /* else it is to be copied at the server, or moved there */
+		return cache_only_deletes(account_cache(c->account)) ? MF_CORRUPT : MF_NOT_FOUND;
+	return e == MF_OK && *ret_size != entry->size ? MF_CORRUPT : e;
+}
+
 /* A body that is not what it says of itself has been dropped: the server has it, and it is fetched again when it is read. */
 static void check_body(struct checking *c, const char *mailbox, const struct entry *entry, const char *name)
 {
 	uint64_t size = 0;
 	enum mf_err e = cache_body_verify(account_cache(c->account), entry->id, &size);
-	if (e == MF_NOT_FOUND)
+	if (e == MF_NOT_FOUND && entry->uid)
+		return;
+	if (e == MF_NOT_FOUND && (e = check_spooled(c, entry, &size)) == MF_NOT_FOUND)
 		return;
 	c->bodies++;
+	if (e == MF_CORRUPT && !entry->uid) {
+		say_problem(c, mailbox, name, "the message is here alone, and its bytes are lost or damaged");
+		return;
+	}
 	if (e == MF_CORRUPT)
 		say_problem(c, mailbox, name, "the cached message was damaged and has been dropped");
 	else if (e)

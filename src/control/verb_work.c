@@ -309,6 +309,9 @@ enum exit_code verb_sync(struct verb_call *call)
 			e = verb_settle_account(call, call->accounts[i]);
 		if (!e)
 			e = sync_account(call, call->accounts[i], populate);
+		/* what came from a POP3 server may not be to stay there */
+		if (!e && wait && cache_only_deletes(account_cache(call->accounts[i])))
+			e = verb_settle_account(call, call->accounts[i]);
 		if (e)
 			result = e;
 	}

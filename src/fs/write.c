@@ -29,7 +29,8 @@ enum mf_err fs_disposal(struct fs_account *account, struct txn *t, uint64_t mail
 	if (err != MF_OK)
 		return err;
 	bool draft = overwritten && m.use == USE_DRAFTS; /* of drafts only the last is wanted */
-	*ret = (struct disposal){ .expunge = draft || config->delete_policy == DELETE_EXPUNGE || m.use == USE_TRASH,
+	bool no_trash = cache_only_deletes(account->cache);
+	*ret = (struct disposal){ .expunge = draft || no_trash || config->delete_policy == DELETE_EXPUNGE || m.use == USE_TRASH,
 		.delay_ms = draft ? 0 : config->expunge_delay_ms };
 	return ret->expunge ? MF_OK : txn_trash(t, &ret->trash);
 }
@@ -386,6 +387,8 @@ void write_setattr(fuse_req_t req, fuse_ino_t ino, struct stat *attr, int to_set
 	enum mf_err err = ours ? check_fixed(fs, &node, attr, to_set) : MF_UNSUPPORTED;
 	if (err != MF_OK)
 		fs_reply(req, err);
+	else if (node.kind == NODE_MESSAGE && (to_set & FUSE_SET_ATTR_SIZE) && cache_only_deletes(fs_account(fs, &node)->cache))
+		fs_reply(req, MF_UNSUPPORTED);
 	else if (node.kind == NODE_MESSAGE)
 		setattr_of_message(req, &node, attr, to_set);
 	else if (node.kind == NODE_QUEUED)

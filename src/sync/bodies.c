@@ -453,7 +453,7 @@ static bool bodies_are_pinned(void *context, uint64_t message)
 		return false;
 	pthread_mutex_lock(&a->lock);
 	const struct mailbox_work *w = id_table_get(&a->mailboxes, e.mailbox);
-	bool full = w && w->policy == SYNC_FULL;
+	bool full = (w && w->policy == SYNC_FULL) || keeping_pins_locked(a, message);
 	pthread_mutex_unlock(&a->lock);
 	return full;
 }

@@ -192,7 +192,7 @@ void session_progress(struct session *s, uint64_t total, bool bytes, const char 
 
 /* --- what to do next (jobs.c) -------------------------------------------------------------------------------------------- */
 
-enum task_kind { TASK_NONE, TASK_LIST, TASK_SYNC, TASK_FETCH, TASK_QUOTA, TASK_REPLAY };
+enum task_kind { TASK_NONE, TASK_LIST, TASK_SYNC, TASK_FETCH, TASK_QUOTA, TASK_REPLAY, TASK_KEEP };
 struct task {
 	enum task_kind kind;
 	uint64_t *mailboxes;            /* TASK_SYNC; task_finish() frees */
@@ -205,12 +205,32 @@ void task_finish(struct task *t);
 bool jobs_person_waits_locked(struct session *s);
 bool jobs_bulk_is_wanted_locked(struct account *a);
 
+/* --- what is not to stay at a POP3 server (keeping.c) ------------------------------------------------------------------ */
+
+#define KEEPING_AT_ONCE 256
+struct keeping {
+	bool wanted;                    /* a pass over INBOX is due, or under way: */
+	uint64_t after;                 /* message ids up to this one have been looked at; */
+	uint64_t fetched[KEEPING_AT_ONCE]; /* these are being fetched, and looked at once more */
+	size_t fetched_count;
+	size_t untold;                  /* noted in the journal, and not told to replay */
+};
+void keeping_want_locked(struct account *a, const struct mailbox_work *w);  /* the mailbox has been synchronised */
+bool keeping_is_due_locked(const struct account *a);
+bool keeping_pins_locked(const struct account *a, uint64_t message);         /* its body has been fetched to be stored */
+enum mf_err keeping_run(struct session *s);
+
 /* --- what was changed here (replay.c) --------------------------------------------------------------------------------- */
 
 /* Of operations that were sent on a connection that is gone: not looked into; their mailboxes are being read; what has
  * happened has been found; there are none. */
 enum doubts { DOUBTS_OPEN, DOUBTS_LOOKED_AT, DOUBTS_SEEN, DOUBTS_NONE };
+/* doubts.c: the mailboxes where something may have arrived are read up to now, and then */
+enum mf_err doubts_look(struct account *a);
+/* what was not found there has not happened: all of it can be sent again. */
+enum mf_err doubts_settle(struct account *a);
 void replay_connected_locked(struct account *a);
+void replay_look_at_locked(struct account *a, int64_t at_ms);           /* monotonic; what is earlier stays */
 bool replay_is_due_locked(const struct account *a, int64_t now);
 int64_t replay_wait_ms_locked(const struct account *a, int64_t now);    /* INT64_MAX: until woken */
 enum mf_err replay_run(struct session *s);
@@ -267,6 +287,8 @@ struct account {
 	bool replay_hurry;              /* somebody waits until the server has it all */
 	enum doubts doubts;
 	struct part *settle_waiters;
+
+	struct keeping keeping;
 
 	bool quota_known;
 	struct quota quota;

@@ -226,6 +226,11 @@ void jobs_take_locked(struct session *s, struct task *ret, int64_t *ret_wait_ms)
 		return;
 	if ((roles & ROLE_BULK) && jobs_take_bulk_locked(s, ret))
 		return;
+	/* behind the bodies, which it has asked for */
+	if ((roles & ROLE_WORKER) && keeping_is_due_locked(a)) {
+		ret->kind = TASK_KEEP;
+		return;
+	}
 	if (roles & ROLE_WORKER) {
 		int64_t next = a->listed_ms ? a->listed_ms + a->config->poll_ms - now : a->config->poll_ms;
 		int64_t replay = replay_wait_ms_locked(a, now);

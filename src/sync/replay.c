@@ -25,7 +25,7 @@
 
 /* --- when ------------------------------------------------------------------------------------------------------------------- */
 
-static void replay_at_locked(struct account *a, int64_t at_ms)
+void replay_look_at_locked(struct account *a, int64_t at_ms)
 {
 	if (at_ms >= a->replay_at_ms)
 		return;
@@ -77,99 +77,6 @@ int64_t replay_wait_ms_locked(const struct account *a, int64_t now)
 	return a->replay_at_ms > now ? a->replay_at_ms - now : 0;
 }
 
-/* --- doubts ------------------------------------------------------------------------------------------------------------------- */
-
-static void doubts_seen(void *context, enum mf_err result)
-{
-	struct account *a = context;
-	pthread_mutex_lock(&a->lock);
-	if (a->doubts == DOUBTS_LOOKED_AT)
-		a->doubts = result == MF_OK || mf_err_scope(result) <= MF_SCOPE_MAILBOX ? DOUBTS_SEEN : DOUBTS_OPEN;
-	replay_at_locked(a, clock_mono_ms());
-	pthread_mutex_unlock(&a->lock);
-}
-
-static uint64_t landing(const struct op *op)
-{
-	if (op->kind == OP_APPEND)
-		return op->mailbox;
-	return op->kind == OP_COPY || op->kind == OP_MOVE ? op->dest : 0;
-}
-
-static bool can_be_read(struct cache *cache, uint64_t mailbox)
-{
-	MF_CLEANUP(mailbox_finish) struct mailbox m = { 0 };
-	return mailbox && cache_mailbox(cache, mailbox, &m) == MF_OK && m.raw && !(m.flags & MAILBOX_NOSELECT);
-}
-
-/* The mailboxes where something may have arrived are read up to now. */
-static enum mf_err doubts_look(struct account *a)
-{
-	struct op *ops;
-	size_t count;
-	enum mf_err e = journal_in_doubt(a->cache, &ops, &count);
-	if (e != MF_OK)
-		return e;
-	bool *read = mf_alloc_array(count + 1, sizeof *read);
-	for (size_t i = 0; i < count; i++)
-		read[i] = can_be_read(a->cache, landing(&ops[i]));
-	pthread_mutex_lock(&a->lock);
-	struct want *want = NULL;
-	a->doubts = count ? DOUBTS_SEEN : DOUBTS_NONE;
-	for (size_t i = 0; i < count; i++) {
-		struct mailbox_work *w = read[i] ? work_get_locked(a, landing(&ops[i])) : NULL;
-		if (!w || w->doubt_serial == a->list_serial + 1)
-			continue;
-		if (!want)
-			want = want_create_locked(a, WANT_PARTS, doubts_seen, a);
-		a->doubts = DOUBTS_LOOKED_AT;
-		w->doubt_serial = a->list_serial + 1;
-		part_add_locked(&w->waiters, want);
-		work_want_locked(a, w, PRIORITY_PERSON, CHANGES_AUTO);
-	}
-	for (size_t i = 0; i < count; i++) {
-		struct mailbox_work *w = read[i] ? work_get_locked(a, landing(&ops[i])) : NULL;
-		if (w)
-			w->doubt_serial = 0;
-	}
-	pthread_mutex_unlock(&a->lock);
-	for (size_t i = 0; i < count; i++)
-		op_finish(&ops[i]);
-	free(ops);
-	free(read);
-	return MF_OK;
-}
-
-/* What was not found there has not happened: all of it can be sent again. */
-static enum mf_err doubts_settle(struct account *a)
-{
-	struct op *ops;
-	size_t count;
-	struct txn *t = NULL;
-	enum mf_err e = journal_in_doubt(a->cache, &ops, &count);
-	if (e != MF_OK)
-		return e;
-	if (count)
-		e = cache_begin(a->cache, &t);
-	for (size_t i = 0; i < count && e == MF_OK; i++) {
-		log_info("%s: %s of operation %" PRIu64 " was not answered and did not happen: it is sent again", a->config->name,
-		         op_kind_word(ops[i].kind), ops[i].id);
-		e = txn_op_again(t, ops[i].id, 0);
-	}
-	if (t && e == MF_OK)
-		e = txn_commit(t);
-	else
-		txn_rollback(t);
-	for (size_t i = 0; i < count; i++)
-		op_finish(&ops[i]);
-	free(ops);
-	pthread_mutex_lock(&a->lock);
-	if (e == MF_OK)
-		a->doubts = DOUBTS_NONE;
-	pthread_mutex_unlock(&a->lock);
-	return e;
-}
-
 /* --- one round ---------------------------------------------------------------------------------------------------------------- */
 
 struct group {                          /* becomes one entry of remote_write() */
@@ -180,6 +87,7 @@ struct group {                          /* becomes one entry of remote_write() *
 	char *raw, *to, *keywords;      /* keywords: of an APPEND */
 	bool tells;                     /* the server has UIDPLUS */
 	bool half;                      /* a COPY that stands for a MOVE */
+	bool apart;                     /* POP3: what deletes one message says nothing of others */
 };
 
 struct round {
@@ -197,18 +105,28 @@ struct round {
 	bool waits;                     /* for a mailbox to be read; what waits for another operation is looked at after that */
 };
 
+/* A change of the journal by itself */
+static enum mf_err finish(struct txn *t, enum mf_err e)
+{
+	if (e == MF_OK)
+		return txn_commit(t);
+	txn_rollback(t);
+	return e;
+}
+
 static enum mf_err park(struct account *a, const struct op *op, const char *why)
 {
 	log_warning("%s: %s (operation %" PRIu64 ") waits for a person: %s", a->config->name, op_kind_word(op->kind), op->id, why);
 	struct txn *t;
 	enum mf_err e = cache_begin(a->cache, &t);
-	if (e != MF_OK)
-		return e;
-	e = txn_op_park(t, op->id, OP_PARKED, why);
-	if (e == MF_OK)
-		return txn_commit(t);
-	txn_rollback(t);
-	return e;
+	return e == MF_OK ? finish(t, txn_op_park(t, op->id, OP_PARKED, why)) : e;
+}
+
+static enum mf_err forget_keep(struct account *a, const struct op *op, enum mf_err (*how)(struct txn *t, uint64_t op))
+{
+	struct txn *t;
+	enum mf_err e = cache_begin(a->cache, &t);
+	return e == MF_OK ? finish(t, how(t, op->id)) : e;
 }
 
 static enum write_kind write_kind_of(const struct op *op, bool half)
@@ -218,7 +136,8 @@ static enum write_kind write_kind_of(const struct op *op, bool half)
 	case OP_APPEND: return WRITE_APPEND;
 	case OP_COPY: return WRITE_COPY;
 	case OP_MOVE: return half ? WRITE_COPY : WRITE_MOVE;
-	case OP_EXPUNGE: return WRITE_EXPUNGE;
+	case OP_EXPUNGE:
+	case OP_KEEP: return WRITE_EXPUNGE;
 	case OP_CREATE: return WRITE_CREATE;
 	case OP_DELETE: return WRITE_DELETE;
 	case OP_RENAME: return WRITE_RENAME;
@@ -246,7 +165,8 @@ static char *dest_raw(struct cache *cache, uint64_t mailbox, struct mailbox *ret
 static bool belongs(const struct group *g, const struct op *op, enum write_kind kind, bool half, const char *raw, const char *to)
 {
 	const struct remote_write *w = &g->write;
-	bool alone = kind != WRITE_EXPUNGE && (op->tries > 1 || g->ops[0]->tries > 1);
+	/* without UIDPLUS an EXPUNGE is about all that is marked */
+	bool alone = (kind != WRITE_EXPUNGE || g->apart) && (op->tries > 1 || g->ops[0]->tries > 1);
 	if (w->kind != kind || g->half != half || kind == WRITE_APPEND || kind >= WRITE_CREATE || alone)
 		return false;
 	if (strcmp(g->raw, raw) != 0 || w->uidvalidity != op->uidvalidity || strcmp(g->to ? g->to : "", to ? to : "") != 0)
@@ -271,7 +191,8 @@ static struct group *group_for(struct round *r, struct op *op, enum write_kind k
 		r->groups = mf_realloc_array(r->groups, r->group_room, sizeof *r->groups);
 	}
 	struct group *g = &r->groups[r->group_count++];
-	*g = (struct group){ .raw = raw, .to = to, .half = half, .tells = r->caps & REMOTE_UIDPLUS };
+	*g = (struct group){ .raw = raw, .to = to, .half = half, .tells = r->caps & REMOTE_UIDPLUS,
+		.apart = !(r->caps & REMOTE_MAILBOXES) };
 	g->write = (struct remote_write){ .kind = kind, .raw = raw, .to = to, .uidvalidity = op->uidvalidity, .flags = op->flags,
 		.flags_remove = op->flags_remove, .keywords = op->keywords, .keywords_remove = op->keywords_remove, .fd = -1 };
 	return g;
@@ -375,6 +296,8 @@ static enum mf_err is_of_other_numbers(struct round *r, const struct op *op, con
 	*ret = op->uid && m->uidvalidity && op->uidvalidity != m->uidvalidity;
 	if (!*ret)
 		return MF_OK;
+	if (m->complete && op->kind == OP_KEEP) /* nothing is left to be deleted */
+		return forget_keep(a, op, txn_op_gone);
 	if (m->complete)
 		return park(a, op, "the mailbox was numbered anew, and the message was not found in it again");
 	pthread_mutex_lock(&a->lock);
@@ -438,6 +361,12 @@ static enum mf_err message_ready(struct round *r, const struct op *op, bool *ret
 		return e;
 	if (op->kind == OP_APPEND && (e = spool_is_safe(r, op->message)) != MF_OK)
 		return e == MF_NOT_FOUND || e == MF_CORRUPT ? park(a, op, "its bytes in the spool are gone or damaged") : e;
+	if (op->kind == OP_KEEP && (e = spool_sync(a->cache, op->message)) != MF_OK) {
+		if (e != MF_NOT_FOUND && e != MF_CORRUPT)
+			return e;
+		log_error("%s: the bytes of message %" PRIu64 " were to be kept, and are gone: it stays at the server", a->config->name, op->message);
+		return forget_keep(a, op, txn_cancel);
+	}
 	r->appends += op->kind == OP_APPEND;
 	*ret = true;
 	return MF_OK;
@@ -476,7 +405,7 @@ static enum mf_err round_pick(struct round *r)
 	enum mf_err e = round_spool(r);
 	for (size_t i = 0; i < r->op_count; i++) {
 		struct op *op = &r->ops[i];
-		bool of_mailbox = op->kind >= OP_CREATE, take = false;
+		bool of_mailbox = op_is_of_mailbox(op), take = false;
 		if (e == MF_OK && !alone && of_mailbox && !seen_mailbox && kept == 0) {
 			enum name_state name;
 			e = mailbox_ready(r, op, &take, &name);
@@ -569,7 +498,7 @@ static enum mf_err round_group(struct round *r)
 		struct op *op = &r->ops[i];
 		if (!op->id)
 			continue;
-		enum mf_err e = op->kind >= OP_CREATE ? add_mailbox_op(r, op) : add_message_op(r, op);
+		enum mf_err e = op_is_of_mailbox(op) ? add_mailbox_op(r, op) : add_message_op(r, op);
 		if (e == MF_NOT_FOUND || e == MF_BUSY || e == MF_CORRUPT)
 			e = unmark(r->account, op); /* it changed since it was picked */
 		if (e != MF_OK)
@@ -671,7 +600,8 @@ static enum mf_err refused(struct round *r, struct txn *t, const struct group *g
 		return txn_op_again(t, op->id, now + AGAIN_MS);
 	if (result->result == MF_UIDVALIDITY)
 		return txn_op_again(t, op->id, now + STUCK_MS);
-	if (g->count > 1) /* one of them is to blame: each alone */
+	bool together = g->write.kind == WRITE_EXPUNGE && !g->apart && op->tries > 1; /* that does not help */
+	if (g->count > 1 && !together) /* one of them is to blame: each alone */
 		return txn_op_again(t, op->id, 0);
 	char why[400];
 	explain(g, result, why, sizeof why);
@@ -689,7 +619,7 @@ static void follow_up(struct round *r, const struct group *g, const struct write
 	if (result->result == MF_UIDVALIDITY)
 		look = op->mailbox;
 	else if (result->result == MF_OK && placing && !result->uidvalidity)
-		look = landing(op);
+		look = op_landing(op);
 	bool list = g->write.kind == WRITE_CREATE || g->write.kind == WRITE_RENAME || result->result == MF_NOT_FOUND ||
 	            (g->write.kind == WRITE_DELETE && result->result != MF_OK);
 	pthread_mutex_lock(&a->lock);
@@ -717,8 +647,8 @@ static enum mf_err on_done(void *context, size_t i, const struct write_result *r
 	}
 	e = txn_commit(t);
 	follow_up(r, g, result);
-	if (landing(g->ops[0]))
-		bodies_resolve_parked(r->account, landing(g->ops[0]));
+	if (op_landing(g->ops[0]))
+		bodies_resolve_parked(r->account, op_landing(g->ops[0]));
 	pthread_mutex_lock(&r->account->lock);
 	r->session->progress.done += g->count;
 	pthread_mutex_unlock(&r->account->lock);
@@ -777,9 +707,9 @@ static void tell_settled(struct account *a, bool round_was_empty)
 {
 	struct outstanding o = { .now_ms = clock_wall_ns() / 1000000 };
 	pthread_mutex_lock(&a->lock);
-	bool waited = a->settle_waiters != NULL;
+	bool waited = a->settle_waiters != NULL, more = keeping_is_due_locked(a);
 	pthread_mutex_unlock(&a->lock);
-	if (!waited)
+	if (!waited || more)
 		return;
 	enum mf_err e = journal_list(a->cache, 0, count_outstanding, &o);
 	o.open += o.later ? 0 : o.bound;
@@ -788,7 +718,7 @@ static void tell_settled(struct account *a, bool round_was_empty)
 	bool stuck = round_was_empty && o.held && !o.sent;
 	pthread_mutex_lock(&a->lock);
 	if (e == MF_OK && o.unconfirmed && is_looking_locked(a)) {
-		replay_at_locked(a, clock_mono_ms() + LOOK_MS);
+		replay_look_at_locked(a, clock_mono_ms() + LOOK_MS);
 	} else if (e != MF_OK || stuck || (!o.open && !unseen)) {
 		parts_done_locked(a, &a->settle_waiters, e != MF_OK ? e : o.held ? MF_DENIED : MF_OK);
 		a->replay_hurry = false;
@@ -807,11 +737,11 @@ static void plan(struct account *a, const struct round *r)
 	if (r->op_count) {
 		/* there may be more; where changes go on coming they gather again */
 		if (!a->replay_first_ms || a->replay_hurry || r->op_count >= AT_ONCE || r->appends == APPENDS_AT_ONCE)
-			replay_at_locked(a, now);
+			replay_look_at_locked(a, now);
 	} else if (due != INT64_MAX) {
 		int64_t wait = due - clock_wall_ns() / 1000000;
 		/* what is due and was not taken waits for something that tells of itself, or for this */
-		replay_at_locked(a, now + (wait < STUCK_MS ? r->waits ? 200 : STUCK_MS : wait));
+		replay_look_at_locked(a, now + (wait < STUCK_MS ? r->waits ? 200 : STUCK_MS : wait));
 	}
 	pthread_mutex_unlock(&a->lock);
 }
@@ -840,7 +770,7 @@ enum mf_err replay_run(struct session *s)
 	pthread_mutex_lock(&a->lock);
 	bool ready = a->doubts == DOUBTS_NONE;
 	if (!ready)
-		replay_at_locked(a, clock_mono_ms());
+		replay_look_at_locked(a, clock_mono_ms());
 	pthread_mutex_unlock(&a->lock);
 	if (e != MF_OK || !ready)
 		return e;
@@ -861,7 +791,10 @@ enum mf_err replay_run(struct session *s)
 bool account_want_settled(struct account *a, want_done *done, void *context, enum mf_err *ret_result, struct want **ret)
 {
 	*ret = NULL;
-	if (!journal_count(a->cache)) {
+	pthread_mutex_lock(&a->lock);
+	bool keeping = keeping_is_due_locked(a);
+	pthread_mutex_unlock(&a->lock);
+	if (!journal_count(a->cache) && !keeping) {
 		*ret_result = MF_OK;
 		return true;
 	}
@@ -872,7 +805,7 @@ bool account_want_settled(struct account *a, want_done *done, void *context, enu
 		*ret = want_create_locked(a, WANT_PARTS, done, context);
 		part_add_locked(&a->settle_waiters, *ret);
 		a->replay_hurry = true;
-		replay_at_locked(a, clock_mono_ms());
+		replay_look_at_locked(a, clock_mono_ms());
 	}
 	pthread_mutex_unlock(&a->lock);
 	return answered;

@@ -304,6 +304,8 @@ static enum mf_err session_do(struct session *s, const struct task *t)
 		return session_quota(s);
 	case TASK_REPLAY:
 		return replay_run(s);
+	case TASK_KEEP:
+		return keeping_run(s);
 	case TASK_NONE:
 		break;
 	}

@@ -1,5 +1,5 @@
 #!/usr/bin/python3
-"""make bench [ROWS=ls-cold,cat-cold,resync,remount,warm-10k,warm-100k,grep,exists,memory,idle,mv,rm,flags,cp-in,cp-across,replay]
+"""make bench [ROWS=ls-cold,cat-cold,resync,remount,warm-10k,warm-100k,grep,exists,memory,idle,mv,rm,flags,cp-in,cp-across,replay,pop3-list]
 
 mailfs beside what can be had: a minimal client that throws away what it reads ("floor"), mbsync, the same files on ext4.
 Everything runs against a Dovecot of its own behind a proxy that delays each byte by 25 ms each way. Prints a table of
@@ -7,9 +7,12 @@ ratios with the absolute values, and writes build/bench.json. Nothing is asserte
 import json
 import os
 import re
+import socket
+import ssl
 import statistics
 import subprocess
 import sys
+import threading
 import time
 from collections import Counter
 from pathlib import Path
@@ -252,6 +255,56 @@ def exists(s):
     report("from EXISTS on the wire to ls: median", statistics.median(took), "s", bound, "1.5 RTT + 50 ms", "<= 1", statistics.median(took) <= bound)
     report("  slowest of 12", took[-1], "s", bound, "1.5 RTT + 50 ms")
     mount.umount()
+
+
+def pop3_floor(server, port, commands):
+    """(seconds, bytes): one connection, all commands behind the greeting, what comes is thrown away"""
+    context = ssl.create_default_context(cafile=str(server.authority.ca))
+    begun, received = time.monotonic(), 0
+    with socket.create_connection(("127.0.0.1", port)) as plain:
+        plain.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        with context.wrap_socket(plain, server_hostname="127.0.0.1") as line:
+            line.recv(4096)
+            text = "".join(f"{c}\r\n" for c in (f"USER {server.user}", f"PASS {server.password}", *commands, "QUIT")).encode()
+            writer = threading.Thread(target=line.sendall, args=(text,))
+            writer.start()
+            while data := line.recv(1 << 17):
+                received += len(data)
+            writer.join()
+    return time.monotonic() - begun, received
+
+
+@row
+def pop3_list(s):
+    server = s.suite.dovecot(variant="mdbox", pop3=True)
+    server.fill("INBOX", ((data, when, "S") for data, when, _ in corpus.realistic(MANY)))
+    pop3_floor(server, server.pop3s_port, ["UIDL", "LIST", *(f"TOP {n} 0" for n in range(1, MANY + 1))])     # its caches are warm
+    proxy = s.suite.proxy(server.pop3s_port, delay_ms=DELAY_MS)
+    everything = [pop3_floor(server, proxy.port, ["UIDL", "LIST", *(f"TOP {n} 0" for n in range(1, MANY + 1))]) for _ in range(3)]
+    base = min(seconds for seconds, _ in everything)
+    took = []
+    for _ in range(3):
+        home = s.suite.home(server, imap=None, pop3=f"pop3s://127.0.0.1:{proxy.port}", poll="24h")
+        proxy.do("reset")
+        begun = time.monotonic()
+        mount = home.mount()
+        timed(["ls", "-l", str(mount / "INBOX")])
+        took.append(time.monotonic() - begun)
+        stats = proxy.stats()
+        assert len(mount.names()) == MANY
+        mount.umount()
+    report(f"POP3: first ls -l of {MANY}, cold, 50 ms: from mount to its end", min(took), "s", base, "floor", "<= 1.5", min(took) <= 1.5 * base)
+    report("  bytes received", stats["down"] / 1e6, "MB", everything[0][1] / 1e6, "floor")
+    checks = [pop3_floor(server, proxy.port, ["UIDL"]) for _ in range(3)]
+    took = []
+    for _ in range(3):
+        proxy.do("reset")
+        begun = time.monotonic()
+        home.run("sync", "--once", check=0)
+        took.append(time.monotonic() - begun)
+        stats = proxy.stats()
+    report("POP3: a check with nothing new, cold connection", min(took), "s", min(seconds for seconds, _ in checks), "UIDL alone")
+    report("  bytes received", stats["down"] / 1e3, "kB", checks[0][1] / 1e3, "UIDL alone", "<= 1.1", stats["down"] <= 1.1e3 * checks[0][1] / 1e3)
 
 
 def settle(proxy):

@@ -163,6 +163,57 @@ with Suite("IMAP cannot be reached, and INBOX goes on by POP3", timeout=400) as 
         assert h.status()["traffic"]["fetched_messages"] == fetched
         mount.umount()
 
+    def changes(uidl):
+        server = serve(uidl, 12)
+        imap = suite.proxy(server.port)
+        h = home(server, imap, leave_on_server="no", expunge_delay="0s")
+        mount = h.mount()
+        inbox = mount / "INBOX"
+        before = files(mount)
+        names = mount.names()
+        block(imap)
+        wait_until(lambda: protocol(h) == "pop3", "by POP3", 40)
+        h.run("sync", check=0)
+        h.run("flag", "+flagged", inbox / names[0], check=0)
+        os.rename(inbox / names[1], mount / "Archive" / "moved.eml")
+        os.unlink(inbox / names[2])
+        os.mkdir(mount / "Later")
+        (inbox / "written.eml").write_bytes(corpus.message(subject="written meanwhile"))
+        h.run("sync")
+        during = mount.names()
+        assert names[1] not in during and names[2] not in during and "written.eml" in during, during
+        assert h.status()["changes"]["pending"] >= 5, h.status()["changes"]
+        with server.client() as other:
+            other.select()
+            assert len(other.uids()) == 12, "something was deleted by POP3"
+        if uidl == "%g":     # and through a kill in the middle of it
+            mount.kill()
+            mount = h.mount()
+            wait_until(lambda: protocol(h) == "pop3", "by POP3 again", 40)
+            h.run("sync")
+            assert mount.names() == during
+        imap.do("mode normal")
+        wait_until(lambda: protocol(h) == "imap", "IMAP again", 60)
+        wait_until(lambda: h.status()["changes"]["pending"] == 0, "all is carried out", 40)
+        h.run("sync", check=0)
+        assert h.status()["changes"]["parked"] == h.status()["changes"]["unconfirmed"] == 0, h.run("pending").stdout
+        assert mount.names() == during and "moved.eml" in os.listdir(mount / "Archive") and "Later" in os.listdir(mount.where)
+        assert files(mount, read_too=False).items() >= {(n, (i, size, None)) for n, (i, size, _) in before.items() if n not in (names[1], names[2])}
+        with server.client() as other:
+            assert mount.digests() == other.digests() and mount.digests("Archive") == other.digests("Archive")
+            other.select()
+            assert len(other.uids()) == 11 and sum("\\Flagged" in flags for flags in other.flags().values()) == 1, other.flags()
+        assert b"Flagged" in os.getxattr(mount / "INBOX" / names[0], "user.mail.flags")
+        mount.umount()
+
+    @suite.case("what is changed meanwhile waits for IMAP, and nothing is deleted by POP3: the UIDLs show the numbers")
+    def _():
+        changes("%08Xu%08Xv")
+
+    @suite.case("what is changed meanwhile waits for IMAP, and nothing is deleted by POP3: they do not; with a kill -9")
+    def _():
+        changes("%g")
+
     @suite.case("never after a refused password")
     def _():
         server = serve("%g", 3)

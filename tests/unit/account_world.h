@@ -46,7 +46,8 @@ static inline void world_rm(const char *dir)
 static inline void world_open_cache(struct world *w)
 {
 	struct mf_reason why = {""};
-	struct cache_options options = {.state_dir = w->state, .cache_dir = w->bodies, .identity = "memory test", .bus = w->bus};
+	struct cache_options options = {.state_dir = w->state, .cache_dir = w->bodies, .identity = "memory test", .bus = w->bus,
+		.only_deletes = w->config->pop3.host && !w->config->imap.host};
 	enum mf_err e = cache_open(&options, &w->cache, &why);
 	if (e != MF_OK)
 		print_error("cache_open: %s: %s\n", mf_err_name(e), why.text);

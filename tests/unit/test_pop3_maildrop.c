@@ -10,6 +10,7 @@
 #include <cmocka.h>
 
 #include "base/mem.h"
+#include "sync/pop3/client.h"
 #include "sync/pop3/maildrop.h"
 
 #define MAILS 40
@@ -165,8 +166,25 @@ static void numbers_end(void **state)
 	maildrop_finish(&d);
 }
 
+/* A server that may have stopped reading because nobody read what it said */
+static void fewer_commands_after_a_silence(void **state)
+{
+	(void)state;
+	struct pop3 s = { .caps = { .known = true } };
+	s.options.memory = pop3_memory_create();
+	assert_int_equal(pop3_window(&s), 1);
+	s.caps.caps = POP3_PIPELINING;
+	assert_int_equal(pop3_window(&s), WINDOW);
+	assert_int_equal(pop3_fail_transport(&s, MF_OFFLINE), MF_OFFLINE);
+	assert_int_equal(pop3_window(&s), WINDOW);
+	assert_int_equal(pop3_fail_transport(&s, MF_TIMEOUT), MF_TIMEOUT);
+	assert_int_equal(pop3_window(&s), WINDOW_NARROW);
+	pop3_memory_destroy(s.options.memory);
+}
+
 int main(void)
 {
-	const struct CMUnitTest tests[] = { cmocka_unit_test(random_maildrops), cmocka_unit_test(by_number), cmocka_unit_test(numbers_end) };
+	const struct CMUnitTest tests[] = { cmocka_unit_test(random_maildrops), cmocka_unit_test(by_number), cmocka_unit_test(numbers_end),
+		cmocka_unit_test(fewer_commands_after_a_silence) };
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -10,7 +10,10 @@
 
 #define LINE_MAX_POP3 8192      /* of an answer, and of what is no message in one */
 #define IN_SIZE (64U << 10)
-#define WINDOW 32               /* commands under way */
+/* Commands under way: some 48 KB, which the buffers of a line hold, so that both can always write. Where they may not have
+ * (silence until the deadline) it is the smaller number until the end of the process. */
+#define WINDOW 4096
+#define WINDOW_NARROW 32
 
 enum pop3_cap { POP3_STLS = 1, POP3_TOP = 2, POP3_USER = 4, POP3_PIPELINING = 8, POP3_AUTH_RESP_CODE = 16, POP3_RESP_CODES = 32, POP3_UIDL = 64 };
 
@@ -68,6 +71,8 @@ int64_t pop3_memory_wait_ms(struct pop3_memory *m);
 void pop3_memory_login(struct pop3_memory *m, int64_t delay_ms);   /* now; delay 0: as known */
 bool pop3_memory_sizes_lie(struct pop3_memory *m);
 void pop3_memory_size_lied(struct pop3_memory *m);
+bool pop3_memory_is_narrow(struct pop3_memory *m);
+void pop3_memory_narrow(struct pop3_memory *m);
 
 /* --- the wire (wire.c) ----------------------------------------------------------------------------------------------- */
 

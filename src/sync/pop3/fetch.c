@@ -14,7 +14,7 @@
 #define SMALL (256U << 10)
 #define PIECE (64U << 10)
 #define WINDOW_BYTES (1U << 20)  /* as much is asked for ahead, and no more */
-#define WINDOW_MESSAGES 8
+#define WINDOW_MESSAGES 64
 #define SLACK (1U << 20)
 
 struct wanted { uint32_t uid; uint64_t size; };

@@ -18,7 +18,7 @@
 struct pop3_memory {
 	pthread_mutex_t lock;       /* guards what follows */
 	int64_t login_ms, delay_ms; /* monotonic; login 0: never */
-	bool sizes_lie;
+	bool sizes_lie, narrow;
 };
 
 struct pop3_memory *pop3_memory_create(void)
@@ -68,6 +68,21 @@ void pop3_memory_size_lied(struct pop3_memory *m)
 	pthread_mutex_unlock(&m->lock);
 }
 
+bool pop3_memory_is_narrow(struct pop3_memory *m)
+{
+	pthread_mutex_lock(&m->lock);
+	bool narrow = m->narrow;
+	pthread_mutex_unlock(&m->lock);
+	return narrow;
+}
+
+void pop3_memory_narrow(struct pop3_memory *m)
+{
+	pthread_mutex_lock(&m->lock);
+	m->narrow = true;
+	pthread_mutex_unlock(&m->lock);
+}
+
 /* --- failing ----------------------------------------------------------------------------------------------------------------- */
 
 enum mf_err pop3_fail(struct pop3 *s, enum mf_err e, const char *format, ...)
@@ -84,6 +99,8 @@ enum mf_err pop3_fail(struct pop3 *s, enum mf_err e, const char *format, ...)
 enum mf_err pop3_fail_transport(struct pop3 *s, enum mf_err e)
 {
 	const char *reason = s->transport ? transport_reason(s->transport) : "";
+	if (e == MF_TIMEOUT)
+		pop3_memory_narrow(s->options.memory);
 	return pop3_fail(s, e, "%s", *reason ? reason : mf_err_words(e));
 }
 

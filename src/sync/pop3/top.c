@@ -5,6 +5,7 @@
 #include "sync/pop3/client.h"
 
 #define HEADER_MAX (256U << 10)        /* what is kept of a header block */
+#define WINDOW_CAREFUL 8              /* commands under way behind one that was refused: their answers may be thrown away */
 #define TOP_MAX (16U << 20)            /* what may come for one TOP: more is no header */
 
 struct header {
@@ -79,15 +80,15 @@ static enum mf_err give(struct drop_item *item, const struct header *h, bool ok,
 }
 
 /* Those from *at on, until one is refused that may be had otherwise: *ret_refused. */
-static enum mf_err run(struct pop3 *s, const uint32_t *places, size_t count, size_t *at, struct header *h, bool *ret_refused, pop3_top_taken *taken,
-                       void *context)
+static enum mf_err run(struct pop3 *s, const uint32_t *places, size_t count, size_t *at, size_t *window, struct header *h, bool *ret_refused,
+                       pop3_top_taken *taken, void *context)
 {
-	size_t sent = *at;
+	size_t sent = *at, most = pop3_window(s);
 	enum mf_err e = MF_OK, failed = MF_OK;
 	bool by_top = !s->no_top, ok = false;
 	*ret_refused = false;
 	while (!e && *at < count) {
-		while (!e && sent < count && sent - *at < pop3_window(s) && !*ret_refused && !failed)
+		while (!e && sent < count && sent - *at < *window && !*ret_refused && !failed)
 			e = send_one(s, &s->drop.items[places[sent++]]);
 		if (sent == *at)
 			break;
@@ -105,6 +106,7 @@ static enum mf_err run(struct pop3 *s, const uint32_t *places, size_t count, siz
 			continue;
 		}
 		s->top_works |= by_top;
+		*window += *window < most;
 		failed = give(&s->drop.items[places[*at]], h, ok, taken, context);
 		++*at;
 	}
@@ -114,14 +116,15 @@ static enum mf_err run(struct pop3 *s, const uint32_t *places, size_t count, siz
 enum mf_err pop3_top(struct pop3 *s, const uint32_t *places, size_t count, pop3_top_taken *taken, void *context)
 {
 	struct header h = { .over = false };
-	size_t at = 0;
+	size_t at = 0, window = pop3_window(s);
 	bool refused = false, ok = false;
 	enum mf_err e = MF_OK;
 	buf_init(&h.text, HEADER_MAX);
 	while (!e && at < count) {
-		e = run(s, places, count, &at, &h, &refused, taken, context);
+		e = run(s, places, count, &at, &window, &h, &refused, taken, context);
 		if (e || !refused)
 			continue;
+		window = window < WINDOW_CAREFUL ? window : WINDOW_CAREFUL;
 		struct drop_item *item = &s->drop.items[places[at++]];
 		buf_reset(&h.text);
 		h.line_len = 0;

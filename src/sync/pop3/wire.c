@@ -150,7 +150,9 @@ const char *pop3_words(const struct pop3 *s, char *to, size_t size)
 
 size_t pop3_window(const struct pop3 *s)
 {
-	return s->caps.caps & POP3_PIPELINING ? WINDOW : 1;
+	if (!(s->caps.caps & POP3_PIPELINING))
+		return 1;
+	return pop3_memory_is_narrow(s->options.memory) ? WINDOW_NARROW : WINDOW;
 }
 
 /* --- a message ------------------------------------------------------------------------------------------------------------ */

@@ -69,11 +69,11 @@ static size_t collect(struct deleting *v, struct mark **ret)
 static enum mf_err mark_all(struct deleting *v, const struct mark *marks, size_t count, size_t *ret_refused)
 {
 	struct pop3 *s = v->s;
-	size_t sent = 0, got = 0;
+	size_t sent = 0, got = 0, window = pop3_window(s);
 	enum mf_err e = MF_OK;
 	*ret_refused = SIZE_MAX;
 	while (!e && got < count) {
-		while (!e && sent < count && sent - got < pop3_window(s) && *ret_refused == SIZE_MAX)
+		while (!e && sent < count && sent - got < window && *ret_refused == SIZE_MAX)
 			e = pop3_send(s, "DELE %u", marks[sent++].number);
 		if (e || got == sent)
 			break;

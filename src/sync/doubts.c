@@ -1,0 +1,91 @@
+/* What was sent and not answered: the mailboxes where it may have arrived are read, which finds what has happened. */
+#include <inttypes.h>
+#include <stdlib.h>
+
+#include "base/clock.h"
+#include "base/log.h"
+#include "base/mem.h"
+#include "cache/journal.h"
+#include "sync/engine.h"
+
+static void doubts_seen(void *context, enum mf_err result)
+{
+	struct account *a = context;
+	pthread_mutex_lock(&a->lock);
+	if (a->doubts == DOUBTS_LOOKED_AT)
+		a->doubts = result == MF_OK || mf_err_scope(result) <= MF_SCOPE_MAILBOX ? DOUBTS_SEEN : DOUBTS_OPEN;
+	replay_look_at_locked(a, clock_mono_ms());
+	pthread_mutex_unlock(&a->lock);
+}
+
+static bool can_be_read(struct cache *cache, uint64_t mailbox)
+{
+	MF_CLEANUP(mailbox_finish) struct mailbox m = { 0 };
+	return mailbox && cache_mailbox(cache, mailbox, &m) == MF_OK && m.raw && !(m.flags & MAILBOX_NOSELECT);
+}
+
+enum mf_err doubts_look(struct account *a)
+{
+	struct op *ops;
+	size_t count;
+	enum mf_err e = journal_in_doubt(a->cache, &ops, &count);
+	if (e != MF_OK)
+		return e;
+	bool *read = mf_alloc_array(count + 1, sizeof *read);
+	for (size_t i = 0; i < count; i++)
+		read[i] = can_be_read(a->cache, op_landing(&ops[i]));
+	pthread_mutex_lock(&a->lock);
+	struct want *want = NULL;
+	a->doubts = count ? DOUBTS_SEEN : DOUBTS_NONE;
+	for (size_t i = 0; i < count; i++) {
+		struct mailbox_work *w = read[i] ? work_get_locked(a, op_landing(&ops[i])) : NULL;
+		if (!w || w->doubt_serial == a->list_serial + 1)
+			continue;
+		if (!want)
+			want = want_create_locked(a, WANT_PARTS, doubts_seen, a);
+		a->doubts = DOUBTS_LOOKED_AT;
+		w->doubt_serial = a->list_serial + 1;
+		part_add_locked(&w->waiters, want);
+		work_want_locked(a, w, PRIORITY_PERSON, CHANGES_AUTO);
+	}
+	for (size_t i = 0; i < count; i++) {
+		struct mailbox_work *w = read[i] ? work_get_locked(a, op_landing(&ops[i])) : NULL;
+		if (w)
+			w->doubt_serial = 0;
+	}
+	pthread_mutex_unlock(&a->lock);
+	for (size_t i = 0; i < count; i++)
+		op_finish(&ops[i]);
+	free(ops);
+	free(read);
+	return MF_OK;
+}
+
+enum mf_err doubts_settle(struct account *a)
+{
+	struct op *ops;
+	size_t count;
+	struct txn *t = NULL;
+	enum mf_err e = journal_in_doubt(a->cache, &ops, &count);
+	if (e != MF_OK)
+		return e;
+	if (count)
+		e = cache_begin(a->cache, &t);
+	for (size_t i = 0; i < count && e == MF_OK; i++) {
+		log_info("%s: %s of operation %" PRIu64 " was not answered and did not happen: it is sent again", a->config->name,
+		         op_kind_word(ops[i].kind), ops[i].id);
+		e = txn_op_again(t, ops[i].id, 0);
+	}
+	if (t && e == MF_OK)
+		e = txn_commit(t);
+	else
+		txn_rollback(t);
+	for (size_t i = 0; i < count; i++)
+		op_finish(&ops[i]);
+	free(ops);
+	pthread_mutex_lock(&a->lock);
+	if (e == MF_OK)
+		a->doubts = DOUBTS_NONE;
+	pthread_mutex_unlock(&a->lock);
+	return e;
+}
