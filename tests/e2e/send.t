@@ -185,7 +185,7 @@ with Suite("sending: a real server, and faults", timeout=300) as suite:
 
     @suite.case("kill -9 of a mount with mail waiting: it goes out once with the next one")
     def _():
-        home = sender(send_delay="1s")
+        home = sender(send_delay="10s")   # none is under way when it is killed: what is in doubt waits for a person
         mount = home.mount()
         for i in range(5):
             home.run("send", "--to", "alice@example.org", "-s", f"killed {i}", check=0)
