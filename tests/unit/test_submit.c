@@ -201,7 +201,7 @@ struct world {
 };
 
 static unsigned next_seed;   /* of the next server */
-static int64_t patience_ms = 1000;
+static int64_t patience_ms = 2000;
 
 static void world_begin(struct world *w, const char *script, size_t cut, bool start_tls)
 {
@@ -402,11 +402,11 @@ static void refusals(void **state)
 		struct world w;
 		struct submit_result r;
 		MF_CLEANUP(mf_free) char *script = mf_format(PLAIN "%s", cases[i].rest);
-		patience_ms = cases[i].e == MF_TIMEOUT ? 200 : 1000;
+		patience_ms = cases[i].e == MF_TIMEOUT ? 200 : 2000;
 		world_begin(&w, script, SIZE_MAX, false);
 		assert_int_equal(w.opened, MF_OK);
 		enum mf_err e = submit(&w, 1, &r);
-		patience_ms = 1000;
+		patience_ms = 2000;
 		bool words = strstr(r.reason.text, cases[i].words) && r.recipients[0].verdict == cases[i].verdict;
 		if (r.verdict != cases[i].verdict || e != cases[i].e || !words || w.dots != cases[i].dots)
 			fail_msg("%s: verdict %d, %s, \"%s\", %u dots", cases[i].rest, (int)r.verdict, mf_err_name(e), r.reason.text, w.dots);
@@ -518,9 +518,9 @@ static void opening(void **state)
 	};
 	for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
 		struct world w;
-		patience_ms = cases[i].e == MF_TIMEOUT ? 200 : 1000;
+		patience_ms = cases[i].e == MF_TIMEOUT ? 200 : 2000;
 		world_begin(&w, cases[i].script, SIZE_MAX, cases[i].start_tls);
-		patience_ms = 1000;
+		patience_ms = 2000;
 		if (w.opened != cases[i].e || !strstr(w.why.text, cases[i].words) || strstr(w.why.text, "secret"))
 			fail_msg("%s: %s: %s", cases[i].script, mf_err_name(w.opened), w.why.text);
 		world_end(&w);
@@ -574,7 +574,7 @@ static void spoilt(void **state)
 		}
 		world_end(&w);
 	}
-	patience_ms = 1000;
+	patience_ms = 2000;
 }
 
 static void a_server_that_wants_no_more(void **state)
