@@ -500,21 +500,6 @@ static void retry_all(struct world *w)
 	account_journal_changed(w->account);
 }
 
-static bool parked_each(void *context, const struct op *op)
-{
-	return op->state != OP_PARKED || retry_each(context, op);
-}
-
-/* A person gives up what cannot be done: to remove a mailbox that has got messages at the server, say. */
-static void cancel_parked(struct world *w)
-{
-	uint64_t ids[32] = { 0 };
-	assert_int_equal(journal_list(w->cache, 0, parked_each, ids), MF_OK);
-	for (uint64_t i = 1; i <= ids[0]; i++)
-		DO(w, txn_cancel(t, ids[i]));
-	account_journal_changed(w->account);
-}
-
 static void refused_and_retried(void **state)
 {
 	(void)state;
@@ -759,7 +744,6 @@ static void anything(void **state)
 			retry_all(&w);
 			(void)want_settled(&w);
 		}
-		cancel_parked(&w);
 		assert_settled_as(&w, NULL, when);
 		world_finish(&w);
 	}
