@@ -33,7 +33,8 @@ struct op {
 	unsigned flags, flags_remove;/* FLAGS: what changes, and so what a cancel takes back */
 	char *keywords, *keywords_remove;
 	char *name;                  /* of the file or directory before, for showing and for taking back */
-	char *raw;                   /* DELETE, SUBSCRIBE, UNSUBSCRIBE: the server's bytes */
+	char *raw;                   /* the server's bytes. DELETE, SUBSCRIBE, UNSUBSCRIBE: for the mailbox; CREATE, RENAME that
+	                              * were sent: what it was to be called then; of a message: its mailbox, when that is gone here */
 	uint64_t parent;             /* RENAME: the directory that it was in */
 	uint64_t after;              /* not before that operation is over; 0: none */
 	int64_t due_ms, since_ms;    /* wall clock: not before; when it was asked for */
@@ -147,8 +148,8 @@ enum mf_err journal_ready(struct cache *c, int64_t now_ms, bool hurry, size_t ma
 enum mf_err journal_next_due(struct cache *c, int64_t *ret_ms);
 /* Whose outcome is not known after a lost connection or a crash */
 enum mf_err journal_in_doubt(struct cache *c, struct op **ret, size_t *ret_count);
-/* These are SENT when this returns, on the disk, whatever happens to the machine; those that another took back meanwhile
- * (their id is set to 0) are not. */
+/* These are SENT when this returns, on the disk, whatever happens to the machine, and CREATE and RENAME have their .raw; those
+ * that another took back meanwhile, or that have no name there any more, are not: their id is set to 0. */
 enum mf_err journal_mark_sent(struct cache *c, struct op *ops, size_t count);
 /* Done; uid 0: where it lies now is not known yet, and txn_message_put() finds out. Nothing where the operation is gone. */
 enum mf_err txn_op_done(struct txn *t, uint64_t op, uint32_t uidvalidity, uint32_t uid);

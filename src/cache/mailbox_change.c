@@ -384,7 +384,7 @@ enum mf_err txn_mailbox_subscribe(struct txn *t, uint64_t mailbox, bool subscrib
 
 /* --- what the server has done ------------------------------------------------------------------------------------------------------ */
 
-static enum mf_err target_of(struct txn *t, const struct op *op, char **ret)
+enum mf_err mailbox_target(struct txn *t, const struct op *op, char **ret)
 {
 	const struct node *n = txn_node(t, op->mailbox);
 	const struct node *above = n && n->m.parent ? txn_node(t, n->m.parent) : NULL;
@@ -401,7 +401,7 @@ enum mf_err journal_target(struct cache *c, const struct op *op, char **ret)
 	enum mf_err e = cache_begin(c, &t);
 	if (e)
 		return e;
-	e = target_of(t, op, ret);
+	e = mailbox_target(t, op, ret);
 	txn_rollback(t);
 	return e;
 }
@@ -489,6 +489,21 @@ static enum mf_err drop_twin(struct txn *t, const struct node *n, const char *ra
 	return store_path(t, twin);
 }
 
+/* One that was sent anew went under the name that it has by now: what was to rename it to that is done as well. */
+static enum mf_err drop_renames_done(struct txn *t, const struct node *n)
+{
+	struct ops ops = { 0 };
+	enum mf_err e = mailbox_ops(t, n->m.id, &ops);
+	for (size_t i = 0; i < ops.count && !e; i++) {
+		MF_CLEANUP(mf_free) char *target = NULL;
+		const struct op *op = &ops.items[i];
+		if (op->kind == OP_RENAME && op_is_open(op) && mailbox_target(t, op, &target) == MF_OK && strcmp(target, n->path) == 0)
+			e = op_remove(t, op->id);
+	}
+	ops_finish(&ops);
+	return e;
+}
+
 static enum mf_err mailbox_is(struct txn *t, const struct op *op, const char *raw)
 {
 	struct node *n = txn_node(t, op->mailbox);
@@ -498,6 +513,8 @@ static enum mf_err mailbox_is(struct txn *t, const struct op *op, const char *ra
 	e = drop_twin(t, n, raw);
 	if (!e)
 		e = set_paths(t, n, raw);
+	if (!e)
+		e = drop_renames_done(t, n);
 	if (e || !(n->m.flags & CACHE_MAILBOX_SUBSCRIBED))
 		return e;
 	/* the server's list of subscriptions goes by names */
@@ -530,11 +547,11 @@ static enum mf_err settle_sent(struct txn *t, const char *path)
 	enum mf_err e = ops_collect(t, db_use(t->db, SQL_OP_DOUBTFUL), &ops);
 	for (size_t i = 0; i < ops.count && !e; i++) {
 		struct op *op = &ops.items[i];
-		MF_CLEANUP(mf_free) char *target = NULL;
 		const struct node *renamed = op->kind == OP_RENAME ? txn_node(t, op->mailbox) : NULL;
-		if ((op->kind != OP_RENAME && op->kind != OP_CREATE) || target_of(t, op, &target) != MF_OK || !tells_of(path, target, renamed))
+		/* as it was sent: it may have been renamed again since */
+		if ((op->kind != OP_RENAME && op->kind != OP_CREATE) || !op->raw || !tells_of(path, op->raw, renamed))
 			continue;
-		e = mailbox_is(t, op, target);
+		e = mailbox_is(t, op, op->raw);
 		break;
 	}
 	ops_finish(&ops);

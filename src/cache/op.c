@@ -402,10 +402,22 @@ static enum mf_err mark_one(struct txn *t, struct op *op)
 	}
 	if (e)
 		return e;
+	MF_CLEANUP(mf_free) char *target = NULL;
+	bool names = now.kind == OP_CREATE || now.kind == OP_RENAME;
+	if (names && mailbox_target(t, &now, &target) != MF_OK) {
+		op_finish(&now);
+		op->id = 0; /* the next look says why */
+		return MF_OK;
+	}
 	now.state = OP_SENT;
 	now.tries++;
+	if (names) {
+		free(now.raw);
+		now.raw = mf_strdup(target);
+	}
 	sqlite3_stmt *s = db_use(t->db, SQL_OP_MARK);
 	sqlite3_bind_int64(s, 1, (int64_t)now.id);
+	db_bind_text(s, 2, target);
 	e = db_run(t->db, s);
 	op_finish(op);
 	*op = now;

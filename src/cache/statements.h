@@ -89,9 +89,9 @@
 	X(OP_ADD, "INSERT INTO op (kind, state, message, mailbox, dest, uidvalidity, uid, flags, flags_remove, keywords, " \
 	  "keywords_remove, name, raw, parent, after, due, since) " \
 	  "VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17)") \
-	X(OP_STORE, "UPDATE op SET kind = ?2, state = ?3, message = ?4, mailbox = ?5, dest = ?6, uidvalidity = ?7, uid = ?8, flags = ?9, " \
+	X(OP_STORE, "UPDATE op SET kind = ?2, state = ?3, message = ?4, raw = CASE mailbox WHEN ?5 THEN raw END, mailbox = ?5, dest = ?6, uidvalidity = ?7, uid = ?8, flags = ?9, " \
 	  "flags_remove = ?10, keywords = ?11, keywords_remove = ?12, after = ?13, due = ?14, tries = ?15, error = ?16 WHERE id = ?1") \
-	X(OP_MARK, "UPDATE op SET state = 1, tries = tries + 1 WHERE id = ?1") \
+	X(OP_MARK, "UPDATE op SET state = 1, tries = tries + 1, raw = coalesce(?2, raw) WHERE id = ?1") \
 	X(OP_SET_RAW, "UPDATE op SET raw = ?2 WHERE mailbox = ?1 AND raw IS NULL") \
 	X(OP_REMOVE, "DELETE FROM op WHERE id = ?1") \
 	X(OP_BY_ID, "SELECT " OP_COLUMNS " FROM op o WHERE o.id = ?1") \
@@ -109,7 +109,7 @@
 	X(OP_ANY_NUMBERED_OTHERWISE, "SELECT 1 FROM op WHERE mailbox = ?1 AND uid IS NOT NULL AND uidvalidity != ?2 LIMIT 1") \
 	X(OP_DOUBTFUL, "SELECT " OP_COLUMNS " FROM op o WHERE o.state != 0 AND o.state = 1 ORDER BY o.id") \
 	X(OP_NUMBER, "UPDATE op SET uid = ?3, uidvalidity = ?4 WHERE message = ?1 AND message != 0 AND mailbox = ?2 AND uid IS NULL AND kind != 2") \
-	X(OP_COPIES_FROM, "UPDATE op SET mailbox = ?4, uid = ?5, uidvalidity = ?6 WHERE mailbox = ?1 AND uid = ?2 AND uidvalidity = ?3 AND kind = 3") \
+	X(OP_COPIES_FROM, "UPDATE op SET mailbox = ?4, raw = NULL, uid = ?5, uidvalidity = ?6 WHERE mailbox = ?1 AND uid = ?2 AND uidvalidity = ?3 AND kind = 3") \
 	X(OP_LIST, "SELECT " OP_COLUMNS " FROM op o WHERE o.id > ?1 ORDER BY o.id") \
 	X(OP_READY, "SELECT " OP_COLUMNS " FROM op o WHERE o.state = 0 AND (o.due <= ?1 OR (?2 AND (o.kind != 5 OR o.tries > 0)) " \
 	  "OR (o.kind = 5 AND o.tries > 0 AND EXISTS (SELECT 1 FROM op q WHERE q.mailbox = o.mailbox AND q.kind = 5 AND q.state = 0 AND q.due <= ?1))) " \

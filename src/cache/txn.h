@@ -153,6 +153,8 @@ enum mf_err mailbox_add_local(struct txn *t, uint64_t parent, const char *path, 
 enum mf_err mailbox_add_again(struct txn *t, const struct op *removal, const struct mailbox *like);
 enum mf_err mailbox_drop_ops(struct txn *t, uint64_t mailbox);              /* what is to be done to it at the server */
 enum mf_err mailbox_undelete(struct txn *t, const struct op *op);
+/* What CREATE and RENAME are to call it at the server, as journal_target() says */
+enum mf_err mailbox_target(struct txn *t, const struct op *op, char **ret);
 /* Messages are on their way into it, wherever they are shown */
 enum mf_err mailbox_is_landed_in(struct txn *t, uint64_t mailbox, bool *ret);
 enum mf_err mailbox_remove_node(struct txn *t, struct node *n);

@@ -156,7 +156,7 @@ static char *raw_of(struct cache *cache, uint64_t mailbox, const struct op *op, 
 	return op->raw ? mf_strdup(op->raw) : NULL;
 }
 
-static char *dest_raw(struct cache *cache, uint64_t mailbox, struct mailbox *ret)
+static char *raw_now(struct cache *cache, uint64_t mailbox, struct mailbox *ret)
 {
 	static const struct op none;
 	return raw_of(cache, mailbox, &none, ret);
@@ -307,6 +307,14 @@ static enum mf_err is_of_other_numbers(struct round *r, const struct op *op, con
 	return MF_OK;
 }
 
+/* Nothing is left to be done for this. */
+static enum mf_err is_called(struct account *a, const struct op *op, const char *raw)
+{
+	struct txn *t;
+	enum mf_err e = cache_begin(a->cache, &t);
+	return e == MF_OK ? finish(t, txn_op_mailbox_is(t, op->id, raw)) : e;
+}
+
 /* Another client has removed the mailbox with the message in it. */
 static enum mf_err is_lost(struct account *a, const struct op *op)
 {
@@ -314,13 +322,7 @@ static enum mf_err is_lost(struct account *a, const struct op *op)
 	         op_kind_word(op->kind), op->id);
 	struct txn *t;
 	enum mf_err e = cache_begin(a->cache, &t);
-	if (e != MF_OK)
-		return e;
-	e = txn_op_gone(t, op->id);
-	if (e == MF_OK)
-		return txn_commit(t);
-	txn_rollback(t);
-	return e;
+	return e == MF_OK ? finish(t, txn_op_gone(t, op->id)) : e;
 }
 
 /* Nothing leaves that could be lost here: what may be appended in this round goes to the disk, all together. */
@@ -347,7 +349,7 @@ static enum mf_err message_ready(struct round *r, const struct op *op, bool *ret
 	struct account *a = r->account;
 	MF_CLEANUP(mailbox_finish) struct mailbox m = { 0 }, dest = { 0 };
 	MF_CLEANUP(mf_free) char *raw = raw_of(a->cache, op->mailbox, op, &m);
-	MF_CLEANUP(mf_free) char *to = op->dest ? dest_raw(a->cache, op->dest, &dest) : NULL;
+	MF_CLEANUP(mf_free) char *to = op->dest ? raw_now(a->cache, op->dest, &dest) : NULL;
 	*ret = false;
 	if (op->kind == OP_APPEND && r->appends == APPENDS_AT_ONCE)
 		return MF_OK;
@@ -372,19 +374,30 @@ static enum mf_err message_ready(struct round *r, const struct op *op, bool *ret
 	return MF_OK;
 }
 
+/* CREATE and RENAME */
+static enum mf_err naming_ready(struct round *r, const struct op *op, bool *ret, enum name_state *ret_name)
+{
+	struct account *a = r->account;
+	MF_CLEANUP(mailbox_finish) struct mailbox m = { 0 };
+	MF_CLEANUP(mf_free) char *target = NULL, *now = op->kind == OP_RENAME ? raw_now(a->cache, op->mailbox, &m) : NULL;
+	enum mf_err e = journal_target(a->cache, op, &target);
+	*ret = false;
+	if (e != MF_OK)
+		return e == MF_BUSY ? MF_OK : park(a, op, "there is no name for it at the server");
+	if (now && strcmp(now, target) == 0) /* it was to have another meanwhile, and did not get it */
+		return is_called(a, op, now);
+	e = journal_name_state(a->cache, op, target, ret_name);
+	*ret = *ret_name == NAME_FREE && (now || op->kind == OP_CREATE);
+	return e;
+}
+
 static enum mf_err mailbox_ready(struct round *r, const struct op *op, bool *ret, enum name_state *ret_name)
 {
 	struct cache *cache = r->account->cache;
 	*ret = true;
 	*ret_name = NAME_FREE;
-	if (op->kind == OP_CREATE || op->kind == OP_RENAME) {
-		MF_CLEANUP(mf_free) char *target = NULL;
-		enum mf_err e = journal_target(cache, op, &target);
-		if (e == MF_OK)
-			e = journal_name_state(cache, op, target, ret_name);
-		*ret = e == MF_OK && *ret_name == NAME_FREE;
-		return e == MF_BUSY || e == MF_OK ? MF_OK : park(r->account, op, "there is no name for it at the server");
-	}
+	if (op->kind == OP_CREATE || op->kind == OP_RENAME)
+		return naming_ready(r, op, ret, ret_name);
 	if (op->kind == OP_DELETE) {
 		enum mf_err e = journal_uses(cache, op->mailbox, ret);
 		*ret = !*ret;
@@ -442,18 +455,12 @@ static enum mf_err round_pick(struct round *r)
 static enum mf_err add_mailbox_op(struct round *r, struct op *op)
 {
 	struct cache *cache = r->account->cache;
-	char *raw = NULL, *to = NULL;
-	enum mf_err e = MF_OK;
 	MF_CLEANUP(mailbox_finish) struct mailbox m = { 0 };
-	if (op->kind == OP_CREATE || op->kind == OP_RENAME)
-		e = journal_target(cache, op, op->kind == OP_CREATE ? &raw : &to);
-	if (e == MF_OK && !raw)
-		raw = op->kind == OP_DELETE ? mf_strdup(op->raw) : raw_of(cache, op->mailbox, op, &m);
-	if (e != MF_OK || !raw) {
-		free(to);
-		free(raw);
-		return e != MF_OK ? e : MF_NOT_FOUND;
-	}
+	bool as_it_says = op->kind == OP_CREATE || op->kind == OP_DELETE;
+	char *raw = as_it_says ? mf_strdup(op->raw) : op->kind == OP_RENAME ? raw_now(cache, op->mailbox, &m) : raw_of(cache, op->mailbox, op, &m);
+	if (!raw)
+		return MF_NOT_FOUND;
+	char *to = op->kind == OP_RENAME ? mf_strdup(op->raw) : NULL;
 	group_add(group_for(r, op, write_kind_of(op, false), false, raw, to), op);
 	return MF_OK;
 }
@@ -463,7 +470,7 @@ static enum mf_err add_message_op(struct round *r, struct op *op)
 	struct account *a = r->account;
 	MF_CLEANUP(mailbox_finish) struct mailbox m = { 0 }, dest = { 0 };
 	char *raw = raw_of(a->cache, op->mailbox, op, &m);
-	char *to = op->dest ? dest_raw(a->cache, op->dest, &dest) : NULL;
+	char *to = op->dest ? raw_now(a->cache, op->dest, &dest) : NULL;
 	bool half = op->kind == OP_MOVE && !(r->caps & REMOTE_MOVE);
 	if (!raw || (op->dest && !to)) {
 		free(raw);
@@ -482,13 +489,7 @@ static enum mf_err unmark(struct account *a, const struct op *op)
 {
 	struct txn *t;
 	enum mf_err e = cache_begin(a->cache, &t);
-	if (e != MF_OK)
-		return e;
-	e = txn_op_again(t, op->id, clock_wall_ns() / 1000000 + STUCK_MS);
-	if (e == MF_OK)
-		return txn_commit(t);
-	txn_rollback(t);
-	return e;
+	return e == MF_OK ? finish(t, txn_op_again(t, op->id, clock_wall_ns() / 1000000 + STUCK_MS)) : e;
 }
 
 /* After they were marked: each as the journal has it now */

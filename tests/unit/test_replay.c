@@ -475,6 +475,56 @@ static void ended_while_changing(void **state)
 	}
 }
 
+/* The connection is lost at each answer in turn, and before there is another what was sent is changed again */
+static void changed_again_in_doubt(void **state)
+{
+	(void)state;
+	unsigned answers = 1;
+	char when[60];
+	for (unsigned n = 0; n < answers; n++) {
+		struct world w;
+		uint64_t made = 0;
+		build(&w, FULL);
+		go_offline(&w);
+		memory_forget_calls(w.server);
+		DO(&w, txn_mailbox_create(t, 0, "New", &made));
+		DO(&w, txn_mailbox_rename(t, box(&w, "Old"), 0, "Older"));
+		DO(&w, txn_mailbox_rename(t, box(&w, "Gone"), box(&w, "Work"), "Within"));
+		if (n == 0) {
+			account_connect(w.account);
+			assert_settled_as(&w, NULL, "counted");
+			answers = memory_answers(w.server);
+			world_finish(&w);
+			continue;
+		}
+		memory_cut_answers(w.server, n - 1);
+		account_connect(w.account);
+		world_until(memory_sessions(w.server) > 0 || memory_answers(w.server) >= n);
+		memory_login_result(w.server, MF_OFFLINE);
+		world_until(memory_sessions(w.server) == 0 || is_quiet(&w));
+		go_offline(&w);
+		DO(&w, txn_mailbox_rename(t, box(&w, "New"), 0, "Newer"));
+		DO(&w, txn_mailbox_rename(t, box(&w, "Older"), 0, "Oldest"));
+		DO(&w, txn_mailbox_rename(t, box(&w, "Work/Within"), 0, "Gone"));
+		move_number(&w, "INBOX", 1, "Oldest", "into.eml");
+		move_number(&w, "Oldest/In", 21, "INBOX", "from.eml");
+		memory_login_result(w.server, MF_OK);
+		account_connect(w.account);
+		snprintf(when, sizeof when, "lost at answer %u", n - 1);
+		assert_settled_as(&w, NULL, when);
+		char *text = server_text(&w);
+		assert_null(strstr(text, "Older/"));
+		assert_null(strstr(text, "New/"));
+		assert_null(strstr(text, "Within/"));
+		assert_non_null(strstr(text, "Newer/"));
+		assert_non_null(strstr(text, "Oldest/Message number 1 "));
+		assert_non_null(strstr(text, "Gone/Message number 31 "));
+		assert_non_null(strstr(text, "INBOX/Message number 21 "));
+		free(text);
+		world_finish(&w);
+	}
+}
+
 /* --- refusals ---------------------------------------------------------------------------------------------------------------------- */
 
 static size_t count_state(struct world *w, enum op_state state)
@@ -755,7 +805,8 @@ int main(void)
 		cmocka_unit_test(offline_then_online), cmocka_unit_test(online), cmocka_unit_test(refused_and_retried),
 		cmocka_unit_test(one_of_many_is_refused), cmocka_unit_test(others_at_work), cmocka_unit_test(mailbox_removed_with_changes),
 		cmocka_unit_test(a_thousand_are_few_writes), cmocka_unit_test(cut_anywhere), cmocka_unit_test(ended_anywhere),
-		cmocka_unit_test(ended_while_changing), cmocka_unit_test(anything),
+		cmocka_unit_test(ended_while_changing), cmocka_unit_test(changed_again_in_doubt),
+		cmocka_unit_test(anything),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }
