@@ -570,7 +570,8 @@ enum mf_err settle_said(struct txn *t, const char *path, const char *raw)
 		return e ? e : MF_NOT_FOUND;
 	struct node *known;
 	e = mailbox_find_path(t, path, &known);
-	return e == MF_NOT_FOUND ? settle_sent(t, path) : e;
+	/* one that is being made is known by that path from before */
+	return e == MF_NOT_FOUND || (!e && (known->m.flags & CACHE_MAILBOX_LOCAL)) ? settle_sent(t, path) : e;
 }
 
 /* Another client has removed it while messages of ours are to go there: it is ours to make again, if a person wants that. */

@@ -176,16 +176,8 @@ static bool belongs(const struct group *g, const struct op *op, enum write_kind 
 }
 
 /* Takes raw and to. */
-static struct group *group_for(struct round *r, struct op *op, enum write_kind kind, bool half, char *raw, char *to)
+static struct group *group_create(struct round *r, const struct op *op, enum write_kind kind, bool half, char *raw, char *to)
 {
-	/* the last ones: a thousand operations of one kind follow each other */
-	for (size_t i = r->group_count; i-- > 0;) {
-		if (belongs(&r->groups[i], op, kind, half, raw, to)) {
-			free(raw);
-			free(to);
-			return &r->groups[i];
-		}
-	}
 	if (r->group_count == r->group_room) {
 		r->group_room = r->group_room ? r->group_room * 2 : 16;
 		r->groups = mf_realloc_array(r->groups, r->group_room, sizeof *r->groups);
@@ -196,6 +188,20 @@ static struct group *group_for(struct round *r, struct op *op, enum write_kind k
 	g->write = (struct remote_write){ .kind = kind, .raw = raw, .to = to, .uidvalidity = op->uidvalidity, .flags = op->flags,
 		.flags_remove = op->flags_remove, .keywords = op->keywords, .keywords_remove = op->keywords_remove, .fd = -1 };
 	return g;
+}
+
+/* Takes raw and to. */
+static struct group *group_for(struct round *r, const struct op *op, enum write_kind kind, bool half, char *raw, char *to)
+{
+	/* the last ones: a thousand operations of one kind follow each other */
+	for (size_t i = r->group_count; i-- > 0;) {
+		if (belongs(&r->groups[i], op, kind, half, raw, to)) {
+			free(raw);
+			free(to);
+			return &r->groups[i];
+		}
+	}
+	return group_create(r, op, kind, half, raw, to);
 }
 
 static void group_add(struct group *g, struct op *op)
@@ -248,15 +254,42 @@ static int by_kind(const void *a, const void *b)
 	return (int)x->write.kind - (int)y->write.kind;
 }
 
+/* One COPY makes one copy of each: another of the same message goes into a command of its own. */
+static void group_split(struct round *r, size_t i)
+{
+	struct group *g = &r->groups[i], *others = NULL;
+	size_t kept = 1;
+	for (size_t k = 1; k < g->count; k++) {
+		struct op *op = g->ops[k];
+		if (op->uid != g->ops[kept - 1]->uid) {
+			g->ops[kept++] = op;
+			continue;
+		}
+		if (!others) {
+			others = group_create(r, op, WRITE_COPY, g->half, mf_strdup(g->raw), mf_strdup(g->to));
+			g = &r->groups[i]; /* they may have moved */
+		}
+		group_add(others, op);
+	}
+	g->count = kept;
+}
+
 static void groups_settle(struct round *r)
 {
+	for (size_t i = 0; i < r->group_count; i++) {
+		struct group *g = &r->groups[i];
+		if (!g->ops[0]->uid)
+			continue;
+		qsort(g->ops, g->count, sizeof(struct op *), by_uid);
+		if (g->write.kind == WRITE_COPY)
+			group_split(r, i);
+	}
 	if (r->group_count)
 		qsort(r->groups, r->group_count, sizeof *r->groups, by_kind);
 	for (size_t i = 0; i < r->group_count; i++) {
 		struct group *g = &r->groups[i];
 		if (!g->ops[0]->uid)
 			continue;
-		qsort(g->ops, g->count, sizeof(struct op *), by_uid);
 		g->uids = mf_alloc_array(g->count, sizeof *g->uids);
 		for (size_t k = 0; k < g->count; k++)
 			if (!k || g->uids[g->write.count - 1] != g->ops[k]->uid)

@@ -604,6 +604,37 @@ static void one_of_many_is_refused(void **state)
 	world_finish(&w);
 }
 
+/* Three copies of one message, asked for together, are three */
+static void copies_of_one(void **state)
+{
+	(void)state;
+	for (size_t c = 0; c < sizeof all_caps / sizeof *all_caps; c++) {
+		struct world w;
+		build(&w, all_caps[c]);
+		go_offline(&w);
+		for (int i = 1; i <= 3; i++) {
+			uint64_t made = 0;
+			char name[40];
+			snprintf(name, sizeof name, "copy%d.eml", i);
+			DO(&w, txn_create(t, box(&w, "Work"), name, &made));
+			DO(&w, txn_copied(t, made, numbered(&w, "INBOX", 1), 0));
+		}
+		move_number(&w, "INBOX", 1, "Old", "moved.eml");
+		account_connect(w.account);
+		assert_settled_as(&w, NULL, "copies of one");
+		char *text = server_text(&w), *at = text;
+		for (int i = 0; i < 3; i++) {
+			at = strstr(at, "Work/Message number 1 ");
+			assert_non_null(at);
+			at++;
+		}
+		assert_null(strstr(at, "Work/Message number 1 "));
+		assert_non_null(strstr(text, "Old/Message number 1 "));
+		free(text);
+		world_finish(&w);
+	}
+}
+
 /* --- others are at work too --------------------------------------------------------------------------------------------------------- */
 
 static void others_at_work(void **state)
@@ -803,7 +834,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(offline_then_online), cmocka_unit_test(online), cmocka_unit_test(refused_and_retried),
-		cmocka_unit_test(one_of_many_is_refused), cmocka_unit_test(others_at_work), cmocka_unit_test(mailbox_removed_with_changes),
+		cmocka_unit_test(one_of_many_is_refused), cmocka_unit_test(copies_of_one), cmocka_unit_test(others_at_work), cmocka_unit_test(mailbox_removed_with_changes),
 		cmocka_unit_test(a_thousand_are_few_writes), cmocka_unit_test(cut_anywhere), cmocka_unit_test(ended_anywhere),
 		cmocka_unit_test(ended_while_changing), cmocka_unit_test(changed_again_in_doubt),
 		cmocka_unit_test(anything),
