@@ -155,6 +155,9 @@ enum mf_err journal_mark_sent(struct cache *c, struct op *ops, size_t count);
 enum mf_err txn_op_done(struct txn *t, uint64_t op, uint32_t uidvalidity, uint32_t uid);
 /* The message was not there any more: existence is the server's. A copy is parked. */
 enum mf_err txn_op_gone(struct txn *t, uint64_t op);
+/* As txn_op_gone() if the mailbox that the message was in is known neither by the tree nor, having been removed here, by the
+ * operation's .raw; else nothing */
+enum mf_err txn_op_lost(struct txn *t, uint64_t op, bool *ret_lost);
 /* Not done, to be tried again from due_ms on */
 enum mf_err txn_op_again(struct txn *t, uint64_t op, int64_t due_ms);
 /* A COPY that is the first half of a MOVE is done: the other half, an operation of its own, is to remove what was copied */

@@ -272,6 +272,20 @@ enum mf_err txn_op_gone(struct txn *t, uint64_t id)
 	return txn_fail(t, e);
 }
 
+enum mf_err txn_op_lost(struct txn *t, uint64_t id, bool *ret_lost)
+{
+	struct op op;
+	*ret_lost = false;
+	enum mf_err e = t->failed ? t->failed : op_by_id(t, id, &op);
+	if (e)
+		return e == MF_NOT_FOUND ? MF_OK : txn_fail(t, e);
+	const struct node *n = txn_node(t, op.mailbox);
+	*ret_lost = n ? !n->m.raw : !op.raw;
+	e = *ret_lost ? gone(t, &op) : MF_OK;
+	op_finish(&op);
+	return txn_fail(t, e);
+}
+
 static enum mf_err set_state(struct txn *t, uint64_t id, enum op_state state, const char *error, int64_t due_ms)
 {
 	struct op op;

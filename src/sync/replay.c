@@ -348,14 +348,18 @@ static enum mf_err is_called(struct account *a, const struct op *op, const char 
 	return e == MF_OK ? finish(t, txn_op_mailbox_is(t, op->id, raw)) : e;
 }
 
-/* Another client has removed the mailbox with the message in it. */
+/* Another client has removed the mailbox with the message in it; or a person has just now, after op was read. */
 static enum mf_err is_lost(struct account *a, const struct op *op)
 {
-	log_info("%s: %s of operation %" PRIu64 ": the mailbox that the message was in is gone at the server", a->config->name,
-	         op_kind_word(op->kind), op->id);
 	struct txn *t;
+	bool lost = false;
 	enum mf_err e = cache_begin(a->cache, &t);
-	return e == MF_OK ? finish(t, txn_op_gone(t, op->id)) : e;
+	if (e == MF_OK)
+		e = finish(t, txn_op_lost(t, op->id, &lost));
+	if (lost)
+		log_info("%s: %s of operation %" PRIu64 ": the mailbox that the message was in is gone at the server", a->config->name,
+		         op_kind_word(op->kind), op->id);
+	return e;
 }
 
 /* Nothing leaves that could be lost here: what may be appended in this round goes to the disk, all together. */
@@ -602,20 +606,21 @@ static void explain(const struct group *g, const struct write_result *result, ch
 	snprintf(to, size, "%s%s%s", what, result->reason && *result->reason ? ": " : "", result->reason ? result->reason : "");
 }
 
-static bool is_known(struct cache *cache, uint64_t mailbox)
+static bool is_listed(struct cache *cache, uint64_t mailbox)
 {
 	MF_CLEANUP(mailbox_finish) struct mailbox m = { 0 };
-	return cache_mailbox(cache, mailbox, &m) == MF_OK;
+	return cache_mailbox(cache, mailbox, &m) == MF_OK && m.raw;
 }
 
 /* A mailbox is gone: LIST, which is asked for, says which. What is removed with the message in it cannot be changed any more;
  * a destination is made again or not, and what is to go there waits. false: that has been tried */
 static bool is_about_the_gone(struct round *r, struct txn *t, const struct op *op, int64_t now, enum mf_err *ret)
 {
+	struct cache *cache = r->account->cache;
 	bool of_source = op->kind == OP_FLAGS || op->kind == OP_EXPUNGE;
 	if (!of_source && op->kind != OP_MOVE && op->kind != OP_COPY)
 		return false;
-	if (of_source || (op->tries > 1 && !is_known(r->account->cache, op->mailbox)))
+	if (of_source || (op->tries > 1 && !is_listed(cache, op->mailbox) && is_listed(cache, op->dest)))
 		*ret = txn_op_gone(t, op->id);
 	else if (op->tries > 1)
 		return false;
