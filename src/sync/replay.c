@@ -451,17 +451,15 @@ static enum mf_err mailbox_ready(struct round *r, const struct op *op, bool *ret
 static enum mf_err round_pick(struct round *r)
 {
 	size_t kept = 0, crossed = SIZE_MAX;
-	bool alone = false, seen_mailbox = false;
+	bool alone = false;
 	enum mf_err e = round_spool(r);
 	for (size_t i = 0; i < r->op_count; i++) {
 		struct op *op = &r->ops[i];
 		bool of_mailbox = op_is_of_mailbox(op), take = false;
-		if (e == MF_OK && !alone && of_mailbox && !seen_mailbox && kept == 0) {
-			enum name_state name;
+		if (e == MF_OK && !alone && of_mailbox && kept == 0) {
+			enum name_state name; /* one that cannot be done yet keeps none back: it may be waiting for one of them */
 			e = mailbox_ready(r, op, &take, &name);
 			alone = take;
-			/* one that waits for messages to leave, or for a name, keeps nothing back */
-			seen_mailbox = op->kind != OP_DELETE && name == NAME_FREE;
 			if (name == NAME_LEAVING && crossed == SIZE_MAX)
 				crossed = i;
 		} else if (e == MF_OK && !alone && !of_mailbox) {

@@ -604,6 +604,26 @@ static void one_of_many_is_refused(void **state)
 	world_finish(&w);
 }
 
+/* mkdir A; mkdir B; mv A B */
+static void made_and_moved_into_one_made_later(void **state)
+{
+	(void)state;
+	struct world w;
+	uint64_t first = 0, second = 0;
+	build(&w, FULL);
+	go_offline(&w);
+	DO(&w, txn_mailbox_create(t, 0, "First", &first));
+	DO(&w, txn_mailbox_create(t, 0, "Second", &second));
+	DO(&w, txn_mailbox_rename(t, first, second, "Inside"));
+	account_connect(w.account);
+	assert_settled_as(&w, NULL, "inside one made later");
+	char *text = server_text(&w);
+	assert_non_null(strstr(text, "Second/Inside/"));
+	assert_null(strstr(text, "First/"));
+	free(text);
+	world_finish(&w);
+}
+
 /* Three copies of one message, asked for together, are three */
 static void copies_of_one(void **state)
 {
@@ -834,7 +854,8 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(offline_then_online), cmocka_unit_test(online), cmocka_unit_test(refused_and_retried),
-		cmocka_unit_test(one_of_many_is_refused), cmocka_unit_test(copies_of_one), cmocka_unit_test(others_at_work), cmocka_unit_test(mailbox_removed_with_changes),
+		cmocka_unit_test(one_of_many_is_refused), cmocka_unit_test(copies_of_one), cmocka_unit_test(made_and_moved_into_one_made_later),
+		cmocka_unit_test(others_at_work), cmocka_unit_test(mailbox_removed_with_changes),
 		cmocka_unit_test(a_thousand_are_few_writes), cmocka_unit_test(cut_anywhere), cmocka_unit_test(ended_anywhere),
 		cmocka_unit_test(ended_while_changing), cmocka_unit_test(changed_again_in_doubt),
 		cmocka_unit_test(anything),
