@@ -299,13 +299,36 @@ static void flags_follow_a_move_elsewhere(void **state)
 	assert_int_equal(nth_op(f, 0).uid, 7);
 }
 
+/* Only what LIST does not know is lost with what was in it: not what was removed here */
+static void lost_with_its_mailbox(void **state)
+{
+	struct fixture *f = *state;
+	uint64_t inbox = mailbox_with(f, "INBOX", 0), here = mailbox_with(f, "Here", 1), there = mailbox_with(f, "There", 1);
+	uint64_t one = by_uid(f, here, 1), two = by_uid(f, there, 1);
+	bool lost = true;
+	DO(f, txn_move(t, one, inbox, "one.eml", &expunge));
+	DO(f, txn_move(t, two, inbox, "two.eml", &expunge));
+	uint64_t first = nth_op(f, 0).id, second = nth_op(f, 1).id;
+	DO(f, txn_op_lost(t, first, &lost));
+	assert_false(lost);
+	DO(f, txn_mailbox_delete(t, here));
+	DO(f, txn_mailbox_removed(t, there));
+	DO(f, txn_op_lost(t, first, &lost));
+	assert_false(lost);
+	DO(f, txn_op_lost(t, second, &lost));
+	assert_true(lost);
+	assert_ops(f, "move delete");
+	assert_int_equal(by_name(f, inbox, "one.eml"), one);
+	assert_int_equal(by_name(f, inbox, "two.eml"), 0);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		WITH_CACHE(done_with_a_number), WITH_CACHE(double_is_absorbed), WITH_CACHE(claimed_places_make_no_rows), WITH_CACHE(claimed_flags),
 		WITH_CACHE(sent_and_vanished_waits_for_its_answer), WITH_CACHE(lost_answers_are_adopted), WITH_CACHE(half_a_move),
 		WITH_CACHE(copies_that_wait_follow_a_move), WITH_CACHE(without_a_number), WITH_CACHE(refused_parked_retried),
-		WITH_CACHE(renumbered_mailbox), WITH_CACHE(flags_follow_a_move_elsewhere),
+		WITH_CACHE(renumbered_mailbox), WITH_CACHE(flags_follow_a_move_elsewhere), WITH_CACHE(lost_with_its_mailbox),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }
