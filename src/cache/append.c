@@ -1,4 +1,4 @@
-/* A message that another part of mailfs has made goes into a mailbox: the copy of what was sent. */
+/* A message that another part of mailfs has made goes into a mailbox: the copy of what was sent, a draft. */
 #include <errno.h>
 #include <string.h>
 #include <unistd.h>
@@ -8,22 +8,21 @@
 #include "cache/txn.h"
 
 #define HEADER_MAX (1 << 20)
-#define SENT_NAME "Sent"
 #define EARLIER_S (2 * 86400)      /* clocks differ: how much older than asked for one may be that is the same */
 
 /* --- where -------------------------------------------------------------------------------------------------------------- */
 
-struct looking { uint64_t by_use, by_name, inbox; };
+struct looking { unsigned use; const char *name; uint64_t by_use, by_name, inbox; };
 
-static bool find_sent(void *context, const struct mailbox *m)
+static bool look(void *context, const struct mailbox *m)
 {
 	struct looking *l = context;
 	bool can = (m->raw || (m->flags & CACHE_MAILBOX_LOCAL)) && !(m->flags & CACHE_MAILBOX_NOSELECT);
 	if (m->use == CACHE_USE_INBOX)
 		l->inbox = m->id;
-	if (can && m->use == CACHE_USE_SENT)
+	if (can && m->use == l->use)
 		l->by_use = m->id;
-	if (can && !l->by_name && (!m->parent || m->parent == l->inbox) && strcmp(m->name, SENT_NAME) == 0)
+	if (can && !l->by_name && (!m->parent || m->parent == l->inbox) && strcmp(m->name, l->name) == 0)
 		l->by_name = m->id;
 	return !l->by_use;
 }
@@ -49,16 +48,24 @@ static enum mf_err need_path(struct txn *t, const char *path, uint64_t *ret)
 	return e ? e : parent ? MF_OK : MF_INVALID;
 }
 
+static enum mf_err need_use(struct txn *t, unsigned use, const char *name, uint64_t *ret)
+{
+	struct looking l = { .use = use, .name = name };
+	enum mf_err e = cache_mailboxes(t->cache, look, &l);
+	*ret = l.by_use ? l.by_use : l.by_name;
+	return e || *ret ? e : txn_mailbox_create(t, 0, name, ret);
+}
+
 enum mf_err txn_sent(struct txn *t, const char *path, uint64_t *ret)
 {
 	if (t->failed)
 		return t->failed;
-	if (path)
-		return need_path(t, path, ret);
-	struct looking l = { 0 };
-	enum mf_err e = cache_mailboxes(t->cache, find_sent, &l);
-	*ret = l.by_use ? l.by_use : l.by_name;
-	return e || *ret ? e : txn_mailbox_create(t, 0, SENT_NAME, ret);
+	return path ? need_path(t, path, ret) : need_use(t, CACHE_USE_SENT, "Sent", ret);
+}
+
+enum mf_err txn_drafts(struct txn *t, uint64_t *ret)
+{
+	return t->failed ? t->failed : need_use(t, CACHE_USE_DRAFTS, "Drafts", ret);
 }
 
 /* --- what --------------------------------------------------------------------------------------------------------------- */
@@ -118,7 +125,7 @@ enum mf_err txn_append(struct txn *t, uint64_t mailbox, const struct append *wha
 	struct mail_summary summary = { 0 };
 	bool there = false;
 	enum mf_err e = t->failed ? t->failed : summarise(what, &summary);
-	if (!e)
+	if (!e && !what->again)
 		e = is_there(t, mailbox, summary.message_id, what->internal_date, &there);
 	if (!e)
 		e = there ? MF_EXISTS : add(t, mailbox, what, &summary, ret);

@@ -97,12 +97,13 @@ enum mf_err txn_touch(struct txn *t, uint64_t message, int64_t mtime);
 /* The internal date of what has not been sent yet; of anything else as txn_touch(). summary: of its bytes */
 enum mf_err txn_redate(struct txn *t, uint64_t message, int64_t date, const struct mail_summary *summary);
 /* A message that mailfs itself has made, with its bytes (lines end with CRLF), these flags and the name that such a message has.
- * MF_EXISTS: one with its Message-ID is there already, that is hardly older. Reads fd by offsets. */
-struct append { int fd; uint64_t size; int64_t internal_date; unsigned flags; };
+ * MF_EXISTS: one with its Message-ID is there already, that is hardly older (unless `again`). Reads fd by offsets. */
+struct append { int fd; uint64_t size; int64_t internal_date; unsigned flags; bool again; };
 enum mf_err txn_append(struct txn *t, uint64_t mailbox, const struct append *what, uint64_t *ret);
 /* The mailbox for copies of what is sent: path; NULL: that with the use, or the name Sent. Else it is made. MF_OFFLINE: nothing
  * has been listed yet */
 enum mf_err txn_sent(struct txn *t, const char *path, uint64_t *ret);
+enum mf_err txn_drafts(struct txn *t, uint64_t *ret);   /* the same for drafts: the use, or the name Drafts */
 /* Never at the server, whoever asks: drops a row that only exists here, with its bytes */
 enum mf_err txn_drop_local(struct txn *t, uint64_t message);
 

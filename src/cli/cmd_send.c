@@ -1,4 +1,4 @@
-/* send: a message given or built; or the outbox. */
+/* send: a message given or built, or a draft; or the outbox. */
 #include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
@@ -50,16 +50,17 @@ static enum exit_code send_message(struct cli *cli, const struct arguments *argu
 {
 	struct mf_reason why = { "" };
 	MF_CLEANUP(mf_close) int message = -1;
+	bool draft = arguments_has(arguments, "draft");
 	struct targets targets;
 	struct outgoing outgoing;
 	enum mf_err e = open_message(arguments, letter, built, &message, &why);
 	if (e)
 		return cli_fail(exit_code_of(e), "%s", why.text[0] ? why.text : mf_err_words(e));
 	MF_CLEANUP(mf_free) char *author = letter_author(message);
-	enum exit_code code = outgoing_choose(cli, author, &targets);
+	enum exit_code code = outgoing_choose(cli, author, draft, &targets);
 	if (code)
 		return code;
-	code = outgoing_send(cli, &targets, &(struct outbox_put){ 0 }, message, true, true, &outgoing);
+	code = outgoing_send(cli, &targets, draft ? NULL : &(struct outbox_put){ 0 }, message, true, true, &outgoing);
 	targets_finish(&targets);
 	return code;
 }
@@ -76,7 +77,7 @@ enum exit_code cmd_send(struct cli *cli, const struct arguments *arguments)
 		return cli_fail(EXIT_USAGE, "send takes one FILE, and %s is one too many", arguments->operands[1]);
 	if (settles)
 		return settle(cli, arguments);
-	if (!built && !arguments->operand_count && isatty(STDIN_FILENO))
+	if (!built && !arguments_has(arguments, "draft") && !arguments->operand_count && isatty(STDIN_FILENO))
 		return outgoing_ask(cli, "send", ASK_CONNECT);
 	return send_message(cli, arguments, &letter, built);
 }

@@ -61,6 +61,7 @@ static const struct flag send_flags[] = {
 	{ 'b', "bcc", "ADDRESS", "a copy that the others are not told of", true },
 	{ 's', "subject", "TEXT", "its subject", false },
 	{ 'a', "attach", "FILE", "attach a file", '\n' },
+	{ 0, "draft", NULL, "put it into Drafts, to be finished later; nothing is sent", false },
 	{ 'l', "list", NULL, "show what is in the outbox", false },
 	{ 0, "retry", "NAME", "send it again: a failed message (failed/NAME), or one that may have been sent", false },
 	{ 0, "remove", "NAME", "take it out of the outbox", false },
@@ -92,7 +93,7 @@ const struct command commands[] = {
 	  "\"mailfs flag -- -flagged FILE\" takes a flag off: -- stands before the first one with a minus sign.\n", no_flags, false, cmd_flag },
 	{ "subscribe", "[ACCOUNT] MAILBOX...", "subscribe to mailboxes", NULL, no_flags, false, cmd_subscribe },
 	{ "unsubscribe", "[ACCOUNT] MAILBOX...", "unsubscribe from mailboxes", NULL, no_flags, false, cmd_unsubscribe },
-	{ "send", "[-tcb ADDRESS]... [-s SUBJECT] [-a FILE]... [FILE]", "send a message, or what waits in the outbox",
+	{ "send", "[-tcb ADDRESS]... [-s SUBJECT] [-a FILE]... [--draft] [FILE]", "send a message, or what waits in the outbox",
 	  "FILE, or standard input, is a message: \"To: bob@example.org\", an empty line, text. With --to and its like it is the text of one.\n"
 	  "Without either, at a terminal, everything that waits goes out now. A mounted account sends after its send-delay; else it is\n"
 	  "sent at once. The account is the one whose address the message is from, else the first that can send.\n", send_flags, false, cmd_send },

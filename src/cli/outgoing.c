@@ -35,30 +35,32 @@ static bool is_from(const struct account_config *config, const char *author)
 	return l.found;
 }
 
-static const char *choose(const struct config *config, const char *author)
+static const char *choose(const struct config *config, const char *author, bool draft)
 {
-	const char *first = NULL;
+	const struct account_config *first = NULL;
 	for (size_t i = 0; i < config->account_count; i++) {
 		const struct account_config *a = config->accounts[i];
-		if (!a->smtp.host)
+		if (draft ? !a->imap.host : !a->smtp.host)
 			continue;
 		if (author && is_from(a, author))
 			return a->name;
-		first = first ? first : a->name;
+		if (!first || (!first->smtp.host && a->smtp.host))
+			first = a;
 	}
-	return first;
+	return first ? first->name : NULL;
 }
 
-enum exit_code outgoing_choose(struct cli *cli, const char *author, struct targets *ret)
+enum exit_code outgoing_choose(struct cli *cli, const char *author, bool draft, struct targets *ret)
 {
 	struct mf_reason why = { "" };
 	enum mf_err e = targets_load(cli->config_path, ret, &why);
 	if (e)
 		return cli_fail(EXIT_CONFIG, "%s", why.text[0] ? why.text : mf_err_words(e));
-	const char *name = cli->account ? cli->account : ret->config ? choose(ret->config, author) : NULL;
+	const char *name = cli->account ? cli->account : ret->config ? choose(ret->config, author, draft) : NULL;
 	if (!name) {
 		targets_finish(ret);
-		return cli_fail(EXIT_CONFIG, "no account can send: none in the config file has an smtp server (smtp = smtps://HOST)");
+		return cli_fail(EXIT_CONFIG, draft ? "no account has a mailbox for drafts: none in the config file has an imap server (imap = imaps://HOST)"
+		                                   : "no account can send: none in the config file has an smtp server (smtp = smtps://HOST)");
 	}
 	e = targets_add(ret, name, &why);
 	if (!e)
@@ -85,14 +87,20 @@ static void print_message(struct json_object *m)
 	puts(mf_printable(shown, sizeof shown, line, strlen(line)));
 }
 
-static bool print_json(const char *json)
+static void print_draft(struct json_object *draft)
 {
-	struct json_object *o = json_parse_line(json), *message;
-	bool is = o && json_object_object_get_ex(o, "message", &message);
-	if (is)
-		print_message(message);
+	const char *path = json_get_string(draft, "path");
+	printf("%-10s %s\n", "draft", path ? path : "?");
+}
+
+static void print_json(const char *json)
+{
+	struct json_object *o = json_parse_line(json), *inner;
+	if (o && json_object_object_get_ex(o, "message", &inner))
+		print_message(inner);
+	else if (o && json_object_object_get_ex(o, "draft", &inner))
+		print_draft(inner);
 	json_object_put(o);
-	return is;
 }
 
 /* --- sending ------------------------------------------------------------------------------------------------------- */
@@ -113,14 +121,13 @@ static bool take_answer(void *context, const char *json)
 {
 	struct telling *t = context;
 	struct json_object *o = json_parse_line(json), *inner;
-	if (o && json_object_object_get_ex(o, "message", &inner)) {
+	if (o && json_object_object_get_ex(o, "message", &inner))
 		note(t->to, inner);
-		if (t->talk) {
-			show_progress_end();
-			(void)print_json(json);
-		}
-	} else if (t->talk && o && json_object_object_get_ex(o, "progress", &inner)) {
+	if (t->talk && o && json_object_object_get_ex(o, "progress", &inner)) {
 		show_progress(inner);
+	} else if (t->talk) {
+		show_progress_end();
+		print_json(json);
 	}
 	json_object_put(o);
 	return true;
@@ -139,7 +146,7 @@ enum exit_code outgoing_send(struct cli *cli, struct targets *targets, const str
 		e = handover_write(state, put, message, &name, &why);
 	if (e)
 		return cli_fail(exit_code_of(e), "%s", why.text[0] ? why.text : mf_err_words(e));
-	MF_CLEANUP(mf_free) char *line = mf_format("send --spool %s", name);
+	MF_CLEANUP(mf_free) char *line = mf_format("send%s --spool %s", put ? "" : " --draft", name);
 	struct telling telling = { ret, talk };
 	struct ask ask = { cli, ASK_CONNECT, may_ask_password, take_answer, &telling, true };
 	enum exit_code code = ask_account(&ask, target, line);
@@ -158,7 +165,7 @@ static bool print_answer(void *context, const char *json)
 		show_progress(progress);
 	} else {
 		show_progress_end();
-		(void)print_json(json);
+		print_json(json);
 	}
 	json_object_put(o);
 	return true;

@@ -191,7 +191,7 @@ static int send_message(struct sendmail *s)
 	if (letter_copy(STDIN_FILENO, message, !s->dot_is_text, &why))
 		return fail(EX_IOERR, "", why.text);
 	MF_CLEANUP(mf_free) char *author = s->sender ? compose_first_address(s->sender) : letter_author(message);
-	enum exit_code code = outgoing_choose(s->cli, author, &targets);
+	enum exit_code code = outgoing_choose(s->cli, author, false, &targets);
 	if (code)
 		return code_of(code);
 	name_locals(s, targets.items[0].config);

@@ -1,14 +1,19 @@
 #include "control/filing.h"
 
+#include <errno.h>
+#include <fcntl.h>
 #include <string.h>
 #include <strings.h>
 #include <sys/stat.h>
+#include <unistd.h>
 
 #include "base/clock.h"
 #include "base/log.h"
 #include "base/mem.h"
 #include "cache/journal.h"
 #include "cache/spool.h"
+#include "control/paths.h"
+#include "smtp/compose.h"
 
 static bool ends_with(const char *host, const char *domain)
 {
@@ -101,6 +106,31 @@ void filing_settle(struct account *account, struct outbox *outbox)
 
 /* --- copies --------------------------------------------------------------------------------------------------------------- */
 
+/* In the journal, and on the disk; a draft into Drafts, what else it is into Sent */
+static enum mf_err file(struct account *account, const struct append *what, uint64_t *ret)
+{
+	struct cache *cache = account_cache(account);
+	uint64_t mailbox = 0;
+	struct txn *t;
+	enum mf_err err = cache_begin(cache, &t);
+	if (err != MF_OK)
+		return err;
+	err = what->flags & FLAG_DRAFT ? txn_drafts(t, &mailbox) : txn_sent(t, account_config(account)->sent_mailbox, &mailbox);
+	if (err == MF_OK)
+		err = txn_append(t, mailbox, what, ret);
+	if (err != MF_OK) {
+		txn_rollback(t);
+		return err;
+	}
+	err = txn_commit(t);
+	if (err == MF_OK)
+		err = spool_sync(cache, *ret);
+	if (err == MF_OK || err == MF_NOT_FOUND) /* the server has it already */
+		err = cache_flush(cache);
+	account_journal_changed(account);
+	return err;
+}
+
 /* When it was made ready: the same each time it is tried */
 static int64_t date_of(int fd)
 {
@@ -112,28 +142,60 @@ enum mf_err filing_copy(void *context, uint64_t id, int fd, uint64_t size, const
 {
 	(void)id;
 	struct account *account = context;
-	struct cache *cache = account_cache(account);
 	struct append what = { .fd = fd, .size = size, .internal_date = date_of(fd), .flags = FLAG_SEEN };
-	uint64_t sent = 0, made = 0;
-	struct txn *t;
+	uint64_t made;
 	if (!filing_wanted(account))
 		return MF_OK;
-	enum mf_err err = cache_begin(cache, &t);
-	if (err != MF_OK)
-		return err;
-	err = txn_sent(t, account_config(account)->sent_mailbox, &sent);
-	if (err == MF_OK)
-		err = txn_append(t, sent, &what, &made);
-	if (err != MF_OK) {
-		txn_rollback(t);
-		return err == MF_EXISTS ? MF_OK : err;
-	}
-	err = txn_commit(t);
-	if (err == MF_OK)
-		err = spool_sync(cache, made);
-	if (err == MF_OK || err == MF_NOT_FOUND) /* the server has it already */
-		err = cache_flush(cache);
+	enum mf_err err = file(account, &what, &made);
 	trace(TRACE_SMTP, "%s: the copy in Sent: %s", message_id, mf_err_name(err));
-	account_journal_changed(account);
+	return err == MF_EXISTS ? MF_OK : err;
+}
+
+/* --- drafts --------------------------------------------------------------------------------------------------------------- */
+
+/* A file without a name beside the index */
+static int temporary(const struct account_config *config)
+{
+	MF_CLEANUP(mf_free) char *state = path_state(config->name);
+	return open(state, O_TMPFILE | O_RDWR | O_CLOEXEC, 0600);
+}
+
+static char *path_of(struct cache *cache, uint64_t message)
+{
+	MF_CLEANUP(message_finish) struct message m = { 0 };
+	if (cache_message(cache, message, &m) != MF_OK)
+		return mf_strdup("");      /* moved away and gone since */
+	MF_CLEANUP(mf_free) char *mailbox = cache_mailbox_path(cache, m.entry.mailbox);
+	return mf_format("%s/%s", mailbox ? mailbox : "", m.name);
+}
+
+static enum mf_err file_draft(struct account *account, int fd, uint64_t size, char **ret_path, struct mf_reason *why)
+{
+	const char *name = account_config(account)->name;
+	struct append what = { .fd = fd, .size = size, .internal_date = clock_wall_s(), .flags = FLAG_DRAFT | FLAG_SEEN, .again = true };
+	uint64_t made;
+	enum mf_err err = file(account, &what, &made);
+	if (err == MF_OFFLINE)
+		return mf_fail(why, err, "%s: which mailbox is Drafts is not known before its mailboxes have been listed once", name);
+	if (err != MF_OK)
+		return mf_fail(why, err, "%s: the draft cannot be kept: %s", name, mf_err_words(err));
+	*ret_path = path_of(account_cache(account), made);
+	return MF_OK;
+}
+
+enum mf_err filing_draft(struct account *account, int fd, char **ret_path, struct mf_reason *why)
+{
+	const struct account_config *config = account_config(account);
+	struct compose_options options = { .from = config->from ? config->from : config->user ? config->user : "", .draft = true, .now_s = clock_wall_s() };
+	struct envelope envelope = { 0 };
+	if (!config->imap.host)
+		return mf_fail(why, MF_UNSUPPORTED, "%s has no Drafts: a POP3 server has only INBOX", config->name);
+	MF_CLEANUP(mf_close) int prepared = temporary(config);
+	if (prepared < 0)
+		return mf_fail(why, mf_err_from_errno(errno), "%s: no temporary file: %s", config->name, strerror(errno));
+	enum mf_err err = compose(&options, fd, prepared, &envelope, why);
+	if (err == MF_OK)
+		err = file_draft(account, prepared, envelope.size, ret_path, why);
+	envelope_finish(&envelope);
 	return err;
 }

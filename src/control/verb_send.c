@@ -174,6 +174,41 @@ static enum exit_code put_spooled(struct verb_call *call, struct account *a, con
 	return code;
 }
 
+/* Without a mount the server gets it now, if it is there; else with the next connection. */
+static void settle_draft(struct verb_call *call, struct account *a, int64_t listing_ms)
+{
+	struct mf_reason why = call->why;
+	if (account_wait_listed(a, listing_ms, NULL) == MF_OK)
+		(void)verb_settle_account(call, a); /* what is in the journal is not lost */
+	call->why = why;
+}
+
+static enum exit_code put_draft(struct verb_call *call, struct account *a, const char *name)
+{
+	const struct account_config *config = account_config(a);
+	int64_t listing_ms = config->connect_timeout_ms + 2 * config->io_timeout_ms;
+	bool here = !call->control->mountpoint;
+	MF_CLEANUP(mf_free) char *state = path_state(config->name);
+	MF_CLEANUP(mf_free) char *path = NULL;
+	MF_CLEANUP(mf_close) int fd = -1;
+	enum mf_err e = handover_open(state, name, &fd, &call->why);
+	if (!e)
+		e = filing_draft(a, fd, &path, &call->why);
+	if (e == MF_OFFLINE && here && account_wait_listed(a, listing_ms, NULL) == MF_OK)
+		e = filing_draft(a, fd, &path, &call->why);
+	if (e)
+		return exit_code_of(e);
+	struct json_object *o = json_object_new_object();
+	json_put_string(o, "account", config->name);
+	json_put_string(o, "path", path);
+	(void)verb_say_member(call, "draft", o);
+	if (call->control->settle) /* who runs ls next sees it */
+		call->control->settle(call->control->settle_context);
+	if (here)
+		settle_draft(call, a, listing_ms);
+	return EXIT_OK;
+}
+
 static enum exit_code send_all(struct verb_call *call, struct account *a)
 {
 	struct outbox *outbox = outboxes_find(a);
@@ -225,14 +260,15 @@ static char *take_value(struct verb_call *call, const char *option)
 enum exit_code verb_send(struct verb_call *call)
 {
 	MF_CLEANUP(mf_free) char *spool = take_value(call, "--spool");
+	bool draft = verb_take_option(call, "--draft");
 	if (verb_no_more_arguments(call))
 		return EXIT_USAGE;
-	if (spool && call->count != 1) {
-		mf_fail(&call->why, MF_INVALID, "a message is sent by one account");
+	if ((spool && call->count != 1) || (draft && !spool)) {
+		mf_fail(&call->why, MF_INVALID, draft && !spool ? "which message is to be a draft?" : "a message is sent by one account");
 		return EXIT_USAGE;
 	}
 	if (spool)
-		return put_spooled(call, call->accounts[0], spool);
+		return (draft ? put_draft : put_spooled)(call, call->accounts[0], spool);
 	enum exit_code result = EXIT_OK;
 	size_t able = 0;
 	for (size_t i = 0; i < call->count; i++) {

@@ -17,6 +17,7 @@
  *   events [--all]                the lines of eventlog.h, from now or from the start, until nobody listens
  *   send                          everything in the outbox goes out now; {"message":{..}} for each when that is settled
  *   send --spool NAME             smtp/handover.h; {"message":{..}}: where it stands: waiting, or, without a mount, what became of it
+ *   send --draft --spool NAME     {"draft":{"account","path"}}: it is in Drafts; without a mount the server has it, if it can be reached
  *   outbox                        {"message":{"id","name","state","at","reason","subject","recipients","sent","refused",..}} for each
  *   outbox --retry|--remove|--sent NAME   {"message":{..}} as it is then; failed/NAME for what failed
  *   log                           {"text":".."}

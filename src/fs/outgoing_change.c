@@ -272,7 +272,7 @@ static enum mf_err rename_failed(struct outgoing *o, const char *name, const cha
 	outbox_item_finish(&item);
 	if (name_is_scratch(newname))
 		return MF_UNSUPPORTED;
-	outbox_hold(o->outbox, id, true); /* until it has its name */
+	outbox_hold(o->outbox, id, true, false); /* until it has its name */
 	err = outbox_retry(o->outbox, id);
 	if (err == MF_OK)
 		err = make_room(o, newname, file_of_id(o, id, NULL));

@@ -132,10 +132,10 @@ const char *file_lock_of(const struct outgoing *o, const char *name)
 void file_set_hold(struct outgoing *o, uint64_t id, const char *name)
 {
 	struct file *f = file_of_id(o, id, NULL);
-	outbox_hold(o->outbox, id, f->writers || file_lock_of(o, name));
+	outbox_hold(o->outbox, id, f->writers || file_lock_of(o, name), false);
 }
 
-/* A file with this name came or went. */
+/* A file with this name came or went. Some editors make a lock anew for each change (nano), so one that went may be back soon. */
 void file_lock_changed(struct outgoing *o, const char *lock)
 {
 	struct outbox_item item;
@@ -146,7 +146,8 @@ void file_lock_changed(struct outgoing *o, const char *lock)
 	MF_CLEANUP(mf_free) char *name = mf_strndup(of, len);
 	if (outbox_item_by_name(o->outbox, name, false, &item) != MF_OK)
 		return;
-	file_set_hold(o, item.id, name);
+	bool locked = file_lock_of(o, name);
+	outbox_hold(o->outbox, item.id, locked || file_of_id(o, item.id, NULL)->writers, !locked);
 	outbox_item_finish(&item);
 }
 

@@ -176,7 +176,7 @@ static enum mf_err find_recipients(struct composing *c)
 		e = parse_into(c, "recipient", *r, strlen(*r), take_recipient, c);
 	if (!e && (!o->recipients || o->fields_too))
 		e = recipients_of_fields(c);
-	if (!e && !c->envelope.recipient_count)
+	if (!e && !c->envelope.recipient_count && !o->draft)
 		e = mf_fail(c->why, MF_INVALID, "no recipient: neither To nor Cc nor Bcc names one");
 	return e;
 }
@@ -607,8 +607,12 @@ static enum mf_err run(struct composing *c)
 
 enum mf_err compose(const struct compose_options *options, int in, int out, struct envelope *ret, struct mf_reason *why)
 {
+	static const char *const nobody[] = { NULL };
 	struct mf_reason reason = { "" };
-	struct composing c = { .options = options, .in = in, .out = out, .why = &reason };
+	struct compose_options o = *options;
+	struct composing c = { .options = &o, .in = in, .out = out, .why = &reason };
+	if (o.draft)
+		o.recipients = nobody;
 	buf_init(&c.header, MESSAGE_HEADER_MAX);
 	buf_init(&c.hidden, HEADER_OUT_MAX);
 	buf_init(&c.top, HEADER_OUT_MAX);

@@ -30,6 +30,7 @@ struct compose_options {
 	 * and a From field that is not is replaced. */
 	const char *const *recipients;
 	bool fields_too;               /* those of the fields as well */
+	bool draft;                    /* not finished: it may go to nobody yet, and address fields need not be readable */
 	int64_t now_s;                 /* wall clock */
 	uint64_t size_max;             /* of what is transmitted; 0: not known */
 };

@@ -86,7 +86,7 @@ enum mf_err handover_write(const char *state_dir, const struct outbox_put *put, 
 	MF_CLEANUP(mf_close) int fd = mkostemp(path, O_CLOEXEC);
 	if (fd < 0)
 		return mf_fail(why, mf_err_from_errno(errno), "%s: %s", folder, strerror(errno));
-	enum mf_err e = write_head(fd, put);
+	enum mf_err e = put ? write_head(fd, put) : MF_OK;
 	if (!e)
 		e = copy(message, fd);
 	if (e) {
@@ -192,14 +192,20 @@ static bool read_order(int fd, struct order *ret)
 	return *line == '\n' && lseek(fd, line + 1 - head, SEEK_SET) >= 0;
 }
 
-enum mf_err handover_put(const char *state_dir, const char *name, bool at_once, struct outbox *o, uint64_t *ret_id, struct mf_reason *why)
+enum mf_err handover_open(const char *state_dir, const char *name, int *ret, struct mf_reason *why)
 {
 	if (strncmp(name, "spool-", 6) || strchr(name, '/'))
 		return mf_fail(why, MF_INVALID, "not a message on its way into the outbox");
 	MF_CLEANUP(mf_free) char *path = mf_format("%s/outbox/%s", state_dir, name);
-	MF_CLEANUP(mf_close) int fd = open(path, O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
+	*ret = open(path, O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
+	return *ret < 0 ? mf_fail(why, mf_err_from_errno(errno), "%s: %s", path, strerror(errno)) : MF_OK;
+}
+
+enum mf_err handover_put(const char *state_dir, const char *name, bool at_once, struct outbox *o, uint64_t *ret_id, struct mf_reason *why)
+{
+	MF_CLEANUP(mf_close) int fd = -1;
 	struct order order = { 0 };
-	enum mf_err e = fd < 0 ? mf_fail(why, mf_err_from_errno(errno), "%s: %s", path, strerror(errno)) : MF_OK;
+	enum mf_err e = handover_open(state_dir, name, &fd, why);
 	if (!e && !read_order(fd, &order))
 		e = mf_fail(why, MF_INVALID, "not a message on its way into the outbox");
 	order.put.at_once = at_once;

@@ -5,9 +5,11 @@
 
 #include "smtp/outbox.h"
 
-/* message: read from its offset to its end. *ret_name: the file's name in that folder; the caller frees. */
+/* put NULL: the file has the message only. message: read from its offset to its end. *ret_name: the file's name in that folder; the caller frees. */
 enum mf_err handover_write(const char *state_dir, const struct outbox_put *put, int message, char **ret_name, struct mf_reason *why);
 void handover_remove(const char *state_dir, const char *name);
+/* For reading; the caller closes. MF_INVALID: no such name. */
+enum mf_err handover_open(const char *state_dir, const char *name, int *ret, struct mf_reason *why);
 /* Puts what it says into the outbox; at_once as given here. MF_INVALID: no such name, or not a spool's file. */
 enum mf_err handover_put(const char *state_dir, const char *name, bool at_once, struct outbox *o, uint64_t *ret_id, struct mf_reason *why);
 

@@ -15,6 +15,7 @@
 #include "smtp/queue.h"
 
 #define NAME_BYTES_MAX 255
+#define ANEW_LEAST_S 2
 #define CLOSE_GRACE_MS 10000     /* for the answer to a message whose end has left */
 
 /* --- entries ------------------------------------------------------------------------------------------------------- */
@@ -292,12 +293,17 @@ static uint64_t new_id(struct outbox *o)
 	return id;
 }
 
+static int64_t delay_of(const struct outbox *o)
+{
+	return (o->options.config->send_delay_ms + 999) / 1000;
+}
+
 static void fill_entry(struct outbox *o, struct entry *e, const struct outbox_put *put)
 {
-	int64_t now_s = clock_wall_s(), delay_ms = put->at_once ? 0 : o->options.config->send_delay_ms;
+	int64_t now_s = clock_wall_s();
 	e->name = put->name ? mf_strdup(put->name) : mf_format("message-%llx.eml", (unsigned long long)e->id);
 	e->put_s = e->changed_s = now_s;
-	e->due_s = now_s + (delay_ms + 999) / 1000;
+	e->due_s = now_s + (put->at_once ? 0 : delay_of(o));
 	e->released = put->at_once;
 	e->held = put->held;
 	e->recipients = mf_alloc_array(e->envelope.recipient_count + 1, sizeof *e->recipients);
@@ -471,12 +477,21 @@ static void wake_locked(struct outbox *o)
 	pthread_cond_broadcast(&o->turned);
 }
 
-void outbox_hold(struct outbox *o, uint64_t id, bool held)
+static void rest_locked(const struct outbox *o, struct entry *e)
+{
+	int64_t delay_s = e->released ? 0 : delay_of(o), until_s = clock_wall_s() + (delay_s > ANEW_LEAST_S ? delay_s : ANEW_LEAST_S);
+	if (e->due_s < until_s)
+		e->due_s = until_s;
+}
+
+void outbox_hold(struct outbox *o, uint64_t id, bool held, bool anew)
 {
 	pthread_mutex_lock(&o->lock);
 	struct entry *e = outbox_find_locked(o, id);
 	if (e)
 		e->held = held;
+	if (e && anew)
+		rest_locked(o, e);
 	wake_locked(o);
 	pthread_mutex_unlock(&o->lock);
 }

@@ -96,8 +96,9 @@ enum mf_err outbox_take_back(struct outbox *o, uint64_t id, int *ret_fd);
 enum mf_err outbox_remove(struct outbox *o, uint64_t id);
 /* mv within outbox/; MF_EXISTS */
 enum mf_err outbox_rename(struct outbox *o, uint64_t id, const char *name);
-/* While held (an editor's lock file is there) it is not sent. Not remembered over a restart. */
-void outbox_hold(struct outbox *o, uint64_t id, bool held);
+/* While held (an editor's lock file is there) it is not sent. anew: its delay begins now, and is two seconds at least, and at most
+ * where it has been released. Neither is remembered over a restart. */
+void outbox_hold(struct outbox *o, uint64_t id, bool held, bool anew);
 
 /* --- settling -------------------------------------------------------------------------------------------------------- */
 

@@ -197,6 +197,18 @@ static bool has_more_recipients(const struct submit_result *r)
 	return false;
 }
 
+/* Some have got it: how many, and why the first of the others has not */
+static void say_others(struct entry *e)
+{
+	size_t other = 0;
+	while (e->recipients[other].state == RECIPIENT_SENT)
+		other++;
+	const char *words = e->recipients[other].text;
+	MF_CLEANUP(mf_free) char *text = mf_format("sent to %zu of %zu recipients; %s: %s", entry_count(e, RECIPIENT_SENT), e->envelope.recipient_count,
+	                                           e->envelope.recipients[other], words ? words : "no answer");
+	entry_say(e, text);
+}
+
 /* asked: the indices of those it was sent to */
 static void apply_locked(struct outbox *o, struct entry *e, const struct submit_result *r, const size_t *asked, bool counts)
 {
@@ -208,13 +220,10 @@ static void apply_locked(struct outbox *o, struct entry *e, const struct submit_
 	if (entry_count(e, RECIPIENT_SENT) > before && e->copy == COPY_NONE)
 		e->copy = o->options.file_copy ? COPY_WANTED : COPY_FILED;
 	size_t pending = entry_count(e, RECIPIENT_PENDING), refused = entry_count(e, RECIPIENT_REFUSED);
-	if (r->verdict == VERDICT_SENT && (pending || refused)) {
-		char text[80];
-		snprintf(text, sizeof text, "sent to %zu of %zu recipients", entry_count(e, RECIPIENT_SENT), e->envelope.recipient_count);
-		entry_say(e, text);
-	} else {
+	if (r->verdict == VERDICT_SENT && (pending || refused))
+		say_others(e);
+	else
 		entry_say(e, r->verdict == VERDICT_SENT ? "" : r->reason.text);
-	}
 	if (!counts)
 		return;
 	e->changed_s = now_s;

@@ -168,6 +168,56 @@ with Suite("sending: a real server, and faults", timeout=300) as suite:
         assert sendmail(home, "no@example.org", text=b"Subject: x\n\n").returncode == 69
         assert "args" not in sendmail(home, "-bp").stdout.decode()
 
+    def drafts():
+        """[(flags, message)] of Drafts at the server"""
+        with dovecot.client() as client:
+            flags = client.flags("Drafts")
+            return [(flags[uid], email.message_from_bytes(data.replace(b"\r\n", b"\n"), policy=email.policy.default)) for uid, data in sorted(client.bodies("Drafts").items())]
+
+    def draft(home, *arguments, text=b"", code=0):
+        answer = subprocess.run([str(PROGRAM), "send", "--draft", *arguments], input=text, env=home.environment(), capture_output=True,
+                                timeout=60 * system.SLOW)
+        assert answer.returncode == code, answer
+        return answer
+
+    @suite.case("--draft: into Drafts, without a mount, to nobody yet; by an account that only has IMAP too")
+    def _():
+        home = sender()
+        before = len(exim.received())
+        answer = draft(home, "-s", "plan – one", text="Grüße\n".encode())
+        assert answer.stdout.startswith(b"draft      Drafts/"), answer
+        flags, message = drafts()[-1]
+        assert {"\\Draft", "\\Seen"} <= flags and message["Subject"] == "plan – one" and message.get_content() == "Grüße\n"
+        assert message["From"].addresses[0].addr_spec == "alice@example.org" and message["Date"] and message["Message-ID"]
+        home.set(smtp=None)
+        draft(home, text=b"To: bob, somebody else\nBcc: carol\nSubject: plan two\nMessage-ID: <plan@example.org>\n\nx\n")
+        draft(home, text=b"To: bob, somebody else\nBcc: carol\nSubject: plan two\nMessage-ID: <plan@example.org>\n\nx and y\n")
+        assert [m.get_content() for _, m in drafts() if m["Subject"] == "plan two"] == ["x\n", "x and y\n"]
+        assert str(drafts()[-1][1]["Bcc"]) == "carol"
+        assert b"header" in draft(home, text=b"just text\n", code=1).stderr
+        assert len(exim.received()) == before
+
+    @suite.case("--draft: through a mount, shown at once, and offline: there with the next connection")
+    def _():
+        home = sender(poll="1h")
+        mount = home.mount()
+        draft(home, "--to", "bob@example.org", "-s", "plan three", "-a", "/etc/hostname", text=b"soon\n")
+        name = next(n for n in mount.names("Drafts") if "plan-three" in n)
+        assert set(os.getxattr(mount / "Drafts" / name, "user.mail.flags").split()) == {b"\\Draft", b"\\Seen"}
+        system.wait_until(lambda: any(m["Subject"] == "plan three" for _, m in drafts()), "the server has it", 30)
+        home.run("disconnect", "work", check=0)
+        draft(home, "-s", "plan four", text=b"later\n")
+        assert any("plan-four" in n for n in mount.names("Drafts")) and not any(m["Subject"] == "plan four" for _, m in drafts())
+        home.run("connect", "work", check=0)
+        system.wait_until(lambda: [m["Subject"] for _, m in drafts()].count("plan four") == 1, "the server has that too", 60)
+        mount.umount()
+        imap = home.settings["imap"]
+        home.set(imap=f"imaps://127.0.0.1:{system.free_ports(1)[0]}")     # nobody is there, and nobody is mounted
+        draft(home, "-s", "plan five", text=b"still later\n")
+        home.set(imap=imap)
+        home.run("sync", "--once", "--wait", check=0)
+        system.wait_until(lambda: [m["Subject"] for _, m in drafts()].count("plan five") == 1, "and that one", 60)
+
     @suite.case("git send-email")
     def _():
         home = sender()

@@ -1,4 +1,4 @@
-/* cache/append.c: what mailfs itself puts into a mailbox, and which mailbox is Sent. */
+/* cache/append.c: what mailfs itself puts into a mailbox, and which mailbox is Sent, or Drafts. */
 #include <fcntl.h>
 #include <sys/mman.h>
 
@@ -26,18 +26,22 @@ static int file_with(const char *text)
 	return fd;
 }
 
-static enum mf_err append(struct fixture *f, uint64_t where, const char *text, int64_t date, uint64_t *ret)
+static enum mf_err append_as(struct fixture *f, uint64_t where, const struct append *what, uint64_t *ret)
 {
-	MF_CLEANUP(mf_close) int fd = file_with(text);
-	struct append what = { .fd = fd, .size = strlen(text), .internal_date = date, .flags = CACHE_MESSAGE_SEEN };
 	struct txn *t = begin(f);
-	enum mf_err e = txn_append(t, where, &what, ret);
+	enum mf_err e = txn_append(t, where, what, ret);
 	if (e)
 		txn_rollback(t);
 	else
 		commit(t);
 	check_index(f->c, f->state);
 	return e;
+}
+
+static enum mf_err append(struct fixture *f, uint64_t where, const char *text, int64_t date, uint64_t *ret)
+{
+	MF_CLEANUP(mf_close) int fd = file_with(text);
+	return append_as(f, where, &(struct append){ .fd = fd, .size = strlen(text), .internal_date = date, .flags = CACHE_MESSAGE_SEEN }, ret);
 }
 
 static const char letter[] = "From: Alice <alice@example.org>\r\nTo: bob@example.org\r\nBcc: carol@example.org\r\nSubject: Hello there\r\n"
@@ -139,6 +143,45 @@ static void test_sent_in_inbox(void **state)
 	assert_true(journal_count(f->c) == 0);
 }
 
+static void expect_drafts(struct fixture *f, const char *want)
+{
+	uint64_t id = 0;
+	struct txn *t = begin(f);
+	assert_int_equal(txn_drafts(t, &id), MF_OK);
+	commit(t);
+	MF_CLEANUP(mf_free) char *found = cache_mailbox_path(f->c, id);
+	assert_string_equal(found, want);
+}
+
+static void test_drafts(void **state)
+{
+	struct fixture *f = *state;
+	uint64_t none = 0;
+	struct txn *t = begin(f);
+	assert_int_equal(txn_drafts(t, &none), MF_OFFLINE);
+	txn_rollback(t);
+	mailbox(f, "INBOX", CACHE_USE_INBOX, 0);
+	mailbox(f, "Sent", CACHE_USE_SENT, 0);
+	expect_drafts(f, "Drafts");                     /* made */
+	expect_drafts(f, "Drafts");
+	assert_true(journal_count(f->c) == 1);
+	mailbox(f, "Entw&APw-rfe", CACHE_USE_DRAFTS, 0);
+	expect_drafts(f, "Entw\xc3\xbcrfe");
+	assert_true(journal_count(f->c) == 1);
+}
+
+/* The same draft once more is another one: no text is dropped. */
+static void test_again(void **state)
+{
+	struct fixture *f = *state;
+	uint64_t drafts = mailbox(f, "Drafts", 0, 0), a = 0, b = 0;
+	MF_CLEANUP(mf_close) int fd = file_with(letter);
+	struct append what = { .fd = fd, .size = strlen(letter), .internal_date = NOW, .flags = CACHE_MESSAGE_SEEN, .again = true };
+	assert_int_equal(append_as(f, drafts, &what, &a), MF_OK);
+	assert_int_equal(append_as(f, drafts, &what, &b), MF_OK);
+	assert_true(a != b && journal_count(f->c) == 2);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -146,6 +189,8 @@ int main(void)
 		cmocka_unit_test_setup_teardown(test_without_an_id, fixture_setup, fixture_teardown),
 		cmocka_unit_test_setup_teardown(test_which_is_sent, fixture_setup, fixture_teardown),
 		cmocka_unit_test_setup_teardown(test_sent_in_inbox, fixture_setup, fixture_teardown),
+		cmocka_unit_test_setup_teardown(test_drafts, fixture_setup, fixture_teardown),
+		cmocka_unit_test_setup_teardown(test_again, fixture_setup, fixture_teardown),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

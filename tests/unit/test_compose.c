@@ -452,6 +452,27 @@ static void refusals(void **state)
 	assert_int_equal(m.result, MF_TOO_BIG);
 }
 
+/* Nobody need be named yet, and what is named need not be an address; the rest is as ever. */
+static void drafts(void **state)
+{
+	(void)state;
+	struct compose_options o = { .draft = true };
+	static const char *const cases[] = { "Subject: x\n\nx\n", "To: bob\nSubject: x\n\nx\n", "To: Doe, John <j@d>\nCc:\nSubject: x\n\n", "Subject: x" };
+	for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+		struct made m = make_bytes(cases[i], strlen(cases[i]), &o);
+		assert_int_equal(m.result, MF_OK);
+		assert_int_equal(m.envelope.recipient_count, 0);
+		assert_true(strstr(m.text, "From: Alice Example <alice@example.org>\r\n") && strstr(m.text, "Subject: x\r\n"));
+		assert_true(strstr(m.text, "\r\nDate: ") && strstr(m.text, "\r\nMessage-ID: <"));
+		drop(&m);
+	}
+	struct made m = make_bytes("To: bob\nBcc: carol\n\n\xc3\xbc\n", 23, &o);
+	assert_true(!strncmp(m.text, "Bcc: carol\r\n", 12) && strstr(m.text, "\r\nTo: bob\r\n") && strstr(m.text, "charset=utf-8"));
+	drop(&m);
+	m = make_bytes("just text\n", 10, &o);
+	assert_int_equal(m.result, MF_INVALID);
+}
+
 static void odd_shapes(void **state)
 {
 	(void)state;
@@ -504,7 +525,7 @@ int main(void)
 		cmocka_unit_test(encoded_header), cmocka_unit_test(long_subject_is_folded), cmocka_unit_test(smtputf8_is_noticed),
 		cmocka_unit_test(text_gets_a_charset), cmocka_unit_test(declared_8bit_stays), cmocka_unit_test(line_breaks),
 		cmocka_unit_test(long_lines), cmocka_unit_test(encoded_content_is_wrapped), cmocka_unit_test(multipart),
-		cmocka_unit_test(signed_content_stays), cmocka_unit_test(refusals), cmocka_unit_test(odd_shapes),
+		cmocka_unit_test(signed_content_stays), cmocka_unit_test(refusals), cmocka_unit_test(drafts), cmocka_unit_test(odd_shapes),
 		cmocka_unit_test(in_constant_memory),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);

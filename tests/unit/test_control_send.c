@@ -64,18 +64,23 @@ static int run(struct sending *s, const char *line)
 	return control_run(&s->w->control, "work", line, &s->stop, hear, s);
 }
 
-static char *spool(struct sending *s, const char *name, const char *text)
+static char *spool_as(struct sending *s, const struct outbox_put *put, const char *text, const char *verb)
 {
 	int fd = memfd_create("text", MFD_CLOEXEC);
 	char *spooled = NULL;
 	struct mf_reason why = { "" };
 	assert_int_equal(write(fd, text, strlen(text)), (ssize_t)strlen(text));
 	lseek(fd, 0, SEEK_SET);
-	assert_int_equal(handover_write(s->state, &(struct outbox_put){ .name = name }, fd, &spooled, &why), MF_OK);
+	assert_int_equal(handover_write(s->state, put, fd, &spooled, &why), MF_OK);
 	close(fd);
-	char *line = mf_format("send --spool %s", spooled);
+	char *line = mf_format("%s --spool %s", verb, spooled);
 	free(spooled);
 	return line;
+}
+
+static char *spool(struct sending *s, const char *name, const char *text)
+{
+	return spool_as(s, &(struct outbox_put){ .name = name }, text, "send");
 }
 
 #define HEARD(s, words) do { if (!strstr((s)->heard.data, (words))) fail_msg("%s: %s", (words), (s)->heard.data); } while (0)
@@ -182,11 +187,31 @@ static void cannot_send(void **state)
 	end(&s);
 }
 
+static void a_draft(void **state)
+{
+	(void)state;
+	struct sending s;
+	begin(&s, false);
+	MF_CLEANUP(mf_free) char *line = spool_as(&s, NULL, "Subject: plan\n\nsoon\n", "send --draft");
+	assert_int_equal(run(&s, line), EXIT_OFFLINE);     /* nobody knows yet which mailbox that is */
+	HEARD(&s, "have been listed once");
+	assert_int_equal(run(&s, "send --draft"), EXIT_USAGE);
+	assert_int_equal(run(&s, "send --draft --spool ../x"), EXIT_USAGE);
+	assert_int_equal(run(&s, "send --draft --spool spool-none"), EXIT_NOT_FOUND);
+	account_connect(s.w->account);
+	world_start(s.w);
+	assert_int_equal(run(&s, line), EXIT_OK);
+	HEARD(&s, "{\"draft\":{\"account\":\"work\",\"path\":\"Drafts/");
+	assert_int_equal(run(&s, "outbox"), EXIT_OK);
+	assert_null(strstr(s.heard.data, "message"));
+	end(&s);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(through_a_mount), cmocka_unit_test(without_one), cmocka_unit_test(settling), cmocka_unit_test(disconnected),
-		cmocka_unit_test(cannot_send),
+		cmocka_unit_test(cannot_send), cmocka_unit_test(a_draft),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -1,10 +1,11 @@
-/* control/filing.c: who files copies of what was sent, and that they reach the server once. */
+/* control/filing.c: who files copies of what was sent, and that they reach the server once; drafts. */
 #include "control_world.h"
 
 #include <sys/mman.h>
 
 #include "cache/journal.h"
 #include "control/filing.h"
+#include "control/paths.h"
 #include "support/smtp_server.h"
 
 static const char letter[] = "From: alice@example.org\r\nTo: bob@example.org\r\nSubject: filed\r\nMessage-ID: <f1@example.org>\r\n\r\nx\r\n";
@@ -134,11 +135,58 @@ static void test_maybe_sent(void **state)
 	world_destroy(w);
 }
 
+static bool take_last(void *context, const struct entry *e, const char *name)
+{
+	(void)name;
+	*(uint64_t *)context = e->id;
+	return true;
+}
+
+static enum mf_err draft(struct world *w, const char *text, char **ret_path, struct mf_reason *why)
+{
+	MF_CLEANUP(mf_free) char *state = path_state("work");
+	MF_CLEANUP(mf_close) int fd = memfd_create("text", MFD_CLOEXEC);
+	assert_int_equal(path_make_private(state, why), MF_OK);
+	assert_int_equal(write(fd, text, strlen(text)), (ssize_t)strlen(text));
+	return filing_draft(w->account, fd, ret_path, why);
+}
+
+static void test_draft(void **state)
+{
+	(void)state;
+	struct world *w = world_create(false, 65536);
+	struct mf_reason why = { "" };
+	char *path = NULL;
+	memory_mailbox_add(w->server, "Entwuerfe", 0, USE_DRAFTS);
+	assert_int_equal(draft(w, "Subject: plan\n\nsoon\n", &path, &why), MF_OFFLINE);
+	assert_non_null(strstr(why.text, "listed"));
+	world_start(w);
+	assert_int_equal(draft(w, "no header\n", &path, &why), MF_INVALID);
+	assert_int_equal(draft(w, "To: bob\nSubject: plan\n\nsoon\n", &path, &why), MF_OK);
+	assert_non_null(strstr(path, "Entwuerfe/"));
+	assert_non_null(strstr(path, "_plan_"));
+	AWAIT(count_in(w, "Entwuerfe") == 1 && journal_count(w->cache) == 0);
+	struct mailbox m = { 0 };
+	MF_CLEANUP(message_finish) struct message made = { 0 };
+	uint64_t id = 0;
+	assert_int_equal(cache_mailbox_by_path(w->cache, "Entwuerfe", &m), MF_OK);
+	assert_int_equal(cache_list(w->cache, m.id, 0, take_last, &id), MF_OK);
+	assert_int_equal(cache_message(w->cache, id, &made), MF_OK);
+	assert_int_equal(made.flags, FLAG_DRAFT | FLAG_SEEN);
+	mailbox_finish(&m);
+	free(path);
+	char *imap = w->config->imap.host;
+	w->config->imap.host = NULL;
+	assert_int_equal(draft(w, "Subject: x\n\n", &path, &why), MF_UNSUPPORTED);
+	w->config->imap.host = imap;
+	world_destroy(w);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_filed), cmocka_unit_test(test_elsewhere_and_nowhere), cmocka_unit_test(test_who_files),
-		cmocka_unit_test(test_maybe_sent),
+		cmocka_unit_test(test_maybe_sent), cmocka_unit_test(test_draft),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -282,12 +282,19 @@ static void held(void **state)
 	struct world w;
 	begin(&w);
 	uint64_t id = put(&w, "a.eml", SIMPLE), other = put(&w, "b.eml", SIMPLE);
-	outbox_hold(w.outbox, id, true);
+	outbox_hold(w.outbox, id, true, false);
 	later(11);
 	run(&w);
 	assert_gone(&w, other);
 	assert_state(&w, id, OUTBOX_QUEUED);
-	outbox_hold(w.outbox, id, false);
+	outbox_hold(w.outbox, id, false, true);         /* it may be held again at once */
+	run(&w);
+	assert_state(&w, id, OUTBOX_WAITING);
+	outbox_hold(w.outbox, id, true, false);
+	later(11);
+	run(&w);
+	assert_state(&w, id, OUTBOX_QUEUED);
+	outbox_hold(w.outbox, id, false, false);
 	run(&w);
 	assert_gone(&w, id);
 	end(&w);

@@ -1,42 +1,22 @@
 """Courier's POP3 server, unpacked into a folder of the build: its package cannot be installed beside Dovecot's.
 
 The login is ours (any password is right, no TLS); everything behind it is courierpop3d, one process per session."""
-import fcntl
 import os
 import socketserver
 import subprocess
 import threading
 
-from .suite import ROOT, Skip
+from .unpacked import unavailable, unpack
 
+PACKAGES = ("courier-pop", "courier-authlib", "libcourier-unicode4", "libidn12")
 SERVER = "usr/lib/courier/courier/courierpop3d"
-
-
-def unpack():
-    """Where the packages are unpacked; downloads them at first use."""
-    folder = ROOT / "build/unpacked"
-    folder.mkdir(parents=True, exist_ok=True)
-    with open(folder / "lock", "w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        if (folder / "done").exists():
-            return folder / "root"
-        lines = (ROOT / "tests/packages/unpacked").read_text().split("\n")
-        names = [line for line in lines if line and not line.startswith("#")]
-        try:
-            subprocess.run(["apt-get", "-q", "download", *names], cwd=folder, check=True, capture_output=True, timeout=120)
-            for package in folder.glob("*.deb"):
-                subprocess.run(["dpkg", "-x", package, folder / "root"], check=True, capture_output=True, timeout=60)
-        except (OSError, subprocess.SubprocessError) as error:
-            raise Skip(f"Courier's packages cannot be had: {error}") from error
-        (folder / "done").touch()
-    return folder / "root"
 
 
 class Courier:
     def __init__(self, suite):
-        root = unpack()
+        root = unpack(*PACKAGES)
         if not (root / SERVER).exists():
-            raise Skip("Courier's server is not in its package")
+            unavailable("Courier's server is not in its package")
         self.folder = suite.path("courier")
         self.given = 0
         for name in ("cur", "new", "tmp"):
