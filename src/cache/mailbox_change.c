@@ -422,6 +422,16 @@ static enum mf_err store_path(struct txn *t, struct node *n)
 	return db_run(t->db, s);
 }
 
+/* What was removed inside, and goes by these bytes until the server has done it */
+static enum mf_err set_op_paths(struct txn *t, const struct node *n, const char *old)
+{
+	MF_CLEANUP(mf_free) char *was = mf_format("%s%c", old, n->m.delimiter), *is = mf_format("%s%c", n->path, n->m.delimiter);
+	sqlite3_stmt *s = db_use(t->db, SQL_OP_MOVE_RAW);
+	db_bind_text(s, 1, was);
+	db_bind_text(s, 2, is);
+	return db_run(t->db, s);
+}
+
 /* a mailbox is known by other bytes, and so is all inside */
 static enum mf_err set_paths(struct txn *t, struct node *n, const char *path)
 {
@@ -449,7 +459,7 @@ static enum mf_err set_paths(struct txn *t, struct node *n, const char *path)
 		e = store_path(t, inside);
 	}
 	map_finish(&ids);
-	return e;
+	return e || !n->m.delimiter ? e : set_op_paths(t, n, old);
 }
 
 static enum mf_err needs_it(struct txn *t, const struct node *n, bool *ret)

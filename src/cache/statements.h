@@ -93,6 +93,7 @@
 	  "flags_remove = ?10, keywords = ?11, keywords_remove = ?12, after = ?13, due = ?14, tries = ?15, error = ?16 WHERE id = ?1") \
 	X(OP_MARK, "UPDATE op SET state = 1, tries = tries + 1, raw = coalesce(?2, raw) WHERE id = ?1") \
 	X(OP_SET_RAW, "UPDATE op SET raw = ?2 WHERE mailbox = ?1 AND raw IS NULL") \
+	X(OP_MOVE_RAW, "UPDATE op SET raw = ?2 || substr(raw, length(?1) + 1) WHERE substr(raw, 1, length(?1)) = ?1") \
 	X(OP_REMOVE, "DELETE FROM op WHERE id = ?1") \
 	X(OP_BY_ID, "SELECT " OP_COLUMNS " FROM op o WHERE o.id = ?1") \
 	X(OP_OF_MESSAGE, "SELECT " OP_COLUMNS " FROM op o WHERE o.message = ?1 AND o.message != 0 ORDER BY o.id") \

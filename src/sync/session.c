@@ -129,6 +129,10 @@ static void session_connected(struct session *s, unsigned caps)
 {
 	struct account *a = s->account;
 	pthread_mutex_lock(&a->lock);
+	if (s->reset) { /* told to stop while it logged in: it leaves at once */
+		pthread_mutex_unlock(&a->lock);
+		return;
+	}
 	s->connected = true;
 	s->failed = false;
 	s->caps = caps;

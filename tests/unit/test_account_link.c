@@ -180,6 +180,22 @@ static void disconnected_by_command(void **state)
 	body_unref(body);
 }
 
+/* at any instant of connecting */
+static void disconnected_while_connecting(void **state)
+{
+	struct world *w = *state;
+	world_start(w);
+	for (long i = 0; i < 300; i++) {
+		account_connect(w->account);
+		nanosleep(&(struct timespec){.tv_nsec = i * 2000}, NULL);
+		account_disconnect(w->account);
+		world_until(memory_sessions(w->server) == 0);
+		assert_int_equal(link_of(w).state, LINK_WAITING);
+	}
+	account_connect(w->account);
+	assert_int_equal(want_sync(w, false), MF_OK);
+}
+
 static void connecting_anew_keeps_who_waits(void **state)
 {
 	struct world *w = *state;
@@ -286,7 +302,7 @@ int main(void)
 		TEST(offline_answers_at_once), TEST(the_first_attempt_fails), TEST(it_tries_again_by_itself),
 		TEST(wants_before_a_failing_attempt_are_answered), TEST(a_wrong_password_stops_it),
 		TEST(a_lost_connection_is_made_again_and_wants_wait_for_it), TEST(a_lost_connection_that_cannot_be_made_again),
-		TEST(a_timeout_says_so), TEST(disconnected_by_command), TEST(connecting_anew_keeps_who_waits), TEST(it_stops_while_blocked),
+		TEST(a_timeout_says_so), TEST(disconnected_by_command), TEST(disconnected_while_connecting), TEST(connecting_anew_keeps_who_waits), TEST(it_stops_while_blocked),
 		TEST(never_started), TEST(cancelled_wants_are_never_answered), TEST(the_bus_is_told),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);

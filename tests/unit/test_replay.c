@@ -624,6 +624,26 @@ static void made_and_moved_into_one_made_later(void **state)
 	world_finish(&w);
 }
 
+/* What is removed goes by the name that what it lay in has when its turn comes */
+static void removed_from_one_renamed(void **state)
+{
+	(void)state;
+	struct world w;
+	build(&w, FULL);
+	go_offline(&w);
+	DO(&w, txn_mailbox_rename(t, box(&w, "Old"), 0, "Older"));
+	move_number(&w, "Older/In", 21, "INBOX", "saved.eml");
+	DO(&w, txn_mailbox_delete(t, box(&w, "Older/In")));
+	account_connect(w.account);
+	assert_settled_as(&w, NULL, "removed from one renamed");
+	char *text = server_text(&w);
+	assert_non_null(strstr(text, "Older/\n"));
+	assert_null(strstr(text, "/In/"));
+	assert_non_null(strstr(text, "INBOX/Message number 21 "));
+	free(text);
+	world_finish(&w);
+}
+
 /* Three copies of one message, asked for together, are three */
 static void copies_of_one(void **state)
 {
@@ -854,7 +874,8 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(offline_then_online), cmocka_unit_test(online), cmocka_unit_test(refused_and_retried),
-		cmocka_unit_test(one_of_many_is_refused), cmocka_unit_test(copies_of_one), cmocka_unit_test(made_and_moved_into_one_made_later),
+		cmocka_unit_test(one_of_many_is_refused), cmocka_unit_test(copies_of_one), cmocka_unit_test(removed_from_one_renamed),
+		cmocka_unit_test(made_and_moved_into_one_made_later),
 		cmocka_unit_test(others_at_work), cmocka_unit_test(mailbox_removed_with_changes),
 		cmocka_unit_test(a_thousand_are_few_writes), cmocka_unit_test(cut_anywhere), cmocka_unit_test(ended_anywhere),
 		cmocka_unit_test(ended_while_changing), cmocka_unit_test(changed_again_in_doubt),
