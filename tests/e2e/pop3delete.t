@@ -155,6 +155,20 @@ with Suite("what a POP3 server is asked to delete, and what it cannot do", timeo
         assert len(set(mount.digests())) == 5
         mount.umount()
 
+    @suite.case("a mount that is read-only takes nothing away, whatever leave-on-server says; the next one does")
+    def _():
+        server = scripted([corpus.message(subject=f"message {i}") for i in range(4)])
+        h = suite.home(None, **server.settings(), leave_on_server="no", poll="24h")
+        mount = h.mount("ro")
+        assert len(set(mount.digests())) == 4
+        h.run("sync", "--wait", check=0)
+        assert {state(path) for path in mount.messages()} == {"synchronised"} and len(server.drop) == 4
+        mount.umount()
+        assert not [c for c in server.commands if c.startswith("DELE")], server.commands
+        mount = h.mount()
+        wait_until(lambda: not server.drop, "everything is taken")
+        mount.umount()
+
     @suite.case("without a mount: sync --once takes everything, and ends")
     def _():
         server = serve(12, 95)
