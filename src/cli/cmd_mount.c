@@ -64,6 +64,8 @@ static enum mf_err apply_settings(const struct mount_options *options, struct ac
 		if (e)
 			return mf_fail(why, e, "-o: %s", reason.text);
 	}
+	if (options->read_only) /* who only looks takes nothing away from a POP3 server */
+		config->leave_on_server_days = -1;
 	return MF_OK;
 }
 

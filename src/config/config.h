@@ -72,7 +72,7 @@ struct account_config {
 	int connections;              /* 1..10 */
 	int64_t connect_timeout_ms, io_timeout_ms;
 	int64_t pop3_after_ms;
-	int leave_on_server_days;     /* -1: for ever, 0: delete, else days */
+	int leave_on_server_days;     /* -1: for ever (a mount that is read-only too), 0: delete, else days */
 	enum send_policy send;
 	int64_t send_delay_ms;
 	enum save_sent_policy save_sent;

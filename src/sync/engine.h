@@ -218,6 +218,9 @@ struct keeping {
 void keeping_want_locked(struct account *a, const struct mailbox_work *w);  /* the mailbox has been synchronised */
 bool keeping_is_due_locked(const struct account *a);
 bool keeping_pins_locked(const struct account *a, uint64_t message);         /* its body has been fetched to be stored */
+/* Before a synchronisation: what is here already and is not to stay at the server is stored, whether the server still shows it
+ * or not. */
+void keeping_store_what_is_here(struct account *a);
 enum mf_err keeping_run(struct session *s);
 
 /* --- what was changed here (replay.c) --------------------------------------------------------------------------------- */

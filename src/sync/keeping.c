@@ -3,7 +3,10 @@
  * One pass goes over INBOX after each synchronisation, some messages at a time: those whose time has come and whose bytes are
  * here are copied into the spool, on the disk, and noted in the journal (OP_KEEP); the others' bodies are fetched, and looked at
  * once more when that is over. Replay tells the server, when the pass is over or has gathered enough. A message whose bytes
- * could not be had stays where it is, until the next pass. */
+ * could not be had stays where it is, until the next pass.
+ *
+ * Some servers hide from later sessions what they have shown to one (Gmail). So what is here whole when a session begins, since the
+ * last one ended too early, is stored before anybody asks what the server has: what it does not show any more leaves the tree. */
 #include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>
@@ -144,10 +147,15 @@ static bool look_at(void *context, const struct entry *e, const char *name)
 	return true;
 }
 
-static void begin(struct account *a, struct step *p, uint64_t *ret_since)
+static int64_t term(const struct account *a)
 {
 	int days = a->config->leave_on_server_days;
-	p->before = days ? clock_wall_s() - (int64_t)days * DAY_S : INT64_MAX;
+	return days ? clock_wall_s() - (int64_t)days * DAY_S : INT64_MAX;
+}
+
+static void begin(struct account *a, struct step *p, uint64_t *ret_since)
+{
+	p->before = term(a);
 	p->all = true;
 	pthread_mutex_lock(&a->lock);
 	p->after = a->keeping.after;
@@ -188,6 +196,29 @@ static bool finish(struct account *a, const struct step *p, uint64_t since, size
 	return tell;
 }
 
+static void log_failure(const struct account *a, enum mf_err e)
+{
+	if (e != MF_OK && e != MF_NOT_FOUND)
+		log_error("%s: messages cannot be stored here, and stay at the server: %s", a->config->name, mf_err_words(e));
+}
+
+void keeping_store_what_is_here(struct account *a)
+{
+	struct step *p = has_a_term(a) ? MF_NEW(struct step) : NULL;
+	size_t kept = 0;
+	enum mf_err e = MF_OK;
+	while (p && e == MF_OK && !p->all) {
+		*p = (struct step){ .before = term(a), .after = p->after, .all = true };
+		e = cache_list(a->cache, a->inbox, p->after, look_at, p);
+		if (e == MF_OK) {
+			sort_out(a->cache, p);
+			e = keep(a->cache, p->whole, p->whole_count, &kept);
+		}
+	}
+	log_failure(a, e);
+	free(p);
+}
+
 enum mf_err keeping_run(struct session *s)
 {
 	struct account *a = s->account;
@@ -201,8 +232,7 @@ enum mf_err keeping_run(struct session *s)
 		sort_out(a->cache, p);
 		e = keep(a->cache, p->whole, p->whole_count, &kept);
 	}
-	if (e != MF_OK && e != MF_NOT_FOUND)
-		log_error("%s: messages cannot be stored here, and stay at the server: %s", a->config->name, mf_err_words(e));
+	log_failure(a, e);
 	bool told = finish(a, p, since, kept, e != MF_OK);
 	free(p);
 	if (told)

@@ -302,6 +302,7 @@ static enum mf_err run_once(struct sync_run *run)
 	sink.context = run;
 	struct mailbox_since *since = mf_alloc_array(run->count, sizeof *since);
 	size_t n = 0;
+	keeping_store_what_is_here(run->account);
 	for (size_t i = 0; i < run->count; i++) {
 		struct sync_item *item = &run->items[i];
 		if (item->done)

@@ -155,6 +155,57 @@ with Suite("what a POP3 server is asked to delete, and what it cannot do", timeo
         assert len(set(mount.digests())) == 5
         mount.umount()
 
+    @suite.case("a mount that is read-only takes nothing away, whatever leave-on-server says; the next one does")
+    def _():
+        server = scripted([corpus.message(subject=f"message {i}") for i in range(4)])
+        h = suite.home(None, **server.settings(), leave_on_server="no", poll="24h")
+        mount = h.mount("ro")
+        assert len(set(mount.digests())) == 4
+        h.run("sync", "--wait", check=0)
+        assert {state(path) for path in mount.messages()} == {"synchronised"} and len(server.drop) == 4
+        mount.umount()
+        assert not [c for c in server.commands if c.startswith("DELE")], server.commands
+        mount = h.mount()
+        wait_until(lambda: not server.drop, "everything is taken")
+        mount.umount()
+
+    @suite.case("a server that hides what it has shown once: the tree is what it shows; the same file when it shows it again")
+    def _():
+        server = Pop3Server([corpus.message(subject=f"message {i}") for i in range(4)], hides=True)
+        suite.callback(server.stop)
+        h = suite.home(None, **server.settings(), poll="24h")
+        mount = h.mount()
+        before, (first, *others) = files(mount), mount.messages()
+        data = first.read_bytes()
+        h.run("sync", check=0)
+        assert mount.messages() == others
+        server.show()
+        h.run("sync", check=0)
+        assert files(mount) == before and first.read_bytes() == data
+        assert list(server.retrieved.values()) == [1], server.retrieved
+        mount.umount()
+        assert not [c for c in server.commands if c.startswith("DELE")], server.commands
+
+    @suite.case("leave-on-server = no: what was read and is hidden since is stored here all the same, and nothing is read twice")
+    def _():
+        sent = [corpus.message(subject=f"message {i}") for i in range(6)]
+        server = Pop3Server(sent, hides=True)
+        suite.callback(server.stop)
+        h = suite.home(None, **server.settings(), poll="24h")
+        mount = h.mount()
+        before = files(mount)
+        h.run("sync", "--populate", check=0)
+        assert sorted(server.retrieved.values()) == [1] * 6, server.retrieved
+        mount.umount()
+        h.set(leave_on_server="no")
+        mount = h.mount()
+        h.run("sync", "--wait", check=0)
+        wait_until(lambda: {state(path) for path in mount.messages()} == {"local"}, "everything is taken")
+        assert files(mount) == before and mount.digests() == sorted(hashlib.sha256(m).hexdigest() for m in sent)
+        assert sorted(server.retrieved.values()) == [1] * 6, server.retrieved
+        assert h.status()["changes"] == {**h.status()["changes"], "pending": 0, "parked": 0}
+        mount.umount()
+
     @suite.case("without a mount: sync --once takes everything, and ends")
     def _():
         server = serve(12, 95)
@@ -239,7 +290,7 @@ with Suite("what a POP3 server is asked to delete, and what it cannot do", timeo
             wait_until(lambda: server.armed is None or not server.drop, f"step {step} is reached")
 
             def done():
-                if server.drop:
+                if server.drop and h.link() == "offline": # only then: the signal ends what is under way too
                     os.kill(mount.process.pid, signal.SIGUSR1)
                 return not server.drop and complete(mount)
             wait_until(done, f"cut {when} step {step}: taken, whole and once", 40)

@@ -131,6 +131,29 @@ static void yes_is_for_ever(void **state)
 	assert_true(server_has(w, uid));
 }
 
+/* some servers do not show again what they have shown */
+static void what_is_here_is_stored_before_the_server_is_asked(void **state)
+{
+	struct world *w = *state;
+	uint32_t read = deliver(w, "INBOX", 1, 500), unread = deliver(w, "INBOX", 2, 500);
+	world_start(w);
+	assert_int_equal(want_sync(w, false), MF_OK);
+	uint64_t id = message_id(w, "INBOX", read);
+	assert_int_equal(read_whole(w, id, 1, 500), MF_OK);
+	world_stop(w);
+	w->config->leave_on_server_days = 0;
+	assert_true(memory_expunge(w->server, "INBOX", read));
+	assert_true(memory_expunge(w->server, "INBOX", unread));
+	world_start(w);
+	assert_int_equal(want_sync(w, false), MF_OK);
+	assert_int_equal(settle(w), MF_OK);
+	assert_int_equal(shown(w), 1);
+	assert_int_equal(kept(w), 1);
+	assert_int_equal(journal_count(w->cache), 0);
+	assert_true(spool_has(w->cache, id));
+	assert_int_equal(read_whole(w, id, 1, 500), MF_OK);
+}
+
 static void cut_anywhere(void **state)
 {
 	struct world *w = *state;
@@ -180,6 +203,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(everything_is_taken, setup_no, teardown),
 		cmocka_unit_test_setup_teardown(only_what_is_old_enough, setup_days, teardown),
 		cmocka_unit_test_setup_teardown(yes_is_for_ever, setup_yes, teardown),
+		cmocka_unit_test_setup_teardown(what_is_here_is_stored_before_the_server_is_asked, setup_yes, teardown),
 		cmocka_unit_test_setup_teardown(cut_anywhere, setup_no, teardown),
 		cmocka_unit_test_setup_teardown(refused_by_the_server, setup_no, teardown),
 	};

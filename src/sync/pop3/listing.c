@@ -68,15 +68,13 @@ static enum mf_err take_new_size(struct pop3 *s, uint32_t number, const char *re
 	return e ? e : take_size(s, number, rest);
 }
 
-/* *ret_ok false: the server refused. */
-static enum mf_err list(struct pop3 *s, const char *command, enum mf_err (*take)(struct pop3 *, uint32_t, const char *), bool *ret_ok)
+/* The answer to a command that has been sent. *ret_ok false: the server refused. */
+static enum mf_err take_list(struct pop3 *s, const char *command, enum mf_err (*take)(struct pop3 *, uint32_t, const char *), bool *ret_ok)
 {
 	bool end = false;
 	uint32_t number;
 	char *rest;
-	enum mf_err e = pop3_send(s, "%s", command);
-	if (!e)
-		e = pop3_answer(s, ret_ok);
+	enum mf_err e = pop3_answer(s, ret_ok);
 	transport_set_budget(s->transport, LIST_BUDGET);
 	while (!e && *ret_ok && !end) {
 		e = pop3_list_line(s, &end);
@@ -87,35 +85,45 @@ static enum mf_err list(struct pop3 *s, const char *command, enum mf_err (*take)
 	return e;
 }
 
-enum mf_err pop3_need_sizes(struct pop3 *s)
+/* LIST's answer. */
+static enum mf_err take_sizes(struct pop3 *s, enum mf_err (*take)(struct pop3 *, uint32_t, const char *))
 {
 	char text[120];
-	bool ok, missing = false;
-	for (size_t i = 0; i < s->drop.count && !missing; i++)
-		missing = !s->drop.items[i].has_size;
-	if (!missing || s->sizes_asked)
-		return MF_OK;
+	bool ok;
 	s->sizes_asked = true;
-	enum mf_err e = list(s, "LIST", take_size, &ok);
+	enum mf_err e = take_list(s, "LIST", take, &ok);
 	if (e || ok)
 		return e;
 	return pop3_fail(s, MF_PROTOCOL, "%s refused LIST: %s", s->host, pop3_words(s, text, sizeof text));
 }
 
-/* Every message with its UIDL, or without where the server has none. */
+enum mf_err pop3_need_sizes(struct pop3 *s)
+{
+	bool missing = false;
+	for (size_t i = 0; i < s->drop.count && !missing; i++)
+		missing = !s->drop.items[i].has_size;
+	if (!missing || s->sizes_asked)
+		return MF_OK;
+	enum mf_err e = pop3_send(s, "LIST");
+	return e ? e : take_sizes(s, take_size);
+}
+
+/* Every message with its UIDL, or without where the server has none. Where all of them will be new, their sizes come in the same
+ * round trip. */
 static enum mf_err list_all(struct pop3 *s)
 {
-	char text[120];
-	bool ok = false;
-	enum mf_err e = s->no_uidl ? MF_OK : list(s, "UIDL", take_uidl, &ok);
-	if (e || ok)
+	bool ok = false, both = s->no_uidl || (!s->numbers.count && pop3_window(s) > 1);
+	enum mf_err e = s->no_uidl ? MF_OK : pop3_send(s, "UIDL");
+	if (!e && both)
+		e = pop3_send(s, "LIST");
+	if (!e && !s->no_uidl)
+		e = take_list(s, "UIDL", take_uidl, &ok);
+	if (e || (ok && !both))
 		return e;
-	s->no_uidl = true;
-	s->sizes_asked = true;
-	e = list(s, "LIST", take_new_size, &ok);
-	if (e || ok)
-		return e;
-	return pop3_fail(s, MF_PROTOCOL, "%s refused LIST: %s", s->host, pop3_words(s, text, sizeof text));
+	s->no_uidl = !ok;
+	if (!both)
+		e = pop3_send(s, "LIST");
+	return e ? e : take_sizes(s, ok ? take_size : take_new_size);
 }
 
 /* --- digests ----------------------------------------------------------------------------------------------------------------------- */

@@ -5,13 +5,15 @@ import threading
 
 class Pop3Server:
     """messages: bytes of each. arm(step, when, what): at the step-th command from now what() is called, before or after ("before",
-    "after") the command was carried out, and the connection is cut without an answer. refuse: the UIDLs whose DELE is refused."""
+    "after") the command was carried out, and the connection is cut without an answer. refuse: the UIDLs whose DELE is refused.
+    hides: what one session has been given by RETR is not shown to later ones, as by Gmail; show() shows it again."""
 
-    def __init__(self, messages=()):
+    def __init__(self, messages=(), hides=False):
         self.lock = threading.Lock()
         self.drop = []              # [UIDL, bytes]
         self.given = 0
         self.refuse = set()
+        self.hides, self.hidden = hides, set()
         self.commands = []          # all that were ever heard, with their arguments
         self.retrieved = {}         # UIDL: how often
         self.armed = None
@@ -51,6 +53,10 @@ class Pop3Server:
             self.given += 1
             self.drop.append((f"u{self.given}", message))
 
+    def show(self):
+        with self.lock:
+            self.hidden.clear()
+
     def arm(self, step, when, what=lambda: None):
         with self.lock:
             self.armed = [step, when, what]
@@ -70,7 +76,7 @@ class Pop3Server:
     def _serve(self, handler):
         handler.wfile.write(b"+OK ready\r\n")
         with self.lock:
-            session = list(self.drop)
+            session = [item for item in self.drop if item[0] not in self.hidden]
         marked = set()
         while line := handler.rfile.readline():
             words = line.decode().split()
@@ -81,6 +87,9 @@ class Pop3Server:
             if self._strikes("after"):
                 break
             handler.wfile.write(answer)
+            if self.hides and words[0].upper() == "RETR" and answer.startswith(b"+OK"):
+                with self.lock:
+                    self.hidden.add(session[int(words[1]) - 1][0])
             if words[0].upper() == "QUIT":
                 break
 
