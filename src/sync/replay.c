@@ -423,6 +423,9 @@ static enum mf_err naming_ready(struct round *r, const struct op *op, bool *ret,
 		return e == MF_BUSY ? MF_OK : park(a, op, "there is no name for it at the server");
 	if (now && strcmp(now, target) == 0) /* it was to have another meanwhile, and did not get it */
 		return is_called(a, op, now);
+	size_t len = now ? strlen(now) : 0;
+	if (now && strncmp(now, target, len) == 0 && target[len] == m.delimiter)
+		return MF_OK; /* what it goes into is in it still, and is to leave it */
 	e = journal_name_state(a->cache, op, target, ret_name);
 	*ret = *ret_name == NAME_FREE && (now || op->kind == OP_CREATE);
 	return e;

@@ -624,6 +624,27 @@ static void made_and_moved_into_one_made_later(void **state)
 	world_finish(&w);
 }
 
+/* mv Old aside; mv aside/In .; mv aside In */
+static void turned_inside_out(void **state)
+{
+	(void)state;
+	struct world w;
+	build(&w, FULL);
+	go_offline(&w);
+	DO(&w, txn_mailbox_rename(t, box(&w, "Old"), 0, "Aside"));
+	DO(&w, txn_mailbox_rename(t, box(&w, "Aside/In"), 0, "In"));
+	DO(&w, txn_mailbox_rename(t, box(&w, "Aside"), box(&w, "In"), "Old"));
+	account_connect(w.account);
+	assert_settled_as(&w, NULL, "inside out");
+	char *text = server_text(&w);
+	assert_non_null(strstr(text, "In/Message number 21 "));
+	assert_non_null(strstr(text, "In/Old/"));
+	assert_null(strstr(text, "Aside/"));
+	assert_null(strstr(text, "Old/In/"));
+	free(text);
+	world_finish(&w);
+}
+
 /* What is removed goes by the name that what it lay in has when its turn comes */
 static void removed_from_one_renamed(void **state)
 {
@@ -874,7 +895,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(offline_then_online), cmocka_unit_test(online), cmocka_unit_test(refused_and_retried),
-		cmocka_unit_test(one_of_many_is_refused), cmocka_unit_test(copies_of_one), cmocka_unit_test(removed_from_one_renamed),
+		cmocka_unit_test(one_of_many_is_refused), cmocka_unit_test(copies_of_one), cmocka_unit_test(turned_inside_out), cmocka_unit_test(removed_from_one_renamed),
 		cmocka_unit_test(made_and_moved_into_one_made_later),
 		cmocka_unit_test(others_at_work), cmocka_unit_test(mailbox_removed_with_changes),
 		cmocka_unit_test(a_thousand_are_few_writes), cmocka_unit_test(cut_anywhere), cmocka_unit_test(ended_anywhere),
