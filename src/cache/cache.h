@@ -55,7 +55,7 @@ enum mf_err cache_set_note(struct cache *c, const char *key, const char *value);
 
 /* The flags that mean something here; the values are those of sync/remote.h */
 enum { CACHE_MAILBOX_NOSELECT = 1, CACHE_MAILBOX_NOINFERIORS = 2, CACHE_MAILBOX_SUBSCRIBED = 4, CACHE_MAILBOX_READONLY = 8,
-       CACHE_MAILBOX_HAS_STATUS = 16, CACHE_MAILBOX_LOCAL = 32 /* made here, and not at the server yet */,
+       CACHE_MAILBOX_HAS_STATUS = 16, CACHE_MAILBOX_LOCAL = 32 /* made here, and not at the server yet */, CACHE_MAILBOX_OTHERS = 64,
        CACHE_MESSAGE_SEEN = 1, CACHE_USE_INBOX = 1, CACHE_USE_DRAFTS = 4, CACHE_USE_SENT = 7, CACHE_USE_TRASH = 8 };
 
 struct mailbox {
@@ -75,6 +75,7 @@ struct mailbox {
 	/* what the server said last (LIST-STATUS): differs from the above when there is something to fetch */
 	uint32_t server_uidvalidity, server_uidnext, server_messages, server_unseen;
 	uint64_t server_modseq;
+	uint64_t append_limit;       /* the server stores no larger message there; 0: it says nothing of that */
 	int sync;                    /* enum sync_policy set by a user on this mailbox; -1: the config's */
 };
 void mailbox_finish(struct mailbox *m);       /* frees the strings; a zeroed one is fine */
@@ -153,7 +154,7 @@ struct mailbox_said {
 	unsigned flags, use;
 	bool has_status;
 	uint32_t uidvalidity, uidnext, messages, unseen;
-	uint64_t modseq;
+	uint64_t modseq, append_limit;
 };
 enum mf_err txn_mailbox_said(struct txn *t, const struct mailbox_said *said, uint64_t *ret_id);
 /* After a whole LIST: mailboxes not said since this transaction began are gone, with their messages. */

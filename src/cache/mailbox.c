@@ -128,6 +128,7 @@ static struct node *node_read(sqlite3_stmt *s)
 	m->server_unseen = (uint32_t)sqlite3_column_int64(s, i++);
 	m->server_modseq = (uint64_t)sqlite3_column_int64(s, i++);
 	m->sync = sqlite3_column_int(s, i++);
+	m->append_limit = (uint64_t)sqlite3_column_int64(s, i++);
 	return n;
 }
 

@@ -42,12 +42,12 @@ static enum mf_err name_is_taken(struct txn *t, uint64_t parent, const char *nam
 	return e == MF_NOT_FOUND ? MF_OK : e;
 }
 
-struct found { char delimiter; bool utf8, any; };
+struct found { char delimiter; bool utf8, any; uint64_t append_limit; };
 
 static bool note_delimiter(void *context, const struct mailbox *m)
 {
 	struct found *f = context;
-	*f = (struct found){ m->delimiter, m->utf8, true };
+	*f = (struct found){ m->delimiter, m->utf8, true, m->append_limit };
 	return m->delimiter == 0;
 }
 
@@ -63,12 +63,14 @@ static enum mf_err spelling(struct txn *t, uint64_t parent, struct mailbox *ret)
 			return MF_UNSUPPORTED;
 		ret->delimiter = n->m.delimiter;
 		ret->utf8 = n->m.utf8;
+		ret->append_limit = n->m.append_limit;
 		return MF_OK;
 	}
 	struct found f = { 0 };
 	enum mf_err e = cache_mailboxes(t->cache, note_delimiter, &f);
 	ret->delimiter = f.delimiter;
 	ret->utf8 = f.utf8;
+	ret->append_limit = f.append_limit;
 	return e || f.any ? e : MF_OFFLINE; /* nothing has been listed yet */
 }
 

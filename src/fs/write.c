@@ -35,6 +35,22 @@ enum mf_err fs_disposal(struct fs_account *account, struct txn *t, uint64_t mail
 	return ret->expunge ? MF_OK : txn_trash(t, &ret->trash);
 }
 
+enum mf_err fs_takes(struct fs_account *account, uint64_t mailbox, uint64_t size)
+{
+	MF_CLEANUP(mailbox_finish) struct mailbox m = { 0 };
+	struct quota quota;
+	if (size == 0 || cache_mailbox(account->cache, mailbox, &m) != MF_OK)
+		return MF_OK;
+	if (m.append_limit && size > m.append_limit)
+		return MF_TOO_BIG;
+	if ((m.flags & CACHE_MAILBOX_OTHERS) || !account_quota(account->account, &quota) || !quota.limit)
+		return MF_OK;
+	if (quota.used <= quota.limit && size <= quota.limit - quota.used)
+		return MF_OK;
+	account_quota_matters(account->account);
+	return MF_QUOTA;
+}
+
 /* --- beginning an edit, with the old bytes ---------------------------------------------------------------------------------- */
 
 /* What is to be done once the edit is there */

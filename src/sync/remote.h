@@ -47,12 +47,14 @@ enum message_flag { /* system flags (RFC 9051 2.3.2) as bits; keywords go as tex
 enum mailbox_flag {
 	MAILBOX_NOSELECT = 1, MAILBOX_NOINFERIORS = 2, MAILBOX_SUBSCRIBED = 4, MAILBOX_READONLY = 8,
 	MAILBOX_HAS_STATUS = 16, /* the numbers of mailbox_status are the server's word of just now */
+	MAILBOX_OTHERS = 64,     /* of another user, or shared: the account's quota is not about it */
 };
 enum special_use { USE_NONE, USE_INBOX, USE_ALL, USE_ARCHIVE, USE_DRAFTS, USE_FLAGGED, USE_JUNK, USE_SENT, USE_TRASH };
 
 struct mailbox_status {     /* 0: not known */
 	uint32_t uidvalidity, uidnext, messages, unseen;
 	uint64_t modseq;        /* HIGHESTMODSEQ */
+	uint64_t append_limit;  /* no larger message can be stored there (RFC 7889); of LIST only */
 };
 struct remote_mailbox {
 	const char *raw;        /* valid during the call */

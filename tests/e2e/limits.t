@@ -1,0 +1,91 @@
+#!/usr/bin/python3
+import os
+import re
+import sys
+
+sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
+from lib import Suite, corpus, errno_of, read, require_fuse, wait_until  # noqa: E402
+
+LIMIT = 100_000
+CONFIG = f"""
+mail_plugins = zlib quota
+protocol imap {{
+ mail_plugins = zlib imap_zlib quota imap_quota
+}}
+plugin {{
+ quota = count:User quota
+ quota_vsizes = yes
+ quota_rule = *:storage=1M
+ quota_rule2 = Trash:ignore
+ quota_max_mail_size = {LIMIT}
+}}
+imap_capability = +APPENDLIMIT={LIMIT}
+"""
+
+
+def message(subject, size):
+    head = corpus.message(subject=subject, body=b"")
+    line = b"x" * 70 + b"\r\n"
+    return (head + line * (size // len(line) + 1))[:size]
+
+
+def write(path, data):
+    """the error of write(2) or close(2); "" where there is none"""
+    fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    refused = errno_of(os.write, fd, data)
+    return errno_of(os.close, fd) or refused
+
+
+def rejected(mount, name):
+    """its bytes, once it has been put aside"""
+    wait_until(lambda: not (mount / "INBOX" / name).exists(), "it is no message")
+    return read(mount / ".mailfs/rejected" / name)
+
+
+with Suite("what the server does not take is told at once", timeout=180) as suite:
+    require_fuse()
+    server = suite.dovecot(extra=CONFIG)
+    home = suite.home(server, poll="24h")
+    mount = home.mount()
+    box = mount / "INBOX"
+
+    def at_server(mailbox="INBOX"):
+        with server.client() as client:
+            return sorted(client.bodies(mailbox).values())
+
+    @suite.case("larger than APPENDLIMIT is EFBIG, and the bytes are kept")
+    def _():
+        fits, large = message("fits", LIMIT), message("large", LIMIT + 1)
+        assert write(box / "fits.eml", fits) == ""
+        assert write(box / "large.eml", large) == "EFBIG"
+        assert rejected(mount, "large.eml") == large
+        assert "size" in (mount / ".mailfs/rejected/large.eml.reason.txt").read_text()
+        home.run("sync", "--wait", "work", check=0)
+        assert at_server() == [fits]
+
+    @suite.case("over the quota is EDQUOT, and the bytes are kept; what was stored before counts")
+    def _():
+        wait_until(lambda: home.status().get("quota"), "the quota is known")
+        stored, n, refused = at_server(), 0, ""
+        while not refused:
+            data = message(f"number {n}", LIMIT - n)
+            refused = write(box / f"{n}.eml", data)
+            n += 1
+            if not refused:
+                stored.append(data)
+                home.run("sync", "--wait", "work", check=0)
+                wait_until(lambda: home.status()["quota"]["used"] >= sum(map(len, stored)) - 1024, "it counts")
+        assert refused == "EDQUOT" and len(stored) >= 9, (refused, len(stored))
+        assert rejected(mount, f"{n - 1}.eml") == data
+        assert at_server() == sorted(stored)
+        assert home.run("pending", "work").stdout.count("parked") == 0
+
+    @suite.case("where there is room again it is taken")
+    def _():
+        with server.client() as client:
+            client.select("INBOX")
+            client.expunge("INBOX", client.uids()[0])
+        data = message("after room was made", LIMIT // 2)
+        wait_until(lambda: write(box / "again.eml", data) == "", "there is room")
+        home.run("sync", "--wait", "work", check=0)
+        assert data in at_server()

@@ -1,0 +1,232 @@
+/* What a server is known not to take, or not to permit, is told by the call itself; and what reading does to a message.
+ * The tree mounted with the memory back-end behind it, as in test_fs_mount.c. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <cmocka.h>
+#include <stdbool.h>
+
+static char world_root[] = "/tmp/mailfs-limits-XXXXXX";
+
+#pragma GCC diagnostic ignored "-Wunused-function" /* the hands can do more than is needed here */
+#include "base/log.h"
+#include "cache/journal.h"
+#include "support/fs_works.h"
+#include "support/fs_world.h"
+#include "sync/remote.h"
+
+#define LIMIT 20000
+#define CLOSING 1000   /* what close(2) said, beyond the errno of write(2) */
+
+/* "SIZE PATH": a message of so many bytes, in pieces, with what write(2) or close(2) says */
+static int64_t do_store(const char *argument, char *data, size_t *ret_len)
+{
+	(void)ret_len;
+	int at = 0;
+	size_t size;
+	if (sscanf(argument, "%zu %n", &size, &at) != 1 || size > HANDS_MAX)
+		return -ENOTRECOVERABLE;
+	size_t len = (size_t)snprintf(data, HANDS_MAX, "Subject: %zu bytes\r\n\r\n", size);
+	for (; len < size; len++)
+		data[len] = 'x';
+	int fd = open(argument + at, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
+	if (fd < 0)
+		return -errno;
+	int64_t result = 0;
+	for (size_t done = 0; done < size && !result; done += 4096)
+		result = pwrite(fd, data + done, size - done < 4096 ? size - done : 4096, (off_t)done) < 0 ? -errno : 0;
+	if (close(fd) < 0 && !result)
+		result = -errno - CLOSING;
+	return result;
+}
+
+static int64_t store(struct world *w, size_t size, const char *name)
+{
+	char argument[4096];
+	snprintf(argument, sizeof argument, "%zu %s", size, world_path(w, name));
+	return hands(do_store, argument);
+}
+
+static int64_t size_of(struct world *w, const char *name)
+{
+	int64_t result = hands(do_stat, world_path(w, name));
+	return result < 0 ? result : ((const struct stat *)(const void *)hands_last.data)->st_size;
+}
+
+static void wait_settled(struct world *w)
+{
+	world_until(journal_count(w->cache) == 0);
+}
+
+static void rename_to(struct world *w, const char *from, int expected)
+{
+	int64_t result = hands(do_rename, world_path(w, from)); /* to FROM.new */
+	assert_int_equal(result, expected);
+}
+
+/* --- APPENDLIMIT ----------------------------------------------------------------------------------------------------- */
+
+static void fill_limit(struct memory_server *s)
+{
+	memory_mailbox_add(s, "Archive", 0, USE_ARCHIVE);
+	memory_tell_append_limit(s, "INBOX", LIMIT);
+}
+
+static void test_too_large(void **state)
+{
+	(void)state;
+	struct world w;
+	world_start(&w, fill_limit);
+	assert_int_equal(store(&w, LIMIT, "INBOX/fits.eml"), 0);
+	assert_int_equal(store(&w, LIMIT + 1, "INBOX/large.eml"), -EFBIG);
+	world_until(size_of(&w, "INBOX/large.eml") == -ENOENT);
+	/* all that was written until then, the refused piece with it */
+	world_until(size_of(&w, ".mailfs/rejected/large.eml") == LIMIT + 1);
+	assert_true(size_of(&w, ".mailfs/rejected/large.eml.reason.txt") > 0);
+	/* each mailbox has its own */
+	assert_int_equal(store(&w, LIMIT + 1, "Archive/large.eml"), 0);
+	wait_settled(&w);
+	/* a message that is overwritten with too much stays as it was */
+	assert_int_equal(store(&w, LIMIT * 2, "INBOX/fits.eml"), -EFBIG);
+	world_until(size_of(&w, "INBOX/fits.eml") == LIMIT);
+	assert_int_equal(journal_count(w.cache), 0);
+	world_finish(&w);
+}
+
+static void test_too_large_under_another_name(void **state)
+{
+	(void)state;
+	struct world w;
+	world_start(&w, fill_limit);
+	/* scratch files are nobody's business but ours */
+	assert_int_equal(store(&w, LIMIT + 1, "INBOX/large.tmp"), 0);
+	rename_to(&w, "INBOX/large.tmp", -EFBIG);
+	assert_int_equal(size_of(&w, "INBOX/large.tmp"), LIMIT + 1);
+	world_finish(&w);
+}
+
+/* CRLF makes it longer than what was written: only close can tell */
+static int64_t do_store_lines(const char *path, char *data, size_t *ret_len)
+{
+	(void)ret_len;
+	size_t len = (size_t)snprintf(data, HANDS_MAX, "Subject: lines\n\n");
+	for (; len < LIMIT; len++)
+		data[len] = '\n';
+	int fd = open(path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
+	if (fd < 0 || write(fd, data, len) != (ssize_t)len)
+		return -errno;
+	return close(fd) < 0 ? -errno - CLOSING : 0;
+}
+
+static void test_too_large_at_close(void **state)
+{
+	(void)state;
+	struct world w;
+	world_start(&w, fill_limit);
+	assert_int_equal(hands(do_store_lines, world_path(&w, "INBOX/lines.eml")), -EFBIG - CLOSING);
+	world_until(size_of(&w, ".mailfs/rejected/lines.eml") == LIMIT);
+	world_until(size_of(&w, "INBOX/lines.eml") == -ENOENT);
+	world_finish(&w);
+}
+
+/* What was told is remembered, and followed where it changes. */
+static void test_limit_is_remembered(void **state)
+{
+	(void)state;
+	struct world w;
+	world_start(&w, fill_limit);
+	world_unmount(&w);
+	world_close(&w);
+	memory_login_result(w.server, MF_OFFLINE);
+	struct mf_reason why;
+	w.bus = bus_create();
+	struct cache_options options = { .state_dir = w.state, .cache_dir = w.bodies, .identity = "memory", .bus = w.bus };
+	assert_int_equal(cache_open(&options, &w.cache, &why), MF_OK);
+	struct mailbox m;
+	assert_int_equal(cache_mailbox_by_raw(w.cache, "INBOX", &m), MF_OK);
+	assert_int_equal(m.append_limit, LIMIT);
+	mailbox_finish(&m);
+	cache_close(w.cache);
+	bus_destroy(w.bus);
+	memory_login_result(w.server, MF_OK);
+	memory_tell_append_limit(w.server, "INBOX", 0);
+	world_open(&w);
+	world_mount(&w);
+	assert_int_equal(store(&w, LIMIT + 1, "INBOX/large.eml"), 0);
+	wait_settled(&w);
+	world_finish(&w);
+}
+
+/* --- the quota --------------------------------------------------------------------------------------------------------- */
+
+static void fill_quota(struct memory_server *s)
+{
+	memory_mailbox_add(s, "Shared", MAILBOX_OTHERS, USE_NONE);
+	memory_quota(s, 90000, 100000);
+}
+
+static bool quota_says(struct world *w, uint64_t used)
+{
+	struct quota quota;
+	return account_quota(w->account, &quota) && quota.used == used;
+}
+
+static void test_over_quota(void **state)
+{
+	(void)state;
+	struct world w;
+	world_start(&w, fill_quota);
+	world_until(quota_says(&w, 90000));
+	assert_int_equal(store(&w, 10001, "INBOX/large.eml"), -EDQUOT);
+	world_until(size_of(&w, "INBOX/large.eml") == -ENOENT);
+	assert_int_equal(size_of(&w, ".mailfs/rejected/large.eml"), 10001);
+	/* what was stored counts, once the server has it */
+	assert_int_equal(store(&w, 10000, "INBOX/fits.eml"), 0);
+	wait_settled(&w);
+	world_until(quota_says(&w, 100000));
+	assert_int_equal(store(&w, 100, "INBOX/small.eml"), -EDQUOT);
+	/* another client makes room: who is refused makes us ask */
+	memory_quota(w.server, 0, 100000);
+	world_until(store(&w, 100, "INBOX/small.eml") == 0);
+	wait_settled(&w);
+	world_finish(&w);
+}
+
+/* The quota that was told is this account's own. */
+static void test_quota_of_others(void **state)
+{
+	(void)state;
+	struct world w;
+	world_start(&w, fill_quota);
+	world_until(quota_says(&w, 90000));
+	assert_int_equal(store(&w, 20000, "Shared/large.eml"), 0);
+	world_finish(&w);
+}
+
+int main(int argc, char **argv)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(test_too_large), cmocka_unit_test(test_too_large_under_another_name), cmocka_unit_test(test_too_large_at_close),
+		cmocka_unit_test(test_limit_is_remembered),
+		cmocka_unit_test(test_over_quota), cmocka_unit_test(test_quota_of_others),
+	};
+	if (access("/dev/fuse", R_OK | W_OK) != 0) {
+		printf("1..0 # SKIP /dev/fuse: %s\n", strerror(errno));
+		return 0;
+	}
+	if (!mkdtemp(world_root))
+		return 1;
+	const char *unknown;
+	if (argc > 1)
+		cmocka_set_test_filter(argv[1]);
+	if (getenv("MAILFS_TRACE"))
+		trace_enable(getenv("MAILFS_TRACE"), &unknown);
+	watchdog_start(world_root, 240);
+	hands_start();
+	int result = cmocka_run_group_tests(tests, NULL, NULL);
+	hands_stop();
+	watchdog_stop();
+	world_sweep();
+	return result;
+}
