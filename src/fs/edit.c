@@ -217,7 +217,7 @@ static enum mf_err takes(const struct edit *e, uint64_t size)
 enum mf_err edit_write(struct edit *e, const char *data, size_t size, uint64_t offset)
 {
 	pthread_mutex_lock(&e->lock);
-	enum mf_err err = write_all(e->fd, data, size, offset);
+	enum mf_err err = e->over ? MF_STALE : write_all(e->fd, data, size, offset);
 	if (err == MF_OK && (err = takes(e, offset + size)) != MF_OK)
 		e->refused = err;
 	e->dirty = true;
@@ -228,7 +228,7 @@ enum mf_err edit_write(struct edit *e, const char *data, size_t size, uint64_t o
 enum mf_err edit_truncate(struct edit *e, uint64_t size)
 {
 	pthread_mutex_lock(&e->lock);
-	enum mf_err err = takes(e, size);
+	enum mf_err err = e->over ? MF_STALE : takes(e, size);
 	if (err == MF_OK && ftruncate(e->fd, (off_t)size) < 0)
 		err = mf_err_from_errno(errno);
 	if (err == MF_OK)

@@ -1,6 +1,7 @@
 #!/usr/bin/python3
+import errno
 import os
-import re
+import subprocess
 import sys
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
@@ -30,8 +31,11 @@ def message(subject, size):
 
 
 def write(path, data):
-    """the error of write(2) or close(2); "" where there is none"""
-    fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    """the error of open(2), write(2) or close(2); "" where there is none"""
+    try:
+        fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    except OSError as error:
+        return errno.errorcode[error.errno]
     refused = errno_of(os.write, fd, data)
     return errno_of(os.close, fd) or refused
 
@@ -42,7 +46,7 @@ def rejected(mount, name):
     return read(mount / ".mailfs/rejected" / name)
 
 
-with Suite("what the server does not take is told at once", timeout=180) as suite:
+with Suite("what the server does not take, or permit, is told at once; and reading marks as seen", timeout=240) as suite:
     require_fuse()
     server = suite.dovecot(extra=CONFIG)
     home = suite.home(server, poll="24h")
@@ -89,3 +93,28 @@ with Suite("what the server does not take is told at once", timeout=180) as suit
         wait_until(lambda: write(box / "again.eml", data) == "", "there is room")
         home.run("sync", "--wait", "work", check=0)
         assert data in at_server()
+
+    @suite.case("mark-seen = read: who reads a message marks it, at the server too; listing it does not")
+    def _():
+        other = suite.dovecot()
+        other.fill("INBOX", [(corpus.message(subject=f"mail {i}"), corpus.BASE + i, "") for i in range(4)])
+        account = suite.home(other, poll="24h", mark_seen="read")
+        reading = account.mount()
+
+        def seen():
+            with other.client() as client:
+                return sorted(uid for uid, flags in client.flags("INBOX").items() if "\\Seen" in flags)
+        account.run("sync", "--populate", "work", check=0)
+        account.run("check", "work", check=0)
+        subprocess.run(["ls", "-lR", reading.where], check=True, stdout=subprocess.DEVNULL)
+        subprocess.run(["grep", "-q", "mail 2", reading.by_uid()[3]], check=True)
+        assert os.getxattr(reading.by_uid()[3], "user.mail.flags") == b"\\Seen"
+        account.run("sync", "--wait", "work", check=0)
+        assert seen() == [3]
+        os.setxattr(reading.by_uid()[3], "user.mail.flags", b"-\\Seen")
+        account.run("sync", "--wait", "work", check=0)
+        assert seen() == []
+        for path in reading.messages():
+            read(path)
+        account.run("sync", "--wait", "work", check=0)
+        assert seen() == [1, 2, 3, 4]

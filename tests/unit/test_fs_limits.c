@@ -204,12 +204,134 @@ static void test_quota_of_others(void **state)
 	world_finish(&w);
 }
 
+/* --- mark-seen = read ------------------------------------------------------------------------------------------------- */
+
+static const char letter[] = "Subject: one\r\nMessage-ID: <one@x>\r\n\r\ntext\r\n";
+
+static void fill_letter(struct memory_server *s)
+{
+	memory_deliver(s, "INBOX", letter, sizeof letter - 1, 1795000000, 0);
+}
+
+static const char *the_letter(struct world *w)
+{
+	char name[600];
+	assert_true(hands(do_list, world_path(w, "INBOX")) == 3);
+	hands_last.data[hands_last.len] = '\0';
+	const char *at = strstr(hands_last.data, "1970-"), *end = at ? at : strstr(hands_last.data, "20");
+	snprintf(name, sizeof name, "INBOX/%.*s", (int)strcspn(end, "\n"), end);
+	return world_path(w, name);
+}
+
+static bool has_flags(const char *path, const char *expected)
+{
+	char argument[4096];
+	snprintf(argument, sizeof argument, "user.mail.flags %s", path);
+	return hands(do_getxattr, argument) >= 0 && strcmp(hands_last.data, expected) == 0;
+}
+
+static void start_marking(struct world *w, bool mark, bool read_only)
+{
+	world_start_as(w, fill_letter, read_only);
+	world_unmount(w);
+	world_close(w);
+	w->mark_seen = mark;
+	world_open(w);
+	world_mount(w);
+}
+
+static void test_reading_marks(void **state)
+{
+	(void)state;
+	struct world w;
+	start_marking(&w, true, false);
+	const char *path = the_letter(&w);
+	/* neither looking at it nor opening it */
+	assert_int_equal(hands(do_stat, path), 0);
+	assert_true(hands(do_keep, path) >= 0);
+	assert_true(has_flags(path, ""));
+	assert_int_equal(hands(do_read_kept, ""), sizeof letter - 1);
+	assert_true(has_flags(path, "\\Seen"));
+	hands(do_close_kept, "");
+	wait_settled(&w);
+	/* what a person takes back is given again when it is read again, out of the kernel's cache or not */
+	char argument[4096];
+	snprintf(argument, sizeof argument, "user.mail.flags=-\\Seen %s", path);
+	assert_int_equal(hands(do_setxattr, argument), 0);
+	assert_true(has_flags(path, ""));
+	assert_int_equal(hands(do_read, path), sizeof letter - 1);
+	assert_true(has_flags(path, "\\Seen"));
+	wait_settled(&w);
+	world_finish(&w);
+}
+
+static void populated(void *context, enum mf_err result)
+{
+	(void)result;
+	sem_post(context);
+}
+
+static void test_what_does_not_mark(void **state)
+{
+	(void)state;
+	struct world w;
+	start_marking(&w, true, false);
+	const char *path = the_letter(&w);
+	/* mailfs' own reading */
+	enum mf_err result;
+	struct want *want;
+	sem_t over;
+	sem_init(&over, 0, 0);
+	if (!account_want_sync(w.account, NULL, 0, true, populated, &over, &result, &want))
+		sem_wait(&over);
+	sem_destroy(&over);
+	assert_int_equal(memory_messages_fetched(w.server), 1);
+	assert_true(has_flags(path, ""));
+	assert_int_equal(journal_count(w.cache), 0);
+	world_finish(&w);
+	/* a mount that changes nothing, and the default */
+	for (int i = 0; i < 2; i++) {
+		start_marking(&w, i == 0, i == 0);
+		path = the_letter(&w);
+		assert_int_equal(hands(do_read, path), sizeof letter - 1);
+		assert_true(has_flags(path, ""));
+		assert_int_equal(journal_count(w.cache), 0);
+		world_finish(&w);
+	}
+}
+
+/* A window of a header is not the message; the end of one that is all header is. */
+static int64_t do_read_direct(const char *path, char *data, size_t *ret_len)
+{
+	int fd = open(path, O_RDONLY | O_CLOEXEC | O_DIRECT);
+	ssize_t n = fd < 0 ? -1 : pread(fd, data, 20, 0);
+	*ret_len = n > 0 ? (size_t)n : 0;
+	int64_t result = outcome(n);
+	if (fd >= 0)
+		close(fd);
+	return result;
+}
+
+static void test_header_alone(void **state)
+{
+	(void)state;
+	struct world w;
+	start_marking(&w, true, false);
+	const char *path = the_letter(&w);
+	assert_int_equal(hands(do_read_direct, path), 20);
+	assert_true(has_flags(path, ""));
+	assert_int_equal(hands(do_read, path), sizeof letter - 1);
+	assert_true(has_flags(path, "\\Seen"));
+	world_finish(&w);
+}
+
 int main(int argc, char **argv)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_too_large), cmocka_unit_test(test_too_large_under_another_name), cmocka_unit_test(test_too_large_at_close),
 		cmocka_unit_test(test_limit_is_remembered),
 		cmocka_unit_test(test_over_quota), cmocka_unit_test(test_quota_of_others),
+		cmocka_unit_test(test_reading_marks), cmocka_unit_test(test_what_does_not_mark), cmocka_unit_test(test_header_alone),
 	};
 	if (access("/dev/fuse", R_OK | W_OK) != 0) {
 		printf("1..0 # SKIP /dev/fuse: %s\n", strerror(errno));
