@@ -130,12 +130,20 @@ static enum mf_err undelete_as(struct txn *t, uint64_t parent, const char *name,
 	return e;
 }
 
+static bool may_hold(struct txn *t, uint64_t parent)
+{
+	const struct node *n = parent ? txn_node(t, parent) : NULL;
+	return !n || mailbox_permits(&n->m, "k");
+}
+
 enum mf_err txn_mailbox_create(struct txn *t, uint64_t parent, const char *name, uint64_t *ret)
 {
 	if (t->failed)
 		return t->failed;
 	if (t->cache->only_deletes)
 		return MF_UNSUPPORTED;
+	if (!may_hold(t, parent))
+		return MF_DENIED;
 	struct mailbox like;
 	MF_CLEANUP(mf_free) char *path = NULL, *level = NULL;
 	bool taken = false;
@@ -278,6 +286,8 @@ enum mf_err txn_mailbox_delete(struct txn *t, uint64_t mailbox)
 		return t->failed ? t->failed : MF_NOT_FOUND;
 	if (n->m.use == CACHE_USE_INBOX || t->cache->only_deletes)
 		return MF_UNSUPPORTED;
+	if (!mailbox_permits(&n->m, "x"))
+		return MF_DENIED;
 	bool any = false;
 	enum mf_err e = any_message(t, n, &any);
 	if (e)
@@ -343,6 +353,8 @@ enum mf_err txn_mailbox_rename(struct txn *t, uint64_t mailbox, uint64_t parent,
 		return MF_UNSUPPORTED;
 	if (is_inside(t, parent, mailbox))
 		return MF_INVALID;
+	if (!mailbox_permits(&n->m, "x") || !may_hold(t, parent))
+		return MF_DENIED;
 	bool taken = false;
 	enum mf_err e = name_is_taken(t, parent, name, &taken);
 	if (e)

@@ -351,6 +351,18 @@ enum mf_err txn_mailbox_sync(struct txn *t, uint64_t mailbox, int sync)
 	return MF_OK;
 }
 
+enum mf_err txn_mailbox_rights(struct txn *t, uint64_t mailbox, unsigned rights)
+{
+	struct node *n = t->failed ? NULL : txn_node(t, mailbox);
+	if (!n)
+		return t->failed ? t->failed : MF_NOT_FOUND;
+	if (n->m.rights == rights)
+		return MF_OK;
+	n->m.rights = rights;
+	txn_attributes_changed(n);
+	return MF_OK;
+}
+
 enum mf_err txn_mailbox_renumbered(struct txn *t, uint64_t mailbox, uint32_t uidvalidity)
 {
 	struct node *n = t->failed ? NULL : txn_node(t, mailbox);

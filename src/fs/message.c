@@ -423,8 +423,8 @@ void message_open(fuse_req_t req, const struct node *node, struct fuse_file_info
 		return;
 	struct entry e;
 	enum mf_err err = cache_entry(fs_account(fs, node)->cache, node->id, &e);
-	if (err == MF_OK && (writes || (fi->flags & O_TRUNC)) && cache_only_deletes(fs_account(fs, node)->cache))
-		err = MF_UNSUPPORTED; /* nothing can be stored at a POP3 server */
+	if (err == MF_OK && (writes || (fi->flags & O_TRUNC)))
+		err = fs_may_write(fs, node);
 	if (err != MF_OK) {
 		/* ESTALE makes the kernel look the name up again, and find that it is gone */
 		fs_reply(req, err == MF_NOT_FOUND ? MF_STALE : err);

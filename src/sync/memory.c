@@ -10,7 +10,7 @@
 #include "sync/memory_state.h"
 
 #define ALL_CAPS (REMOTE_MAILBOXES | REMOTE_FLAGS | REMOTE_PUSH | REMOTE_RANGES | REMOTE_UIDPLUS | REMOTE_MOVE | REMOTE_QUOTA \
-	| REMOTE_STATUS_MODSEQ | REMOTE_OBJECTID | REMOTE_QRESYNC | REMOTE_CONDSTORE)
+	| REMOTE_STATUS_MODSEQ | REMOTE_OBJECTID | REMOTE_QRESYNC | REMOTE_CONDSTORE | REMOTE_ACL)
 
 struct memory_server *memory_server_create(void)
 {
@@ -296,6 +296,17 @@ void memory_claim_size(struct memory_server *m, const char *raw, uint32_t uid, u
 /* --- behaviour: one number or bit each -------------------------------------------------------------------------------- */
 
 #define SET(m, statement) do { pthread_mutex_lock(&(m)->lock); statement; pthread_mutex_unlock(&(m)->lock); } while (0)
+
+void memory_rights(struct memory_server *m, const char *raw, const char *letters)
+{
+	pthread_mutex_lock(&m->lock);
+	struct memory_mailbox *b = memory_find_locked(m, raw);
+	if (b)
+		b->rights = letters ? RIGHTS_TOLD : 0;
+	for (; b && letters && *letters; letters++)
+		b->rights |= RIGHT(*letters);
+	pthread_mutex_unlock(&m->lock);
+}
 
 void memory_quota(struct memory_server *m, uint64_t used, uint64_t limit)
 {

@@ -26,6 +26,8 @@ bool memory_flag(struct memory_server *m, const char *raw, uint32_t uid, unsigne
 uint32_t memory_move(struct memory_server *m, const char *raw, uint32_t uid, const char *to);   /* the UID there; 0: failed */
 void memory_renumber(struct memory_server *m, const char *raw);        /* another UIDVALIDITY, other UIDs, the same messages */
 void memory_claim_size(struct memory_server *m, const char *raw, uint32_t uid, uint64_t size);  /* RFC822.SIZE is a lie from now on */
+/* MYRIGHTS says these letters from now on (NULL: nothing): told, and kept to for reading */
+void memory_rights(struct memory_server *m, const char *raw, const char *letters);
 void memory_quota(struct memory_server *m, uint64_t used, uint64_t limit);
 
 /* --- how it behaves ------------------------------------------------------------------------------------------------ */

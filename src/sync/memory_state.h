@@ -24,6 +24,7 @@ struct memory_mailbox {
 	unsigned flags;
 	enum special_use use;
 	uint64_t append_limit;           /* told, and kept to; 0: none */
+	unsigned rights;                 /* told; 0: none are */
 	uint32_t uidvalidity, uidnext;
 	uint64_t modseq;
 	struct memory_message *messages; /* ascending UIDs */

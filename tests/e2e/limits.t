@@ -23,6 +23,16 @@ plugin {{
 imap_capability = +APPENDLIMIT={LIMIT}
 """
 
+ACL = """
+mail_plugins = zlib acl
+protocol imap {
+ mail_plugins = zlib imap_zlib acl imap_acl
+}
+plugin {
+ acl = vfile::cache_secs=0
+}
+"""
+
 
 def message(subject, size):
     head = corpus.message(subject=subject, body=b"")
@@ -118,3 +128,51 @@ with Suite("what the server does not take, or permit, is told at once; and readi
             read(path)
         account.run("sync", "--wait", "work", check=0)
         assert seen() == [1, 2, 3, 4]
+
+    guarded = suite.dovecot(extra=ACL)
+    for name, rights in (("Read", "lrsa"), ("Drop", "lipa"), ("All", "lrswipkxtea")):
+        guarded.fill(name, [(corpus.message(subject=f"mail {i} in {name}"), corpus.BASE + i, "") for i in range(3)])
+        with guarded.client() as client:
+            client.command("setacl", name, "owner", rights)
+    account = suite.home(guarded, poll="24h")
+    ours = account.mount()
+
+    def mode(name):
+        return os.stat(ours / name).st_mode & 0o777
+
+    @suite.case("directories have the modes that the rights make, and a change that is not permitted is EACCES at once")
+    def _():
+        account.run("sync", "work", check=0)
+        wait_until(lambda: (mode("Read"), mode("Drop"), mode("All"), mode("INBOX")) == (0o500, 0o300, 0o700, 0o700), "the modes")
+        path, new = ours.messages("Read")[0], ours / "Read/new.eml"
+        assert write(new, message("new", 1000)) == "EACCES"
+        assert write(path, message("new", 1000)) == "EACCES"
+        assert errno_of(os.unlink, path) == errno_of(os.rename, path, ours / "All" / path.name) == "EACCES"
+        assert errno_of(os.mkdir, ours / "Read/within") == errno_of(os.rmdir, ours / "Read") == "EACCES"
+        assert errno_of(os.rename, ours / "Read", ours / "Other") == "EACCES"
+        assert errno_of(os.setxattr, path, "user.mail.flags", b"+\\Flagged") == "EACCES"
+        assert errno_of(os.listdir, ours / "Drop") == "EACCES"
+        assert account.status()["changes"]["pending"] == 0
+        assert len(read(path)) == path.stat().st_size
+
+    @suite.case("what is permitted is done")
+    def _():
+        path = ours.messages("Read")[0]
+        os.setxattr(path, "user.mail.flags", b"+\\Seen")
+        subprocess.run(["cp", path, ours / "All" / "copy.eml"], check=True)
+        account.run("sync", "--wait", "work", check=0)
+        with guarded.client() as client:
+            assert "\\Seen" in {flag for flags in client.flags("Read").values() for flag in flags}
+            assert len(client.bodies("All")) == 4
+
+    @suite.case("rights that change are noticed when the mailbox is looked at")
+    def _():
+        with guarded.client() as client:
+            client.command("setacl", "Read", "owner", "lrswitea")
+        account.run("sync", "work", "Read", check=0)
+        wait_until(lambda: mode("Read") == 0o700, "it can be written to")
+        data = message("now", 1000)
+        assert write(ours / "Read/new.eml", data) == ""
+        account.run("sync", "--wait", "work", check=0)
+        with guarded.client() as client:
+            assert data in client.bodies("Read").values()

@@ -483,7 +483,13 @@ static enum mf_err on_present(void *context, size_t i, const struct uid_ranges *
 
 static enum mf_err on_closed(void *context, size_t i, enum mf_err result, const struct mailbox_status *s)
 {
-	say(context, "closed %zu %s uidnext=%u messages=%u modseq=%llu", i, mf_err_name(result), s->uidnext, s->messages, (unsigned long long)s->modseq);
+	char rights[40] = "";
+	if (s->rights)
+		strcpy(rights, " rights=");
+	for (char letter = 'a'; s->rights && letter <= 'z'; letter++)
+		if (s->rights & RIGHT(letter))
+			strncat(rights, &letter, 1);
+	say(context, "closed %zu %s uidnext=%u messages=%u modseq=%llu%s", i, mf_err_name(result), s->uidnext, s->messages, (unsigned long long)s->modseq, rights);
 	return MF_OK;
 }
 

@@ -325,6 +325,141 @@ static void test_header_alone(void **state)
 	world_finish(&w);
 }
 
+/* --- MYRIGHTS ----------------------------------------------------------------------------------------------------------- */
+
+static void fill_rights(struct memory_server *s)
+{
+	static const char *const boxes[][2] = { { "Read", "lrs" }, { "Drop", "lip" }, { "All", "lrswipkxtea" }, { "Prune", "lrte" } };
+	for (size_t i = 0; i < sizeof boxes / sizeof *boxes; i++) {
+		memory_mailbox_add(s, boxes[i][0], 0, USE_NONE);
+		memory_deliver(s, boxes[i][0], letter, sizeof letter - 1, 1795000000, 0);
+		memory_rights(s, boxes[i][0], boxes[i][1]);
+	}
+	memory_mailbox_add(s, "Read/Within", 0, USE_NONE);
+	memory_mailbox_add(s, "Trash", 0, USE_TRASH);
+}
+
+static mode_t mode_of(struct world *w, const char *name)
+{
+	assert_int_equal(hands(do_stat, world_path(w, name)), 0);
+	return ((const struct stat *)(const void *)hands_last.data)->st_mode & 07777;
+}
+
+/* the path of the one message there */
+static const char *letter_in(struct world *w, const char *mailbox)
+{
+	char name[800];
+	assert_true(hands(do_list, world_path(w, mailbox)) >= 3);
+	hands_last.data[hands_last.len] = '\0';
+	const char *at = strstr(hands_last.data, "_one_");
+	assert_non_null(at);
+	while (at > hands_last.data && at[-1] != '\n')
+		at--;
+	snprintf(name, sizeof name, "%s/%.*s", mailbox, (int)strcspn(at, "\n"), at);
+	return world_path(w, name);
+}
+
+static int64_t set_flags(const char *path, const char *flags)
+{
+	char argument[4096];
+	snprintf(argument, sizeof argument, "user.mail.flags=%s %s", flags, path);
+	return hands(do_setxattr, argument);
+}
+
+/* "TO FROM" */
+static int64_t do_move(const char *argument, char *data, size_t *ret_len)
+{
+	(void)data, (void)ret_len;
+	char to[2048];
+	int at = 0;
+	if (sscanf(argument, "%2047s %n", to, &at) != 1)
+		return -ENOTRECOVERABLE;
+	return outcome(rename(argument + at, to));
+}
+
+static int64_t move(struct world *w, const char *from, const char *to)
+{
+	char argument[8192];
+	snprintf(argument, sizeof argument, "%s %s", world_path(w, to), from);
+	return hands(do_move, argument);
+}
+
+static void start_with_rights(struct world *w)
+{
+	world_start(w, fill_rights);
+	world_until(mode_of(w, "Read") == 0500 && mode_of(w, "Drop") == 0300 && mode_of(w, "All") == 0700 && mode_of(w, "Prune") == 0700);
+}
+
+static void test_no_right_is_told_at_once(void **state)
+{
+	(void)state;
+	struct world w;
+	start_with_rights(&w);
+	char path[2048];
+	snprintf(path, sizeof path, "%s", letter_in(&w, "Read"));
+	assert_int_equal(mode_of(&w, "Trash"), 0700); /* of which nothing was told */
+	static hands_work *const changes[] = { do_unlink, do_open_write, do_truncate, do_rename };
+	for (size_t i = 0; i < sizeof changes / sizeof *changes; i++)
+		assert_int_equal(hands(changes[i], path), -EACCES);
+	assert_int_equal(move(&w, path, "Trash/x.eml"), -EACCES);
+	assert_int_equal(store(&w, 100, "Read/new.eml"), -EACCES);
+	assert_int_equal(hands(do_mkdir, world_path(&w, "Read/new")), -EACCES);
+	assert_int_equal(hands(do_rmdir, world_path(&w, "Read/Within")), geteuid() == 0 ? 0 : -EACCES); /* its own rights count, but for the kernel */
+	assert_int_equal(hands(do_rename, world_path(&w, "Read")), -EACCES);
+	assert_int_equal(set_flags(path, "+\\Flagged"), -EACCES);
+	assert_int_equal(set_flags(path, "+\\Deleted"), -EACCES);
+	assert_int_equal(set_flags(path, "+\\Seen"), 0);
+	wait_settled(&w);
+	/* what may be removed need not be writable */
+	snprintf(path, sizeof path, "%s", letter_in(&w, "Prune"));
+	assert_int_equal(hands(do_open_write, path), -EACCES);
+	assert_int_equal(store(&w, 100, "Prune/new.eml"), -EACCES);
+	assert_int_equal(hands(do_rmdir, world_path(&w, "Prune")), -EACCES);
+	assert_int_equal(hands(do_unlink, path), 0);
+	wait_settled(&w);
+	world_finish(&w);
+}
+
+static void test_what_may_be_put_and_not_read(void **state)
+{
+	(void)state;
+	struct world w;
+	start_with_rights(&w);
+	assert_int_equal(hands(do_list, world_path(&w, "Drop")), -EACCES);
+	assert_int_equal(store(&w, 100, "Drop/new.eml"), 0);
+	wait_settled(&w);
+	assert_int_equal(move(&w, letter_in(&w, "All"), "Drop/moved.eml"), 0);
+	wait_settled(&w);
+	world_finish(&w);
+}
+
+static void test_rights_change(void **state)
+{
+	(void)state;
+	struct world w;
+	start_with_rights(&w);
+	memory_rights(w.server, "Read", "lrswite");
+	memory_rights(w.server, "All", "lr");
+	for (int i = 0; i < 2; i++) {
+		struct mailbox m;
+		struct want *want;
+		enum mf_err result;
+		sem_t over;
+		sem_init(&over, 0, 0);
+		assert_int_equal(cache_mailbox_by_raw(w.cache, i ? "All" : "Read", &m), MF_OK);
+		if (!account_want_sync(w.account, &m.id, 1, false, populated, &over, &result, &want))
+			sem_wait(&over);
+		mailbox_finish(&m);
+		sem_destroy(&over);
+	}
+	/* the kernel is told */
+	world_until(mode_of(&w, "Read") == 0700 && mode_of(&w, "All") == 0500);
+	assert_int_equal(store(&w, 100, "Read/new.eml"), 0);
+	assert_int_equal(store(&w, 100, "All/new.eml"), -EACCES);
+	wait_settled(&w);
+	world_finish(&w);
+}
+
 int main(int argc, char **argv)
 {
 	const struct CMUnitTest tests[] = {
@@ -332,6 +467,7 @@ int main(int argc, char **argv)
 		cmocka_unit_test(test_limit_is_remembered),
 		cmocka_unit_test(test_over_quota), cmocka_unit_test(test_quota_of_others),
 		cmocka_unit_test(test_reading_marks), cmocka_unit_test(test_what_does_not_mark), cmocka_unit_test(test_header_alone),
+		cmocka_unit_test(test_no_right_is_told_at_once), cmocka_unit_test(test_what_may_be_put_and_not_read), cmocka_unit_test(test_rights_change),
 	};
 	if (access("/dev/fuse", R_OK | W_OK) != 0) {
 		printf("1..0 # SKIP /dev/fuse: %s\n", strerror(errno));

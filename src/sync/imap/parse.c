@@ -465,7 +465,7 @@ static enum data_kind kind_of(struct span word)
 	static const struct { const char *word; enum data_kind kind; } known[] = {
 		{ "CAPABILITY", DATA_CAPABILITY }, { "ENABLED", DATA_ENABLED }, { "FLAGS", DATA_FLAGS }, { "VANISHED", DATA_VANISHED },
 		{ "LIST", DATA_LIST }, { "LSUB", DATA_LSUB }, { "STATUS", DATA_STATUS }, { "SEARCH", DATA_SEARCH }, { "ESEARCH", DATA_ESEARCH },
-		{ "NAMESPACE", DATA_NAMESPACE }, { "QUOTA", DATA_QUOTA },
+		{ "NAMESPACE", DATA_NAMESPACE }, { "QUOTA", DATA_QUOTA }, { "MYRIGHTS", DATA_MYRIGHTS },
 	};
 	for (size_t i = 0; i < sizeof known / sizeof *known; i++)
 		if (span_is(word, known[i].word))
