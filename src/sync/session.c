@@ -297,7 +297,7 @@ static enum mf_err session_replay(struct session *s)
 	struct account *a = s->account;
 	enum mf_err e = replay_run(s);
 	pthread_mutex_lock(&a->lock);
-	a->quota_is_old |= a->quota_known;
+	a->quota_is_old |= a->quota_known && a->quota.limit;
 	pthread_mutex_unlock(&a->lock);
 	return e;
 }

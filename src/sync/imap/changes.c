@@ -221,7 +221,20 @@ static enum mf_err take_found(struct box *b, struct imap_data *data, enum ask as
 	return MF_OK;
 }
 
-/* mailbox rights (RFC 4314 3.8). Where they are of the old kind (RFC 2086), each of c and d is several of the new. */
+/* c and d (RFC 2086) stand for several of the rights that there are now; some servers have a mixture. What is taken for a right
+ * and is none is found out by trying. */
+static unsigned with_old_rights(unsigned rights)
+{
+	unsigned removing = RIGHT('t') | RIGHT('e');
+	bool only_old = !(rights & (removing | RIGHT('k') | RIGHT('x')));
+	if (rights & RIGHT('c'))
+		rights |= RIGHT('k') | (only_old ? RIGHT('x') : 0);
+	if ((rights & RIGHT('d')) && !(rights & removing))
+		rights |= removing;
+	return rights;
+}
+
+/* mailbox rights (RFC 4314 3.8) */
 static void take_rights(struct box *b, struct imap_data *data)
 {
 	struct scan s = data->rest;
@@ -234,11 +247,7 @@ static void take_rights(struct box *b, struct imap_data *data)
 		for (size_t i = 0; i < letters.len; i++)
 			if (letters.p[i] >= 'a' && letters.p[i] <= 'z')
 				b->rights |= RIGHT(letters.p[i]);
-		bool old = !(b->rights & (RIGHT('k') | RIGHT('x') | RIGHT('t') | RIGHT('e')));
-		if (old && (b->rights & RIGHT('c')))
-			b->rights |= RIGHT('k') | RIGHT('x');
-		if (old && (b->rights & RIGHT('d')))
-			b->rights |= RIGHT('t') | RIGHT('e') | RIGHT('x');
+		b->rights = with_old_rights(b->rights);
 	}
 	buf_finish(&scratch);
 }
