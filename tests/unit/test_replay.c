@@ -696,6 +696,35 @@ static void copies_of_one(void **state)
 	}
 }
 
+/* One message twice, moved to one mailbox, and the connection is lost on the way: neither stands for the other at its source */
+static void twins_in_doubt(void **state)
+{
+	(void)state;
+	for (size_t c = 0; c < sizeof all_caps / sizeof *all_caps; c++) {
+		for (unsigned n = 0; n < 16; n++) {
+			struct world w;
+			build(&w, all_caps[c]);
+			deliver(&w, "Work", 1, 700);
+			assert_int_equal(want_sync(&w, false), MF_OK);
+			go_offline(&w);
+			move_number(&w, "INBOX", 1, "Old", "one.eml");
+			move_number(&w, "Work", 1, "Old", "two.eml");
+			memory_cut_answers(w.server, n);
+			account_connect(w.account);
+			(void)want_settled(&w);
+			assert_int_equal(want_verified(&w), MF_OK);
+			char *text = server_text(&w);
+			size_t left = 0;
+			for (const char *at = text; (at = strstr(at, "/Message number 1 ")); at++)
+				left++;
+			if (left < 2)
+				fail_msg("caps %zu, cut at answer %u: the server has\n%s", c, n, text);
+			free(text);
+			world_finish(&w);
+		}
+	}
+}
+
 /* --- others are at work too --------------------------------------------------------------------------------------------------------- */
 
 static void others_at_work(void **state)
@@ -895,7 +924,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(offline_then_online), cmocka_unit_test(online), cmocka_unit_test(refused_and_retried),
-		cmocka_unit_test(one_of_many_is_refused), cmocka_unit_test(copies_of_one), cmocka_unit_test(turned_inside_out), cmocka_unit_test(removed_from_one_renamed),
+		cmocka_unit_test(one_of_many_is_refused), cmocka_unit_test(copies_of_one), cmocka_unit_test(twins_in_doubt), cmocka_unit_test(turned_inside_out), cmocka_unit_test(removed_from_one_renamed),
 		cmocka_unit_test(made_and_moved_into_one_made_later),
 		cmocka_unit_test(others_at_work), cmocka_unit_test(mailbox_removed_with_changes),
 		cmocka_unit_test(a_thousand_are_few_writes), cmocka_unit_test(cut_anywhere), cmocka_unit_test(ended_anywhere),
