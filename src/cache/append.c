@@ -56,9 +56,12 @@ enum mf_err txn_sent(struct txn *t, const char *path, uint64_t *ret)
 	if (path)
 		return need_path(t, path, ret);
 	struct looking l = { 0 };
+	uint64_t home = 0;
 	enum mf_err e = cache_mailboxes(t->cache, find_sent, &l);
+	if (!e)
+		e = mailbox_home(t, &home);
 	*ret = l.by_use ? l.by_use : l.by_name;
-	return e || *ret ? e : txn_mailbox_create(t, 0, SENT_NAME, ret);
+	return e || *ret ? e : txn_mailbox_create(t, home, SENT_NAME, ret);
 }
 
 /* --- what --------------------------------------------------------------------------------------------------------------- */

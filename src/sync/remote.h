@@ -47,6 +47,7 @@ enum message_flag { /* system flags (RFC 9051 2.3.2) as bits; keywords go as tex
 enum mailbox_flag {
 	MAILBOX_NOSELECT = 1, MAILBOX_NOINFERIORS = 2, MAILBOX_SUBSCRIBED = 4, MAILBOX_READONLY = 8,
 	MAILBOX_HAS_STATUS = 16, /* the numbers of mailbox_status are the server's word of just now */
+	MAILBOX_HOME = 64,       /* INBOX of a server where all mailboxes of the user are inside it (32: see cache.h) */
 };
 enum special_use { USE_NONE, USE_INBOX, USE_ALL, USE_ARCHIVE, USE_DRAFTS, USE_FLAGGED, USE_JUNK, USE_SENT, USE_TRASH };
 

@@ -429,9 +429,10 @@ static enum mf_err on_mailbox(void *context, const struct remote_mailbox *m)
 {
 	static const char *const uses[] = { "none", "inbox", "all", "archive", "drafts", "flagged", "junk", "sent", "trash" };
 	char *raw = shown(m->raw, strlen(m->raw)), delimiter[2] = { m->delimiter ? m->delimiter : '0', 0 };
-	say(context, "mailbox %s delimiter=%s use=%s%s%s%s%s status=%u,%u,%u,%u,%llu", raw, delimiter, uses[m->use],
+	say(context, "mailbox %s delimiter=%s use=%s%s%s%s%s%s status=%u,%u,%u,%u,%llu", raw, delimiter, uses[m->use],
 	    m->flags & MAILBOX_NOSELECT ? " noselect" : "", m->flags & MAILBOX_SUBSCRIBED ? " subscribed" : "",
-	    m->flags & MAILBOX_NOINFERIORS ? " noinferiors" : "", m->utf8 ? " utf8" : "", m->status.uidvalidity, m->status.uidnext, m->status.messages,
+	    m->flags & MAILBOX_NOINFERIORS ? " noinferiors" : "", m->utf8 ? " utf8" : "",
+	    m->flags & MAILBOX_HOME ? " home" : "", m->status.uidvalidity, m->status.uidnext, m->status.messages,
 	    m->status.unseen, (unsigned long long)m->status.modseq);
 	free(raw);
 	return MF_OK;

@@ -14,7 +14,7 @@ struct box {
 	struct remote_mailbox mailbox;
 	size_t next;                 /* in its chain of the table; index + 1 */
 };
-struct namespace { char *prefix; bool asked; };
+struct namespace { char *prefix; bool personal, asked; };
 
 struct imap_lister {
 	struct box *boxes;
@@ -145,7 +145,7 @@ static void take_namespaces(struct imap_lister *l, struct scan s)
 			if (!prefix.len || l->namespace_count == 64)
 				continue;
 			l->namespaces = mf_realloc_array(l->namespaces, l->namespace_count + 1, sizeof *l->namespaces);
-			l->namespaces[l->namespace_count++] = (struct namespace){ .prefix = mf_strndup(prefix.p, prefix.len) };
+			l->namespaces[l->namespace_count++] = (struct namespace){ .prefix = mf_strndup(prefix.p, prefix.len), .personal = kind == 0 };
 		}
 	}
 	buf_finish(&scratch);
@@ -304,6 +304,18 @@ static void guess_uses(struct imap_lister *l)
 	}
 }
 
+/* A personal namespace that begins with INBOX: nothing of the user's can be beside it. */
+static void mark_home(struct imap_lister *l)
+{
+	struct box *inbox = find(l, "INBOX");
+	char d = inbox ? inbox->mailbox.delimiter : 0;
+	for (size_t i = 0; d && i < l->namespace_count; i++) {
+		const struct namespace *n = &l->namespaces[i];
+		if (n->personal && !strncasecmp(n->prefix, "INBOX", 5) && n->prefix[5] == d && !n->prefix[6])
+			inbox->mailbox.flags |= MAILBOX_HOME;
+	}
+}
+
 /* --- the verb -------------------------------------------------------------------------------------------------------- */
 
 static enum mf_err gather(struct imap *s)
@@ -335,8 +347,10 @@ enum mf_err imap_mailboxes(struct imap *s, const struct mailbox_sink *sink)
 	if (e)
 		return e;
 	e = gather(s);
-	if (!e)
+	if (!e) {
 		guess_uses(s->lister);
+		mark_home(s->lister);
+	}
 	for (size_t i = 0; !e && i < s->lister->count; i++) {
 		s->lister->boxes[i].mailbox.raw = s->lister->boxes[i].raw;
 		e = sink->mailbox(sink->context, &s->lister->boxes[i].mailbox);
