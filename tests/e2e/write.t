@@ -5,7 +5,7 @@ import sys
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 from lib import Suite, corpus, digest, errno_of, read, require_fuse, wait_until, writing  # noqa: E402
-from lib.writing import message, ordinary_use, sha  # noqa: E402
+from lib.writing import changes_of_two, changes_offline, copying_tools, message, ordinary_use, sha  # noqa: E402
 
 
 class World(writing.World):
@@ -103,34 +103,7 @@ with Suite("writing", timeout=300) as suite:
         assert sha(fifth + b"one more line\r\n") in world.at_server("INBOX")
         world.same("INBOX", "Trash")
 
-    @suite.case("tools: rsync, tar, cp -a, find -delete, patch")
-    def _():
-        source = suite.path("tools")
-        source.mkdir(exist_ok=True, mode=0o700)
-        sums = set()
-        for i in range(20):
-            (source / f"m{i}.eml").write_bytes(message(f"by tools {i}"))
-            (source / f"m{i}.eml").chmod(0o600)
-            os.utime(source / f"m{i}.eml", (1_400_000_000 + i, 1_400_000_000 + i))
-            sums.add(sha(message(f"by tools {i}")))
-        subprocess.run(["rsync", "-rt", f"{source}/", mount / "Rsynced"], check=True)
-        world.settle()
-        assert sorted(world.at_server("Rsynced")) == sorted(sums), (len(world.at_server("Rsynced")), len(set(world.at_server("Rsynced")) & sums), sorted(digest(mount / "Rsynced" / n) in sums for n in os.listdir(mount / "Rsynced")), [p.name for p in source.iterdir() if digest(mount / "Rsynced" / p.name) != digest(p)])
-        again = subprocess.run(["rsync", "-rtnOi", f"{source}/", mount / "Rsynced"], check=True, capture_output=True, text=True).stdout
-        assert again == "", (again, os.listdir(mount / "Rsynced"), [os.stat(mount / "Rsynced" / n).st_mtime for n in os.listdir(mount / "Rsynced")])
-        archive = suite.path("t") / "t.tar"
-        archive.parent.mkdir(exist_ok=True)
-        subprocess.run(["tar", "-C", source, "-cf", archive, *os.listdir(source)], check=True)
-        os.mkdir(mount / "Tarred")
-        subprocess.run(["tar", "-C", mount / "Tarred", "--no-same-permissions", "-xf", archive], check=True)
-        subprocess.run(["cp", "-a", mount / "Tarred", mount / "Copied"], check=True)
-        world.settle()
-        assert set(world.at_server("Tarred")) == sums and set(world.at_server("Copied")) == sums
-        assert "13-May-2014" in world.internal_date("Tarred", sha(message("by tools 1")))
-        subprocess.run(["find", mount / "Copied", "-name", "*.eml", "-delete"], check=True)
-        subprocess.run(["rm", "-r", mount / "Copied", mount / "Tarred", mount / "Rsynced"], check=True)
-        world.settle()
-        assert not {"Copied", "Tarred", "Rsynced"} & world.mailboxes()
+    copying_tools(suite, world, "Maildir")
 
     @suite.case("modes of other places: cp -a, tar and rsync copy files that are not 0600")
     def _():
@@ -263,45 +236,8 @@ with Suite("writing", timeout=300) as suite:
         world.settle()
         assert world.at_server("Refused") == [sha(message("into a mailbox that goes"))]
 
-    @suite.case("offline changes are carried out when the server is back, also after a remount")
-    def _():
-        server = set(world.at_server("INBOX"))
-        world.home.run("disconnect", "work", check=0)
-        added = [message(f"offline {i}") for i in range(5)]
-        for i, data in enumerate(added):
-            (box / f"offline{i}.eml").write_bytes(data)
-        gone = [p for p in world.mount.messages("INBOX") if not p.name.startswith("offline")][:2]
-        lost = {digest(p) for p in gone}
-        for path in gone:
-            path.unlink()
-        os.mkdir(mount / "New")
-        os.rename(box / "offline0.eml", mount / "New" / "moved.eml")
-        mount.umount()
-        mount.start()
-        assert read(mount / "New" / "moved.eml") == added[0]
-        world.settle()
-        assert world.at_server("New") == [sha(added[0])]
-        assert set(world.at_server("INBOX")) == (server - lost) | {sha(data) for data in added[1:]}
-        assert lost <= set(world.at_server("Trash"))
-        world.same("INBOX", "New", "Trash")
-
-    @suite.case("another client's changes and ours merge")
-    def _():
-        path, other = world.mount.messages("INBOX")[:2]
-        uid, other_uid = (os.getxattr(p, "user.mail.uid").decode() for p in (path, other))
-        kept, moved = digest(path), digest(other)
-        world.home.run("disconnect", "work", check=0)
-        os.setxattr(path, "user.mail.flags", b"+\\Flagged")
-        os.rename(other, mount / "Archive" / "taken.eml")
-        with world.server.client() as client:
-            client.store("INBOX", uid, "+FLAGS", "\\Answered")
-            client.expunge("INBOX", other_uid)
-        world.home.run("connect", "work", check=0)
-        world.settle()
-        assert {"\\Flagged", "\\Answered"} <= world.flags()[kept]
-        assert b"\\Answered" in os.getxattr(path, "user.mail.flags")
-        assert not (mount / "Archive" / "taken.eml").exists()
-        assert moved not in world.at_server("Archive")
+    changes_offline(suite, world, "Maildir")
+    changes_of_two(suite, world, "Maildir")
 
     @suite.case("everything in the tree is what the server has")
     def _():

@@ -5,6 +5,7 @@ import os
 import socketserver
 import subprocess
 import threading
+from pathlib import Path
 
 from . import system
 from .imap import Client
@@ -13,6 +14,7 @@ from .unpacked import libraries, unpack
 
 POP3 = "usr/lib/courier/courier/courierpop3d"
 IMAP = "usr/bin/imapd"
+GAMIN = "usr/libexec/gam_server"
 IMAP_SETTINGS = "etc/courier/imapd"
 
 
@@ -112,7 +114,21 @@ class CourierImap(Front):
         shown = subprocess.run(["sh", "-c", f"set -a; . {self.root / IMAP_SETTINGS}; exec env -0"], check=True, capture_output=True, text=True)
         settings = dict(entry.split("=", 1) for entry in shown.stdout.split("\0") if entry)
         self.environment.update({name: value for name, value in settings.items() if name.startswith("IMAP")})
-        self.environment["IMAP_USELOCKS"] = "0"
+        self._watch_files()
+
+    def _watch_files(self):
+        """imapd waits for each other's locks by gamin: one of our own, as each imapd that finds none tries for a second"""
+        me = self.suite.folder.name
+        self.environment["GAM_CLIENT_ID"] = me
+        self.gamin = system.spawn([self.root / GAMIN, "--notimeout", me], env=self.environment, stdout=subprocess.DEVNULL,
+                                  stderr=subprocess.DEVNULL)
+        self.suite.kill_on_timeout.append(self.gamin)
+        system.wait_until(lambda: me in Path("/proc/net/unix").read_text(errors="replace"), "gamin listens")
+
+    def stop(self):
+        super().stop()
+        self.gamin.kill()
+        self.gamin.wait()
 
     def log_in(self, rfile, wfile):
         capability = b"CAPABILITY " + self.environment["IMAP_CAPABILITY"].encode()

@@ -191,3 +191,83 @@ def ordinary_use(suite, world, label):
         world.settle()
         assert not any(name.startswith(world.top + "Work") for name in world.mailboxes()), world.mailboxes()
         assert sha(message(f"deep {label}")) in world.at_server(trash)
+
+
+def copying_tools(suite, world, label):
+    mount, top = world.mount, world.top
+
+    @suite.case(f"{label}: rsync, tar, cp -a, find -delete, rm -r")
+    def _():
+        source = suite.path("tools")
+        sums = set()
+        rsynced, tarred, copied = (mount / (top + name) for name in ("Rsynced", "Tarred", "Copied"))
+        for i in range(20):
+            (source / f"m{i}.eml").write_bytes(message(f"by tools {i}"))
+            (source / f"m{i}.eml").chmod(0o600)
+            os.utime(source / f"m{i}.eml", (1_400_000_000 + i, 1_400_000_000 + i))
+            sums.add(sha(message(f"by tools {i}")))
+        subprocess.run(["rsync", "-rt", f"{source}/", rsynced], check=True)
+        world.settle()
+        assert world.at_server(top + "Rsynced") == sorted(sums)
+        again = subprocess.run(["rsync", "-rtnOi", f"{source}/", rsynced], check=True, capture_output=True, text=True).stdout
+        assert again == "", (again, [os.stat(rsynced / name).st_mtime for name in os.listdir(rsynced)])
+        archive = suite.path("t") / "t.tar"
+        subprocess.run(["tar", "-C", source, "-cf", archive, *os.listdir(source)], check=True)
+        os.mkdir(tarred)
+        subprocess.run(["tar", "-C", tarred, "--no-same-permissions", "-xf", archive], check=True)
+        subprocess.run(["cp", "-a", tarred, copied], check=True)
+        world.settle()
+        assert set(world.at_server(top + "Tarred")) == sums and set(world.at_server(top + "Copied")) == sums
+        assert "13-May-2014" in world.internal_date(top + "Tarred", sha(message("by tools 1")))
+        subprocess.run(["find", copied, "-name", "*.eml", "-delete"], check=True)
+        subprocess.run(["rm", "-r", copied, tarred, rsynced], check=True)
+        world.settle()
+        assert not {top + "Copied", top + "Tarred", top + "Rsynced"} & world.mailboxes()
+
+
+def changes_offline(suite, world, label):
+    box, mount, top = world.box, world.mount, world.top
+
+    @suite.case(f"{label}: offline changes are carried out when the server is back, also after a remount")
+    def _():
+        server = set(world.at_server("INBOX"))
+        world.home.run("disconnect", "work", check=0)
+        added = [message(f"offline {i}") for i in range(5)]
+        for i, data in enumerate(added):
+            (box / f"offline{i}.eml").write_bytes(data)
+        gone = [p for p in world.mount.messages("INBOX") if not p.name.startswith("offline")][:2]
+        lost = {digest(p) for p in gone}
+        for path in gone:
+            path.unlink()
+        os.mkdir(mount / (top + "New"))
+        os.rename(box / "offline0.eml", mount / (top + "New") / "moved.eml")
+        mount.umount()
+        mount.start()
+        assert read(mount / (top + "New") / "moved.eml") == added[0]
+        world.settle()
+        assert world.at_server(top + "New") == [sha(added[0])]
+        assert set(world.at_server("INBOX")) == (server - lost) | {sha(data) for data in added[1:]}
+        assert lost <= set(world.at_server(top + "Trash"))
+        world.same("INBOX", top + "New", top + "Trash")
+
+
+def changes_of_two(suite, world, label):
+    mount, top = world.mount, world.top
+
+    @suite.case(f"{label}: another client's changes and ours merge")
+    def _():
+        path, other = world.mount.messages("INBOX")[:2]
+        uid, other_uid = (os.getxattr(p, "user.mail.uid").decode() for p in (path, other))
+        kept, moved = digest(path), digest(other)
+        world.home.run("disconnect", "work", check=0)
+        os.setxattr(path, "user.mail.flags", b"+\\Flagged")
+        os.rename(other, mount / (top + "Archive") / "taken.eml")
+        with world.server.client() as client:
+            client.store("INBOX", uid, "+FLAGS", "\\Answered")
+            client.expunge("INBOX", other_uid)
+        world.home.run("connect", "work", check=0)
+        world.settle()
+        assert {"\\Flagged", "\\Answered"} <= world.flags()[kept]
+        assert b"\\Answered" in os.getxattr(path, "user.mail.flags")
+        assert not (mount / (top + "Archive") / "taken.eml").exists()
+        assert moved not in world.at_server(top + "Archive")
