@@ -18,7 +18,7 @@ ROUNDS = 30 if os.environ.get("MAILFS_TEST_LONG") else 4
 
 class World(writing.World):
     def __init__(self, suite, server):
-        self.top, self.server = server.top, server
+        self.top, self.ends_lines, self.server = server.top, server.ends_lines, server
         with server.client() as client:
             client.create(self.raw(self.top + "Archive"))
             for mailbox, word, count in (("INBOX", "start", 12), (self.top + "Archive", "old", 3)):

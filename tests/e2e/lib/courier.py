@@ -107,7 +107,7 @@ class Courier(Front):
 
 class CourierImap(Front):
     """the IMAP server, with Debian's settings: all mailboxes are below INBOX, the delimiter is '.'"""
-    delimiter, top = ".", "INBOX/"
+    delimiter, top, ends_lines = ".", "INBOX/", True
 
     def __init__(self, suite):
         super().__init__(suite, IMAP)

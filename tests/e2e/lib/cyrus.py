@@ -18,6 +18,7 @@ DOMAIN = "cyrus.test"
 
 class Cyrus:
     """internal: mailboxes are below INBOX, with the delimiter '.', as Debian sets it up; else beside it, with '/'."""
+    ends_lines = False
 
     def __init__(self, suite, internal=True):
         self.suite, self.internal, self.user, self.password = suite, internal, "alice", PASSWORD
