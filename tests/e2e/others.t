@@ -7,7 +7,7 @@ import threading
 import time
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
-from lib import Suite, digest, read, require_fuse, wait_until, writing  # noqa: E402
+from lib import Suite, require_fuse, wait_until, writing  # noqa: E402
 from lib.changes import Model, check, settle  # noqa: E402
 from lib.courier import CourierImap  # noqa: E402
 from lib.cyrus import Cyrus  # noqa: E402
@@ -133,19 +133,17 @@ def interrupted(suite, server, label):
 
 with Suite("other servers", timeout=400) as suite:
     require_fuse()
-    for label, serve in (("Courier", CourierImap), ("Cyrus", Cyrus), ("Cyrus, '/'", lambda suite: Cyrus(suite, internal=False))):
-        if os.environ.get("ONLY", label) != label:
-            continue
-        started = time.time()
+    for label, serve, short in (("Courier", CourierImap, False), ("Cyrus", Cyrus, False), ("Cyrus, '/'", lambda suite: Cyrus(suite, internal=False), True)):
         server = serve(suite)
         world = World(suite, server)
         ordinary_use(suite, world, label)
         in_place(suite, world, label)
-        copying_tools(suite, world, label)
-        changes_offline(suite, world, label)
-        changes_of_two(suite, world, label)
+        if not short:
+            copying_tools(suite, world, label)
+            changes_offline(suite, world, label)
+            changes_of_two(suite, world, label)
         at_the_same_time(suite, world, label)
         everything(suite, world, label)
         world.mount.umount()
-        interrupted(suite, server, label)
-        suite.say(f"{label}: {time.time() - started:.1f} s")
+        if not short:
+            interrupted(suite, server, label)
