@@ -105,67 +105,6 @@ with Suite("writing", timeout=300) as suite:
         assert sha(fifth + b"one more line\r\n") in world.at_server("INBOX")
         world.same("INBOX", "Trash")
 
-    def edited_by(name, edit):
-        """edit(path) saves twice, and inserts "X-First: 1" and "X-Second: 2" before all other lines"""
-        path, first = box / f"{name}.eml", message(f"saved by {name}")
-        path.write_bytes(first)
-        os.setxattr(path, "user.mail.flags", b"\\Flagged")
-        world.settle()
-        server, trash = world.at_server("INBOX"), world.at_server("Trash")
-        world.home.run("disconnect", "work", check=0)       # so that only the last version is ever sent, however slow the editor
-        edit(path)
-        second = b"X-First: 1\r\nX-Second: 2\r\n" + first
-        assert read(path) == second
-        world.home.run("connect", "work", check=0)
-        world.settle()
-        assert world.at_server("INBOX") == sorted([*(d for d in server if d != sha(first)), sha(second)])
-        assert world.at_server("Trash") == sorted([*trash, sha(first)])
-        assert world.flags()[sha(second)] == {"\\Flagged"}
-        assert read(path) == second
-        left = [n for n in os.listdir(box) if name in n and n != path.name]
-        for n in left:
-            os.unlink(box / n)
-        world.settle()
-        world.same("INBOX", "Trash")
-        return left
-
-    @suite.case("emacs saves twice, with its backup and its lock: one new version, the old one in Trash")
-    def _():
-        emacs = shutil.which("emacs")
-        if not emacs:
-            raise Skip("emacs is not installed")
-
-        def edit(path):
-            # of what is in /tmp, where this mount is, it would make no backup
-            script = f'''(progn (setq backup-enable-predicate (lambda (_) t)) (find-file "{path}") (goto-char (point-min)) (insert "X-First: 1\\n") (save-buffer)
-                            (insert "X-Second: 2\\n") (save-buffer) (kill-buffer))'''
-            said = subprocess.run([emacs, "-Q", "--batch", "--eval", script], capture_output=True, text=True, stdin=subprocess.DEVNULL,
-                                  env=world.home.environment(), timeout=120)
-            assert said.returncode == 0, said
-        assert edited_by("emacs", edit) == ["emacs.eml~"]
-
-    @suite.case("nano saves twice: one new version, the old one in Trash")
-    def _():
-        nano = shutil.which("nano")
-        if not nano:
-            raise Skip("nano is not installed")
-
-        def edit(path):
-            shown, code = in_terminal([nano, str(path)], b"X-First: 1\r\x13X-Second: 2\r\x13\x18", world.home.environment())
-            assert code == 0, shown
-        assert edited_by("nano", edit) == []
-
-    @suite.case("nano with a backup and a lock saves twice")
-    def _():
-        nano = shutil.which("nano")
-        if not nano:
-            raise Skip("nano is not installed")
-
-        def edit(path):
-            shown, code = in_terminal([nano, "-B", "-G", str(path)], b"X-First: 1\r\x13X-Second: 2\r\x13\x18", world.home.environment())
-            assert code == 0, shown
-        assert edited_by("nanobackup", edit) == ["nanobackup.eml~"]
-
     copying_tools(suite, world, "Maildir")
 
     @suite.case("modes of other places: cp -a, tar and rsync copy files that are not 0600")
@@ -301,6 +240,67 @@ with Suite("writing", timeout=300) as suite:
 
     changes_offline(suite, world, "Maildir")
     changes_of_two(suite, world, "Maildir")
+
+    def edited_by(name, edit):
+        """edit(path) saves twice, and inserts "X-First: 1" and "X-Second: 2" before all other lines"""
+        path, first = box / f"{name}.eml", message(f"saved by {name}")
+        path.write_bytes(first)
+        os.setxattr(path, "user.mail.flags", b"\\Flagged")
+        world.settle()
+        server, trash = world.at_server("INBOX"), world.at_server("Trash")
+        world.home.run("disconnect", "work", check=0)       # so that only the last version is ever sent, however slow the editor
+        edit(path)
+        second = b"X-First: 1\r\nX-Second: 2\r\n" + first
+        assert read(path) == second
+        world.home.run("connect", "work", check=0)
+        world.settle()
+        assert world.at_server("INBOX") == sorted([*(d for d in server if d != sha(first)), sha(second)])
+        assert world.at_server("Trash") == sorted([*trash, sha(first)])
+        assert world.flags()[sha(second)] == {"\\Flagged"}
+        assert read(path) == second
+        left = [n for n in os.listdir(box) if name in n and n != path.name]
+        for n in left:
+            os.unlink(box / n)
+        world.settle()
+        world.same("INBOX", "Trash")
+        return left
+
+    @suite.case("emacs saves twice, with its backup and its lock: one new version, the old one in Trash")
+    def _():
+        emacs = shutil.which("emacs")
+        if not emacs:
+            raise Skip("emacs is not installed")
+
+        def edit(path):
+            # of what is in /tmp, where this mount is, it would make no backup
+            script = f'''(progn (setq backup-enable-predicate (lambda (_) t)) (find-file "{path}") (goto-char (point-min)) (insert "X-First: 1\\n") (save-buffer)
+                            (insert "X-Second: 2\\n") (save-buffer) (kill-buffer))'''
+            said = subprocess.run([emacs, "-Q", "--batch", "--eval", script], capture_output=True, text=True, stdin=subprocess.DEVNULL,
+                                  env=world.home.environment(), timeout=120)
+            assert said.returncode == 0, said
+        assert edited_by("emacs", edit) == ["emacs.eml~"]
+
+    @suite.case("nano saves twice: one new version, the old one in Trash")
+    def _():
+        nano = shutil.which("nano")
+        if not nano:
+            raise Skip("nano is not installed")
+
+        def edit(path):
+            shown, code = in_terminal([nano, str(path)], b"X-First: 1\r\x13X-Second: 2\r\x13\x18", world.home.environment())
+            assert code == 0, shown
+        assert edited_by("nano", edit) == []
+
+    @suite.case("nano with a backup and a lock saves twice")
+    def _():
+        nano = shutil.which("nano")
+        if not nano:
+            raise Skip("nano is not installed")
+
+        def edit(path):
+            shown, code = in_terminal([nano, "-B", "-G", str(path)], b"X-First: 1\r\x13X-Second: 2\r\x13\x18", world.home.environment())
+            assert code == 0, shown
+        assert edited_by("nanobackup", edit) == ["nanobackup.eml~"]
 
     @suite.case("everything in the tree is what the server has")
     def _():
