@@ -55,7 +55,7 @@ enum mf_err cache_set_note(struct cache *c, const char *key, const char *value);
 
 /* The flags that mean something here; the values are those of sync/remote.h */
 enum { CACHE_MAILBOX_NOSELECT = 1, CACHE_MAILBOX_NOINFERIORS = 2, CACHE_MAILBOX_SUBSCRIBED = 4, CACHE_MAILBOX_READONLY = 8,
-       CACHE_MAILBOX_HAS_STATUS = 16, CACHE_MAILBOX_LOCAL = 32 /* made here, and not at the server yet */, CACHE_MAILBOX_OTHERS = 64,
+       CACHE_MAILBOX_HAS_STATUS = 16, CACHE_MAILBOX_LOCAL = 32 /* made here, and not at the server yet */, CACHE_MAILBOX_OTHERS = 64, CACHE_MAILBOX_HOME = 128,
        CACHE_MESSAGE_SEEN = 1, CACHE_MESSAGE_DELETED = 8, CACHE_USE_INBOX = 1, CACHE_USE_DRAFTS = 4, CACHE_USE_SENT = 7, CACHE_USE_TRASH = 8 };
 
 struct mailbox {

@@ -171,28 +171,43 @@ enum mf_err txn_mailbox_create(struct txn *t, uint64_t parent, const char *name,
 	return txn_fail(t, op_add(t, &op));
 }
 
+static bool find_home(void *context, const struct mailbox *m)
+{
+	uint64_t *home = context;
+	if (m->flags & CACHE_MAILBOX_HOME)
+		*home = m->id;
+	return m->use != CACHE_USE_INBOX;
+}
+
+enum mf_err mailbox_home(struct txn *t, uint64_t *ret)
+{
+	*ret = 0;
+	return cache_mailboxes(t->cache, find_home, ret);
+}
+
+struct trash { uint64_t home, found; };
+
 static bool find_trash(void *context, const struct mailbox *m)
 {
-	uint64_t *found = context;
-	if (m->use == CACHE_USE_TRASH || (!m->parent && !*found && m->raw && strcmp(m->name, TRASH_NAME) == 0) ||
-	    (!m->parent && !*found && (m->flags & CACHE_MAILBOX_LOCAL) && strcmp(m->name, TRASH_NAME) == 0))
-		*found = m->id;
+	struct trash *t = context;
+	bool can = m->raw || (m->flags & CACHE_MAILBOX_LOCAL);
+	if (m->use == CACHE_USE_TRASH || (m->parent == t->home && !t->found && can && strcmp(m->name, TRASH_NAME) == 0))
+		t->found = m->id;
 	return m->use != CACHE_USE_TRASH;
 }
 
 enum mf_err txn_trash(struct txn *t, uint64_t *ret)
 {
-	uint64_t found = 0;
-	enum mf_err e = t->failed ? t->failed : cache_mailboxes(t->cache, find_trash, &found);
+	struct trash l = { 0 };
+	enum mf_err e = t->failed ? t->failed : mailbox_home(t, &l.home);
+	if (!e)
+		e = cache_mailboxes(t->cache, find_trash, &l);
 	/* made by this very transaction */
-	for (size_t i = 0; i < t->node_count && !found; i++)
+	for (size_t i = 0; i < t->node_count && !l.found; i++)
 		if (t->nodes[i]->added && !t->nodes[i]->removed)
-			find_trash(&found, &t->nodes[i]->m);
-	if (e || found) {
-		*ret = found;
-		return e;
-	}
-	return txn_mailbox_create(t, 0, TRASH_NAME, ret);
+			find_trash(&l, &t->nodes[i]->m);
+	*ret = l.found;
+	return e || l.found ? e : txn_mailbox_create(t, l.home, TRASH_NAME, ret);
 }
 
 /* --- removing ------------------------------------------------------------------------------------------------------------------ */

@@ -192,6 +192,57 @@ enum mf_err txn_message_flags(struct txn *t, uint64_t mailbox, uint32_t uid, uns
 	return set_flags(t, n, &row, flags, keywords, modseq);
 }
 
+/* --- size ---------------------------------------------------------------------------------------------------------------------- */
+
+struct node *txn_node_of_shelf(struct txn *t, uint64_t shelf)
+{
+	for (size_t i = 0; i < t->node_count; i++)
+		if (t->nodes[i]->shelf == shelf && !t->nodes[i]->removed)
+			return t->nodes[i];
+	const struct node *known = map_get_pointer(&t->cache->table.by_shelf, shelf);
+	struct node *n = known ? txn_node(t, known->m.id) : NULL;
+	return n && n->shelf == shelf ? n : NULL; /* NULL: limbo */
+}
+
+static enum mf_err set_size(struct txn *t, struct row *row, uint64_t size, bool checked)
+{
+	bool differs = row->entry.size != size;
+	row->entry.size = size;
+	row->entry.size_checked = checked;
+	sqlite3_stmt *s = db_use(t->db, SQL_MESSAGE_SIZE);
+	sqlite3_bind_int64(s, 1, (int64_t)row->entry.id);
+	sqlite3_bind_int64(s, 2, (int64_t)size);
+	sqlite3_bind_int(s, 3, checked);
+	enum mf_err e = db_run(t->db, s);
+	const struct node *n = e ? NULL : txn_node_of_shelf(t, row->shelf);
+	if (!n)
+		return e;
+	row_show(t, n, row, false);
+	if (differs)
+		row_tell(t, CHANGE_MESSAGE_SIZE, n, row);
+	return MF_OK;
+}
+
+enum mf_err txn_message_size(struct txn *t, uint64_t message, uint64_t size)
+{
+	if (t->failed)
+		return t->failed;
+	struct row row;
+	enum mf_err e = row_by_id(t, message, &row);
+	if (e)
+		return e == MF_NOT_FOUND ? e : txn_fail(t, e);
+	return row.entry.size == size && row.entry.size_checked ? MF_OK : txn_fail(t, set_size(t, &row, size, true));
+}
+
+/* Told for the first time of what was stored: a server that ended its last line (Courier) has other bytes than it was given. */
+static enum mf_err take_ended(struct txn *t, const struct node *n, struct row *row, const struct message_put *put)
+{
+	if (put->uid < n->m.uidnext || put->size != row->entry.size + 2)
+		return MF_OK;
+	txn_body(t, row->entry.id, 0);
+	return set_size(t, row, put->size, false);
+}
+
 /* --- put ---------------------------------------------------------------------------------------------------------------------- */
 
 enum mf_err row_place(struct txn *t, const struct node *n, const struct row *row)
@@ -360,6 +411,8 @@ enum mf_err txn_message_put(struct txn *t, const struct message_put *put, uint64
 	enum mf_err e = put->uid ? row_by_uid(t, n, put->uid, &known) : MF_NOT_FOUND;
 	if (!e) {
 		e = set_flags(t, n, &known, put->flags, put->keywords, put->modseq);
+		if (!e)
+			e = txn_fail(t, take_ended(t, n, &known, put));
 		if (!e)
 			*ret_id = known.entry.id;
 		return e;
@@ -536,42 +589,4 @@ enum mf_err txn_limbo_purge(struct txn *t, int64_t age_ms)
 		e = purge_shelf(t, due[i].shelf, due[i].mailbox, due[i].told, &left);
 	free(due);
 	return txn_fail(t, e);
-}
-
-/* --- size ---------------------------------------------------------------------------------------------------------------------- */
-
-struct node *txn_node_of_shelf(struct txn *t, uint64_t shelf)
-{
-	for (size_t i = 0; i < t->node_count; i++)
-		if (t->nodes[i]->shelf == shelf && !t->nodes[i]->removed)
-			return t->nodes[i];
-	const struct node *known = map_get_pointer(&t->cache->table.by_shelf, shelf);
-	struct node *n = known ? txn_node(t, known->m.id) : NULL;
-	return n && n->shelf == shelf ? n : NULL; /* NULL: limbo */
-}
-
-enum mf_err txn_message_size(struct txn *t, uint64_t message, uint64_t size)
-{
-	if (t->failed)
-		return t->failed;
-	struct row row;
-	enum mf_err e = row_by_id(t, message, &row);
-	if (e)
-		return e == MF_NOT_FOUND ? e : txn_fail(t, e);
-	if (row.entry.size == size && row.entry.size_checked)
-		return MF_OK;
-	bool differs = row.entry.size != size;
-	row.entry.size = size;
-	row.entry.size_checked = true;
-	sqlite3_stmt *s = db_use(t->db, SQL_MESSAGE_SIZE);
-	sqlite3_bind_int64(s, 1, (int64_t)message);
-	sqlite3_bind_int64(s, 2, (int64_t)size);
-	e = txn_fail(t, db_run(t->db, s));
-	const struct node *n = e ? NULL : txn_node_of_shelf(t, row.shelf);
-	if (!n)
-		return e;
-	row_show(t, n, &row, false);
-	if (differs)
-		row_tell(t, CHANGE_MESSAGE_SIZE, n, &row);
-	return MF_OK;
 }

@@ -184,7 +184,8 @@ static enum mf_err done(struct txn *t, struct op *op, uint32_t uidvalidity, uint
 	struct node *n = txn_node(t, op_landing(op));
 	if (!accept_validity(n, uidvalidity, uid))
 		return await(t, op);
-	number_is_known(n, uid);
+	if (op->kind != OP_APPEND || spool_ends_line(t->cache, op->message)) /* else a server may have ended it: it will tell */
+		number_is_known(n, uid);
 	return landed(t, op, n, uid);
 }
 

@@ -315,6 +315,14 @@ void spool_to_body(struct cache *c, uint64_t message)
 	spool_remove(c, message);
 }
 
+bool spool_ends_line(struct cache *c, uint64_t message)
+{
+	MF_CLEANUP(mf_close) int fd = -1;
+	uint64_t size;
+	char last;
+	return spool_open(c, message, &fd, &size) == MF_OK && size && pread(fd, &last, 1, (off_t)size - 1) == 1 && last == '\n';
+}
+
 enum mf_err spool_rename(struct cache *c, uint64_t from, uint64_t to)
 {
 	char old[SPOOL_NAME_MAX], name[SPOOL_NAME_MAX];
@@ -475,6 +483,7 @@ static enum mf_err mend_size(struct txn *t, const struct row *row)
 	sqlite3_stmt *s = db_use(t->db, SQL_MESSAGE_SIZE);
 	sqlite3_bind_int64(s, 1, (int64_t)row->entry.id);
 	sqlite3_bind_int64(s, 2, (int64_t)size);
+	sqlite3_bind_int(s, 3, true);
 	return db_run(t->db, s);
 }
 

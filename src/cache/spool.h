@@ -21,6 +21,7 @@ void spool_discard_edit(struct cache *c, uint64_t message);
 /* The bytes, for reading; *ret_size without the trailer. MF_NOT_FOUND */
 enum mf_err spool_open(struct cache *c, uint64_t message, int *ret_fd, uint64_t *ret_size);
 bool spool_has(struct cache *c, uint64_t message);
+bool spool_ends_line(struct cache *c, uint64_t message);             /* its last byte is a line feed; false: or cannot be read */
 enum mf_err spool_sync(struct cache *c, uint64_t message);          /* on the disk, with its name */
 /* Many, for little more than one. results: for each what spool_sync() would return; the first of those that is not
  * MF_NOT_FOUND or MF_CORRUPT, which are about one file, is returned. */

@@ -58,7 +58,7 @@
 	X(SUMMARY_ADD, "INSERT INTO summary (id, date, message_id, email_id, subject, sender, recipients) " \
 	  "VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)") \
 	X(MESSAGE_FLAGS, "UPDATE message SET flags = ?2, keywords = ?3, modseq = ?4, ctime = ?5 WHERE id = ?1") \
-	X(MESSAGE_SIZE, "UPDATE message SET size = ?2, size_checked = 1 WHERE id = ?1") \
+	X(MESSAGE_SIZE, "UPDATE message SET size = ?2, size_checked = ?3 WHERE id = ?1") \
 	X(SUMMARY_MESSAGE_ID, "SELECT message_id FROM summary WHERE id = ?1") \
 	X(MESSAGE_SHELVE, "UPDATE OR IGNORE message SET shelf = ?2 WHERE id = ?1") \
 	X(MESSAGE_PLACE, "UPDATE message SET shelf = ?2, uid = ?3, name = ?4, flags = ?5, keywords = ?6, modseq = ?7, ctime = ?8 WHERE id = ?1") \

@@ -158,6 +158,8 @@ enum mf_err mailbox_target(struct txn *t, const struct op *op, char **ret);
 /* Messages are on their way into it, wherever they are shown */
 enum mf_err mailbox_is_landed_in(struct txn *t, uint64_t mailbox, bool *ret);
 enum mf_err mailbox_remove_node(struct txn *t, struct node *n);
+/* Inside which the server has all mailboxes of the user; 0: the root */
+enum mf_err mailbox_home(struct txn *t, uint64_t *ret);
 enum mf_err mailbox_find_path(struct txn *t, const char *path, struct node **ret);
 
 /* naming.c: names in one directory. A message's name is taken by a message or a mailbox there, and by one in limbo that

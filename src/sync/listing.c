@@ -12,7 +12,7 @@
 
 #define LIST_MAX 200000          /* mailboxes; a server that names more is not to be believed */
 #define SWEEP_MS 3600000         /* flags of a mailbox without MODSEQ are compared this often at least */
-#define KEPT_FLAGS (MAILBOX_NOSELECT | MAILBOX_NOINFERIORS | MAILBOX_SUBSCRIBED | MAILBOX_OTHERS)
+#define KEPT_FLAGS (MAILBOX_NOSELECT | MAILBOX_NOINFERIORS | MAILBOX_SUBSCRIBED | MAILBOX_OTHERS | MAILBOX_HOME)
 
 struct listed {
 	char *raw, *path;

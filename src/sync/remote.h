@@ -49,6 +49,7 @@ enum mailbox_flag {
 	MAILBOX_NOSELECT = 1, MAILBOX_NOINFERIORS = 2, MAILBOX_SUBSCRIBED = 4, MAILBOX_READONLY = 8,
 	MAILBOX_HAS_STATUS = 16, /* the numbers of mailbox_status are the server's word of just now */
 	MAILBOX_OTHERS = 64,     /* of another user, or shared: the account's quota is not about it */
+	MAILBOX_HOME = 128,      /* INBOX of a server where all mailboxes of the user are inside it (32: see cache.h) */
 };
 enum special_use { USE_NONE, USE_INBOX, USE_ALL, USE_ARCHIVE, USE_DRAFTS, USE_FLAGGED, USE_JUNK, USE_SENT, USE_TRASH };
 

@@ -2,8 +2,6 @@
 import email
 import mailbox
 import os
-import pty
-import select
 import shutil
 import subprocess
 import sys
@@ -12,6 +10,7 @@ import time
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 from lib import Skip, Suite, corpus, read, require_fuse, wait_until  # noqa: E402
 from lib import system  # noqa: E402
+from lib.terminal import in_terminal  # noqa: E402
 
 with Suite("the tools that people use", timeout=150) as suite:
     require_fuse()
@@ -135,29 +134,6 @@ with Suite("the tools that people use", timeout=150) as suite:
         box.flush()
         assert len(mailbox.mbox(str(copy / "box"))) == 30
 
-    def in_terminal(argv, keys, timeout=20):
-        """Runs a program on a pty and types keys; returns what it showed."""
-        pid, fd = pty.fork()
-        if pid == 0:
-            os.execvpe(argv[0], argv, home.environment(TERM="xterm"))
-        shown, deadline, typed = b"", time.monotonic() + timeout * system.SLOW, False
-        while time.monotonic() < deadline:
-            ready, _, _ = select.select([fd], [], [], .3)
-            if ready:
-                try:
-                    data = os.read(fd, 65536)
-                except OSError:
-                    break
-                if not data:
-                    break
-                shown += data
-            elif not typed:
-                os.write(fd, keys)
-                typed = True
-        else:
-            os.kill(pid, 9)
-        return shown, os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
-
     @suite.case("vim, view: reading a message")
     def _():
         vim = shutil.which("vim.tiny") or shutil.which("vim")
@@ -165,9 +141,9 @@ with Suite("the tools that people use", timeout=150) as suite:
             raise Skip("vim is not installed")
         path = [p for p in mount.messages() if "Needle" in p.name][0]
         before = os.listdir(inbox)
-        shown, code = in_terminal([vim, "-u", "NONE", "-R", str(path)], b"\r:q\r")
+        shown, code = in_terminal([vim, "-u", "NONE", "-R", str(path)], b"\r:q\r", home.environment())
         assert code == 0 and b"xyzzy42" in shown, (code, shown[-300:])
-        shown, code = in_terminal([vim, "-u", "NONE", "-n", str(path)], b"\r:q\r")
+        shown, code = in_terminal([vim, "-u", "NONE", "-n", str(path)], b"\r:q\r", home.environment())
         assert code == 0 and b"xyzzy42" in shown, (code, shown[-300:])
         assert os.listdir(inbox) == before
 
@@ -180,7 +156,7 @@ with Suite("the tools that people use", timeout=150) as suite:
     @suite.case("less on a terminal, left with q")
     def _():
         path = max(mount.messages(), key=lambda p: p.stat().st_size)
-        shown, code = in_terminal(["less", str(path)], b"q")
+        shown, code = in_terminal(["less", str(path)], b"q", home.environment())
         assert code == 0 and b"Subject" in shown or b"Received" in shown
 
     @suite.case("gio info and gio list, what file managers call")

@@ -1,189 +1,23 @@
 #!/usr/bin/python3
-import hashlib
 import os
-import re
 import shutil
 import subprocess
 import sys
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
-from lib import Suite, corpus, digest, errno_of, read, require_fuse, wait_until  # noqa: E402
+from lib import Skip, Suite, corpus, digest, errno_of, read, require_fuse, wait_until, writing  # noqa: E402
+from lib.terminal import in_terminal  # noqa: E402
+from lib.writing import changes_of_two, changes_offline, copying_tools, message, ordinary_use, sha  # noqa: E402
 
 
-def sha(data):
-    return hashlib.sha256(data).hexdigest()
-
-
-def message(subject, body="Hello.", mid=None):
-    return corpus.message(subject=subject, body=body.encode() + b"\r\n", mid=mid)
-
-
-class World:
-    """One account on one server, and an independent client that says what the server has."""
+class World(writing.World):
+    """on a Dovecot"""
 
     def __init__(self, suite, settings=None, **options):
-        self.server = suite.dovecot(**options)
-        self.server.fill("Archive", [(message(f"old {i}"), corpus.BASE + i, "") for i in range(3)])
-        self.server.fill("INBOX", [(message(f"start {i}"), corpus.BASE + i, "") for i in range(12)])
-        self.home = suite.home(self.server, poll="24h", **(settings or {}))
-        self.mount = self.home.mount()
-        self.box = self.mount / "INBOX"
-
-    def settle(self):
-        said = self.home.run("sync", "--wait", "work")
-        assert said.returncode == 0, (said.stderr, self.home.run("pending", "work").stdout)
-
-    def at_server(self, mailbox):
-        with self.server.client() as client:
-            return sorted(sha(body) for body in client.bodies(mailbox).values())
-
-    def flags(self, mailbox="INBOX"):
-        with self.server.client() as client:
-            found, bodies = client.flags(mailbox), client.bodies(mailbox)
-        return {sha(bodies[uid]): set(flags) - {"\\Recent"} for uid, flags in found.items()}
-
-    def in_tree(self, mailbox):
-        return sorted(digest(p) for p in self.mount.messages(mailbox))
-
-    def same(self, *mailboxes):
-        for mailbox in mailboxes:
-            assert self.in_tree(mailbox) == self.at_server(mailbox), mailbox
-
-    def internal_date(self, mailbox, digest):
-        """ "14-Jul-2017 02:40:00 +0000" """
-        with self.server.client() as client:
-            uid = next(uid for uid, body in client.bodies(mailbox).items() if sha(body) == digest)
-            return re.search(rb'INTERNALDATE "(.*?)"', client.command("uid", "FETCH", str(uid), "(INTERNALDATE)")[0]).group(1).decode()
-
-    def mailboxes(self):
-        with self.server.client() as client:
-            return {re.match(rb'\(.*?\) "." "?(.*?)"?$', row).group(1).decode() for row in client.imap.list()[1]}
-
-
-def ordinary_use(suite, world, label):
-    box, mount = world.box, world.mount
-
-    @suite.case(f"{label}: cp into a mailbox stores it, bytes and date as they are")
-    def _():
-        data = message(f"copied in {label}")
-        source = suite.path("in") / "new.eml"
-        source.parent.mkdir(exist_ok=True)
-        source.write_bytes(data)
-        source.chmod(0o600)
-        os.utime(source, (1_500_000_000, 1_500_000_000))
-        subprocess.run(["cp", "-p", source, box / "new.eml"], check=True)
-        assert read(box / "new.eml") == data
-        world.settle()
-        assert sha(data) in world.at_server("INBOX")
-        assert (box / "new.eml").exists() and read(box / "new.eml") == data
-        assert os.stat(box / "new.eml").st_mtime == 1_500_000_000
-        assert os.getxattr(box / "new.eml", "user.mail.state") == b"synchronised"
-        assert "14-Jul-2017" in world.internal_date("INBOX", sha(data))
-
-    @suite.case(f"{label}: bare LF becomes CRLF, and nothing else changes")
-    def _():
-        text = f"Subject: unix {label}\n\none\ntwo\r\nthree"
-        (box / "unix.eml").write_text(text, newline="")
-        expected = text.replace("\r\n", "\n").replace("\n", "\r\n").encode()
-        wait_until(lambda: read(box / "unix.eml") == expected, "it is shown as it is stored")
-        world.settle()
-        assert sha(expected) in world.at_server("INBOX")
-
-    @suite.case(f"{label}: mv between mailboxes keeps name, flags and inode")
-    def _():
-        path = world.mount.messages("INBOX")[0]
-        before, inode = digest(path), os.stat(path).st_ino
-        os.setxattr(path, "user.mail.flags", b"+\\Flagged +$Work")
-        subprocess.run(["mv", path, mount / "Archive"], check=True)
-        there = mount / "Archive" / path.name
-        assert not path.exists() and os.stat(there).st_ino == inode
-        world.settle()
-        assert before in world.at_server("Archive") and before not in world.at_server("INBOX")
-        assert {"\\Flagged", "$Work"} <= world.flags("Archive")[before]
-        assert there.exists() and os.stat(there).st_ino == inode and digest(there) == before
-
-    @suite.case(f"{label}: mv within a mailbox changes nothing at the server")
-    def _():
-        path = world.mount.messages("INBOX")[0]
-        before, server = digest(path), world.at_server("INBOX")
-        os.rename(path, box / "renamed by me.eml")
-        world.settle()
-        assert digest(box / "renamed by me.eml") == before and world.at_server("INBOX") == server
-
-    @suite.case(f"{label}: rm moves to Trash, and in Trash it is expunged")
-    def _():
-        path = world.mount.messages("INBOX")[0]
-        before = digest(path)
-        path.unlink()
-        world.settle()
-        assert before in world.at_server("Trash") and before not in world.at_server("INBOX")
-        there = [p for p in world.mount.messages("Trash") if digest(p) == before]
-        assert len(there) == 1
-        there[0].unlink()
-        assert not there[0].exists()
-        world.settle()
-        wait_until(lambda: before not in world.at_server("Trash"), "it is expunged")
-
-    @suite.case(f"{label}: cp between mailboxes is COPY, with no message data")
-    def _():
-        path = world.mount.messages("INBOX")[0]
-        before = digest(path)
-        subprocess.run(["cp", path, mount / "Archive" / "copy.eml"], check=True)
-        assert digest(mount / "Archive" / "copy.eml") == before
-        world.settle()
-        assert before in world.at_server("Archive") and before in world.at_server("INBOX")
-        assert digest(mount / "Archive" / "copy.eml") == before
-
-    @suite.case(f"{label}: overwriting replaces, keeps flags, and the old version goes to Trash")
-    def _():
-        path = world.mount.messages("INBOX")[0]
-        before = digest(path)
-        os.setxattr(path, "user.mail.flags", b"+\\Seen")
-        world.settle()
-        data = message(f"new version {label}")
-        path.write_bytes(data)
-        assert read(path) == data
-        world.settle()
-        assert sha(data) in world.at_server("INBOX")
-        assert before not in world.at_server("INBOX"), (before in world.at_server("Trash"), world.home.run("pending", "work").stdout, world.flags().get(before))
-        assert before in world.at_server("Trash")
-        assert "\\Seen" in world.flags()[sha(data)]
-        assert read(path) == data
-        world.same("INBOX", "Trash", "Archive")
-
-    @suite.case(f"{label}: flags by attribute and by mailfs flag, set and cleared")
-    def _():
-        paths = world.mount.messages("INBOX")[:3]
-        world.home.run("flag", "+seen", "+$Label", *map(str, paths), check=0)
-        assert all(b"\\Seen" in os.getxattr(p, "user.mail.flags") for p in paths)
-        world.settle()
-        flags = world.flags()
-        assert all({"\\Seen", "$Label"} <= flags[digest(p)] for p in paths)
-        os.setxattr(paths[0], "user.mail.flags", b"\\Answered")
-        world.settle()
-        assert world.flags()[digest(paths[0])] == {"\\Answered"}
-        os.removexattr(paths[0], "user.mail.flags")
-        world.settle()
-        assert world.flags()[digest(paths[0])] == set()
-
-    @suite.case(f"{label}: mailboxes are made, renamed with what is in them, and removed")
-    def _():
-        os.makedirs(mount / "Projects" / "Größe & Co" / "2024")
-        (mount / "Projects" / "Größe & Co" / "2024" / "a.eml").write_bytes(message(f"deep {label}"))
-        world.settle()
-        sep = world.server.delimiter
-        assert any(name.endswith(sep + "2024") for name in world.mailboxes()), world.mailboxes()
-        os.rename(mount / "Projects", mount / "Work")
-        assert read(mount / "Work" / "Größe & Co" / "2024" / "a.eml") == message(f"deep {label}")
-        world.settle()
-        names = world.mailboxes()
-        assert "Work" in names and "Projects" not in names, names
-        assert world.in_tree("Work/Größe & Co/2024") == [sha(message(f"deep {label}"))]
-        assert errno_of(os.rmdir, mount / "Work" / "Größe & Co" / "2024") == "ENOTEMPTY"
-        shutil.rmtree(mount / "Work")
-        world.settle()
-        assert not any(name.startswith("Work") for name in world.mailboxes()), world.mailboxes()
-        assert sha(message(f"deep {label}")) in world.at_server("Trash")
+        server = suite.dovecot(**options)
+        server.fill("Archive", [(message(f"old {i}"), corpus.BASE + i, "") for i in range(3)])
+        server.fill("INBOX", [(message(f"start {i}"), corpus.BASE + i, "") for i in range(12)])
+        super().__init__(server, suite.home(server, poll="24h", **(settings or {})))
 
 
 with Suite("writing", timeout=300) as suite:
@@ -271,34 +105,7 @@ with Suite("writing", timeout=300) as suite:
         assert sha(fifth + b"one more line\r\n") in world.at_server("INBOX")
         world.same("INBOX", "Trash")
 
-    @suite.case("tools: rsync, tar, cp -a, find -delete, patch")
-    def _():
-        source = suite.path("tools")
-        source.mkdir(exist_ok=True, mode=0o700)
-        sums = set()
-        for i in range(20):
-            (source / f"m{i}.eml").write_bytes(message(f"by tools {i}"))
-            (source / f"m{i}.eml").chmod(0o600)
-            os.utime(source / f"m{i}.eml", (1_400_000_000 + i, 1_400_000_000 + i))
-            sums.add(sha(message(f"by tools {i}")))
-        subprocess.run(["rsync", "-rt", f"{source}/", mount / "Rsynced"], check=True)
-        world.settle()
-        assert sorted(world.at_server("Rsynced")) == sorted(sums), (len(world.at_server("Rsynced")), len(set(world.at_server("Rsynced")) & sums), sorted(digest(mount / "Rsynced" / n) in sums for n in os.listdir(mount / "Rsynced")), [p.name for p in source.iterdir() if digest(mount / "Rsynced" / p.name) != digest(p)])
-        again = subprocess.run(["rsync", "-rtnOi", f"{source}/", mount / "Rsynced"], check=True, capture_output=True, text=True).stdout
-        assert again == "", (again, os.listdir(mount / "Rsynced"), [os.stat(mount / "Rsynced" / n).st_mtime for n in os.listdir(mount / "Rsynced")])
-        archive = suite.path("t") / "t.tar"
-        archive.parent.mkdir(exist_ok=True)
-        subprocess.run(["tar", "-C", source, "-cf", archive, *os.listdir(source)], check=True)
-        os.mkdir(mount / "Tarred")
-        subprocess.run(["tar", "-C", mount / "Tarred", "--no-same-permissions", "-xf", archive], check=True)
-        subprocess.run(["cp", "-a", mount / "Tarred", mount / "Copied"], check=True)
-        world.settle()
-        assert set(world.at_server("Tarred")) == sums and set(world.at_server("Copied")) == sums
-        assert "13-May-2014" in world.internal_date("Tarred", sha(message("by tools 1")))
-        subprocess.run(["find", mount / "Copied", "-name", "*.eml", "-delete"], check=True)
-        subprocess.run(["rm", "-r", mount / "Copied", mount / "Tarred", mount / "Rsynced"], check=True)
-        world.settle()
-        assert not {"Copied", "Tarred", "Rsynced"} & world.mailboxes()
+    copying_tools(suite, world, "Maildir")
 
     @suite.case("modes of other places: cp -a, tar and rsync copy files that are not 0600")
     def _():
@@ -431,45 +238,69 @@ with Suite("writing", timeout=300) as suite:
         world.settle()
         assert world.at_server("Refused") == [sha(message("into a mailbox that goes"))]
 
-    @suite.case("offline changes are carried out when the server is back, also after a remount")
-    def _():
-        server = set(world.at_server("INBOX"))
-        world.home.run("disconnect", "work", check=0)
-        added = [message(f"offline {i}") for i in range(5)]
-        for i, data in enumerate(added):
-            (box / f"offline{i}.eml").write_bytes(data)
-        gone = [p for p in world.mount.messages("INBOX") if not p.name.startswith("offline")][:2]
-        lost = {digest(p) for p in gone}
-        for path in gone:
-            path.unlink()
-        os.mkdir(mount / "New")
-        os.rename(box / "offline0.eml", mount / "New" / "moved.eml")
-        mount.umount()
-        mount.start()
-        assert read(mount / "New" / "moved.eml") == added[0]
-        world.settle()
-        assert world.at_server("New") == [sha(added[0])]
-        assert set(world.at_server("INBOX")) == (server - lost) | {sha(data) for data in added[1:]}
-        assert lost <= set(world.at_server("Trash"))
-        world.same("INBOX", "New", "Trash")
+    changes_offline(suite, world, "Maildir")
+    changes_of_two(suite, world, "Maildir")
 
-    @suite.case("another client's changes and ours merge")
-    def _():
-        path, other = world.mount.messages("INBOX")[:2]
-        uid, other_uid = (os.getxattr(p, "user.mail.uid").decode() for p in (path, other))
-        kept, moved = digest(path), digest(other)
-        world.home.run("disconnect", "work", check=0)
-        os.setxattr(path, "user.mail.flags", b"+\\Flagged")
-        os.rename(other, mount / "Archive" / "taken.eml")
-        with world.server.client() as client:
-            client.store("INBOX", uid, "+FLAGS", "\\Answered")
-            client.expunge("INBOX", other_uid)
+    def edited_by(name, edit):
+        """edit(path) saves twice, and inserts "X-First: 1" and "X-Second: 2" before all other lines"""
+        path, first = box / f"{name}.eml", message(f"saved by {name}")
+        path.write_bytes(first)
+        os.setxattr(path, "user.mail.flags", b"\\Flagged")
+        world.settle()
+        server, trash = world.at_server("INBOX"), world.at_server("Trash")
+        world.home.run("disconnect", "work", check=0)       # so that only the last version is ever sent, however slow the editor
+        edit(path)
+        second = b"X-First: 1\r\nX-Second: 2\r\n" + first
+        assert read(path) == second
         world.home.run("connect", "work", check=0)
         world.settle()
-        assert {"\\Flagged", "\\Answered"} <= world.flags()[kept]
-        assert b"\\Answered" in os.getxattr(path, "user.mail.flags")
-        assert not (mount / "Archive" / "taken.eml").exists()
-        assert moved not in world.at_server("Archive")
+        assert world.at_server("INBOX") == sorted([*(d for d in server if d != sha(first)), sha(second)])
+        assert world.at_server("Trash") == sorted([*trash, sha(first)])
+        assert world.flags()[sha(second)] == {"\\Flagged"}
+        assert read(path) == second
+        left = [n for n in os.listdir(box) if name in n and n != path.name]
+        for n in left:
+            os.unlink(box / n)
+        world.settle()
+        world.same("INBOX", "Trash")
+        return left
+
+    @suite.case("emacs saves twice, with its backup and its lock: one new version, the old one in Trash")
+    def _():
+        emacs = shutil.which("emacs")
+        if not emacs:
+            raise Skip("emacs is not installed")
+
+        def edit(path):
+            # of what is in /tmp, where this mount is, it would make no backup
+            script = f'''(progn (setq backup-enable-predicate (lambda (_) t)) (find-file "{path}") (goto-char (point-min)) (insert "X-First: 1\\n") (save-buffer)
+                            (insert "X-Second: 2\\n") (save-buffer) (kill-buffer))'''
+            said = subprocess.run([emacs, "-Q", "--batch", "--eval", script], capture_output=True, text=True, stdin=subprocess.DEVNULL,
+                                  env=world.home.environment(), timeout=120)
+            assert said.returncode == 0, said
+        assert edited_by("emacs", edit) == ["emacs.eml~"]
+
+    @suite.case("nano saves twice: one new version, the old one in Trash")
+    def _():
+        nano = shutil.which("nano")
+        if not nano:
+            raise Skip("nano is not installed")
+
+        def edit(path):
+            shown, code = in_terminal([nano, str(path)], b"X-First: 1\r\x13X-Second: 2\r\x13\x18", world.home.environment())
+            assert code == 0, shown
+        assert edited_by("nano", edit) == []
+
+    @suite.case("nano with a backup and a lock saves twice")
+    def _():
+        nano = shutil.which("nano")
+        if not nano:
+            raise Skip("nano is not installed")
+
+        def edit(path):
+            shown, code = in_terminal([nano, "-B", "-G", str(path)], b"X-First: 1\r\x13X-Second: 2\r\x13\x18", world.home.environment())
+            assert code == 0, shown
+        assert edited_by("nanobackup", edit) == ["nanobackup.eml~"]
 
     @suite.case("everything in the tree is what the server has")
     def _():

@@ -182,6 +182,19 @@ static void test_again(void **state)
 	assert_true(a != b && journal_count(f->c) == 2);
 }
 
+/* where the server has all mailboxes of the user inside INBOX */
+static void test_sent_is_made_at_home(void **state)
+{
+	struct fixture *f = *state;
+	struct mailbox_said said = { .raw = "INBOX", .delimiter = '.', .use = CACHE_USE_INBOX, .flags = CACHE_MAILBOX_HOME };
+	struct txn *t = begin(f);
+	uint64_t id = 0;
+	assert_int_equal(txn_mailbox_said(t, &said, &id), MF_OK);
+	commit(t);
+	expect_sent(f, NULL, "INBOX/Sent");
+	assert_true(journal_count(f->c) == 1);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -191,6 +204,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(test_sent_in_inbox, fixture_setup, fixture_teardown),
 		cmocka_unit_test_setup_teardown(test_drafts, fixture_setup, fixture_teardown),
 		cmocka_unit_test_setup_teardown(test_again, fixture_setup, fixture_teardown),
+		cmocka_unit_test_setup_teardown(test_sent_is_made_at_home, fixture_setup, fixture_teardown),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

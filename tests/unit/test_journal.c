@@ -200,6 +200,21 @@ static void trash_is_made_once(void **state)
 	assert_int_equal(first, second);
 }
 
+/* where the server has all mailboxes of the user inside INBOX, as Courier has */
+static void trash_is_made_at_home(void **state)
+{
+	struct fixture *f = *state;
+	uint64_t inbox = 0, first = 0, second = 0;
+	struct mailbox_said said = { .raw = "INBOX", .delimiter = '.', .use = CACHE_USE_INBOX, .flags = CACHE_MAILBOX_HOME };
+	DO(f, txn_mailbox_said(t, &said, &inbox));
+	DO(f, txn_trash(t, &first));
+	DO(f, txn_trash(t, &second));
+	assert_int_equal(first, second);
+	MF_CLEANUP(mf_free) char *path = cache_mailbox_path(f->c, first);
+	assert_string_equal(path, "INBOX/Trash");
+	assert_ops(f, "create");
+}
+
 /* the shelf of what is held is made anew if the transaction that made it came to nothing */
 static void held_after_rollback(void **state)
 {
@@ -496,6 +511,7 @@ int main(void)
 		WITH_CACHE(flags_are_merged), WITH_CACHE(flags_sent_are_followed), WITH_CACHE(flags_of_what_is_expunged_are_taken_back),
 		WITH_CACHE(moves_are_one), WITH_CACHE(a_move_that_was_sent_is_followed), WITH_CACHE(expunged_with_flags_sent),
 		WITH_CACHE(removed_goes_to_trash_or_out_of_sight), WITH_CACHE(unsent_is_dropped), WITH_CACHE(trash_is_made_once),
+		WITH_CACHE(trash_is_made_at_home),
 		WITH_CACHE(held_after_rollback), WITH_CACHE(overwritten_twice_is_one_append), WITH_CACHE(overwriting_splits),
 		WITH_CACHE(overwriting_what_is_being_sent), WITH_CACHE(overwriting_expunges), WITH_CACHE(backup_by_renaming),
 		WITH_CACHE(backup_without_bytes), WITH_CACHE(backup_of_what_was_never_sent), WITH_CACHE(renamed_over), WITH_CACHE(message_over_message),

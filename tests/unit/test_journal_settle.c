@@ -35,6 +35,39 @@ static uint64_t put_text(struct fixture *f, uint64_t mailbox, uint32_t uid, cons
 	return id;
 }
 
+static uint32_t next_number(struct fixture *f, uint64_t mailbox)
+{
+	struct mailbox m;
+	assert_int_equal(cache_mailbox(f->c, mailbox, &m), MF_OK);
+	uint32_t next = m.uidnext;
+	mailbox_finish(&m);
+	return next;
+}
+
+/* Courier does: the message is read again at the next synchronisation, and has that size and other bytes */
+static void last_line_ended_by_the_server(void **state)
+{
+	static const char text[] = "Subject: x\r\nMessage-ID: <1@example.org>\r\n\r\nno end", ended[] = "Subject: x\r\nMessage-ID: <1@example.org>\r\n\r\nno end\r\n";
+	struct fixture *f = *state;
+	struct entry e;
+	uint64_t inbox = mailbox_with(f, "INBOX", 2);
+	uint64_t id = create_written(f, inbox, "open.eml", text), other = create_written(f, inbox, "ended.eml", TEXT("1"));
+	send_all(f);
+	DO(f, txn_op_done(t, nth_op(f, 0).id, VALIDITY, 3));
+	DO(f, txn_op_done(t, nth_op(f, 0).id, VALIDITY, 4));
+	assert_true(has_body(f, id, text));
+	assert_int_equal(next_number(f, inbox), 3);
+	assert_int_equal(put_text(f, inbox, 3, ended, 1700000000, 0), id);
+	assert_int_equal(put_text(f, inbox, 4, TEXT("1"), 1700000000, 0), other);
+	assert_int_equal(cache_entry(f->c, id, &e), MF_OK);
+	assert_true(e.size == strlen(ended) && !e.size_checked && !has_body(f, id, text));
+	assert_true(has_body(f, other, TEXT("1")));
+	/* once: what is said of a message that is known is no news */
+	DO(f, txn_mailbox_synced(t, inbox, true, VALIDITY, 5, 5, 1, false));
+	put_text(f, inbox, 4, TEXT("1") "\r\n", 1700000000, 0);
+	assert_true(has_body(f, other, TEXT("1")));
+}
+
 /* a synchronisation was there first, and somebody has flagged what it brought */
 static void double_is_absorbed(void **state)
 {
@@ -345,7 +378,7 @@ static void lost_with_its_mailbox(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		WITH_CACHE(done_with_a_number), WITH_CACHE(double_is_absorbed), WITH_CACHE(claimed_places_make_no_rows), WITH_CACHE(claimed_flags),
+		WITH_CACHE(done_with_a_number), WITH_CACHE(last_line_ended_by_the_server), WITH_CACHE(double_is_absorbed), WITH_CACHE(claimed_places_make_no_rows), WITH_CACHE(claimed_flags),
 		WITH_CACHE(sent_and_vanished_waits_for_its_answer), WITH_CACHE(lost_answers_are_adopted), WITH_CACHE(half_a_move),
 		WITH_CACHE(copies_that_wait_follow_a_move), WITH_CACHE(without_a_number), WITH_CACHE(refused_parked_retried),
 		WITH_CACHE(renumbered_mailbox), WITH_CACHE(flags_follow_a_move_elsewhere), WITH_CACHE(lost_with_its_mailbox), WITH_CACHE(twins_keep_their_originals),

@@ -57,6 +57,8 @@ static void take_line(struct imap_memory *m, const char *line, size_t len)
 		m->distrusted = imap_caps_scan(value);
 	else if (span_is(key, "caps-told"))
 		m->known.caps_told = scan_char(&value, '1');
+	else if (span_is(key, "login-alone"))
+		m->known.alone = scan_char(&value, '1');
 }
 
 struct imap_memory *imap_memory_create(const char *text)
@@ -88,7 +90,7 @@ char *imap_memory_text(struct imap_memory *m)
 	add_line(&text, "before-auth", m->known.before_auth);
 	add_line(&text, "after-auth", m->known.after_auth);
 	add_line(&text, "distrusted", m->distrusted);
-	(void)buf_addf(&text, "caps-told=%d\n", m->known.caps_told);
+	(void)buf_addf(&text, "caps-told=%d\n%s", m->known.caps_told, m->known.alone ? "login-alone=1\n" : "");
 	pthread_mutex_unlock(&m->lock);
 	return buf_detach(&text);
 }

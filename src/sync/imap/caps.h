@@ -33,6 +33,7 @@ imap_caps imap_caps_scan(struct scan s);          /* "IMAP4rev1 IDLE ..." up to 
 struct imap_known {
 	imap_caps before_auth, after_auth;  /* over TLS where there is any */
 	bool caps_told;                     /* the OK to a login brings them: no need to ask */
+	bool alone;                         /* nothing is to be sent behind a login before its answer: it would be lost */
 };
 void imap_memory_get(struct imap_memory *m, struct imap_known *ret);
 void imap_memory_put(struct imap_memory *m, const struct imap_known *known);

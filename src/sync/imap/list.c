@@ -14,7 +14,7 @@ struct box {
 	struct remote_mailbox mailbox;
 	size_t next;                 /* in its chain of the table; index + 1 */
 };
-struct namespace { char *prefix; bool asked, others; };
+struct namespace { char *prefix; bool asked, personal; };
 
 struct imap_lister {
 	struct box *boxes;
@@ -145,7 +145,7 @@ static void take_namespaces(struct imap_lister *l, struct scan s)
 			if (!prefix.len || l->namespace_count == 64)
 				continue;
 			l->namespaces = mf_realloc_array(l->namespaces, l->namespace_count + 1, sizeof *l->namespaces);
-			l->namespaces[l->namespace_count++] = (struct namespace){ .prefix = mf_strndup(prefix.p, prefix.len), .others = kind > 0 };
+			l->namespaces[l->namespace_count++] = (struct namespace){ .prefix = mf_strndup(prefix.p, prefix.len), .personal = kind == 0 };
 		}
 	}
 	buf_finish(&scratch);
@@ -308,12 +308,24 @@ static void guess_uses(struct imap_lister *l)
 	}
 }
 
+/* A personal namespace that begins with INBOX: nothing of the user's can be beside it. */
+static void mark_home(struct imap_lister *l)
+{
+	struct box *inbox = find(l, "INBOX");
+	char d = inbox ? inbox->mailbox.delimiter : 0;
+	for (size_t i = 0; d && i < l->namespace_count; i++) {
+		const struct namespace *n = &l->namespaces[i];
+		if (n->personal && !strncasecmp(n->prefix, "INBOX", 5) && n->prefix[5] == d && !n->prefix[6])
+			inbox->mailbox.flags |= MAILBOX_HOME;
+	}
+}
+
 /* --- what else is known of each --------------------------------------------------------------------------------------- */
 
 static bool is_others(const struct imap_lister *l, const char *raw)
 {
 	for (size_t i = 0; i < l->namespace_count; i++)
-		if (l->namespaces[i].others && !strncmp(raw, l->namespaces[i].prefix, strlen(l->namespaces[i].prefix)))
+		if (!l->namespaces[i].personal && !strncmp(raw, l->namespaces[i].prefix, strlen(l->namespaces[i].prefix)))
 			return true;
 	return false;
 }
@@ -358,8 +370,10 @@ enum mf_err imap_mailboxes(struct imap *s, const struct mailbox_sink *sink)
 	if (e)
 		return e;
 	e = gather(s);
-	if (!e)
+	if (!e) {
 		guess_uses(s->lister);
+		mark_home(s->lister);
+	}
 	for (size_t i = 0; !e && i < s->lister->count; i++) {
 		complete(s, &s->lister->boxes[i]);
 		e = sink->mailbox(sink->context, &s->lister->boxes[i].mailbox);

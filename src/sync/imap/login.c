@@ -23,12 +23,19 @@ struct login {
 	bool explicit_refusal;        /* a response code says that it is the credentials */
 };
 
+/* Cyrus loses what arrives together with AUTHENTICATE: it answers none of it, or AUTHENTICATE a second time. */
+static bool is_cyrus(struct span text)
+{
+	return memmem(text.p, text.len, " Cyrus IMAP", strlen(" Cyrus IMAP"));
+}
+
 static enum mf_err on_data(struct imap *s, void *verb, struct imap_data *data)
 {
 	struct login *l = verb;
 	if (!l->greeted && data->kind == DATA_COND && data->cond.kind != COND_NO && data->cond.kind != COND_BAD) {
 		l->greeted = true;
 		l->preauth = data->cond.kind == COND_PREAUTH;
+		l->known.alone |= is_cyrus(data->cond.text);
 	}
 	(void)s;
 	return MF_OK;
@@ -273,7 +280,7 @@ static enum mf_err attempt(struct imap *s, struct login *l, imap_caps caps, bool
 	s->caps_told = false;
 	e = mechanism ? send_authenticate(s, l, mechanism, &serial) : send_login_command(s, l, &serial);
 	bool one_round = mechanism == AUTH_PLAIN || sasl_is_token(mechanism);
-	if (!e && trust_memory && l->known.after_auth && (!mechanism || (one_round && l->initial_response))) {
+	if (!e && trust_memory && l->known.after_auth && !l->known.alone && (!mechanism || (one_round && l->initial_response))) {
 		l->ahead = true;
 		s->caps = l->known.after_auth & ~imap_memory_distrusted(s->options.memory);
 		e = send_behind(s, l, ret_behind);
@@ -387,6 +394,15 @@ static enum mf_err login(struct imap *s, struct login *l)
 	return e ? e : settle(s, l, behind);
 }
 
+/* A server, or a proxy before it, that logs in and then knows nothing of what came behind: not a second time. */
+static void learn(struct imap *s, struct login *l, enum mf_err e)
+{
+	if (!l->ahead || !s->authenticated || (e != MF_PROTOCOL && e != MF_TIMEOUT))
+		return;
+	l->known.alone = true;
+	imap_memory_put(s->options.memory, &l->known);
+}
+
 enum mf_err imap_login(struct imap *s, struct mf_reason *why)
 {
 	struct login l = { 0 };
@@ -399,6 +415,7 @@ enum mf_err imap_login(struct imap *s, struct mf_reason *why)
 	s->on_data = NULL;
 	if (e && !s->dead)
 		s->dead = e;
+	learn(s, &l, e);
 	credentials_release(l.secret);
 	sasl_destroy(l.sasl);
 	if (e && why)

@@ -60,6 +60,7 @@ enum mf_err write_room(struct writer *v, size_t messages, uint64_t bytes);
 
 /* write_messages.c: FLAGS, COPY, MOVE, EXPUNGE */
 enum mf_err write_messages(struct writer *v, size_t i);
+enum mf_err write_select(struct writer *v, size_t i);  /* its mailbox, so that it can be changed; waits for the answer */
 enum mf_err write_part(struct writer *v, size_t i, uint32_t first, uint32_t last);   /* those between, once more too */
 void write_put_flags(struct imap *s, unsigned flags, const char *keywords);           /* "(...)" */
 void write_copyuid(struct writer *v, size_t i, struct span args);

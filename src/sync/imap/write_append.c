@@ -125,6 +125,12 @@ static enum mf_err send_append(struct writer *v, size_t i, bool unasked)
 	return e ? e : stopped;
 }
 
+/* Courier stores nothing in the mailbox that the session has opened with EXAMINE. Servers that know UNSELECT are younger. */
+static bool must_be_selected(const struct imap *s, const char *raw)
+{
+	return !(s->caps & CAP(UNSELECT)) && s->selected.raw && !s->selected.writable && !strcmp(s->selected.raw, raw);
+}
+
 enum mf_err write_append(struct writer *v, size_t i)
 {
 	static const char too_big[] = "the server takes no message of that size";
@@ -133,6 +139,8 @@ enum mf_err write_append(struct writer *v, size_t i)
 		write_fail(v, i, MF_TOO_BIG, too_big, sizeof too_big - 1);
 		return MF_OK;
 	}
-	enum mf_err e = write_room(v, 0, w->size);
-	return e ? e : send_append(v, i, may_go_unasked(v->s, w->size));
+	enum mf_err e = must_be_selected(v->s, w->raw) ? write_select(v, i) : MF_OK;
+	if (!e && !v->items[i].result)
+		e = write_room(v, 0, w->size);
+	return e || v->items[i].result ? e : send_append(v, i, may_go_unasked(v->s, w->size));
 }

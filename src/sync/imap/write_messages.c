@@ -163,7 +163,7 @@ static bool is_selected(const struct imap *s, const char *raw)
 	return s->selected.raw && s->selected.writable && !strcmp(s->selected.raw, raw);
 }
 
-static enum mf_err select_mailbox(struct writer *v, size_t i)
+enum mf_err write_select(struct writer *v, size_t i)
 {
 	struct imap *s = v->s;
 	const char *raw = v->writes[i].raw;
@@ -189,7 +189,7 @@ static enum mf_err use_mailbox(struct writer *v, size_t i)
 	struct imap *s = v->s;
 	const struct remote_write *w = &v->writes[i];
 	bool known_refused = v->refused && !strcmp(v->refused, w->raw);
-	enum mf_err e = known_refused || is_selected(s, w->raw) ? MF_OK : select_mailbox(v, i);
+	enum mf_err e = known_refused || is_selected(s, w->raw) ? MF_OK : write_select(v, i);
 	if (e || v->items[i].result)
 		return e;
 	if (v->refused && !strcmp(v->refused, w->raw))

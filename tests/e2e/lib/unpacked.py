@@ -14,11 +14,11 @@ def _run(*argv, folder):
     subprocess.run(argv, cwd=folder, check=True, capture_output=True, timeout=120, stdin=subprocess.DEVNULL)
 
 
-def _fetch(name, folder):
+def _fetch(names, folder):
     """A mirror that is busy is asked again; so is one of which nothing is known yet."""
     for attempt in range(ATTEMPTS):
         try:
-            return _run("apt-get", "-q", "download", name, folder=folder)
+            return _run("apt-get", "-q", "download", *names, folder=folder)
         except (OSError, subprocess.SubprocessError):
             if attempt == ATTEMPTS - 1:
                 raise
@@ -27,29 +27,27 @@ def _fetch(name, folder):
     return None
 
 
-def _unpack(name, folder, root):
-    (folder / name).mkdir(exist_ok=True)
-    _fetch(name, folder / name)
-    for package in (folder / name).glob("*.deb"):
-        _run("dpkg", "-x", str(package), str(root), folder=folder)
-    (folder / f"{name}.done").touch()
-
-
 def unpack(*names):
-    """Where these packages are unpacked; downloads them at first use."""
-    folder = ROOT / "build/unpacked"
-    root = folder / "root"
-    root.mkdir(parents=True, exist_ok=True)
+    """Where these packages are unpacked, with nothing else; downloads them at first use."""
+    folder = ROOT / "build/unpacked" / names[0]
+    folder.mkdir(parents=True, exist_ok=True)
+    done, wanted = folder / "done", " ".join(names)
     with open(folder / "lock", "w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        for name in names:
-            if (folder / f"{name}.done").exists():
-                continue
+        if not done.exists() or done.read_text() != wanted:
             try:
-                _unpack(name, folder, root)
+                _fetch(names, folder)
+                for package in folder.glob("*.deb"):
+                    _run("dpkg", "-x", str(package), str(folder / "root"), folder=folder)
             except (OSError, subprocess.SubprocessError) as error:
-                unavailable(f"the package {name} cannot be had: {error} {getattr(error, 'stderr', b'')}")
-    return root
+                unavailable(f"the packages {wanted} cannot be had: {error} {getattr(error, 'stderr', b'')}")
+            done.write_text(wanted)
+    return folder / "root"
+
+
+def libraries(root):
+    """LD_LIBRARY_PATH for a program of that tree"""
+    return ":".join(map(str, [root / "usr/lib", *(root / "usr/lib").glob("*-linux-gnu"), *(root / "lib").glob("*-linux-gnu")]))
 
 
 def unavailable(why):
