@@ -29,6 +29,12 @@ with Suite("IMAP cannot be reached, and INBOX goes on by POP3", timeout=400) as 
         status = h.status()
         return status["protocol"] if status["link"]["state"] == "online" else None
 
+    def until(h, wanted, what, timeout):
+        try:
+            wait_until(lambda: protocol(h) == wanted, what, timeout)
+        except AssertionError as error:
+            raise AssertionError(f"{error}; the account: {h.status()['link']}") from error
+
     def files(mount, mailbox="INBOX", read_too=True):
         return {path.name: (os.stat(path).st_ino, os.stat(path).st_size, digest(path) if read_too else None) for path in mount.messages(mailbox)}
 
@@ -46,7 +52,7 @@ with Suite("IMAP cannot be reached, and INBOX goes on by POP3", timeout=400) as 
         bodies = len(h.bodies())
         assert protocol(h) == "imap"
         block(imap)
-        wait_until(lambda: protocol(h) == "pop3", "it goes on by POP3", 40)
+        until(h, "pop3", "it goes on by POP3", 40)
         said = h.run("status", check=0).stdout
         assert "by POP3" in said and "IMAP cannot be reached: " in said, said
         assert h.status()["link"]["imap_next_try"] and h.status()["link"]["imap_reason"], h.status()["link"]
@@ -68,11 +74,11 @@ with Suite("IMAP cannot be reached, and INBOX goes on by POP3", timeout=400) as 
         mount.umount()
         mount = h.mount()
         assert files(mount) == during
-        wait_until(lambda: protocol(h) == "pop3", "by POP3 after a remount", 40)
+        until(h, "pop3", "by POP3 after a remount", 40)
         h.run("sync", check=0)
         assert files(mount) == during
         imap.do("mode normal")
-        wait_until(lambda: protocol(h) == "imap", "it goes back by itself", 60)
+        until(h, "imap", "it goes back by itself", 60)
         h.run("sync", check=0)
         assert files(mount) == during
         assert {path.name: os.stat(path).st_mtime for path in mount.messages() if path.name in mtimes} == mtimes
@@ -121,7 +127,7 @@ with Suite("IMAP cannot be reached, and INBOX goes on by POP3", timeout=400) as 
             line.do("mode normal")
             line.do("cut 20000 2")
             block(away)
-            wait_until(lambda: protocol(h) == there, f"by {there}", 60)
+            until(h, there, f"by {there}", 60)
             wait_until(lambda: whole(mount), f"all is there again by {there}", 60)
             h.run("sync", check=0)
             assert files(mount) == before, there
@@ -137,7 +143,7 @@ with Suite("IMAP cannot be reached, and INBOX goes on by POP3", timeout=400) as 
         wait_until(lambda: protocol(h) == "pop3" and whole(mount), "all is there again after the kill", 60)
         assert files(mount) == before
         imap.do("mode normal")
-        wait_until(lambda: protocol(h) == "imap", "IMAP again", 60)
+        until(h, "imap", "IMAP again", 60)
         h.run("sync", check=0)
         assert files(mount) == before
         mount.umount()
@@ -152,12 +158,12 @@ with Suite("IMAP cannot be reached, and INBOX goes on by POP3", timeout=400) as 
         with server.client() as other:
             other.store("INBOX", "2:4", "+FLAGS", "Hidden")
         block(imap)
-        wait_until(lambda: protocol(h) == "pop3", "by POP3", 40)
+        until(h, "pop3", "by POP3", 40)
         h.run("sync", check=0)
         assert len(mount.names()) == 9 and files(mount).items() < before.items()
         fetched = h.status()["traffic"]["fetched_messages"]
         imap.do("mode normal")
-        wait_until(lambda: protocol(h) == "imap", "IMAP again", 60)
+        until(h, "imap", "IMAP again", 60)
         h.run("sync", check=0)
         assert files(mount) == before
         assert h.status()["traffic"]["fetched_messages"] == fetched
@@ -172,7 +178,7 @@ with Suite("IMAP cannot be reached, and INBOX goes on by POP3", timeout=400) as 
         before = files(mount)
         names = mount.names()
         block(imap)
-        wait_until(lambda: protocol(h) == "pop3", "by POP3", 40)
+        until(h, "pop3", "by POP3", 40)
         h.run("sync", check=0)
         h.run("flag", "+flagged", inbox / names[0], check=0)
         os.rename(inbox / names[1], mount / "Archive" / "moved.eml")
@@ -189,11 +195,11 @@ with Suite("IMAP cannot be reached, and INBOX goes on by POP3", timeout=400) as 
         if uidl == "%g":     # and through a kill in the middle of it
             mount.kill()
             mount = h.mount()
-            wait_until(lambda: protocol(h) == "pop3", "by POP3 again", 40)
+            until(h, "pop3", "by POP3 again", 40)
             h.run("sync")
             assert mount.names() == during
         imap.do("mode normal")
-        wait_until(lambda: protocol(h) == "imap", "IMAP again", 60)
+        until(h, "imap", "IMAP again", 60)
         wait_until(lambda: h.status()["changes"]["pending"] == 0, "all is carried out", 40)
         h.run("sync", check=0)
         assert h.status()["changes"]["parked"] == h.status()["changes"]["unconfirmed"] == 0, h.run("pending").stdout
@@ -247,7 +253,7 @@ with Suite("IMAP cannot be reached, and INBOX goes on by POP3", timeout=400) as 
         time.sleep(4)        # some attempts at IMAP later
         assert refusals() == before + 1 and h.link() != "waiting"
         imap.do("mode normal")
-        wait_until(lambda: protocol(h) == "imap", "IMAP again", 60)
+        until(h, "imap", "IMAP again", 60)
         assert len(mount.digests()) == 3
         mount.umount()
 
@@ -265,7 +271,7 @@ with Suite("IMAP cannot be reached, and INBOX goes on by POP3", timeout=400) as 
         assert errno_of(read, mount.messages()[0]) == "ENETUNREACH"
         imap.do("mode normal")
         pop3.do("mode normal")
-        wait_until(lambda: protocol(h) == "imap", "IMAP again", 60)
+        until(h, "imap", "IMAP again", 60)
         assert len(mount.digests()) == 3
         mount.umount()
 
@@ -280,7 +286,7 @@ with Suite("IMAP cannot be reached, and INBOX goes on by POP3", timeout=400) as 
         during = files(mount)
         assert len(during) == 6
         imap.do("mode normal")
-        wait_until(lambda: protocol(h) == "imap", "IMAP", 60)
+        until(h, "imap", "IMAP", 60)
         h.run("sync", check=0)
         assert files(mount) == during
         assert len(mount.digests("Archive")) == 4
@@ -295,7 +301,7 @@ with Suite("IMAP cannot be reached, and INBOX goes on by POP3", timeout=400) as 
         before = files(mount)
         imap.do("mode silent")
         imap.do("drop")
-        wait_until(lambda: protocol(h) == "pop3", "by POP3", 60)
+        until(h, "pop3", "by POP3", 60)
         server.deliver(corpus.message(subject="meanwhile"))
         h.run("sync", check=0)
         assert len(files(mount)) == 7 and before.items() <= files(mount).items()

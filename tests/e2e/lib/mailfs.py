@@ -156,7 +156,7 @@ class Mount:
             where = {tid: _read(f"/proc/{tid}/wchan") for pid, tid in system.all_threads() if pid == self.pid}
             self.kill_hard()
             raise AssertionError(f"mailfs did not end within {timeout} s; threads wait in {where}; {self.log_tail()}")
-        self.pid = None
+        self.pid = self.device = None
         assert status == code, f"mailfs ended with {status}: {self.log_tail()}"
         assert not system.fuse_device(self.where), "ended, but still mounted"
         log = self.log.read_text(errors="replace")
@@ -166,16 +166,16 @@ class Mount:
         """kill -9, and what a person does about the dead mount"""
         self.process.kill()
         self.process.wait()
-        self.pid = None
+        self.pid = self.device = None
         lazy_umount(self.where)
 
     def kill_hard(self):
-        if self.device:
+        if self.device and system.fuse_device(self.where) == self.device:   # else the number may be another mount's by now
             system.abort_fuse(self.device)
         if self.process and self.process.poll() is None:
             self.process.kill()
             self.process.wait()
-        self.pid = None
+        self.pid = self.device = None
         lazy_umount(self.where)
 
     def end(self):

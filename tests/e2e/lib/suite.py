@@ -112,6 +112,8 @@ class Suite(contextlib.ExitStack):
         lines = [f"{sys.argv[0]}: not ok {self.count} - {name}"] + ["  " + line[:400] for line in text.rstrip().split("\n")[-40:]]
         for mount in self.mounts[-1:]:
             lines += ["  mailfs' log: " + line[:300] for line in mount.log_tail(12)]
+            if mount.process and mount.process.poll() is not None:
+                lines.append(f"  mailfs has ended with {mount.process.returncode}")
         sys.stdout.flush()
         sys.stderr.write("".join(f"# {line}\n" for line in lines))   # prove shows this at once
         sys.stderr.flush()
