@@ -273,6 +273,26 @@ enum mf_err journal_op(struct cache *c, uint64_t id, struct op *ret)
 	return e;
 }
 
+enum mf_err journal_source(struct cache *c, uint64_t message, uint64_t *ret_mailbox, uint32_t *ret_uid)
+{
+	enum mf_err e = MF_NOT_FOUND;
+	struct db *db = journal_count(c) ? cache_reader(c, &e) : NULL;
+	if (!db)
+		return e;
+	sqlite3_stmt *s = db_use(db, SQL_OP_SOURCE);
+	sqlite3_bind_int64(s, 1, (int64_t)message);
+	e = db_step(db, s);
+	if (!e) {
+		enum op_state state = (enum op_state)sqlite3_column_int(s, 0);
+		*ret_uid = (uint32_t)sqlite3_column_int64(s, 1);
+		*ret_mailbox = (uint64_t)sqlite3_column_int64(s, 2);
+		e = state == OP_SENT || !*ret_uid ? MF_BUSY : state == OP_UNCONFIRMED || !*ret_mailbox ? MF_NOT_FOUND : MF_OK;
+	}
+	db_done(s);
+	cache_reader_done(c, db);
+	return e;
+}
+
 enum mf_err journal_state_of(struct cache *c, uint64_t message, char **ret)
 {
 	*ret = NULL;

@@ -97,6 +97,8 @@
 	X(OP_REMOVE, "DELETE FROM op WHERE id = ?1") \
 	X(OP_BY_ID, "SELECT " OP_COLUMNS " FROM op o WHERE o.id = ?1") \
 	X(OP_OF_MESSAGE, "SELECT " OP_COLUMNS " FROM op o WHERE o.message = ?1 AND o.message != 0 ORDER BY o.id") \
+	X(OP_SOURCE, "SELECT o.state, o.uid, b.id FROM op o LEFT JOIN mailbox b ON b.id = o.mailbox AND b.uidvalidity = o.uidvalidity " \
+	  "WHERE o.message = ?1 AND o.message != 0 AND o.kind IN (3, 4) ORDER BY o.id LIMIT 1") \
 	X(OP_AFTER, "SELECT " OP_COLUMNS " FROM op o WHERE o.after = ?1 AND o.after != 0 ORDER BY o.id DESC") \
 	X(OP_OF_MAILBOX, "SELECT " OP_COLUMNS " FROM op o WHERE o.mailbox = ?1 AND " OP_IS_OF_MAILBOX " ORDER BY o.id") \
 	X(OP_CLAIM, "SELECT " OP_COLUMNS " FROM op o WHERE o.mailbox = ?1 AND o.uid = ?2 AND " OP_IS_CLAIM " LIMIT 1") \

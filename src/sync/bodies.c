@@ -323,6 +323,17 @@ static enum window_verdict window_came(struct fetch_run *run, struct download *d
 	return WINDOW_LAST;
 }
 
+/* It has been moved since it was asked for. */
+static bool is_elsewhere(struct account *a, const struct download *d)
+{
+	struct entry e;
+	pthread_mutex_lock(&a->lock);
+	uint64_t mailbox = d->mailbox;
+	uint32_t uid = d->uid;
+	pthread_mutex_unlock(&a->lock);
+	return download_source(a, d->message, &e) == MF_OK && (e.uid != uid || e.mailbox != mailbox);
+}
+
 /* One item of a command is over. */
 static void item_ended(struct fetch_run *run, enum mf_err result)
 {
@@ -340,6 +351,8 @@ static void item_ended(struct fetch_run *run, enum mf_err result)
 		result = whole_came(run, d);
 	if (result != MF_OK && f->length == 0 && run->body && !body_is_whole(run->body))
 		body_abandon(run->body);
+	if (result == MF_NOT_FOUND && is_elsewhere(a, d))
+		result = MF_UIDVALIDITY; /* looked for again, as after that */
 	pthread_mutex_lock(&a->lock);
 	if (f->length)
 		ranges_done(&d->ranges, f->offset);

@@ -4,6 +4,7 @@
 
 #include "base/clock.h"
 #include "base/mem.h"
+#include "cache/journal.h"
 
 #define RANGED_FROM (256U << 10)         /* messages above this are fetched in windows when somebody waits for a part */
 #define AHEAD_WHOLE_MAX (4U << 20)       /* larger ones are not read ahead */
@@ -11,6 +12,7 @@
 #define BATCH_BYTES (1U << 20)
 #define BATCH_BYTES_DEEP (2U << 20)      /* of a long queue: fewer commands, and two under way still fill the line */
 #define OVERSHOOT 4096
+#define RESOLVE_MAX 1000                 /* mailboxes in one look; the next one sees to others */
 #define TRIES 3                          /* connections that one message may take down with it */
 
 /* --- queues ------------------------------------------------------------------------------------------------------------ */
@@ -155,7 +157,7 @@ void download_fail_locked(struct account *a, struct download *d, enum mf_err res
 	download_settle_locked(a, d);
 }
 
-void download_park_locked(struct account *a, struct download *d)
+static struct mailbox_work *download_set_aside_locked(struct account *a, struct download *d)
 {
 	struct mailbox_work *w = work_get_locked(a, d->mailbox);
 	download_unqueue_locked(a, d);
@@ -163,6 +165,12 @@ void download_park_locked(struct account *a, struct download *d)
 	d->parked = true;
 	d->next = w->parked;
 	w->parked = d;
+	return w;
+}
+
+void download_park_locked(struct account *a, struct download *d)
+{
+	struct mailbox_work *w = download_set_aside_locked(a, d);
 	work_want_locked(a, w, d->waiters ? PRIORITY_PERSON : PRIORITY_BACKGROUND, CHANGES_AUTO);
 }
 
@@ -302,6 +310,25 @@ void download_landed_locked(struct account *a, struct flight *f, size_t item)
 	download_settle_locked(a, d);
 }
 
+/* --- where ------------------------------------------------------------------------------------------------------------------ */
+
+enum mf_err download_source(struct account *a, uint64_t message, struct entry *ret)
+{
+	uint64_t mailbox;
+	uint32_t uid;
+	enum mf_err e = cache_entry(a->cache, message, ret);
+	if (e != MF_OK || ret->uid)
+		return e;
+	e = journal_source(a->cache, message, &mailbox, &uid);
+	if (e == MF_NOT_FOUND) /* it may just have arrived */
+		return cache_entry(a->cache, message, ret) == MF_OK && ret->uid ? MF_OK : MF_NOT_FOUND;
+	if (e == MF_OK) {
+		ret->mailbox = mailbox;
+		ret->uid = uid;
+	}
+	return e == MF_BUSY ? MF_OK : e;
+}
+
 /* --- wanting --------------------------------------------------------------------------------------------------------------- */
 
 static bool finished_since_locked(const struct account *a, uint64_t message, uint64_t since)
@@ -390,7 +417,7 @@ bool bodies_want(struct account *a, struct body *body, uint64_t offset, uint64_t
                  enum mf_err *ret_result, struct want **ret)
 {
 	struct entry e;
-	enum mf_err known = cache_entry(a->cache, body_message(body), &e);
+	enum mf_err known = download_source(a, body_message(body), &e);
 	*ret = NULL;
 	pthread_mutex_lock(&a->lock);
 	bool answered = true;
@@ -410,15 +437,15 @@ bool bodies_want(struct account *a, struct body *body, uint64_t offset, uint64_t
 		want->offset = offset;
 		want->length = length;
 		*ret = want;
-		/* one without a number is on its way there (cache/journal.h), and has one soon */
 		download_wait_locked(a, want, &e, aside != NULL || e.uid == 0);
 	}
 	pthread_mutex_unlock(&a->lock);
 	if (!answered)
 		lookahead_note(a, e.mailbox, e.id, true);
 	/* its number came between the look and the lock */
-	if (!answered && e.uid == 0 && cache_entry(a->cache, e.id, &e) == MF_OK && e.uid)
-		bodies_resolve_parked(a, e.mailbox);
+	uint64_t mailbox = e.mailbox;
+	if (!answered && e.uid == 0 && download_source(a, e.id, &e) == MF_OK && e.uid)
+		bodies_resolve_parked(a, mailbox);
 	return answered;
 }
 
@@ -455,7 +482,7 @@ void bodies_resolve_parked(struct account *a, uint64_t mailbox)
 		}
 		while (!d && later) {
 			struct download *next = later->next;
-			download_park_locked(a, later);
+			(void)download_set_aside_locked(a, later); /* until replay has gone on */
 			later = next;
 		}
 		pthread_mutex_unlock(&a->lock);
@@ -463,7 +490,7 @@ void bodies_resolve_parked(struct account *a, uint64_t mailbox)
 			return;
 		/* still marked as parked, so it is nobody else's meanwhile */
 		struct entry e;
-		enum mf_err known = cache_entry(a->cache, message, &e);
+		enum mf_err known = download_source(a, message, &e);
 		pthread_mutex_lock(&a->lock);
 		d->parked = false;
 		if (known == MF_OK && e.uid == 0) {
@@ -485,6 +512,20 @@ void bodies_resolve_parked(struct account *a, uint64_t mailbox)
 		}
 		pthread_mutex_unlock(&a->lock);
 	}
+}
+
+void bodies_resolve_all(struct account *a)
+{
+	uint64_t ids[RESOLVE_MAX];
+	size_t count = 0;
+	struct mailbox_work *w;
+	pthread_mutex_lock(&a->lock);
+	for (size_t i = 0; count < RESOLVE_MAX && (w = id_table_next(&a->mailboxes, &i));)
+		if (w->parked)
+			ids[count++] = w->id;
+	pthread_mutex_unlock(&a->lock);
+	for (size_t i = 0; i < count; i++)
+		bodies_resolve_parked(a, ids[i]);
 }
 
 void bodies_drop_idle_locked(struct account *a)

@@ -30,6 +30,8 @@ void download_tell_locked(struct account *a, struct download *d, enum mf_err res
 /* Nothing more comes: a failure for who waits. */
 void download_fail_locked(struct account *a, struct download *d, enum mf_err result);
 void download_settle_locked(struct account *a, struct download *d);  /* frees it if nobody needs it any more */
+/* Where its bytes are: the entry, or what is to become it (cache/journal.h). uid 0: it is on its way, and has a number soon. */
+enum mf_err download_source(struct account *a, uint64_t message, struct entry *ret);
 void download_park_locked(struct account *a, struct download *d);    /* until its mailbox has been synchronised */
 
 #endif

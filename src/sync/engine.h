@@ -316,6 +316,7 @@ void bodies_passed_locked(struct account *a, struct body *body, uint64_t offset,
 void lookahead_note(struct account *a, uint64_t mailbox, uint64_t message, bool missing);   /* lookahead.c; no lock held */
 void bodies_waiter_left_locked(struct account *a, struct want *want);
 void bodies_resolve_parked(struct account *a, uint64_t mailbox);   /* no lock held */
+void bodies_resolve_all(struct account *a);                       /* the same for every mailbox: the journal has gone on */
 void bodies_drop_idle_locked(struct account *a);        /* downloads that nobody waits for; the connection is gone */
 void bodies_finish_locked(struct account *a);
 /* Queues a download that nobody waits for yet; false: there is one already. The caller has seen that the body is not on the

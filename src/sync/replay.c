@@ -687,8 +687,6 @@ static enum mf_err on_done(void *context, size_t i, const struct write_result *r
 	}
 	e = txn_commit(t);
 	follow_up(r, g, result);
-	if (op_landing(g->ops[0]))
-		bodies_resolve_parked(r->account, op_landing(g->ops[0]));
 	pthread_mutex_lock(&r->account->lock);
 	r->session->progress.done += g->count;
 	pthread_mutex_unlock(&r->account->lock);
@@ -824,6 +822,7 @@ enum mf_err replay_run(struct session *s)
 		plan(a, &r);
 		tell_settled(a, empty);
 	}
+	bodies_resolve_all(a);
 	round_finish(&r);
 	return e;
 }

@@ -136,17 +136,21 @@ with Suite("writing", timeout=300) as suite:
         os.unlink(box / "busy.eml")
         world.settle()
 
-    @suite.case("a message on its way to another mailbox is read when it has arrived")
+    @suite.case("a message on its way to another mailbox is read")
     def _():
-        world.server.fill("INBOX", [(message(f"unread {i}"), corpus.BASE + i, "") for i in range(5)])
-        world.home.run("sync", "work", check=0)
-        paths = [p for p in world.mount.messages("INBOX") if os.getxattr(p, "user.mail.subject").startswith(b"unread")]
-        for path in paths:
-            assert os.getxattr(path, "user.mail.cached") == b"no"
-            os.rename(path, mount / "Archive" / path.name)
-            assert b"Subject: unread" in read(mount / "Archive" / path.name)
-            os.rename(mount / "Archive" / path.name, path)
-        assert len(paths) == 5
+        for word in ("unread", "unopened"):
+            world.server.fill("INBOX", [(message(f"{word} {i}"), corpus.BASE + i, "") for i in range(5)])
+            world.home.run("sync", "work", check=0)
+            paths = [p for p in world.mount.messages("INBOX") if os.getxattr(p, "user.mail.subject").startswith(word.encode())]
+            for path in paths:
+                assert os.getxattr(path, "user.mail.cached") == b"no"
+                os.rename(path, mount / "Archive" / path.name)
+                assert f"Subject: {word}".encode() in read(mount / "Archive" / path.name)
+                os.rename(mount / "Archive" / path.name, path)
+            assert len(paths) == 5
+            world.home.run("disconnect", "work")         # and once more on a connection that was made anew
+            world.home.run("connect", "work")
+            world.settle()
 
     @suite.case("many removed or moved at once are a handful of commands")
     def _():

@@ -143,6 +143,37 @@ static void copies_of_one(void **state)
 	}
 }
 
+/* What is to be moved is read from where it is, when the server refuses to move it too, and when it moves meanwhile */
+static void read_while_it_waits(void **state)
+{
+	(void)state;
+	struct world w;
+	build(&w, FULL);
+	go_offline(&w);
+	move_number(&w, "INBOX", 1, "Old", "one.eml");
+	move_number(&w, "INBOX", 2, "Old", "two.eml");
+	uint64_t made = 0, one = numbered(&w, "Old", 1), two = numbered(&w, "Old", 2);
+	DO(&w, txn_create(t, box(&w, "Work"), "copy.eml", &made));
+	DO(&w, txn_copied(t, made, numbered(&w, "INBOX", 3), 0));
+	memory_refuse_writes(w.server, WRITE_MOVE, MF_QUOTA);
+	account_connect(w.account);
+	world_until(link_of(&w).state == LINK_ONLINE);
+	assert_int_equal(read_whole(&w, one, 1, 700), MF_OK);
+	assert_int_equal(want_settled(&w), MF_DENIED);
+	assert_int_equal(count_state(&w, OP_PARKED), 2);
+	assert_int_equal(read_whole(&w, two, 2, 700), MF_OK);
+	assert_int_equal(read_whole(&w, made, 3, 700), MF_OK);
+	memory_refuse_writes(w.server, WRITE_MOVE, MF_OK);
+	for (int i = 4; i <= 6; i++) {
+		move_number(&w, "INBOX", i, "Old", "other.eml");
+		account_journal_changed(w.account);
+		assert_int_equal(read_whole(&w, numbered(&w, "Old", i), i, 700), MF_OK);
+	}
+	retry_all(&w);
+	assert_settled_as(&w, NULL, "read while it waits");
+	world_finish(&w);
+}
+
 /* One message twice, moved to one mailbox, and the connection is lost on the way: neither stands for the other at its source */
 static void twins_in_doubt(void **state)
 {
@@ -177,7 +208,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(changed_again_in_doubt), cmocka_unit_test(made_and_moved_into_one_made_later),
 		cmocka_unit_test(turned_inside_out), cmocka_unit_test(removed_from_one_renamed), cmocka_unit_test(copies_of_one),
-		cmocka_unit_test(twins_in_doubt),
+		cmocka_unit_test(twins_in_doubt), cmocka_unit_test(read_while_it_waits),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }
