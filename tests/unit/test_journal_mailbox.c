@@ -155,7 +155,7 @@ static void renamed_and_the_answer_lost(void **state)
 	send_all(f);
 	LIST(f, "INBOX", "Z/In", "Z", "New");
 	assert_raw(f, made, "New");
-	assert_ops(f, "create"); /* which does no harm a second time */
+	assert_ops(f, "subscribe"); /* it is made, and LIST did not call it subscribed */
 }
 
 /* LIST brought it before the answer came, and somebody has used it */
