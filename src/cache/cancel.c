@@ -158,6 +158,8 @@ static enum mf_err undo_rename(struct txn *t, const struct op *op)
 	if (!n)
 		return MF_OK;
 	struct node *above = op->parent ? txn_node(t, op->parent) : NULL;
+	if (above && mailbox_is_inside(t, op->parent, op->mailbox))
+		return MF_EXISTS;
 	char name[NAME_MAX_BYTES + 1];
 	enum mf_err e = name_for_mailbox(t, above ? op->parent : 0, op->name, name);
 	if (e)

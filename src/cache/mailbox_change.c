@@ -291,7 +291,7 @@ enum mf_err txn_mailbox_delete(struct txn *t, uint64_t mailbox)
 
 /* --- renaming ------------------------------------------------------------------------------------------------------------------- */
 
-static bool is_inside(struct txn *t, uint64_t parent, uint64_t mailbox)
+bool mailbox_is_inside(struct txn *t, uint64_t parent, uint64_t mailbox)
 {
 	for (const struct node *n; parent && (n = txn_node(t, parent)); parent = n->m.parent)
 		if (n->m.id == mailbox)
@@ -339,7 +339,7 @@ enum mf_err txn_mailbox_rename(struct txn *t, uint64_t mailbox, uint64_t parent,
 		return t->failed ? t->failed : MF_NOT_FOUND;
 	if (n->m.use == CACHE_USE_INBOX || t->cache->only_deletes)
 		return MF_UNSUPPORTED;
-	if (is_inside(t, parent, mailbox))
+	if (mailbox_is_inside(t, parent, mailbox))
 		return MF_INVALID;
 	bool taken = false;
 	enum mf_err e = name_is_taken(t, parent, name, &taken);

@@ -188,7 +188,7 @@ enum mf_err pending_cancel(struct account *a, uint64_t id, struct mf_reason *why
 	if (e == MF_BUSY)
 		return mf_fail(why, e, "operation %" PRIu64 " is being carried out", id);
 	if (e == MF_EXISTS)
-		return mf_fail(why, e, "operation %" PRIu64 " made a mailbox that is in use: cancel what is to go into it first", id);
+		return mf_fail(why, e, "operation %" PRIu64 " is about a mailbox that is in use: cancel what goes into it first", id);
 	return e ? mf_fail(why, e, "operation %" PRIu64 ": %s", id, mf_err_words(e)) : MF_OK;
 }
 

@@ -18,10 +18,22 @@ static void changed_between_a_look_and_the_mark(void **state)
 	assert_int_equal(nth_op(f, 0).state, OP_QUEUED);
 }
 
+static void taken_back_into_what_lies_in_it(void **state)
+{
+	struct fixture *f = *state;
+	mailbox_with(f, "INBOX", 1);
+	uint64_t a = mailbox_with(f, "A", 0), b = mailbox_with(f, "A/B", 0);
+	DO(f, txn_mailbox_rename(t, b, 0, "B"));
+	DO(f, txn_mailbox_rename(t, a, b, "A"));
+	assert_int_equal(CHANGE(f, txn_cancel(t, nth_op(f, 0).id)), MF_EXISTS);
+	assert_ops(f, "rename rename");
+	cancel_all(f);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		WITH_CACHE(changed_between_a_look_and_the_mark),
+		WITH_CACHE(changed_between_a_look_and_the_mark), WITH_CACHE(taken_back_into_what_lies_in_it),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }
