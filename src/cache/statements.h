@@ -117,6 +117,8 @@
 	  "AND (o.uid IS NOT NULL OR o.kind = 2 OR " OP_IS_OF_MAILBOX ") " \
 	  "AND (o.message = 0 OR NOT EXISTS (SELECT 1 FROM op p WHERE p.message = o.message AND p.message != 0 AND p.id < o.id)) " \
 	  "AND (o.after = 0 OR NOT EXISTS (SELECT 1 FROM op p WHERE p.id = o.after)) " \
+	  /* what is to go into a mailbox that is not there yet would keep out what can go */ \
+	  "AND NOT EXISTS (SELECT 1 FROM mailbox b WHERE b.id = CASE o.kind WHEN 2 THEN o.mailbox ELSE o.dest END AND b.raw IS NULL) " \
 	  /* what is copied stays until it is */ \
 	  "AND NOT (" OP_IS_CLAIM " AND EXISTS (SELECT 1 FROM op p WHERE p.mailbox = o.mailbox AND p.uid = o.uid AND p.kind = 3 " \
 	  "AND p.state IN (0, 1) AND p.id < o.id)) ORDER BY o.id LIMIT ?3") \

@@ -1,6 +1,13 @@
 /* journal: what was changed again, or taken back out of its order, leaves nothing behind */
 #include "unit/test_journal_fixture.h"
 
+static uint64_t make(struct fixture *f, uint64_t parent, const char *name)
+{
+	uint64_t id = 0;
+	DO(f, txn_mailbox_create(t, parent, name, &id));
+	return id;
+}
+
 static void changed_between_a_look_and_the_mark(void **state)
 {
 	struct fixture *f = *state;
@@ -30,10 +37,33 @@ static void taken_back_into_what_lies_in_it(void **state)
 	cancel_all(f);
 }
 
+static void what_cannot_go_keeps_none_back(void **state)
+{
+	struct fixture *f = *state;
+	uint64_t inbox = mailbox_with(f, "INBOX", 5), a = make(f, 0, "A");
+	char name[20];
+	DO(f, txn_op_park(t, nth_op(f, 0).id, OP_PARKED, "permission denied"));
+	for (uint32_t i = 1; i <= 3; i++) {
+		snprintf(name, sizeof name, "%u.eml", i);
+		uint64_t message = by_uid(f, inbox, i);
+		DO(f, txn_move(t, message, a, name, &expunge));
+	}
+	create_written(f, a, "made.eml", TEXT("1"));
+	DO(f, txn_change_flags(t, by_uid(f, inbox, 4), SEEN, 0, NULL, NULL));
+	struct op *ops;
+	size_t count;
+	assert_int_equal(journal_ready(f->c, INT64_MAX, false, 2, &ops, &count), MF_OK);
+	assert_int_equal(count, 1);
+	assert_int_equal(ops[0].kind, OP_FLAGS);
+	op_finish(&ops[0]);
+	free(ops);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		WITH_CACHE(changed_between_a_look_and_the_mark), WITH_CACHE(taken_back_into_what_lies_in_it),
+		WITH_CACHE(what_cannot_go_keeps_none_back),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }
