@@ -59,11 +59,29 @@ static void what_cannot_go_keeps_none_back(void **state)
 	free(ops);
 }
 
+static void named_as_it_is_when_it_goes(void **state)
+{
+	struct fixture *f = *state;
+	uint64_t inbox = mailbox_with(f, "INBOX", 0), a = mailbox_with(f, "A", 1), one = by_uid(f, a, 1), again = 0;
+	DO(f, txn_move(t, one, inbox, "x.eml", &expunge));
+	DO(f, txn_op_park(t, nth_op(f, 0).id, OP_PARKED, "over quota"));
+	DO(f, txn_mailbox_delete(t, a));
+	DO(f, txn_mailbox_create(t, 0, "A", &again));
+	assert_int_equal(again, a);
+	DO(f, txn_mailbox_rename(t, a, 0, "B"));
+	DO(f, txn_op_mailbox_is(t, nth_op(f, 1).id, "B"));
+	DO(f, txn_mailbox_delete(t, a));
+	struct op op = { 0 };
+	assert_int_equal(journal_op(f->c, nth_op(f, 0).id, &op), MF_OK);
+	assert_string_equal(op.raw, "B");
+	op_finish(&op);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		WITH_CACHE(changed_between_a_look_and_the_mark), WITH_CACHE(taken_back_into_what_lies_in_it),
-		WITH_CACHE(what_cannot_go_keeps_none_back),
+		WITH_CACHE(what_cannot_go_keeps_none_back), WITH_CACHE(named_as_it_is_when_it_goes),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }
