@@ -77,11 +77,24 @@ static void named_as_it_is_when_it_goes(void **state)
 	op_finish(&op);
 }
 
+static void renamed_twice_and_removed(void **state)
+{
+	struct fixture *f = *state;
+	mailbox_with(f, "INBOX", 1);
+	uint64_t a = mailbox_with(f, "A", 0);
+	DO(f, txn_mailbox_rename(t, a, 0, "B"));
+	send_all(f);
+	DO(f, txn_mailbox_rename(t, a, 0, "C"));
+	DO(f, txn_op_again(t, nth_op(f, 0).id, 0));
+	DO(f, txn_mailbox_delete(t, a));
+	assert_ops(f, "delete");
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		WITH_CACHE(changed_between_a_look_and_the_mark), WITH_CACHE(taken_back_into_what_lies_in_it),
-		WITH_CACHE(what_cannot_go_keeps_none_back), WITH_CACHE(named_as_it_is_when_it_goes),
+		WITH_CACHE(what_cannot_go_keeps_none_back), WITH_CACHE(named_as_it_is_when_it_goes), WITH_CACHE(renamed_twice_and_removed),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }
