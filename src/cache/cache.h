@@ -55,8 +55,8 @@ enum mf_err cache_set_note(struct cache *c, const char *key, const char *value);
 
 /* The flags that mean something here; the values are those of sync/remote.h */
 enum { CACHE_MAILBOX_NOSELECT = 1, CACHE_MAILBOX_NOINFERIORS = 2, CACHE_MAILBOX_SUBSCRIBED = 4, CACHE_MAILBOX_READONLY = 8,
-       CACHE_MAILBOX_HAS_STATUS = 16, CACHE_MAILBOX_LOCAL = 32 /* made here, and not at the server yet */,
-       CACHE_MESSAGE_SEEN = 1, CACHE_USE_INBOX = 1, CACHE_USE_DRAFTS = 4, CACHE_USE_SENT = 7, CACHE_USE_TRASH = 8 };
+       CACHE_MAILBOX_HAS_STATUS = 16, CACHE_MAILBOX_LOCAL = 32 /* made here, and not at the server yet */, CACHE_MAILBOX_OTHERS = 64,
+       CACHE_MESSAGE_SEEN = 1, CACHE_MESSAGE_DELETED = 8, CACHE_USE_INBOX = 1, CACHE_USE_DRAFTS = 4, CACHE_USE_SENT = 7, CACHE_USE_TRASH = 8 };
 
 struct mailbox {
 	uint64_t id, parent;         /* parent 0: at the root */
@@ -75,9 +75,14 @@ struct mailbox {
 	/* what the server said last (LIST-STATUS): differs from the above when there is something to fetch */
 	uint32_t server_uidvalidity, server_uidnext, server_messages, server_unseen;
 	uint64_t server_modseq;
+	unsigned rights;             /* mailbox_status.rights of sync/remote.h */
+	uint64_t append_limit;       /* the server stores no larger message there; 0: it says nothing of that */
 	int sync;                    /* enum sync_policy set by a user on this mailbox; -1: the config's */
 };
 void mailbox_finish(struct mailbox *m);       /* frees the strings; a zeroed one is fine */
+
+/* As far as the server has told: all of these rights (letters of RFC 4314) are there, and the mailbox is not read-only */
+bool mailbox_permits(const struct mailbox *m, const char *rights);
 
 enum mf_err cache_mailbox(struct cache *c, uint64_t id, struct mailbox *ret);
 enum mf_err cache_mailbox_by_name(struct cache *c, uint64_t parent, const char *name, struct mailbox *ret);
@@ -153,13 +158,14 @@ struct mailbox_said {
 	unsigned flags, use;
 	bool has_status;
 	uint32_t uidvalidity, uidnext, messages, unseen;
-	uint64_t modseq;
+	uint64_t modseq, append_limit;
 };
 enum mf_err txn_mailbox_said(struct txn *t, const struct mailbox_said *said, uint64_t *ret_id);
 /* After a whole LIST: mailboxes not said since this transaction began are gone, with their messages. */
 enum mf_err txn_mailboxes_swept(struct txn *t);
 enum mf_err txn_mailbox_removed(struct txn *t, uint64_t mailbox);
 enum mf_err txn_mailbox_sync(struct txn *t, uint64_t mailbox, int sync);
+enum mf_err txn_mailbox_rights(struct txn *t, uint64_t mailbox, unsigned rights);
 
 /* SELECT said another UIDVALIDITY: the mailbox's messages leave the tree but are kept aside (limbo), and are matched with
  * what txn_message_put() brings; what txn_limbo_purge() finds still unmatched goes, with its body. */

@@ -161,6 +161,14 @@ static enum mf_err journal_flags(struct txn *t, const struct node *n, const stru
 	return e;
 }
 
+/* RFC 4314 4: \Seen and \Deleted have rights of their own */
+static bool may_change_flags(const struct mailbox *m, unsigned flags, bool keywords)
+{
+	bool others = keywords || (flags & ~(unsigned)(CACHE_MESSAGE_SEEN | CACHE_MESSAGE_DELETED));
+	return (!(flags & CACHE_MESSAGE_SEEN) || mailbox_permits(m, "s")) && (!(flags & CACHE_MESSAGE_DELETED) || mailbox_permits(m, "t")) &&
+	       (!others || mailbox_permits(m, "w"));
+}
+
 enum mf_err txn_change_flags(struct txn *t, uint64_t message, unsigned add, unsigned remove, const char *keywords_add, const char *keywords_remove)
 {
 	struct row row;
@@ -168,8 +176,6 @@ enum mf_err txn_change_flags(struct txn *t, uint64_t message, unsigned add, unsi
 	enum mf_err e = change_visible(t, message, &row, &n);
 	if (e)
 		return e;
-	if (n->m.flags & CACHE_MAILBOX_READONLY)
-		return MF_DENIED;
 	/* what really changes is what a cancel takes back */
 	add &= ~row.flags;
 	remove &= row.flags & ~add;
@@ -177,6 +183,8 @@ enum mf_err txn_change_flags(struct txn *t, uint64_t message, unsigned add, unsi
 	MF_CLEANUP(mf_free) char *really_remove = keywords_of(keywords_remove, row.keywords, true);
 	if (!add && !remove && !*really_add && !*really_remove)
 		return MF_OK;
+	if (!may_change_flags(&n->m, add | remove, *really_add || *really_remove))
+		return MF_DENIED;
 	MF_CLEANUP(mf_free) char *keywords = keywords_change(row.keywords, really_add, really_remove);
 	if (strlen(keywords) > KEYWORDS_MAX)
 		return MF_TOO_BIG;
@@ -472,7 +480,7 @@ enum mf_err txn_remove(struct txn *t, uint64_t message, const struct disposal *h
 	enum mf_err e = change_visible(t, message, &row, &n);
 	if (e)
 		return e;
-	if (!row.local && (n->m.flags & CACHE_MAILBOX_READONLY))
+	if (!row.local && !mailbox_permits(&n->m, "te"))
 		return MF_DENIED;
 	return txn_fail(t, remove_row(t, &row, n, how, &op));
 }
@@ -508,6 +516,8 @@ static enum mf_err displace(struct txn *t, struct node *to, const char *name, st
 		return MF_OK;
 	if (e)
 		return e;
+	if (!victim.local && !mailbox_permits(&to->m, "te"))
+		return MF_DENIED;
 	if (by->local && !victim.local) {
 		by->flags = victim.flags;
 		memcpy(by->keywords, victim.keywords, sizeof by->keywords);
@@ -546,7 +556,7 @@ enum mf_err change_may_write_into(struct txn *t, const struct node *to, const ch
 {
 	if (strlen(name) > NAME_MAX_BYTES)
 		return MF_INVALID;
-	if (to->m.flags & CACHE_MAILBOX_READONLY)
+	if (!mailbox_permits(&to->m, "i"))
 		return MF_DENIED;
 	if ((!to->m.raw && !(to->m.flags & CACHE_MAILBOX_LOCAL)) || (to->m.flags & CACHE_MAILBOX_NOSELECT))
 		return MF_UNSUPPORTED;
@@ -565,7 +575,7 @@ enum mf_err txn_move(struct txn *t, uint64_t message, uint64_t mailbox, const ch
 	enum mf_err e = to ? change_visible(t, message, &row, &from) : t->failed ? t->failed : MF_NOT_FOUND;
 	if (!e)
 		e = change_may_write_into(t, to, name);
-	if (!e && from != to && (from->m.flags & CACHE_MAILBOX_READONLY))
+	if (!e && from != to && !row.local && !mailbox_permits(&from->m, "te"))
 		e = MF_DENIED;
 	if (!e && from != to && t->cache->only_deletes)
 		e = MF_UNSUPPORTED;

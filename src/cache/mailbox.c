@@ -26,6 +26,14 @@ void mailbox_finish(struct mailbox *m)
 	*m = (struct mailbox){ 0 };
 }
 
+bool mailbox_permits(const struct mailbox *m, const char *rights)
+{
+	for (; *rights; rights++)
+		if ((m->rights && !(m->rights & 1U << (*rights - 'a'))) || ((m->flags & CACHE_MAILBOX_READONLY) && strchr("swite", *rights)))
+			return false;
+	return true;
+}
+
 static void mailbox_copy(struct mailbox *to, const struct mailbox *from)
 {
 	*to = *from;
@@ -128,6 +136,8 @@ static struct node *node_read(sqlite3_stmt *s)
 	m->server_unseen = (uint32_t)sqlite3_column_int64(s, i++);
 	m->server_modseq = (uint64_t)sqlite3_column_int64(s, i++);
 	m->sync = sqlite3_column_int(s, i++);
+	m->append_limit = (uint64_t)sqlite3_column_int64(s, i++);
+	m->rights = (unsigned)sqlite3_column_int64(s, i++);
 	return n;
 }
 

@@ -42,12 +42,12 @@ static enum mf_err name_is_taken(struct txn *t, uint64_t parent, const char *nam
 	return e == MF_NOT_FOUND ? MF_OK : e;
 }
 
-struct found { char delimiter; bool utf8, any; };
+struct found { char delimiter; bool utf8, any; uint64_t append_limit; };
 
 static bool note_delimiter(void *context, const struct mailbox *m)
 {
 	struct found *f = context;
-	*f = (struct found){ m->delimiter, m->utf8, true };
+	*f = (struct found){ m->delimiter, m->utf8, true, m->append_limit };
 	return m->delimiter == 0;
 }
 
@@ -63,12 +63,14 @@ static enum mf_err spelling(struct txn *t, uint64_t parent, struct mailbox *ret)
 			return MF_UNSUPPORTED;
 		ret->delimiter = n->m.delimiter;
 		ret->utf8 = n->m.utf8;
+		ret->append_limit = n->m.append_limit;
 		return MF_OK;
 	}
 	struct found f = { 0 };
 	enum mf_err e = cache_mailboxes(t->cache, note_delimiter, &f);
 	ret->delimiter = f.delimiter;
 	ret->utf8 = f.utf8;
+	ret->append_limit = f.append_limit;
 	return e || f.any ? e : MF_OFFLINE; /* nothing has been listed yet */
 }
 
@@ -128,12 +130,20 @@ static enum mf_err undelete_as(struct txn *t, uint64_t parent, const char *name,
 	return e;
 }
 
+static bool may_hold(struct txn *t, uint64_t parent)
+{
+	const struct node *n = parent ? txn_node(t, parent) : NULL;
+	return !n || mailbox_permits(&n->m, "k");
+}
+
 enum mf_err txn_mailbox_create(struct txn *t, uint64_t parent, const char *name, uint64_t *ret)
 {
 	if (t->failed)
 		return t->failed;
 	if (t->cache->only_deletes)
 		return MF_UNSUPPORTED;
+	if (!may_hold(t, parent))
+		return MF_DENIED;
 	struct mailbox like;
 	MF_CLEANUP(mf_free) char *path = NULL, *level = NULL;
 	bool taken = false;
@@ -293,6 +303,8 @@ enum mf_err txn_mailbox_delete(struct txn *t, uint64_t mailbox)
 		return t->failed ? t->failed : MF_NOT_FOUND;
 	if (n->m.use == CACHE_USE_INBOX || t->cache->only_deletes)
 		return MF_UNSUPPORTED;
+	if (!mailbox_permits(&n->m, "x"))
+		return MF_DENIED;
 	bool any = false;
 	enum mf_err e = any_message(t, n, &any);
 	if (e)
@@ -358,6 +370,8 @@ enum mf_err txn_mailbox_rename(struct txn *t, uint64_t mailbox, uint64_t parent,
 		return MF_UNSUPPORTED;
 	if (mailbox_is_inside(t, parent, mailbox))
 		return MF_INVALID;
+	if (!mailbox_permits(&n->m, "x") || !may_hold(t, parent))
+		return MF_DENIED;
 	bool taken = false;
 	enum mf_err e = name_is_taken(t, parent, name, &taken);
 	if (e)

@@ -122,6 +122,8 @@ enum mf_err mailbox_add_local(struct txn *t, uint64_t parent, const char *path, 
 	enum mf_err e = add_level(t, parent, path, level, &said, ret);
 	if (!e)
 		(*ret)->m.flags = CACHE_MAILBOX_LOCAL | CACHE_MAILBOX_SUBSCRIBED;
+	if (!e)
+		(*ret)->m.append_limit = like->append_limit;
 	return e;
 }
 
@@ -185,6 +187,7 @@ static bool set_said(struct mailbox *m, const struct mailbox_said *said)
 	UPDATE(m->utf8, said->utf8);
 	UPDATE(m->flags, flags);
 	UPDATE(m->use, said->use);
+	UPDATE(m->append_limit, said->append_limit);
 	if (said->has_status) {
 		UPDATE(m->server_uidvalidity, said->uidvalidity);
 		UPDATE(m->server_uidnext, said->uidnext);
@@ -344,6 +347,18 @@ enum mf_err txn_mailbox_sync(struct txn *t, uint64_t mailbox, int sync)
 	if (n->m.sync == sync)
 		return MF_OK;
 	n->m.sync = sync;
+	txn_attributes_changed(n);
+	return MF_OK;
+}
+
+enum mf_err txn_mailbox_rights(struct txn *t, uint64_t mailbox, unsigned rights)
+{
+	struct node *n = t->failed ? NULL : txn_node(t, mailbox);
+	if (!n)
+		return t->failed ? t->failed : MF_NOT_FOUND;
+	if (n->m.rights == rights)
+		return MF_OK;
+	n->m.rights = rights;
 	txn_attributes_changed(n);
 	return MF_OK;
 }

@@ -53,6 +53,10 @@ const struct schema_step schema_steps[] = {
 	/* the numbers of a POP3 server's messages: uidls.h */
 	{ 3,
 	  "CREATE TABLE uidl (uid INTEGER PRIMARY KEY, key TEXT NOT NULL UNIQUE, size INTEGER NOT NULL, digest TEXT NOT NULL);" },
+	/* what the server says that it takes, and permits */
+	{ 4,
+	  "ALTER TABLE mailbox ADD COLUMN append_limit INTEGER NOT NULL DEFAULT 0;"
+	  "ALTER TABLE mailbox ADD COLUMN rights INTEGER NOT NULL DEFAULT 0;" },
 };
 const size_t schema_step_count = sizeof schema_steps / sizeof *schema_steps;
 

@@ -437,25 +437,50 @@ static enum mf_err awaited(struct txn *t, const struct node *n, uint64_t match, 
 	return e ? e : ops_collect(t, s, ret);
 }
 
+/* A MOVE whose answer got lost: it may have been a copy only. */
+static bool may_be_half(const struct op *op)
+{
+	return op->kind == OP_MOVE && op->state == OP_SENT;
+}
+
+/* The first of those that are the message; of one that may be half a move also whether there is another. */
+static enum mf_err find_awaited(struct txn *t, const struct ops *ops, const struct message_put *put, int64_t mtime, uint64_t match,
+                                struct op **ret, bool *ret_twins)
+{
+	enum mf_err e = MF_OK;
+	size_t looked = 0;
+	*ret = NULL;
+	*ret_twins = false;
+	for (size_t i = 0; i < ops->count && !e && !*ret_twins && (!*ret || may_be_half(*ret)); i++) {
+		struct op *op = &ops->items[i];
+		struct row row;
+		if (*ret && op->id == (*ret)->id)
+			continue;
+		e = row_by_id(t, op->message, &row);
+		bool likely = !e && row.match == match;
+		if (!e && (likely || looked++ < LOOK_AT_MAX) && identity_is_same(t, row.entry.id, put, mtime, false)) {
+			*ret_twins = *ret != NULL;
+			*ret = *ret ? *ret : op;
+		}
+		e = e == MF_NOT_FOUND ? MF_OK : e;
+	}
+	return e;
+}
+
 /* One that was sent there and whose number is not known is seen. */
 static enum mf_err adopt(struct txn *t, struct node *n, const struct message_put *put, int64_t mtime, uint64_t match, uint64_t *ret_id)
 {
 	struct ops ops = { 0 };
-	enum mf_err e = awaited(t, n, match, &ops);
 	struct op *found = NULL;
-	size_t looked = 0;
-	for (size_t i = 0; i < ops.count && !e && !found; i++) {
-		struct row row;
-		e = row_by_id(t, ops.items[i].message, &row);
-		bool likely = !e && row.match == match;
-		if (!e && (likely || looked++ < LOOK_AT_MAX) && identity_is_same(t, row.entry.id, put, mtime, false))
-			found = &ops.items[i];
-		e = e == MF_NOT_FOUND ? MF_OK : e;
-	}
+	bool twins = false;
+	enum mf_err e = awaited(t, n, match, &ops);
+	if (!e)
+		e = find_awaited(t, &ops, put, mtime, match, &found, &twins);
 	if (!e && found) {
 		*ret_id = found->message;
-		/* a move that was not answered may have been a copy only */
-		e = found->kind == OP_MOVE && found->state == OP_SENT ? half_moved(t, found, n->m.uidvalidity, put->uid) : landed(t, found, n, put->uid);
+		/* The original is to go. Where it may be another's copy that has come, this one's original may be all there is: it
+		 * stays, and is shown where it is. */
+		e = may_be_half(found) && !twins ? half_moved(t, found, n->m.uidvalidity, put->uid) : landed(t, found, n, put->uid);
 	} else if (!e) {
 		e = MF_NOT_FOUND;
 	}

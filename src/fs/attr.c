@@ -69,10 +69,18 @@ void attr_message(const struct fs *fs, uint8_t account, const struct entry *e, s
 	edit_unref(edit);
 }
 
+/* anything of what the w of a directory stands for: each has its right, which is asked for when it is done */
+static bool may_be_changed(const struct mailbox *m)
+{
+	return mailbox_permits(m, "i") || mailbox_permits(m, "te") || (m->rights && mailbox_permits(m, "k"));
+}
+
 void attr_mailbox(const struct fs *fs, uint8_t account, const struct mailbox *m, struct stat *ret)
 {
 	struct node node = { .kind = NODE_MAILBOX, .account = account, .id = m->id };
-	attr_fill(fs, &node, S_IFDIR | 0777, 0, m->mtime, ret);
+	/* what is inside it can be reached whatever the rights: those mailboxes have their own */
+	mode_t mode = 0111 | (mailbox_permits(m, "r") ? 0444 : 0) | (may_be_changed(m) ? 0222 : 0);
+	attr_fill(fs, &node, S_IFDIR | mode, 0, m->mtime, ret);
 }
 
 static enum mf_err attr_of_mailbox_id(struct fs *fs, const struct node *node, struct stat *ret)

@@ -88,6 +88,8 @@ static enum mf_err upload(struct fs_account *account, struct txn *t, const struc
 			err = spool_prepare(account->cache, node->id, fd, size, true, &note, &final);
 		if (err == MF_OK)
 			err = spooled_summary(account->cache, node->id, final, &summary);
+		if (err == MF_OK)
+			err = fs_takes(account, to->id, final);
 	}
 	if (err == MF_OK)
 		err = txn_move(t, node->id, to->id, name, how);

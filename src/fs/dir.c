@@ -219,9 +219,17 @@ static void reply_opendir(fuse_req_t req, const struct node *dir, struct fuse_fi
 	fuse_reply_open(req, fi);
 }
 
+static bool may_be_read(struct fs *fs, const struct node *dir)
+{
+	MF_CLEANUP(mailbox_finish) struct mailbox m = { 0 };
+	return dir->kind != NODE_MAILBOX || cache_mailbox(fs_account(fs, dir)->cache, dir->id, &m) != MF_OK || mailbox_permits(&m, "r");
+}
+
 static void answer_opendir(void *context, fuse_req_t req, enum mf_err result)
 {
 	struct waiting_opendir *w = context;
+	if (result == MF_OK && !may_be_read(fs_of(req), &w->dir))
+		result = MF_DENIED; /* which was not known before */
 	if (mailbox_wait_shows(result))
 		reply_opendir(req, &w->dir, &w->fi);
 	else
@@ -242,6 +250,10 @@ void dir_opendir(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
 		return;
 	}
 	trace(TRACE_FS, "opendir %llx", (unsigned long long)ino);
+	if (!may_be_read(fs, &dir)) {
+		fs_reply(req, MF_DENIED);
+		return;
+	}
 	if (!tree_incomplete(fs, &dir)) {
 		if (dir.kind == NODE_MAILBOX)
 			account_touch(fs_account(fs, &dir)->account, dir.id);

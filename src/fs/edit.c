@@ -24,6 +24,8 @@ struct edit {
 	atomic_int fd;                  /* -1: it has not begun yet */
 	atomic_bool dirty;              /* something was written since it was accepted */
 	atomic_bool over;               /* it has ended, and is about to leave the list */
+	uint64_t mailbox;               /* where it was begun; 0: nothing is sent of it, or that is not known */
+	enum mf_err refused;            /* some of what was written is more than the server takes: not to be stored without it */
 	atomic_bool has_date;
 	_Atomic int64_t date;
 	_Atomic uint64_t copy_from, copy_size;  /* 0: it has bytes of its own */
@@ -126,9 +128,18 @@ static void remove_from_list(struct fs *fs, struct edit *e)
 	edit_unref(e);
 }
 
+/* Whose limits there are while it is written; when it is accepted it may have another name, or lie elsewhere. */
+static void note_mailbox(struct cache *cache, struct edit *e)
+{
+	MF_CLEANUP(message_finish) struct message m = { 0 };
+	if (cache_message(cache, e->node.id, &m) == MF_OK && !name_is_scratch(m.name))
+		e->mailbox = m.entry.mailbox;
+}
+
 static enum mf_err fill(struct cache *cache, struct edit *e, const struct body *base)
 {
 	MF_CLEANUP(mf_close) int fd = -1;
+	note_mailbox(cache, e);
 	enum mf_err err = spool_edit(cache, e->node.id, &fd);
 	if (err == MF_OK && base && (err = copy_body(fd, base)) != MF_OK)
 		spool_discard_edit(cache, e->node.id);
@@ -197,10 +208,18 @@ enum mf_err edit_begin(struct fs *fs, const struct node *node, struct body *base
 
 /* --- bytes ---------------------------------------------------------------------------------------------------------------- */
 
+static enum mf_err takes(const struct edit *e, uint64_t size)
+{
+	return e->mailbox ? fs_takes(fs_account(e->fs, &e->node), e->mailbox, size) : MF_OK;
+}
+
+/* What is refused is kept all the same, to be put aside: half of a message is none. */
 enum mf_err edit_write(struct edit *e, const char *data, size_t size, uint64_t offset)
 {
 	pthread_mutex_lock(&e->lock);
-	enum mf_err err = write_all(e->fd, data, size, offset);
+	enum mf_err err = e->over ? MF_STALE : write_all(e->fd, data, size, offset);
+	if (err == MF_OK && (err = takes(e, offset + size)) != MF_OK)
+		e->refused = err;
 	e->dirty = true;
 	pthread_mutex_unlock(&e->lock);
 	return err;
@@ -209,7 +228,11 @@ enum mf_err edit_write(struct edit *e, const char *data, size_t size, uint64_t o
 enum mf_err edit_truncate(struct edit *e, uint64_t size)
 {
 	pthread_mutex_lock(&e->lock);
-	enum mf_err err = ftruncate(e->fd, (off_t)size) < 0 ? mf_err_from_errno(errno) : MF_OK;
+	enum mf_err err = e->over ? MF_STALE : takes(e, size);
+	if (err == MF_OK && ftruncate(e->fd, (off_t)size) < 0)
+		err = mf_err_from_errno(errno);
+	if (err == MF_OK)
+		e->refused = MF_OK;
 	if (size == 0)
 		e->copy_from = 0;
 	e->dirty = true;
@@ -398,6 +421,8 @@ static enum mf_err accept_bytes(struct fs *fs, struct edit *e, const struct mess
 		mail_summary_parse("", 0, what.size, &summary);
 	else
 		err = summarise(e->fd, size, what.size, &summary);
+	if (err == MF_OK && !scratch)
+		err = fs_takes(account, m->entry.mailbox, what.size);
 	struct txn *t = NULL;
 	if (err == MF_OK)
 		err = cache_begin(account->cache, &t);
@@ -432,6 +457,8 @@ static enum mf_err accept_locked(struct fs *fs, struct edit *e)
 	if (size == 0)
 		return MF_OK;
 	bool scratch = name_is_scratch(m.name);
+	if (e->refused != MF_OK && !scratch)
+		return e->refused;
 	if (m.entry.uid && is_unchanged(cache, e, size, &m)) {
 		e->dirty = false;
 		return MF_OK;

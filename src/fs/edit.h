@@ -18,6 +18,7 @@ struct edit *edit_find(struct fs *fs, const struct node *node);
 enum mf_err edit_begin(struct fs *fs, const struct node *node, struct body *base, struct edit **ret);
 void edit_unref(struct edit *e);       /* NULL is fine */
 
+/* MF_STALE: it has ended since it was found */
 enum mf_err edit_write(struct edit *e, const char *data, size_t size, uint64_t offset);
 enum mf_err edit_truncate(struct edit *e, uint64_t size);
 void edit_read(struct edit *e, fuse_req_t req, uint64_t offset, size_t size);   /* replies */

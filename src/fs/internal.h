@@ -166,6 +166,10 @@ bool fs_refuses(fuse_req_t req);    /* replies EROFS and says true where the mou
 enum mf_err fs_finish_change(struct fs_account *account, struct txn *t, enum mf_err err);
 /* What becomes of a message in this mailbox that is removed or overwritten. May make the Trash. */
 enum mf_err fs_disposal(struct fs_account *account, struct txn *t, uint64_t mailbox, bool overwritten, struct disposal *ret);
+/* Whether its bytes may be changed: MF_DENIED without the rights to store another one and to remove it, MF_UNSUPPORTED by POP3 */
+enum mf_err fs_may_write(struct fs *fs, const struct node *message);
+/* Whether the server stores a message of that size there, as far as it has told: else MF_TOO_BIG or MF_QUOTA */
+enum mf_err fs_takes(struct fs_account *account, uint64_t mailbox, uint64_t size);
 void message_write(fuse_req_t req, const struct node *node, const char *data, size_t size, off_t off);
 void write_create(fuse_req_t req, fuse_ino_t parent, const char *name, mode_t mode, struct fuse_file_info *fi);
 void write_mknod(fuse_req_t req, fuse_ino_t parent, const char *name, mode_t mode, dev_t rdev);

@@ -5,12 +5,16 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <stdlib.h>
+#include <string.h>
 #include <unistd.h>
 
 #include "base/log.h"
 #include "base/mem.h"
+#include "cache/journal.h"
 #include "fs/edit.h"
 #include "fs/internal.h"
+
+#define HEADER_MAX 65536    /* who has read so much has read some of the text, wherever it begins */
 
 struct open_message {
 	LIST_ENTRY(open_message) link;   /* fs->open_lock */
@@ -20,6 +24,7 @@ struct open_message {
 	bool trusts;                     /* opened on the server's word for its size */
 	bool kernel_errs;                /* fs->open_lock; the kernel has a wrong size, and has not been told */
 	atomic_bool noted;               /* the account knows that it is being read: readers of many are read ahead for */
+	atomic_bool marked;              /* it was read, and has been marked as seen if it is to be */
 	pthread_mutex_t lock;            /* guards body */
 	struct body *body;               /* NULL: not looked for yet */
 };
@@ -89,6 +94,44 @@ bool message_attr_of_open(struct fs *fs, const struct node *node, struct stat *r
 	}
 	pthread_mutex_unlock(&fs->open_lock);
 	return found;
+}
+
+/* --- mark-seen = read ------------------------------------------------------------------------------------------------- */
+
+static bool reading_marks(struct fs *fs, const struct open_message *m)
+{
+	return account_config(fs_account(fs, &m->node)->account)->mark_seen_on_read && !fs->options.read_only;
+}
+
+static bool is_unseen(struct fs *fs, const struct open_message *m)
+{
+	MF_CLEANUP(message_finish) struct message now = { 0 };
+	return cache_message(fs_account(fs, &m->node)->cache, m->node.id, &now) == MF_OK && !(now.flags & CACHE_MESSAGE_SEEN) && !name_is_scratch(now.name);
+}
+
+/* Something from behind the header, or all that there is */
+static bool reaches_text(const struct body *b, uint64_t end)
+{
+	if (end > HEADER_MAX || (body_is_whole(b) && end >= body_size(b)))
+		return true;
+	MF_CLEANUP(mf_free) char *header = mf_alloc_array((size_t)end + 1, 1);
+	ssize_t n = pread(body_fd(b), header, (size_t)end, 0);
+	return n > 0 && (memmem(header, (size_t)n, "\n\r\n", 3) || memmem(header, (size_t)n, "\n\n", 2));
+}
+
+/* Bytes up to `end` are about to be given to a reader. It is marked before they are, so that it is by the time that they are
+ * there; that it cannot be marked is no reason not to give them. */
+static void mark_seen(struct fs *fs, struct open_message *m, const struct body *b, uint64_t end)
+{
+	struct fs_account *account = fs_account(fs, &m->node);
+	struct txn *t;
+	if (!end || !reading_marks(fs, m) || atomic_load(&m->marked) || !reaches_text(b, end) || atomic_exchange(&m->marked, true) || !is_unseen(fs, m))
+		return;
+	enum mf_err err = cache_begin(account->cache, &t);
+	if (err == MF_OK)
+		err = fs_finish_change(account, t, txn_change_flags(t, m->node.id, CACHE_MESSAGE_SEEN, 0, NULL, NULL));
+	if (err != MF_OK && err != MF_NOT_FOUND && err != MF_DENIED)
+		log_warning("message %llu cannot be marked as seen: %s", (unsigned long long)m->node.id, mf_err_words(err));
 }
 
 /* --- answering a read ------------------------------------------------------------------------------------------------ */
@@ -205,6 +248,8 @@ static void answer_read(void *context, fuse_req_t req, enum mf_err result)
 		result = MF_PROTOCOL;
 	trace(TRACE_FS, "read of message %llu at %llu: %s", (unsigned long long)body_message(w->body), (unsigned long long)w->offset, mf_err_name(result));
 	if (result == MF_OK)
+		mark_seen(fs, w->message, w->body, length ? w->offset + length : 0);
+	if (result == MF_OK)
 		reply_bytes(req, w->body, w->offset, length, NULL, 0);
 	else
 		fs_reply(req, result);
@@ -245,6 +290,7 @@ void message_read(fuse_req_t req, const struct node *node, size_t size, off_t of
 	bool noted = atomic_exchange(&m->noted, true) && body_is_whole(body);
 	if (length == 0 || noted) {
 		char buffer[64 * 1024];
+		mark_seen(fs, m, body, length ? offset + length : 0);
 		reply_bytes(req, body, offset, length, buffer, sizeof buffer);
 		body_unref(body);
 		return;
@@ -289,11 +335,12 @@ static void close_message(struct fs *fs, struct open_message *m)
 
 /* What the server has never changes: its pages stay valid from one open to the next, and there is nothing to flush. Where sizes lie,
  * reads go past the page cache, since the kernel ends a cached read at the size it has, and it may have the lie still
- * (the notification comes when it comes); and it asks for the attributes again. */
+ * (the notification comes when it comes); and it asks for the attributes again. A read that is to mark the
+ * message must reach us. */
 static void reply_open(struct fs *fs, fuse_req_t req, struct open_message *m, struct fuse_file_info *fi)
 {
 	bool lies = atomic_load(&fs_account(fs, &m->node)->sizes_lie) && m->told.uid && !m->writes;
-	fi->keep_cache = !lies && m->told.uid;
+	fi->keep_cache = !lies && m->told.uid && !(reading_marks(fs, m) && is_unseen(fs, m));
 	fi->direct_io = lies;
 	fi->noflush = !m->writes;
 	fi->fh = (uint64_t)(uintptr_t)m;
@@ -352,16 +399,20 @@ static struct open_message *open_create(struct fs *fs, const struct node *node, 
 	return m;
 }
 
-/* O_TRUNC comes with the open: nothing of the old bytes is wanted. */
+/* O_TRUNC comes with the open: nothing of the old bytes is wanted. A file whose bytes were refused is dropped by the last close,
+ * which may be under way: the edit begins behind that, and is of no use then (ESTALE makes the kernel look anew). */
 static enum mf_err empty(struct fs *fs, const struct node *node)
 {
 	struct edit *e;
+	struct entry entry;
 	enum mf_err err = edit_begin(fs, node, NULL, &e);
-	if (err == MF_OK) {
+	if (err != MF_OK)
+		return err;
+	err = cache_entry(fs_account(fs, node)->cache, node->id, &entry);
+	if (err == MF_OK)
 		err = edit_truncate(e, 0);
-		edit_unref(e);
-	}
-	return err;
+	edit_unref(e);
+	return err == MF_NOT_FOUND ? MF_STALE : err;
 }
 
 void message_open(fuse_req_t req, const struct node *node, struct fuse_file_info *fi)
@@ -372,8 +423,8 @@ void message_open(fuse_req_t req, const struct node *node, struct fuse_file_info
 		return;
 	struct entry e;
 	enum mf_err err = cache_entry(fs_account(fs, node)->cache, node->id, &e);
-	if (err == MF_OK && (writes || (fi->flags & O_TRUNC)) && cache_only_deletes(fs_account(fs, node)->cache))
-		err = MF_UNSUPPORTED; /* nothing can be stored at a POP3 server */
+	if (err == MF_OK && (writes || (fi->flags & O_TRUNC)))
+		err = fs_may_write(fs, node);
 	if (err != MF_OK) {
 		/* ESTALE makes the kernel look the name up again, and find that it is gone */
 		fs_reply(req, err == MF_NOT_FOUND ? MF_STALE : err);

@@ -176,8 +176,10 @@ static void on_change(void *context, const struct change *c)
 		if (!message_corrects_size(n->fs, account, c->message))
 			put(&n->fast, ITEM_ATTR, message_ino(n->fs, account, c->message), NULL);
 		break;
+	case CHANGE_MAILBOX_ATTR:      /* its mode, perhaps */
+		put(&n->fast, ITEM_ATTR, directory(n->fs, account, c->mailbox), NULL);
+		break;
 	case CHANGE_MESSAGE_ADDED:     /* CHANGE_MAILBOX_LIST says enough */
-	case CHANGE_MAILBOX_ATTR:      /* nothing that the kernel keeps */
 	case CHANGE_BODY_CACHED:
 	case CHANGE_BODY_DROPPED:
 	case CHANGE_LINK:

@@ -169,7 +169,7 @@ bool tree_incomplete(struct fs *fs, const struct node *dir)
 	MF_CLEANUP(mailbox_finish) struct mailbox m = { 0 };
 	if (cache_mailbox(fs_account(fs, dir)->cache, dir->id, &m) != MF_OK)
 		return false;
-	return !m.complete && m.raw && !(m.flags & MAILBOX_NOSELECT);
+	return !m.complete && m.raw && !(m.flags & MAILBOX_NOSELECT) && mailbox_permits(&m, "r");
 }
 
 /* --- waiting for a mailbox's list ------------------------------------------------------------------------------------ */

@@ -35,6 +35,34 @@ enum mf_err fs_disposal(struct fs_account *account, struct txn *t, uint64_t mail
 	return ret->expunge ? MF_OK : txn_trash(t, &ret->trash);
 }
 
+enum mf_err fs_may_write(struct fs *fs, const struct node *message)
+{
+	struct cache *cache = fs_account(fs, message)->cache;
+	MF_CLEANUP(mailbox_finish) struct mailbox m = { 0 };
+	struct entry e;
+	if (cache_only_deletes(cache))
+		return MF_UNSUPPORTED; /* nothing can be stored at a POP3 server */
+	if (cache_entry(cache, message->id, &e) != MF_OK || cache_mailbox(cache, e.mailbox, &m) != MF_OK)
+		return MF_OK; /* gone meanwhile, which what follows will say */
+	return mailbox_permits(&m, e.uid ? "ite" : "i") ? MF_OK : MF_DENIED;
+}
+
+enum mf_err fs_takes(struct fs_account *account, uint64_t mailbox, uint64_t size)
+{
+	MF_CLEANUP(mailbox_finish) struct mailbox m = { 0 };
+	struct quota quota;
+	if (size == 0 || cache_mailbox(account->cache, mailbox, &m) != MF_OK)
+		return MF_OK;
+	if (m.append_limit && size > m.append_limit)
+		return MF_TOO_BIG;
+	if ((m.flags & CACHE_MAILBOX_OTHERS) || !account_quota(account->account, &quota) || !quota.limit)
+		return MF_OK;
+	if (quota.used <= quota.limit && size <= quota.limit - quota.used)
+		return MF_OK;
+	account_quota_matters(account->account);
+	return MF_QUOTA;
+}
+
 /* --- beginning an edit, with the old bytes ---------------------------------------------------------------------------------- */
 
 /* What is to be done once the edit is there */
@@ -387,8 +415,8 @@ void write_setattr(fuse_req_t req, fuse_ino_t ino, struct stat *attr, int to_set
 	enum mf_err err = ours ? check_fixed(fs, &node, attr, to_set) : MF_UNSUPPORTED;
 	if (err != MF_OK)
 		fs_reply(req, err);
-	else if (node.kind == NODE_MESSAGE && (to_set & FUSE_SET_ATTR_SIZE) && cache_only_deletes(fs_account(fs, &node)->cache))
-		fs_reply(req, MF_UNSUPPORTED);
+	else if (node.kind == NODE_MESSAGE && (to_set & FUSE_SET_ATTR_SIZE) && (err = fs_may_write(fs, &node)) != MF_OK)
+		fs_reply(req, err);
 	else if (node.kind == NODE_MESSAGE)
 		setattr_of_message(req, &node, attr, to_set);
 	else if (node.kind == NODE_QUEUED)

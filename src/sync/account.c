@@ -372,3 +372,11 @@ bool account_quota(struct account *a, struct quota *ret)
 	pthread_mutex_unlock(&a->lock);
 	return known;
 }
+
+void account_quota_matters(struct account *a)
+{
+	pthread_mutex_lock(&a->lock);
+	a->quota_is_old = true;
+	sessions_wake_locked(a, ROLE_WORKER);
+	pthread_mutex_unlock(&a->lock);
+}

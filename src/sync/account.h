@@ -114,5 +114,6 @@ void account_counters(struct account *a, struct account_counters *ret);
 /* The IMAP server said that it has this capability when it was connected last */
 bool account_has_capability(struct account *a, const char *name);
 bool account_quota(struct account *a, struct quota *ret); /* false: the server has none, or it is not known yet */
+void account_quota_matters(struct account *a);            /* something was refused for it: it is asked for anew */
 
 #endif

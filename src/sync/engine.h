@@ -293,7 +293,7 @@ struct account {
 
 	struct keeping keeping;
 
-	bool quota_known;
+	bool quota_known, quota_is_old; /* old: to be asked for again when there is nothing else to do */
 	struct quota quota;
 	int64_t rate_ms;
 	uint64_t rate_bytes, rate;

@@ -194,8 +194,9 @@ static bool jobs_take_worker_locked(struct session *s, int64_t now, struct task 
 	}
 	if (jobs_take_list_locked(a, PRIORITY_NONE, ret) || jobs_take_sync_locked(a, PRIORITY_BACKGROUND, ret))
 		return true;
-	if ((s->caps & REMOTE_QUOTA) && (s->quota_ms == 0 || now - s->quota_ms > QUOTA_MS)) {
+	if ((s->caps & REMOTE_QUOTA) && (s->quota_ms == 0 || now - s->quota_ms > QUOTA_MS || a->quota_is_old)) {
 		s->quota_ms = now;
+		a->quota_is_old = false;
 		ret->kind = TASK_QUOTA;
 		return true;
 	}

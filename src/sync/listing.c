@@ -12,7 +12,7 @@
 
 #define LIST_MAX 200000          /* mailboxes; a server that names more is not to be believed */
 #define SWEEP_MS 3600000         /* flags of a mailbox without MODSEQ are compared this often at least */
-#define KEPT_FLAGS (MAILBOX_NOSELECT | MAILBOX_NOINFERIORS | MAILBOX_SUBSCRIBED)
+#define KEPT_FLAGS (MAILBOX_NOSELECT | MAILBOX_NOINFERIORS | MAILBOX_SUBSCRIBED | MAILBOX_OTHERS)
 
 struct listed {
 	char *raw, *path;
@@ -138,7 +138,7 @@ static bool known_is_same(const struct known *k)
 {
 	const struct listed *s = k->listed;
 	return k->m.delimiter == s->delimiter && k->m.utf8 == s->utf8 && k->m.use == s->use
-		&& (k->m.flags & KEPT_FLAGS) == (s->flags & KEPT_FLAGS);
+		&& (k->m.flags & KEPT_FLAGS) == (s->flags & KEPT_FLAGS) && k->m.append_limit == s->status.append_limit;
 }
 
 static bool known_has_numbers(const struct known *k)
@@ -156,6 +156,7 @@ static enum mf_err listed_say(struct txn *t, const struct listed *item)
 		.raw = item->raw, .delimiter = item->delimiter, .utf8 = item->utf8, .flags = item->flags & KEPT_FLAGS, .use = item->use,
 		.has_status = item->flags & MAILBOX_HAS_STATUS, .uidvalidity = item->status.uidvalidity, .uidnext = item->status.uidnext,
 		.messages = item->status.messages, .unseen = item->status.unseen, .modseq = item->status.modseq,
+		.append_limit = item->status.append_limit,
 	}, &id);
 	return e == MF_NOT_FOUND ? MF_OK : e; /* removed here, and not there yet */
 }

@@ -10,7 +10,7 @@
 #include "sync/memory_state.h"
 
 #define ALL_CAPS (REMOTE_MAILBOXES | REMOTE_FLAGS | REMOTE_PUSH | REMOTE_RANGES | REMOTE_UIDPLUS | REMOTE_MOVE | REMOTE_QUOTA \
-	| REMOTE_STATUS_MODSEQ | REMOTE_OBJECTID | REMOTE_QRESYNC | REMOTE_CONDSTORE)
+	| REMOTE_STATUS_MODSEQ | REMOTE_OBJECTID | REMOTE_QRESYNC | REMOTE_CONDSTORE | REMOTE_ACL)
 
 struct memory_server *memory_server_create(void)
 {
@@ -95,7 +95,7 @@ struct memory_message *memory_message_locked(struct memory_mailbox *b, uint32_t 
 void memory_status_locked(const struct memory_mailbox *b, unsigned caps, struct mailbox_status *ret)
 {
 	*ret = (struct mailbox_status){.uidvalidity = b->uidvalidity, .uidnext = b->uidnext, .messages = (uint32_t)b->count,
-	                               .modseq = caps & (REMOTE_CONDSTORE | REMOTE_QRESYNC) ? b->modseq : 0};
+	                               .append_limit = b->append_limit, .modseq = caps & (REMOTE_CONDSTORE | REMOTE_QRESYNC) ? b->modseq : 0};
 	for (size_t i = 0; i < b->count; i++)
 		ret->unseen += !(b->messages[i].flags & FLAG_SEEN);
 }
@@ -297,6 +297,17 @@ void memory_claim_size(struct memory_server *m, const char *raw, uint32_t uid, u
 
 #define SET(m, statement) do { pthread_mutex_lock(&(m)->lock); statement; pthread_mutex_unlock(&(m)->lock); } while (0)
 
+void memory_rights(struct memory_server *m, const char *raw, const char *letters)
+{
+	pthread_mutex_lock(&m->lock);
+	struct memory_mailbox *b = memory_find_locked(m, raw);
+	if (b)
+		b->rights = letters ? RIGHTS_TOLD : 0;
+	for (; b && letters && *letters; letters++)
+		b->rights |= RIGHT(*letters);
+	pthread_mutex_unlock(&m->lock);
+}
+
 void memory_quota(struct memory_server *m, uint64_t used, uint64_t limit)
 {
 	SET(m, (m->quota.used = used, m->quota.limit = limit));
@@ -340,6 +351,16 @@ void memory_cut_answers(struct memory_server *m, unsigned answers)
 void memory_refuse_writes(struct memory_server *m, enum write_kind kind, enum mf_err e)
 {
 	SET(m, m->refusals[kind] = e);
+}
+
+void memory_tell_append_limit(struct memory_server *m, const char *raw, uint64_t bytes)
+{
+	pthread_mutex_lock(&m->lock);
+	struct memory_mailbox *b = memory_find_locked(m, raw);
+	if (b)
+		b->append_limit = bytes;
+	memory_notify_locked(m, NULL, false);
+	pthread_mutex_unlock(&m->lock);
 }
 
 void memory_append_limit(struct memory_server *m, uint64_t bytes)

@@ -26,6 +26,8 @@ bool memory_flag(struct memory_server *m, const char *raw, uint32_t uid, unsigne
 uint32_t memory_move(struct memory_server *m, const char *raw, uint32_t uid, const char *to);   /* the UID there; 0: failed */
 void memory_renumber(struct memory_server *m, const char *raw);        /* another UIDVALIDITY, other UIDs, the same messages */
 void memory_claim_size(struct memory_server *m, const char *raw, uint32_t uid, uint64_t size);  /* RFC822.SIZE is a lie from now on */
+/* MYRIGHTS says these letters from now on (NULL: nothing): told, and kept to for reading */
+void memory_rights(struct memory_server *m, const char *raw, const char *letters);
 void memory_quota(struct memory_server *m, uint64_t used, uint64_t limit);
 
 /* --- how it behaves ------------------------------------------------------------------------------------------------ */
@@ -44,7 +46,8 @@ void memory_cut_fetch(struct memory_server *m, uint64_t bytes);
 void memory_cut_answers(struct memory_server *m, unsigned answers);
 /* Every write of this kind ends with e from now on, and does nothing; MF_OK: works. */
 void memory_refuse_writes(struct memory_server *m, enum write_kind kind, enum mf_err e);
-void memory_append_limit(struct memory_server *m, uint64_t bytes);     /* larger messages are MF_TOO_BIG */
+void memory_append_limit(struct memory_server *m, uint64_t bytes);     /* larger messages are MF_TOO_BIG; nobody is told before */
+void memory_tell_append_limit(struct memory_server *m, const char *raw, uint64_t bytes); /* of this mailbox, as LIST tells; 0: none */
 void memory_hide_vanished(struct memory_server *m, bool hide);         /* QRESYNC does not tell what was expunged */
 void memory_empty_status(struct memory_server *m, bool empty);         /* LIST brings no numbers */
 /* Calls of the verb wait at their beginning until memory_release(); only the session's stop sign gets them out. */

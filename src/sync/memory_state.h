@@ -23,6 +23,8 @@ struct memory_mailbox {
 	char *raw;
 	unsigned flags;
 	enum special_use use;
+	uint64_t append_limit;           /* told, and kept to; 0: none */
+	unsigned rights;                 /* told; 0: none are */
 	uint32_t uidvalidity, uidnext;
 	uint64_t modseq;
 	struct memory_message *messages; /* ascending UIDs */

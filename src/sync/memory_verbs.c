@@ -39,7 +39,8 @@ static enum mf_err copy_mailbox(struct memory_session *s, const char *raw, struc
 	pthread_mutex_lock(&m->lock);
 	m->checked++;
 	struct memory_mailbox *b = memory_find_locked(m, raw);
-	enum mf_err e = !b ? MF_NOT_FOUND : b->flags & MAILBOX_NOSELECT ? MF_DENIED : MF_OK;
+	bool hidden = b && b->rights && !(b->rights & RIGHT('r'));
+	enum mf_err e = !b ? MF_NOT_FOUND : (b->flags & MAILBOX_NOSELECT) || hidden ? MF_DENIED : MF_OK;
 	if (e == MF_OK) {
 		memory_status_locked(b, s->caps, &ret->status);
 		*ret_read_only = b->flags & MAILBOX_READONLY;
@@ -55,6 +56,7 @@ static enum mf_err copy_mailbox(struct memory_session *s, const char *raw, struc
 			memcpy(ret->gone, b->gone, b->gone_count * sizeof *ret->gone);
 		ret->gone_count = m->hide_vanished ? 0 : b->gone_count;
 	}
+	ret->status.rights = b && (s->caps & REMOTE_ACL) ? b->rights : 0;
 	pthread_mutex_unlock(&m->lock);
 	return e;
 }
@@ -167,9 +169,8 @@ static enum mf_err tell_mailbox(struct telling *t)
 	struct mailbox_copy copy;
 	bool read_only = false;
 	enum mf_err found = copy_mailbox(t->s, since->raw, &copy, &read_only);
-	struct mailbox_status none = {0};
 	if (found != MF_OK)
-		return t->sink->closed(t->sink->context, t->i, found, &none);
+		return t->sink->closed(t->sink->context, t->i, found, &copy.status);
 	t->copy = &copy;
 	enum mf_err e = memory_answer(t->s, 200);
 	if (e == MF_OK)

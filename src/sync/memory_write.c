@@ -242,7 +242,7 @@ static void append_locked(struct memory_session *s, const struct remote_write *w
 {
 	struct memory_server *m = s->server;
 	struct memory_mailbox *to = destination_locked(s, w->raw, o);
-	if (to && w->size > m->append_limit)
+	if (to && (w->size > m->append_limit || (to->append_limit && w->size > to->append_limit)))
 		refuse(o, MF_TOO_BIG, "too big");
 	if (!to || o->result != MF_OK || !takes_quota_locked(m, w->size, o))
 		return;

@@ -29,7 +29,8 @@
 	X(PUSH_ALL, 3)     /* in all mailboxes (NOTIFY) */ \
 	X(RANGES, 4)       /* remote_fetch can fetch a part of a message */ \
 	X(UIDPLUS, 5) X(MOVE, 6) X(QUOTA, 7) X(STATUS_MODSEQ, 8) /* mailbox_status.modseq is a dirty test */ \
-	X(OBJECTID, 9) X(QRESYNC, 10) X(CONDSTORE, 11)
+	X(OBJECTID, 9) X(QRESYNC, 10) X(CONDSTORE, 11) \
+	X(ACL, 12)         /* changes tell mailbox_status.rights */
 enum remote_cap {
 #define X(name, bit) REMOTE_##name = 1 << (bit),
 	REMOTE_CAPS(X)
@@ -47,13 +48,18 @@ enum message_flag { /* system flags (RFC 9051 2.3.2) as bits; keywords go as tex
 enum mailbox_flag {
 	MAILBOX_NOSELECT = 1, MAILBOX_NOINFERIORS = 2, MAILBOX_SUBSCRIBED = 4, MAILBOX_READONLY = 8,
 	MAILBOX_HAS_STATUS = 16, /* the numbers of mailbox_status are the server's word of just now */
+	MAILBOX_OTHERS = 64,     /* of another user, or shared: the account's quota is not about it */
 };
 enum special_use { USE_NONE, USE_INBOX, USE_ALL, USE_ARCHIVE, USE_DRAFTS, USE_FLAGGED, USE_JUNK, USE_SENT, USE_TRASH };
 
 struct mailbox_status {     /* 0: not known */
 	uint32_t uidvalidity, uidnext, messages, unseen;
 	uint64_t modseq;        /* HIGHESTMODSEQ */
+	uint64_t append_limit;  /* no larger message can be stored there (RFC 7889); of LIST only */
+	unsigned rights;        /* what may be done there (RFC 4314): RIGHTS_TOLD and a RIGHT() for each letter; of closed() only */
 };
+#define RIGHT(letter) (1U << ((letter) - 'a'))
+#define RIGHTS_TOLD (1U << 31)
 struct remote_mailbox {
 	const char *raw;        /* valid during the call */
 	char delimiter;         /* 0: flat */
@@ -110,7 +116,7 @@ struct change_sink {                /* i: the index into the list. All called on
 	/* every UID that exists below the given uidnext: whoever is not in it has vanished */
 	enum mf_err (*present)(void *context, size_t i, const struct uid_ranges *uids);
 	/* the mailbox is done. MF_OK: everything up to *status has been told, and status->modseq may be stored.
-	 * MF_NOT_FOUND, MF_DENIED, MF_UIDVALIDITY, ...: this mailbox only */
+	 * MF_NOT_FOUND, MF_DENIED, MF_UIDVALIDITY, ...: this mailbox only. status->rights may be told whatever the result. */
 	enum mf_err (*closed)(void *context, size_t i, enum mf_err result, const struct mailbox_status *status);
 	void *context;
 };

@@ -295,6 +295,17 @@ static enum mf_err session_quota(struct session *s)
 	return mf_err_scope(e) <= MF_SCOPE_MAILBOX ? MF_OK : e;
 }
 
+/* What was stored or expunged counts from now on. */
+static enum mf_err session_replay(struct session *s)
+{
+	struct account *a = s->account;
+	enum mf_err e = replay_run(s);
+	pthread_mutex_lock(&a->lock);
+	a->quota_is_old |= a->quota_known && a->quota.limit;
+	pthread_mutex_unlock(&a->lock);
+	return e;
+}
+
 static enum mf_err session_do(struct session *s, const struct task *t)
 {
 	switch (t->kind) {
@@ -307,7 +318,7 @@ static enum mf_err session_do(struct session *s, const struct task *t)
 	case TASK_QUOTA:
 		return session_quota(s);
 	case TASK_REPLAY:
-		return replay_run(s);
+		return session_replay(s);
 	case TASK_KEEP:
 		return keeping_run(s);
 	case TASK_NONE:

@@ -267,6 +267,27 @@ static enum mf_err item_explain(struct sync_run *run, struct sync_item *item, en
 	return result;
 }
 
+_Static_assert(RIGHT('a') == 1U, "as mailbox_permits() has them");
+
+/* A server that has taken ACL away permits what it permits. */
+static enum mf_err item_rights(struct sync_run *run, struct sync_item *item, unsigned told)
+{
+	unsigned caps = run->session->caps;
+	bool none = (caps & REMOTE_MAILBOXES) && !(caps & REMOTE_ACL);
+	unsigned rights = none ? 0 : told ? told : item->m.rights;
+	struct txn *t;
+	if (rights == item->m.rights)
+		return MF_OK;
+	enum mf_err e = cache_begin(run->account->cache, &t);
+	if (e != MF_OK)
+		return e;
+	e = txn_mailbox_rights(t, item->id, rights);
+	if (e == MF_OK)
+		return txn_commit(t);
+	txn_rollback(t);
+	return e == MF_NOT_FOUND ? MF_OK : e;
+}
+
 static enum mf_err sync_closed(void *context, size_t i, enum mf_err result, const struct mailbox_status *status)
 {
 	struct sync_run *run = context;
@@ -279,7 +300,12 @@ static enum mf_err sync_closed(void *context, size_t i, enum mf_err result, cons
 	}
 	uint32_t messages = 0;
 	bool told = result == MF_OK;
+	enum mf_err noted = item_rights(run, item, status->rights);
+	if (noted != MF_OK)
+		return noted;
 	result = item_explain(run, item, result);
+	if (result == MF_DENIED && status->rights && !(status->rights & RIGHT('r')))
+		result = MF_OK; /* there is nothing to be known of it, and nobody asks for that in vain */
 	if (told) {
 		messages = status->messages;
 		enum mf_err e = item_complete(run, item, status);

@@ -33,6 +33,7 @@ struct world {
 	sem_t ready;
 	enum mf_err served;
 	bool account_is_root, read_only;
+	bool mark_seen;                  /* mark-seen = read */
 	unsigned caps;                   /* 0: all */
 };
 
@@ -89,6 +90,7 @@ static void world_open(struct world *w)
 	if (cache_open(&cache_options, &w->cache, &why) != MF_OK)
 		world_fail("cache_open", &why);
 	w->config = account_config_create("work");
+	w->config->mark_seen_on_read = w->mark_seen;
 	struct account_options options = { .config = w->config, .cache = w->cache, .bus = w->bus, .make_remote = memory_remote_make, .make_context = w->server };
 	if (account_create(&options, &w->account, &why) != MF_OK)
 		world_fail("account_create", &why);

@@ -429,10 +429,13 @@ static enum mf_err on_mailbox(void *context, const struct remote_mailbox *m)
 {
 	static const char *const uses[] = { "none", "inbox", "all", "archive", "drafts", "flagged", "junk", "sent", "trash" };
 	char *raw = shown(m->raw, strlen(m->raw)), delimiter[2] = { m->delimiter ? m->delimiter : '0', 0 };
-	say(context, "mailbox %s delimiter=%s use=%s%s%s%s%s status=%u,%u,%u,%u,%llu", raw, delimiter, uses[m->use],
+	char limit[40] = "";
+	if (m->status.append_limit)
+		snprintf(limit, sizeof limit, " limit=%llu", (unsigned long long)m->status.append_limit);
+	say(context, "mailbox %s delimiter=%s use=%s%s%s%s%s%s status=%u,%u,%u,%u,%llu%s", raw, delimiter, uses[m->use],
 	    m->flags & MAILBOX_NOSELECT ? " noselect" : "", m->flags & MAILBOX_SUBSCRIBED ? " subscribed" : "",
-	    m->flags & MAILBOX_NOINFERIORS ? " noinferiors" : "", m->utf8 ? " utf8" : "", m->status.uidvalidity, m->status.uidnext, m->status.messages,
-	    m->status.unseen, (unsigned long long)m->status.modseq);
+	    m->flags & MAILBOX_NOINFERIORS ? " noinferiors" : "", m->utf8 ? " utf8" : "", m->flags & MAILBOX_OTHERS ? " others" : "", m->status.uidvalidity, m->status.uidnext,
+	    m->status.messages, m->status.unseen, (unsigned long long)m->status.modseq, limit);
 	free(raw);
 	return MF_OK;
 }
@@ -480,7 +483,13 @@ static enum mf_err on_present(void *context, size_t i, const struct uid_ranges *
 
 static enum mf_err on_closed(void *context, size_t i, enum mf_err result, const struct mailbox_status *s)
 {
-	say(context, "closed %zu %s uidnext=%u messages=%u modseq=%llu", i, mf_err_name(result), s->uidnext, s->messages, (unsigned long long)s->modseq);
+	char rights[40] = "";
+	if (s->rights)
+		strcpy(rights, " rights=");
+	for (char letter = 'a'; s->rights && letter <= 'z'; letter++)
+		if (s->rights & RIGHT(letter))
+			strncat(rights, &letter, 1);
+	say(context, "closed %zu %s uidnext=%u messages=%u modseq=%llu%s", i, mf_err_name(result), s->uidnext, s->messages, (unsigned long long)s->modseq, rights);
 	return MF_OK;
 }
 

@@ -299,6 +299,26 @@ static void flags_follow_a_move_elsewhere(void **state)
 	assert_int_equal(nth_op(f, 0).uid, 7);
 }
 
+/* Which of two that are alike has come is not known: no original goes for it */
+static void twins_keep_their_originals(void **state)
+{
+	struct fixture *f = *state;
+	uint64_t inbox = mailbox_with(f, "INBOX", 1), a = mailbox_with(f, "A", 0), b = mailbox_with(f, "B", 0);
+	unsigned number = (unsigned)inbox * 1000 + 1;
+	uint64_t one = by_uid(f, inbox, 1), two = add_message(f, a, 1, number), got = 0;
+	struct test_message m;
+	DO(f, txn_move(t, one, b, "one.eml", &expunge));
+	DO(f, txn_move(t, two, b, "two.eml", &expunge));
+	send_all(f);
+	DO(f, txn_message_put(t, message_make(&m, b, 1, number), &got));
+	assert_true(got == one || got == two);
+	assert_ops(f, "move");
+	/* the last of them is not to be mistaken */
+	DO(f, txn_message_put(t, message_make(&m, b, 2, number), &got));
+	assert_ops(f, "expunge");
+	assert_int_equal(list_count(f, b), 2);
+}
+
 /* Only what LIST does not know is lost with what was in it: not what was removed here */
 static void lost_with_its_mailbox(void **state)
 {
@@ -328,7 +348,7 @@ int main(void)
 		WITH_CACHE(done_with_a_number), WITH_CACHE(double_is_absorbed), WITH_CACHE(claimed_places_make_no_rows), WITH_CACHE(claimed_flags),
 		WITH_CACHE(sent_and_vanished_waits_for_its_answer), WITH_CACHE(lost_answers_are_adopted), WITH_CACHE(half_a_move),
 		WITH_CACHE(copies_that_wait_follow_a_move), WITH_CACHE(without_a_number), WITH_CACHE(refused_parked_retried),
-		WITH_CACHE(renumbered_mailbox), WITH_CACHE(flags_follow_a_move_elsewhere), WITH_CACHE(lost_with_its_mailbox),
+		WITH_CACHE(renumbered_mailbox), WITH_CACHE(flags_follow_a_move_elsewhere), WITH_CACHE(lost_with_its_mailbox), WITH_CACHE(twins_keep_their_originals),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

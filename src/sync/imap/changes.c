@@ -69,6 +69,7 @@ static enum mf_err tell_ranges(struct changes *v, struct box *b, struct uidset *
 static struct mailbox_status final_status(const struct changes *v, const struct box *b)
 {
 	struct mailbox_status status = b->status;
+	status.rights = b->rights;
 	uint32_t next = b->top == UINT32_MAX ? b->top : b->top + 1;
 	if (b->top && next > status.uidnext)
 		status.uidnext = next;
@@ -220,6 +221,37 @@ static enum mf_err take_found(struct box *b, struct imap_data *data, enum ask as
 	return MF_OK;
 }
 
+/* c and d (RFC 2086) stand for several of the rights that there are now; some servers have a mixture. What is taken for a right
+ * and is none is found out by trying. */
+static unsigned with_old_rights(unsigned rights)
+{
+	unsigned removing = RIGHT('t') | RIGHT('e');
+	bool only_old = !(rights & (removing | RIGHT('k') | RIGHT('x')));
+	if (rights & RIGHT('c'))
+		rights |= RIGHT('k') | (only_old ? RIGHT('x') : 0);
+	if ((rights & RIGHT('d')) && !(rights & removing))
+		rights |= removing;
+	return rights;
+}
+
+/* mailbox rights (RFC 4314 3.8) */
+static void take_rights(struct box *b, struct imap_data *data)
+{
+	struct scan s = data->rest;
+	struct span name, letters;
+	struct buf scratch;
+	buf_init(&scratch, 65536);
+	data->expected = true;
+	if (scan_nstring(&s, &scratch, &name) && scan_char(&s, ' ') && scan_nstring(&s, &scratch, &letters) && letters.p) {
+		b->rights = RIGHTS_TOLD;
+		for (size_t i = 0; i < letters.len; i++)
+			if (letters.p[i] >= 'a' && letters.p[i] <= 'z')
+				b->rights |= RIGHT(letters.p[i]);
+		b->rights = with_old_rights(b->rights);
+	}
+	buf_finish(&scratch);
+}
+
 static enum mf_err on_data(struct imap *s, void *verb, struct imap_data *data)
 {
 	struct changes *v = verb;
@@ -228,6 +260,11 @@ static enum mf_err on_data(struct imap *s, void *verb, struct imap_data *data)
 		return MF_OK;
 	struct box *b = &v->boxes[head->index];
 	enum ask ask = (enum ask)head->first;
+	if (ask == ASK_RIGHTS) { /* anything else is about the mailbox before */
+		if (data->kind == DATA_MYRIGHTS)
+			take_rights(b, data);
+		return MF_OK;
+	}
 	if (data->kind == DATA_FETCH || data->kind == DATA_SKIPPED)
 		return ask == ASK_SELECT && !s->opening.own ? MF_OK : take_fetch(v, b, data, ask);
 	if (data->kind == DATA_VANISHED)
@@ -389,7 +426,7 @@ static enum mf_err fetch_refused(struct changes *v, struct box *b, enum ask ask,
 	case ASK_NEW: case ASK_CHUNK:
 		b->failed |= b->status.messages > 0;
 		break;
-	case ASK_SELECT: case ASK_REFETCH: case ASK_SALVAGE:
+	case ASK_RIGHTS: case ASK_SELECT: case ASK_REFETCH: case ASK_SALVAGE:
 		break;
 	}
 	return MF_OK;
@@ -413,13 +450,25 @@ static enum mf_err fetched(struct changes *v, struct box *b, enum ask ask, const
 	return MF_OK;
 }
 
+/* Who may not know his rights finds them out by trying. */
+static enum mf_err rights_told(struct changes *v, const struct imap_command *c, const struct imap_cond *cond)
+{
+	if (imap_cond_classify(cond) == MF_OFFLINE)
+		return imap_cond_error(v->s, cond, c->what);
+	if (cond->kind == COND_BAD) {
+		imap_memory_distrust(v->s->options.memory, CAP(ACL));
+		v->s->caps &= ~CAP(ACL);
+	}
+	return MF_OK;
+}
+
 static enum mf_err done(struct imap *s, struct imap_command *c, const struct imap_cond *cond)
 {
 	struct changes *v = s->verb;
 	struct box *b = &v->boxes[c->index];
 	enum ask ask = (enum ask)c->first;
 	b->pending--;
-	enum mf_err e = ask == ASK_SELECT ? selected(v, b, cond) : fetched(v, b, ask, c->what, cond);
+	enum mf_err e = ask == ASK_RIGHTS ? rights_told(v, c, cond) : ask == ASK_SELECT ? selected(v, b, cond) : fetched(v, b, ask, c->what, cond);
 	return e ? e : b->issued && !b->pending ? stage_over(v, b) : MF_OK;
 }
 
@@ -441,6 +490,17 @@ enum mf_err changes_send(struct changes *v, struct box *b, enum ask ask, const c
 	return e;
 }
 
+/* Before the mailbox is selected: behind it, the answer could bring an EXPUNGE between FETCHes by sequence numbers. */
+static enum mf_err send_rights(struct changes *v, struct box *b)
+{
+	if (b->stage != STAGE_MAIN || b->rights || !(v->s->caps & CAP(ACL)))
+		return MF_OK;
+	imap_put(v->s, "MYRIGHTS ");
+	imap_put_string(v->s, b->since->raw, strlen(b->since->raw));
+	enum mf_err e = changes_send(v, b, ASK_RIGHTS, "MYRIGHTS");
+	return v->s->dead ? e : MF_OK; /* SELECT finds out that the name cannot be sent */
+}
+
 static enum mf_err send_select(struct changes *v, struct box *b)
 {
 	char parameter[64] = "";
@@ -451,8 +511,11 @@ static enum mf_err send_select(struct changes *v, struct box *b)
 	else if ((v->s->caps & CAP(CONDSTORE)) && !v->s->qresync)
 		snprintf(parameter, sizeof parameter, " (CONDSTORE)");
 	b->parameter = *parameter;
+	enum mf_err e = send_rights(v, b);
+	if (e)
+		return e;
 	b->pending++;
-	enum mf_err e = imap_send_select(v->s, b->since->raw, parameter, &(struct imap_command){ .done = done, .owner = v, .index = b->index, .first = ASK_SELECT });
+	e = imap_send_select(v->s, b->since->raw, parameter, &(struct imap_command){ .done = done, .owner = v, .index = b->index, .first = ASK_SELECT });
 	if (!e || v->s->dead)
 		return e;
 	b->pending--; /* a name that cannot be sent */

@@ -12,7 +12,7 @@
 enum rung { RUNG_QRESYNC, RUNG_CONDSTORE, RUNG_PLAIN, RUNG_NEW, RUNG_ALL };
 enum stage { STAGE_MAIN, STAGE_SEARCH, STAGE_REFETCH, STAGE_SALVAGE, STAGE_DONE };
 /* what a command of ours asks: imap_command.first */
-enum ask { ASK_SELECT, ASK_NEW, ASK_CHANGED, ASK_FLAGS, ASK_PRESENT, ASK_CHUNK, ASK_MISSING, ASK_REFETCH, ASK_SALVAGE };
+enum ask { ASK_RIGHTS, ASK_SELECT, ASK_NEW, ASK_CHANGED, ASK_FLAGS, ASK_PRESENT, ASK_CHUNK, ASK_MISSING, ASK_REFETCH, ASK_SALVAGE };
 
 #define CHUNK 500        /* messages of a FETCH; one of these is some 300 KB */
 #define CHUNKS_AHEAD 20   /* 6 MB: more than one round trip of a long fast line holds */
@@ -42,6 +42,7 @@ struct box {
 	bool search_failed;
 	bool failed;                /* some FETCH of new messages was refused or could not be attributed */
 	enum mf_err result;
+	unsigned rights;            /* as MYRIGHTS says; 0: it has not */
 	struct mailbox_status status;
 	uint32_t low;               /* nothing below is wanted */
 	uint32_t top;               /* the highest UID met */

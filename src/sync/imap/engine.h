@@ -57,7 +57,7 @@ struct imap {
 
 	imap_caps caps;
 	bool caps_told;          /* since the flag was last cleared */
-	uint64_t append_limit;   /* APPENDLIMIT (RFC 7889): no larger message is taken; 0: not said */
+	uint64_t append_limit;   /* APPENDLIMIT=... (RFC 7889): no larger message is taken, in any mailbox; 0: not said */
 	bool qresync;            /* enabled */
 	bool authenticated;
 	unsigned compress_serial; /* COMPRESS is under way: nothing may be sent before its answer. 0: it is not */

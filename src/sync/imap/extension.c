@@ -21,6 +21,14 @@ static char *object_id(struct scan value)
 	return scan_char(&value, '(') && scan_word(&value, &id) && id.len <= 255 ? mf_strndup(id.p, id.len) : NULL;
 }
 
+/* "1000"; or NIL, and then there is none */
+static char *append_limit(struct scan value)
+{
+	const char *begin = value.p;
+	uint64_t limit;
+	return scan_number(&value, &limit) ? mf_strndup(begin, (size_t)(value.p - begin)) : NULL;
+}
+
 /* a literal's bytes are not in the buffer yet: libetpan's stream has them, and the rest of the line behind them */
 static bool pass_literal(mailstream *stream, MMAPString *buffer, uint64_t len)
 {
@@ -79,15 +87,16 @@ static int parse_item(int caller, mailstream *stream, MMAPString *buffer, struct
 	if (!scan_item(&s, &name) || !scan_char(&s, ' '))
 		return MAILIMAP_ERROR_PARSE;
 	bool is_id = caller == MAILIMAP_EXTENDED_PARSER_FETCH_DATA && span_is(name, "EMAILID");
-	char *id = is_id ? object_id(s) : NULL;
+	bool is_limit = caller == MAILIMAP_EXTENDED_PARSER_STATUS_ATT && span_is(name, "APPENDLIMIT");
+	char *value = is_id ? object_id(s) : is_limit ? append_limit(s) : NULL;
 	size_t at = (size_t)(s.p - buffer->str);
 	int error = skip_value(stream, buffer, &at);
 	if (error) {
-		free(id);
+		free(value);
 		return error;
 	}
 	*index = at;
-	*result = mailimap_extension_data_new(&imap_extension, 0, id);
+	*result = mailimap_extension_data_new(&imap_extension, 0, value);
 	return *result ? MAILIMAP_NO_ERROR : MAILIMAP_ERROR_MEMORY;
 }
 

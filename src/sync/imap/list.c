@@ -14,7 +14,7 @@ struct box {
 	struct remote_mailbox mailbox;
 	size_t next;                 /* in its chain of the table; index + 1 */
 };
-struct namespace { char *prefix; bool asked; };
+struct namespace { char *prefix; bool asked, others; };
 
 struct imap_lister {
 	struct box *boxes;
@@ -145,7 +145,7 @@ static void take_namespaces(struct imap_lister *l, struct scan s)
 			if (!prefix.len || l->namespace_count == 64)
 				continue;
 			l->namespaces = mf_realloc_array(l->namespaces, l->namespace_count + 1, sizeof *l->namespaces);
-			l->namespaces[l->namespace_count++] = (struct namespace){ .prefix = mf_strndup(prefix.p, prefix.len) };
+			l->namespaces[l->namespace_count++] = (struct namespace){ .prefix = mf_strndup(prefix.p, prefix.len), .others = kind > 0 };
 		}
 	}
 	buf_finish(&scratch);
@@ -185,9 +185,10 @@ static enum mf_err listed(struct imap *s, struct imap_command *c, const struct i
 	return s->dead ? s->dead : MF_OK;
 }
 
-static const char *status_items(const struct imap *s)
+/* A capability without a number says that each mailbox has its own limit (RFC 7889 3) */
+static void put_status_items(struct imap *s)
 {
-	return s->caps & CAP(CONDSTORE) ? "MESSAGES UIDNEXT UIDVALIDITY UNSEEN HIGHESTMODSEQ" : "MESSAGES UIDNEXT UIDVALIDITY UNSEEN";
+	imap_put(s, "(MESSAGES UIDNEXT UIDVALIDITY UNSEEN%s%s)", s->caps & CAP(CONDSTORE) ? " HIGHESTMODSEQ" : "", s->caps & CAP(APPENDLIMIT) ? " APPENDLIMIT" : "");
 }
 
 static enum mf_err send_list(struct imap *s, struct imap_lister *l, const char *prefix)
@@ -198,8 +199,10 @@ static enum mf_err send_list(struct imap *s, struct imap_lister *l, const char *
 	free(pattern);
 	if (l->extended) {
 		imap_put(s, " RETURN (SUBSCRIBED%s", s->caps & CAP(SPECIAL_USE) ? " SPECIAL-USE" : "");
-		if (l->with_status)
-			imap_put(s, " STATUS (%s)", status_items(s));
+		if (l->with_status) {
+			imap_put(s, " STATUS ");
+			put_status_items(s);
+		}
 		imap_put(s, ")");
 	}
 	return imap_send(s, &(struct imap_command){ .what = "LIST", .done = listed, .owner = l }, NULL);
@@ -252,7 +255,8 @@ static enum mf_err ask_status(struct imap *s, struct imap_lister *l)
 			continue;
 		imap_put(s, "STATUS ");
 		imap_put_string(s, l->boxes[i].raw, strlen(l->boxes[i].raw));
-		imap_put(s, " (%s)", status_items(s));
+		imap_put(s, " ");
+		put_status_items(s);
 		e = imap_send(s, &(struct imap_command){ .what = "STATUS", .owner = l }, NULL);
 		if (e && !s->dead) /* a name that cannot be sent has no status */
 			e = MF_OK;
@@ -304,6 +308,25 @@ static void guess_uses(struct imap_lister *l)
 	}
 }
 
+/* --- what else is known of each --------------------------------------------------------------------------------------- */
+
+static bool is_others(const struct imap_lister *l, const char *raw)
+{
+	for (size_t i = 0; i < l->namespace_count; i++)
+		if (l->namespaces[i].others && !strncmp(raw, l->namespaces[i].prefix, strlen(l->namespaces[i].prefix)))
+			return true;
+	return false;
+}
+
+static void complete(const struct imap *s, struct box *box)
+{
+	box->mailbox.raw = box->raw;
+	if (is_others(s->lister, box->raw))
+		box->mailbox.flags |= MAILBOX_OTHERS;
+	if (s->append_limit)
+		box->mailbox.status.append_limit = s->append_limit;
+}
+
 /* --- the verb -------------------------------------------------------------------------------------------------------- */
 
 static enum mf_err gather(struct imap *s)
@@ -338,7 +361,7 @@ enum mf_err imap_mailboxes(struct imap *s, const struct mailbox_sink *sink)
 	if (!e)
 		guess_uses(s->lister);
 	for (size_t i = 0; !e && i < s->lister->count; i++) {
-		s->lister->boxes[i].mailbox.raw = s->lister->boxes[i].raw;
+		complete(s, &s->lister->boxes[i]);
 		e = sink->mailbox(sink->context, &s->lister->boxes[i].mailbox);
 	}
 	e = imap_verb_end(s, e);

@@ -386,6 +386,16 @@ static void parse_list(struct imap_parser *p, const struct imap_frame *f, struct
 	ret->kind = kind;
 }
 
+/* Ours keeps only APPENDLIMIT's number (extension.c) */
+static void take_status_extension(const struct mailimap_extension_data *data, struct mailbox_status *to)
+{
+	const char *number = data->ext_data;
+	if (data->ext_extension->ext_id == MAILIMAP_EXTENSION_CONDSTORE)
+		to->modseq = ((struct mailimap_condstore_status_info *)data->ext_data)->cs_highestmodseq_value;
+	else if (data->ext_extension == &imap_extension)
+		(void)scan_number(&(struct scan){ number, number + strlen(number) }, &to->append_limit);
+}
+
 static void take_status(const struct mailimap_status_info *info, struct mailbox_status *to)
 {
 	switch (info->st_att) {
@@ -394,8 +404,8 @@ static void take_status(const struct mailimap_status_info *info, struct mailbox_
 	case MAILIMAP_STATUS_ATT_UIDVALIDITY: to->uidvalidity = info->st_value; break;
 	case MAILIMAP_STATUS_ATT_UNSEEN: to->unseen = info->st_value; break;
 	case MAILIMAP_STATUS_ATT_EXTENSION:
-		if (info->st_ext_data && info->st_ext_data->ext_extension->ext_id == MAILIMAP_EXTENSION_CONDSTORE && info->st_ext_data->ext_data)
-			to->modseq = ((struct mailimap_condstore_status_info *)info->st_ext_data->ext_data)->cs_highestmodseq_value;
+		if (info->st_ext_data && info->st_ext_data->ext_data)
+			take_status_extension(info->st_ext_data, to);
 		break;
 	default: /* RECENT, and HIGHESTMODSEQ, which comes as an extension */
 		break;
@@ -455,7 +465,7 @@ static enum data_kind kind_of(struct span word)
 	static const struct { const char *word; enum data_kind kind; } known[] = {
 		{ "CAPABILITY", DATA_CAPABILITY }, { "ENABLED", DATA_ENABLED }, { "FLAGS", DATA_FLAGS }, { "VANISHED", DATA_VANISHED },
 		{ "LIST", DATA_LIST }, { "LSUB", DATA_LSUB }, { "STATUS", DATA_STATUS }, { "SEARCH", DATA_SEARCH }, { "ESEARCH", DATA_ESEARCH },
-		{ "NAMESPACE", DATA_NAMESPACE }, { "QUOTA", DATA_QUOTA },
+		{ "NAMESPACE", DATA_NAMESPACE }, { "QUOTA", DATA_QUOTA }, { "MYRIGHTS", DATA_MYRIGHTS },
 	};
 	for (size_t i = 0; i < sizeof known / sizeof *known; i++)
 		if (span_is(word, known[i].word))

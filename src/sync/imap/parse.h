@@ -30,7 +30,7 @@ struct imap_fetch {          /* a message's items, as many as came */
 
 enum data_kind {
 	DATA_COND, DATA_CAPABILITY, DATA_ENABLED, DATA_FLAGS, DATA_EXISTS, DATA_EXPUNGE, DATA_VANISHED, DATA_FETCH, DATA_LIST, DATA_LSUB,
-	DATA_STATUS, DATA_SEARCH, DATA_ESEARCH, DATA_NAMESPACE, DATA_QUOTA,
+	DATA_STATUS, DATA_SEARCH, DATA_ESEARCH, DATA_NAMESPACE, DATA_QUOTA, DATA_MYRIGHTS,
 	DATA_SKIPPED,            /* a FETCH that cannot be parsed: .number, and .fetch.uid if it can be told */
 	DATA_OTHER,
 };
@@ -39,7 +39,7 @@ struct imap_data {           /* valid until the next parse */
 	uint32_t number;         /* EXISTS; the sequence number of EXPUNGE, FETCH, SKIPPED */
 	bool earlier;            /* VANISHED (EARLIER) */
 	bool expected;           /* set by the verb under way: it is what a command asked for, not news */
-	struct scan rest;        /* CAPABILITY, ENABLED, VANISHED, SEARCH, ESEARCH, NAMESPACE, QUOTA: behind the word */
+	struct scan rest;        /* CAPABILITY, ENABLED, VANISHED, SEARCH, ESEARCH, NAMESPACE, QUOTA, MYRIGHTS: behind the word */
 	struct imap_cond cond;
 	struct imap_fetch fetch;
 	struct remote_mailbox mailbox; /* LIST, LSUB; STATUS: .raw and .status */

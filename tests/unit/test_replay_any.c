@@ -1,0 +1,117 @@
+/* replay: any changes, while they are sent and the connection is cut */
+#include "unit/replay_world.h"
+
+static unsigned dice_state;
+static unsigned dice(unsigned sides)
+{
+	dice_state = dice_state * 1103515245U + 12345U;
+	return dice_state / 65536U % sides;
+}
+
+struct found_ids { uint64_t ids[200]; size_t count; };
+static bool note_mailbox(void *context, const struct mailbox *m)
+{
+	struct found_ids *found = context;
+	if (found->count < 200)
+		found->ids[found->count++] = m->id;
+	return true;
+}
+static bool note_message(void *context, const struct entry *e, const char *name)
+{
+	(void)name;
+	struct found_ids *found = context;
+	if (found->count < 200)
+		found->ids[found->count++] = e->id;
+	return true;
+}
+
+static uint64_t any_mailbox(struct world *w)
+{
+	struct found_ids found = { .count = 0 };
+	assert_int_equal(cache_mailboxes(w->cache, note_mailbox, &found), MF_OK);
+	return found.ids[dice((unsigned)found.count)];
+}
+
+static uint64_t any_message(struct world *w)
+{
+	struct found_ids found = { .count = 0 };
+	for (int i = 0; i < 8 && !found.count; i++)
+		(void)cache_list(w->cache, any_mailbox(w), 0, note_message, &found);
+	return found.count ? found.ids[dice((unsigned)found.count)] : 0;
+}
+
+static int next_number = 5000;
+
+static void random_change(struct world *w)
+{
+	uint64_t message = any_message(w), mailbox = any_mailbox(w), made = 0;
+	struct disposal how = { .expunge = dice(3) == 0, .trash = dice(4) ? any_mailbox(w) : 0 };
+	char name[40];
+	snprintf(name, sizeof name, "n%u.eml", dice(20));
+	enum mf_err e;
+	unsigned what = dice(9);
+	if (what == 6 && message && CHANGE(w, txn_create(t, mailbox, name, &made)) == MF_OK) {
+		if (CHANGE(w, txn_copied(t, made, message, 0)) != MF_OK)
+			write_number(w, made, next_number++, &how);
+		return;
+	}
+	if (what == 7 && CHANGE(w, txn_create(t, mailbox, name, &made)) == MF_OK) {
+		write_number(w, made, next_number++, &how);
+		return;
+	}
+	struct txn *t;
+	assert_int_equal(cache_begin(w->cache, &t), MF_OK);
+	switch (what) {
+	case 0: e = txn_mailbox_create(t, dice(2) ? mailbox : 0, name, &made); break;
+	case 1: e = txn_mailbox_rename(t, mailbox, dice(2) ? any_mailbox(w) : 0, name); break;
+	case 2: e = txn_mailbox_delete(t, mailbox); break;
+	case 3: e = message ? txn_change_flags(t, message, dice(8), dice(8), dice(2) ? "K1 K2" : "", dice(2) ? "K2 K3" : "") : MF_OK; break;
+	case 4: e = message ? txn_remove(t, message, &how) : MF_OK; break;
+	default: e = message ? txn_move(t, message, mailbox, name, &how) : MF_OK; break;
+	}
+	if (e != MF_OK)
+		txn_rollback(t);
+	else
+		assert_int_equal(txn_commit(t), MF_OK);
+}
+
+/* Changes go on while they are sent, and the connection is cut now and then; in the end the server is as the tree. */
+static void anything(void **state)
+{
+	(void)state;
+	const char *many = getenv("MAILFS_JOURNAL_ROUNDS");
+	for (unsigned round = 0; round < (many ? (unsigned)strtoul(many, NULL, 10) : 12); round++) {
+		struct world w;
+		char when[60];
+		dice_state = 100 + round;
+		build(&w, all_caps[round % 4]);
+		for (unsigned i = 0; i < 40; i++) {
+			random_change(&w);
+			account_journal_changed(w.account);
+			if (dice(4) == 0)
+				(void)want_settled_once(&w);
+			if (dice(6) == 0)
+				memory_cut_answers(w.server, dice(12));
+			if (dice(8) == 0)
+				account_connect(w.account);
+		}
+		memory_cut_answers(w.server, UINT32_MAX);
+		snprintf(when, sizeof when, "round %u", round);
+		(void)want_settled(&w);
+		for (int again = 0; again < 4 && journal_count(w.cache); again++) {
+			assert_int_equal(want_verified(&w), MF_OK);
+			retry_all(&w);
+			(void)want_settled(&w);
+		}
+		assert_settled_as(&w, NULL, when);
+		world_finish(&w);
+	}
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(anything),
+	};
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}

@@ -1,0 +1,183 @@
+/* replay: changes that build on each other, in whatever order they can be carried out */
+#include "unit/replay_world.h"
+
+/* The connection is lost at each answer in turn, and before there is another what was sent is changed again */
+static void changed_again_in_doubt(void **state)
+{
+	(void)state;
+	unsigned answers = 1;
+	char when[60];
+	for (unsigned n = 0; n < answers; n++) {
+		struct world w;
+		uint64_t made = 0;
+		build(&w, FULL);
+		go_offline(&w);
+		memory_forget_calls(w.server);
+		DO(&w, txn_mailbox_create(t, 0, "New", &made));
+		DO(&w, txn_mailbox_rename(t, box(&w, "Old"), 0, "Older"));
+		DO(&w, txn_mailbox_rename(t, box(&w, "Gone"), box(&w, "Work"), "Within"));
+		if (n == 0) {
+			account_connect(w.account);
+			assert_settled_as(&w, NULL, "counted");
+			answers = memory_answers(w.server);
+			world_finish(&w);
+			continue;
+		}
+		memory_cut_answers(w.server, n - 1);
+		account_connect(w.account);
+		world_until(memory_sessions(w.server) > 0 || memory_answers(w.server) >= n);
+		memory_login_result(w.server, MF_OFFLINE);
+		world_until(memory_sessions(w.server) == 0 || is_quiet(&w));
+		go_offline(&w);
+		DO(&w, txn_mailbox_rename(t, box(&w, "New"), 0, "Newer"));
+		DO(&w, txn_mailbox_rename(t, box(&w, "Older"), 0, "Oldest"));
+		DO(&w, txn_mailbox_rename(t, box(&w, "Work/Within"), 0, "Gone"));
+		move_number(&w, "INBOX", 1, "Oldest", "into.eml");
+		move_number(&w, "Oldest/In", 21, "INBOX", "from.eml");
+		memory_login_result(w.server, MF_OK);
+		account_connect(w.account);
+		snprintf(when, sizeof when, "lost at answer %u", n - 1);
+		assert_settled_as(&w, NULL, when);
+		char *text = server_text(&w);
+		assert_null(strstr(text, "Older/"));
+		assert_null(strstr(text, "New/"));
+		assert_null(strstr(text, "Within/"));
+		assert_non_null(strstr(text, "Newer/"));
+		assert_non_null(strstr(text, "Oldest/Message number 1 "));
+		assert_non_null(strstr(text, "Gone/Message number 31 "));
+		assert_non_null(strstr(text, "INBOX/Message number 21 "));
+		free(text);
+		world_finish(&w);
+	}
+}
+
+/* mkdir A; mkdir B; mv A B */
+static void made_and_moved_into_one_made_later(void **state)
+{
+	(void)state;
+	struct world w;
+	uint64_t first = 0, second = 0;
+	build(&w, FULL);
+	go_offline(&w);
+	DO(&w, txn_mailbox_create(t, 0, "First", &first));
+	DO(&w, txn_mailbox_create(t, 0, "Second", &second));
+	DO(&w, txn_mailbox_rename(t, first, second, "Inside"));
+	account_connect(w.account);
+	assert_settled_as(&w, NULL, "inside one made later");
+	char *text = server_text(&w);
+	assert_non_null(strstr(text, "Second/Inside/"));
+	assert_null(strstr(text, "First/"));
+	free(text);
+	world_finish(&w);
+}
+
+/* mv Old aside; mv aside/In .; mv aside In */
+static void turned_inside_out(void **state)
+{
+	(void)state;
+	struct world w;
+	build(&w, FULL);
+	go_offline(&w);
+	DO(&w, txn_mailbox_rename(t, box(&w, "Old"), 0, "Aside"));
+	DO(&w, txn_mailbox_rename(t, box(&w, "Aside/In"), 0, "In"));
+	DO(&w, txn_mailbox_rename(t, box(&w, "Aside"), box(&w, "In"), "Old"));
+	account_connect(w.account);
+	assert_settled_as(&w, NULL, "inside out");
+	char *text = server_text(&w);
+	assert_non_null(strstr(text, "In/Message number 21 "));
+	assert_non_null(strstr(text, "In/Old/"));
+	assert_null(strstr(text, "Aside/"));
+	assert_null(strstr(text, "Old/In/"));
+	free(text);
+	world_finish(&w);
+}
+
+/* What is removed goes by the name that what it lay in has when its turn comes */
+static void removed_from_one_renamed(void **state)
+{
+	(void)state;
+	struct world w;
+	build(&w, FULL);
+	go_offline(&w);
+	DO(&w, txn_mailbox_rename(t, box(&w, "Old"), 0, "Older"));
+	move_number(&w, "Older/In", 21, "INBOX", "saved.eml");
+	DO(&w, txn_mailbox_delete(t, box(&w, "Older/In")));
+	account_connect(w.account);
+	assert_settled_as(&w, NULL, "removed from one renamed");
+	char *text = server_text(&w);
+	assert_non_null(strstr(text, "Older/\n"));
+	assert_null(strstr(text, "/In/"));
+	assert_non_null(strstr(text, "INBOX/Message number 21 "));
+	free(text);
+	world_finish(&w);
+}
+
+/* Three copies of one message, asked for together, are three */
+static void copies_of_one(void **state)
+{
+	(void)state;
+	for (size_t c = 0; c < sizeof all_caps / sizeof *all_caps; c++) {
+		struct world w;
+		build(&w, all_caps[c]);
+		go_offline(&w);
+		for (int i = 1; i <= 3; i++) {
+			uint64_t made = 0;
+			char name[40];
+			snprintf(name, sizeof name, "copy%d.eml", i);
+			DO(&w, txn_create(t, box(&w, "Work"), name, &made));
+			DO(&w, txn_copied(t, made, numbered(&w, "INBOX", 1), 0));
+		}
+		move_number(&w, "INBOX", 1, "Old", "moved.eml");
+		account_connect(w.account);
+		assert_settled_as(&w, NULL, "copies of one");
+		char *text = server_text(&w), *at = text;
+		for (int i = 0; i < 3; i++) {
+			at = strstr(at, "Work/Message number 1 ");
+			assert_non_null(at);
+			at++;
+		}
+		assert_null(strstr(at, "Work/Message number 1 "));
+		assert_non_null(strstr(text, "Old/Message number 1 "));
+		free(text);
+		world_finish(&w);
+	}
+}
+
+/* One message twice, moved to one mailbox, and the connection is lost on the way: neither stands for the other at its source */
+static void twins_in_doubt(void **state)
+{
+	(void)state;
+	for (size_t c = 0; c < sizeof all_caps / sizeof *all_caps; c++) {
+		for (unsigned n = 0; n < 16; n++) {
+			struct world w;
+			build(&w, all_caps[c]);
+			deliver(&w, "Work", 1, 700);
+			assert_int_equal(want_sync(&w, false), MF_OK);
+			go_offline(&w);
+			move_number(&w, "INBOX", 1, "Old", "one.eml");
+			move_number(&w, "Work", 1, "Old", "two.eml");
+			memory_cut_answers(w.server, n);
+			account_connect(w.account);
+			(void)want_settled(&w);
+			assert_int_equal(want_verified(&w), MF_OK);
+			char *text = server_text(&w);
+			size_t left = 0;
+			for (const char *at = text; (at = strstr(at, "/Message number 1 ")); at++)
+				left++;
+			if (left < 2)
+				fail_msg("caps %zu, cut at answer %u: the server has\n%s", c, n, text);
+			free(text);
+			world_finish(&w);
+		}
+	}
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(changed_again_in_doubt), cmocka_unit_test(made_and_moved_into_one_made_later),
+		cmocka_unit_test(turned_inside_out), cmocka_unit_test(removed_from_one_renamed), cmocka_unit_test(copies_of_one),
+		cmocka_unit_test(twins_in_doubt),
+	};
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
