@@ -105,13 +105,41 @@ static enum mf_err undo_move(struct txn *t, const struct op *op)
 	return MF_OK;
 }
 
+/* It may have been marked already, and not expunged: whoever expunges next would take it. */
+static enum mf_err take_mark_off(struct txn *t, const struct op *op)
+{
+	struct op mark = { .kind = OP_FLAGS, .message = op->message, .mailbox = op->mailbox, .uidvalidity = op->uidvalidity, .uid = op->uid,
+		.flags_remove = CACHE_MESSAGE_DELETED, .name = op->name };
+	const struct node *n = txn_node(t, op->mailbox);
+	bool marked = op->tries && op->uid && n && n->m.uidvalidity == op->uidvalidity && !t->cache->only_deletes;
+	return marked ? op_add(t, &mark) : MF_OK;
+}
+
+/* The second half of a move. It goes on by itself; where it is refused the message stays where it was, too, and no row knows it. */
+static enum mf_err undo_half(struct txn *t, const struct op *op)
+{
+	struct node *n = txn_node(t, op->mailbox);
+	if (op->state != OP_PARKED)
+		return MF_BUSY;
+	if (n) {
+		n->m.complete = false; /* it is read anew */
+		txn_attributes_changed(n);
+	}
+	return take_mark_off(t, op);
+}
+
 /* The server still has it, as far as is known: a copy that was to be the only one may be. */
 static enum mf_err undo_expunge(struct txn *t, const struct op *op)
 {
 	if (!op->message)
-		return MF_BUSY; /* the second half of a move */
+		return undo_half(t, op);
+	struct row row;
 	enum mf_err e = undo_move(t, op);
-	return e || !spool_has(t->cache, op->message) ? e : keep_row(t, op->message);
+	if (!e && spool_has(t->cache, op->message))
+		return keep_row(t, op->message);
+	if (!e)
+		e = row_by_id(t, op->message, &row);
+	return e || (row.flags & CACHE_MESSAGE_DELETED) ? e : take_mark_off(t, op);
 }
 
 /* At the server, as any other. The bytes that were put aside here are a body like those of the others. */
