@@ -666,8 +666,10 @@ static void follow_up(struct round *r, const struct group *g, const struct write
 	if (look) /* before the next round: what follows waits for its number */
 		work_want_locked(a, work_get_locked(a, look), PRIORITY_PERSON, CHANGES_AUTO);
 	a->list_pending |= list;
-	if (list && a->list_priority < PRIORITY_BACKGROUND)
-		a->list_priority = PRIORITY_BACKGROUND;
+	/* a mailbox that is not there: what is tried again is to know by then where it is */
+	enum priority priority = result->result == MF_NOT_FOUND ? PRIORITY_PERSON : PRIORITY_BACKGROUND;
+	if (list && a->list_priority < priority)
+		a->list_priority = priority;
 	pthread_mutex_unlock(&a->lock);
 }
 
