@@ -79,13 +79,16 @@ static enum mf_err undo_move(struct txn *t, const struct op *op)
 		e = home_of(t, op, &home);
 	if (e)
 		return e == MF_NOT_FOUND ? MF_OK : e;
+	bool renumbered = op->uid && op->uidvalidity != home->m.uidvalidity;
+	if (renumbered && !spool_has(t->cache, op->message)) /* found again it goes there, under its name */
+		return settle_leaves(t, op->message);
 	struct node *from = txn_node_of_shelf(t, row.shelf);
 	char old_name[NAME_MAX_BYTES + 1];
 	memcpy(old_name, row.name, sizeof old_name);
 	const char *wish = op->name && !strchr(op->name, '/') ? op->name : from ? row.name : "message.eml";
 	MF_CLEANUP(mf_free) char *own = mf_strdup(wish);
 	e = name_for_old(t, home, own, row.name);
-	row.entry.uid = op->uid;
+	row.entry.uid = renumbered ? 0 : op->uid;
 	if (!e)
 		e = row_place(t, home, &row);
 	if (e)
@@ -135,11 +138,13 @@ static enum mf_err undo_expunge(struct txn *t, const struct op *op)
 		return undo_half(t, op);
 	struct row row;
 	enum mf_err e = undo_move(t, op);
-	if (!e && spool_has(t->cache, op->message))
-		return keep_row(t, op->message);
 	if (!e)
 		e = row_by_id(t, op->message, &row);
-	return e || (row.flags & CACHE_MESSAGE_DELETED) ? e : take_mark_off(t, op);
+	if (e)
+		return e == MF_NOT_FOUND ? MF_OK : e;
+	if (spool_has(t->cache, op->message))
+		return row.entry.uid ? keep_row(t, op->message) : MF_OK;
+	return row.flags & CACHE_MESSAGE_DELETED ? MF_OK : take_mark_off(t, op);
 }
 
 /* At the server, as any other. The bytes that were put aside here are a body like those of the others. */

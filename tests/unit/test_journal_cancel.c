@@ -90,11 +90,31 @@ static void renamed_twice_and_removed(void **state)
 	assert_ops(f, "delete");
 }
 
+static void taken_back_to_other_numbers(void **state)
+{
+	struct fixture *f = *state;
+	uint64_t inbox = mailbox_with(f, "INBOX", 2), b = mailbox_with(f, "B", 0), one = by_uid(f, inbox, 1), two = by_uid(f, inbox, 2), got = 0;
+	DO(f, txn_move(t, one, b, "x.eml", &expunge));
+	DO(f, txn_remove(t, two, &expunge));
+	DO(f, txn_mailbox_renumbered(t, inbox, VALIDITY + 1));
+	struct test_message m;
+	DO(f, txn_message_put(t, message_make(&m, inbox, 1, 5001), &got)); /* others have the numbers now */
+	DO(f, txn_message_put(t, message_make(&m, inbox, 2, 5002), &got));
+	DO(f, txn_cancel(t, nth_op(f, 1).id));
+	DO(f, txn_cancel(t, nth_op(f, 0).id));
+	assert_ops(f, "");
+	assert_int_equal(list_count(f, b), 0);
+	DO(f, txn_message_put(t, message_make(&m, inbox, 3, (unsigned)inbox * 1000 + 1), &got));
+	assert_int_equal(got, one);
+	assert_int_equal(list_count(f, inbox), 3);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		WITH_CACHE(changed_between_a_look_and_the_mark), WITH_CACHE(taken_back_into_what_lies_in_it),
 		WITH_CACHE(what_cannot_go_keeps_none_back), WITH_CACHE(named_as_it_is_when_it_goes), WITH_CACHE(renamed_twice_and_removed),
+		WITH_CACHE(taken_back_to_other_numbers),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }
