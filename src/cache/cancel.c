@@ -54,18 +54,18 @@ static enum mf_err undo_append(struct txn *t, const struct op *op)
 	return MF_OK;
 }
 
-/* The mailbox, also if it was to be removed since: that is taken back as well. */
-static enum mf_err home_of(struct txn *t, const struct op *op, struct node **ret)
+/* A mailbox, also if it was to be removed since: that is taken back as well. */
+static enum mf_err bring_back(struct txn *t, uint64_t mailbox, struct node **ret)
 {
 	struct ops ops = { 0 };
 	sqlite3_stmt *s = db_use(t->db, SQL_OP_OF_MAILBOX);
-	sqlite3_bind_int64(s, 1, (int64_t)op->mailbox);
-	enum mf_err e = txn_node(t, op->mailbox) ? MF_OK : ops_collect(t, s, &ops);
+	sqlite3_bind_int64(s, 1, (int64_t)mailbox);
+	enum mf_err e = txn_node(t, mailbox) ? MF_OK : ops_collect(t, s, &ops);
 	for (size_t i = 0; i < ops.count && !e; i++)
 		if (ops.items[i].kind == OP_DELETE)
 			e = cancel_op(t, &ops.items[i]);
 	ops_finish(&ops);
-	*ret = txn_node(t, op->mailbox);
+	*ret = txn_node(t, mailbox);
 	return e ? e : *ret ? MF_OK : MF_STALE;
 }
 
@@ -76,7 +76,7 @@ static enum mf_err undo_move(struct txn *t, const struct op *op)
 	struct node *home = NULL;
 	enum mf_err e = row_by_id(t, op->message, &row);
 	if (!e)
-		e = home_of(t, op, &home);
+		e = bring_back(t, op->mailbox, &home);
 	if (e)
 		return e == MF_NOT_FOUND ? MF_OK : e;
 	bool renumbered = op->uid && op->uidvalidity != home->m.uidvalidity;
@@ -185,16 +185,26 @@ static enum mf_err undo_create(struct txn *t, const struct op *op)
 	return e ? e : mailbox_remove_node(t, n);
 }
 
+/* What it was in comes back as well. */
+static enum mf_err undo_delete(struct txn *t, const struct op *op)
+{
+	struct node *above;
+	enum mf_err e = op->parent ? bring_back(t, op->parent, &above) : MF_OK;
+	return e && e != MF_STALE ? e : mailbox_undelete(t, op);
+}
+
 static enum mf_err undo_rename(struct txn *t, const struct op *op)
 {
 	struct node *n = txn_node(t, op->mailbox);
 	if (!n)
 		return MF_OK;
-	struct node *above = op->parent ? txn_node(t, op->parent) : NULL;
-	if (above && mailbox_is_inside(t, op->parent, op->mailbox))
-		return MF_EXISTS;
+	struct node *above;
 	char name[NAME_MAX_BYTES + 1];
-	enum mf_err e = name_for_mailbox(t, above ? op->parent : 0, op->name, name);
+	enum mf_err e = op->parent ? bring_back(t, op->parent, &above) : MF_OK;
+	if (!e && op->parent && mailbox_is_inside(t, op->parent, op->mailbox))
+		e = MF_EXISTS;
+	if (!e)
+		e = name_for_mailbox(t, op->parent, op->name, name);
 	if (e)
 		return e;
 	n->old_name = mf_strdup(n->m.name);
@@ -202,7 +212,7 @@ static enum mf_err undo_rename(struct txn *t, const struct op *op)
 	txn_names_changed(t, n->m.parent);
 	free(n->m.name);
 	n->m.name = mf_strdup(name);
-	n->m.parent = above ? op->parent : 0;
+	n->m.parent = op->parent;
 	txn_names_changed(t, n->m.parent);
 	txn_attributes_changed(n);
 	return MF_OK;
@@ -235,7 +245,7 @@ static enum mf_err undo(struct txn *t, const struct op *op)
 	case OP_CREATE:
 		return undo_create(t, op);
 	case OP_DELETE:
-		return mailbox_undelete(t, op);
+		return undo_delete(t, op);
 	case OP_RENAME:
 		return undo_rename(t, op);
 	case OP_SUBSCRIBE:

@@ -134,7 +134,8 @@ enum mf_err txn_trash(struct txn *t, uint64_t *ret);
 /* --- by a person ------------------------------------------------------------------------------------------------------ */
 
 /* Takes an operation back and undoes it in the tree; what depends on it goes with it. MF_BUSY: it is being sent, or
- * goes on by itself. MF_EXISTS: messages lie in what it made, or what it is to go back into lies in it: their operations first. */
+ * goes on by itself. MF_STALE: the mailbox that it is to go back to is gone. MF_EXISTS: messages lie in what it made, or what
+ * it is to go back into lies in it: their operations first. */
 enum mf_err txn_cancel(struct txn *t, uint64_t op);
 /* A parked or unconfirmed one is queued again */
 enum mf_err txn_retry(struct txn *t, uint64_t op);

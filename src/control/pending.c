@@ -215,8 +215,8 @@ enum mf_err pending_cancel_all(struct account *a, uint64_t *ret_done, uint64_t *
 	for (size_t i = ids.count; i-- > 0 && !e;) {
 		enum mf_err one = cancel_one(a, ids.items[i]);
 		*ret_done += one == MF_OK;
-		*ret_left += one == MF_BUSY || one == MF_EXISTS;
-		if (one && one != MF_BUSY && one != MF_EXISTS && one != MF_NOT_FOUND)
+		*ret_left += one == MF_BUSY || one == MF_EXISTS || one == MF_STALE;
+		if (one && one != MF_BUSY && one != MF_EXISTS && one != MF_STALE && one != MF_NOT_FOUND)
 			e = one;
 	}
 	free(ids.items);

@@ -109,12 +109,39 @@ static void taken_back_to_other_numbers(void **state)
 	assert_int_equal(list_count(f, inbox), 3);
 }
 
+static void what_it_was_in_comes_back(void **state)
+{
+	struct fixture *f = *state;
+	mailbox_with(f, "INBOX", 1);
+	uint64_t a = mailbox_with(f, "A", 0), b = mailbox_with(f, "A/B", 0);
+	char *before = tree_text(f->state, true);
+	DO(f, txn_mailbox_rename(t, b, 0, "B"));
+	DO(f, txn_mailbox_delete(t, a));
+	DO(f, txn_cancel(t, nth_op(f, 0).id));
+	char *after = tree_text(f->state, true);
+	assert_string_equal(before, after);
+	free(after);
+	DO(f, txn_mailbox_delete(t, b));
+	DO(f, txn_mailbox_delete(t, a));
+	DO(f, txn_cancel(t, nth_op(f, 0).id));
+	after = tree_text(f->state, true);
+	assert_string_equal(before, after);
+	assert_ops(f, "");
+	DO(f, txn_mailbox_rename(t, b, 0, "B"));
+	DO(f, txn_mailbox_delete(t, a));
+	DO(f, txn_op_done(t, nth_op(f, 1).id, 0, 0));
+	assert_int_equal(CHANGE(f, txn_cancel(t, nth_op(f, 0).id)), MF_STALE);
+	assert_ops(f, "rename");
+	free(before);
+	free(after);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		WITH_CACHE(changed_between_a_look_and_the_mark), WITH_CACHE(taken_back_into_what_lies_in_it),
 		WITH_CACHE(what_cannot_go_keeps_none_back), WITH_CACHE(named_as_it_is_when_it_goes), WITH_CACHE(renamed_twice_and_removed),
-		WITH_CACHE(taken_back_to_other_numbers),
+		WITH_CACHE(taken_back_to_other_numbers), WITH_CACHE(what_it_was_in_comes_back),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }
