@@ -54,18 +54,18 @@ static enum mf_err undo_append(struct txn *t, const struct op *op)
 	return MF_OK;
 }
 
-/* The mailbox, also if it was to be removed since: that is taken back as well. */
-static enum mf_err home_of(struct txn *t, const struct op *op, struct node **ret)
+/* A mailbox, also if it was to be removed since: that is taken back as well. */
+static enum mf_err bring_back(struct txn *t, uint64_t mailbox, struct node **ret)
 {
 	struct ops ops = { 0 };
 	sqlite3_stmt *s = db_use(t->db, SQL_OP_OF_MAILBOX);
-	sqlite3_bind_int64(s, 1, (int64_t)op->mailbox);
-	enum mf_err e = txn_node(t, op->mailbox) ? MF_OK : ops_collect(t, s, &ops);
+	sqlite3_bind_int64(s, 1, (int64_t)mailbox);
+	enum mf_err e = txn_node(t, mailbox) ? MF_OK : ops_collect(t, s, &ops);
 	for (size_t i = 0; i < ops.count && !e; i++)
 		if (ops.items[i].kind == OP_DELETE)
 			e = cancel_op(t, &ops.items[i]);
 	ops_finish(&ops);
-	*ret = txn_node(t, op->mailbox);
+	*ret = txn_node(t, mailbox);
 	return e ? e : *ret ? MF_OK : MF_STALE;
 }
 
@@ -76,16 +76,19 @@ static enum mf_err undo_move(struct txn *t, const struct op *op)
 	struct node *home = NULL;
 	enum mf_err e = row_by_id(t, op->message, &row);
 	if (!e)
-		e = home_of(t, op, &home);
+		e = bring_back(t, op->mailbox, &home);
 	if (e)
 		return e == MF_NOT_FOUND ? MF_OK : e;
+	bool renumbered = op->uid && op->uidvalidity != home->m.uidvalidity;
+	if (renumbered && !spool_has(t->cache, op->message)) /* found again it goes there, under its name */
+		return settle_leaves(t, op->message);
 	struct node *from = txn_node_of_shelf(t, row.shelf);
 	char old_name[NAME_MAX_BYTES + 1];
 	memcpy(old_name, row.name, sizeof old_name);
 	const char *wish = op->name && !strchr(op->name, '/') ? op->name : from ? row.name : "message.eml";
 	MF_CLEANUP(mf_free) char *own = mf_strdup(wish);
 	e = name_for_old(t, home, own, row.name);
-	row.entry.uid = op->uid;
+	row.entry.uid = renumbered ? 0 : op->uid;
 	if (!e)
 		e = row_place(t, home, &row);
 	if (e)
@@ -105,13 +108,43 @@ static enum mf_err undo_move(struct txn *t, const struct op *op)
 	return MF_OK;
 }
 
+/* It may have been marked already, and not expunged: whoever expunges next would take it. */
+static enum mf_err take_mark_off(struct txn *t, const struct op *op)
+{
+	struct op mark = { .kind = OP_FLAGS, .message = op->message, .mailbox = op->mailbox, .uidvalidity = op->uidvalidity, .uid = op->uid,
+		.flags_remove = CACHE_MESSAGE_DELETED, .name = op->name };
+	const struct node *n = txn_node(t, op->mailbox);
+	bool marked = op->tries && op->uid && n && n->m.uidvalidity == op->uidvalidity && !t->cache->only_deletes;
+	return marked ? op_add(t, &mark) : MF_OK;
+}
+
+/* The second half of a move. It goes on by itself; where it is refused the message stays where it was, too, and no row knows it. */
+static enum mf_err undo_half(struct txn *t, const struct op *op)
+{
+	struct node *n = txn_node(t, op->mailbox);
+	if (op->state != OP_PARKED)
+		return MF_BUSY;
+	if (n) {
+		n->m.complete = false; /* it is read anew */
+		txn_attributes_changed(n);
+	}
+	return take_mark_off(t, op);
+}
+
 /* The server still has it, as far as is known: a copy that was to be the only one may be. */
 static enum mf_err undo_expunge(struct txn *t, const struct op *op)
 {
 	if (!op->message)
-		return MF_BUSY; /* the second half of a move */
+		return undo_half(t, op);
+	struct row row;
 	enum mf_err e = undo_move(t, op);
-	return e || !spool_has(t->cache, op->message) ? e : keep_row(t, op->message);
+	if (!e)
+		e = row_by_id(t, op->message, &row);
+	if (e)
+		return e == MF_NOT_FOUND ? MF_OK : e;
+	if (spool_has(t->cache, op->message))
+		return row.entry.uid ? keep_row(t, op->message) : MF_OK;
+	return row.flags & CACHE_MESSAGE_DELETED ? MF_OK : take_mark_off(t, op);
 }
 
 /* At the server, as any other. The bytes that were put aside here are a body like those of the others. */
@@ -152,14 +185,26 @@ static enum mf_err undo_create(struct txn *t, const struct op *op)
 	return e ? e : mailbox_remove_node(t, n);
 }
 
+/* What it was in comes back as well. */
+static enum mf_err undo_delete(struct txn *t, const struct op *op)
+{
+	struct node *above;
+	enum mf_err e = op->parent ? bring_back(t, op->parent, &above) : MF_OK;
+	return e && e != MF_STALE ? e : mailbox_undelete(t, op);
+}
+
 static enum mf_err undo_rename(struct txn *t, const struct op *op)
 {
 	struct node *n = txn_node(t, op->mailbox);
 	if (!n)
 		return MF_OK;
-	struct node *above = op->parent ? txn_node(t, op->parent) : NULL;
+	struct node *above;
 	char name[NAME_MAX_BYTES + 1];
-	enum mf_err e = name_for_mailbox(t, above ? op->parent : 0, op->name, name);
+	enum mf_err e = op->parent ? bring_back(t, op->parent, &above) : MF_OK;
+	if (!e && op->parent && mailbox_is_inside(t, op->parent, op->mailbox))
+		e = MF_EXISTS;
+	if (!e)
+		e = name_for_mailbox(t, op->parent, op->name, name);
 	if (e)
 		return e;
 	n->old_name = mf_strdup(n->m.name);
@@ -167,7 +212,7 @@ static enum mf_err undo_rename(struct txn *t, const struct op *op)
 	txn_names_changed(t, n->m.parent);
 	free(n->m.name);
 	n->m.name = mf_strdup(name);
-	n->m.parent = above ? op->parent : 0;
+	n->m.parent = op->parent;
 	txn_names_changed(t, n->m.parent);
 	txn_attributes_changed(n);
 	return MF_OK;
@@ -200,7 +245,7 @@ static enum mf_err undo(struct txn *t, const struct op *op)
 	case OP_CREATE:
 		return undo_create(t, op);
 	case OP_DELETE:
-		return mailbox_undelete(t, op);
+		return undo_delete(t, op);
 	case OP_RENAME:
 		return undo_rename(t, op);
 	case OP_SUBSCRIBE:

@@ -136,8 +136,9 @@ enum mf_err txn_trash(struct txn *t, uint64_t *ret);
 
 /* --- by a person ------------------------------------------------------------------------------------------------------ */
 
-/* Takes an operation back and undoes it in the tree; what depends on it goes with it. MF_BUSY: it is being sent.
- * MF_EXISTS: messages lie in what it made: their operations first. */
+/* Takes an operation back and undoes it in the tree; what depends on it goes with it. MF_BUSY: it is being sent, or
+ * goes on by itself. MF_STALE: the mailbox that it is to go back to is gone. MF_EXISTS: messages lie in what it made, or what
+ * it is to go back into lies in it: their operations first. */
 enum mf_err txn_cancel(struct txn *t, uint64_t op);
 /* A parked or unconfirmed one is queued again */
 enum mf_err txn_retry(struct txn *t, uint64_t op);
@@ -153,7 +154,7 @@ enum mf_err journal_next_due(struct cache *c, int64_t *ret_ms);
 /* Whose outcome is not known after a lost connection or a crash */
 enum mf_err journal_in_doubt(struct cache *c, struct op **ret, size_t *ret_count);
 /* These are SENT when this returns, on the disk, whatever happens to the machine, and CREATE and RENAME have their .raw; those
- * that another took back meanwhile, or that have no name there any more, are not: their id is set to 0. */
+ * that another took back meanwhile or made wait, or that have no name there any more, are not: their id is set to 0. */
 enum mf_err journal_mark_sent(struct cache *c, struct op *ops, size_t count);
 /* Done; uid 0: where it lies now is not known yet, and txn_message_put() finds out. Nothing where the operation is gone. */
 enum mf_err txn_op_done(struct txn *t, uint64_t op, uint32_t uidvalidity, uint32_t uid);

@@ -264,16 +264,35 @@ enum mf_err mailbox_undelete(struct txn *t, const struct op *op)
 	return e == MF_NOT_FOUND ? mailbox_add_again(t, op, &like) : e;
 }
 
-/* It goes by the name that it has at the server, whatever it was to be called. */
-static enum mf_err journal_delete(struct txn *t, const struct node *n, const struct op *rename)
+/* Once more, if it was renamed again while the first was being sent */
+static enum mf_err drop_renames(struct txn *t, const struct ops *ops)
 {
+	enum mf_err e = MF_OK;
+	for (size_t i = 0; i < ops->count && !e; i++)
+		if (ops->items[i].kind == OP_RENAME)
+			e = op_remove(t, ops->items[i].id);
+	return e;
+}
+
+static bool is_being_named(const struct ops *ops)
+{
+	bool busy = false;
+	for (size_t i = 0; i < ops->count && !busy; i++)
+		busy = (ops->items[i].kind == OP_CREATE || ops->items[i].kind == OP_RENAME) && !op_is_open(&ops->items[i]);
+	return busy;
+}
+
+/* It goes by the name that it has at the server, whatever it was to be called. */
+static enum mf_err journal_delete(struct txn *t, const struct node *n, const struct ops *ops)
+{
+	const struct op *rename = find_op(ops, OP_RENAME);
 	struct op op = { .kind = OP_DELETE, .mailbox = n->m.id, .name = n->m.name, .raw = n->m.raw, .parent = n->m.parent,
 		.flags = n->m.flags, .uidvalidity = n->m.uidvalidity };
 	enum mf_err e = leave_name(t, n);
 	if (!e && rename) {
 		op.name = rename->name;
 		op.parent = rename->parent;
-		e = op_remove(t, rename->id);
+		e = drop_renames(t, ops);
 	}
 	return e ? e : op_add(t, &op);
 }
@@ -282,14 +301,12 @@ static enum mf_err delete_node(struct txn *t, struct node *n)
 {
 	struct ops ops = { 0 };
 	enum mf_err e = mailbox_ops(t, n->m.id, &ops);
-	const struct op *create = find_op(&ops, OP_CREATE), *rename = find_op(&ops, OP_RENAME);
-	bool never = create && op_is_open(create);
-	if (!e && ((!never && create) || (rename && !op_is_open(rename))))
+	if (!e && is_being_named(&ops))
 		e = MF_BUSY;
-	else if (!e && never)
+	else if (!e && find_op(&ops, OP_CREATE))
 		e = mailbox_drop_ops(t, n->m.id);
 	else if (!e && n->m.raw)
-		e = journal_delete(t, n, rename);
+		e = journal_delete(t, n, &ops);
 	ops_finish(&ops);
 	return e ? e : mailbox_remove_node(t, n);
 }
@@ -318,7 +335,7 @@ enum mf_err txn_mailbox_delete(struct txn *t, uint64_t mailbox)
 
 /* --- renaming ------------------------------------------------------------------------------------------------------------------- */
 
-static bool is_inside(struct txn *t, uint64_t parent, uint64_t mailbox)
+bool mailbox_is_inside(struct txn *t, uint64_t parent, uint64_t mailbox)
 {
 	for (const struct node *n; parent && (n = txn_node(t, parent)); parent = n->m.parent)
 		if (n->m.id == mailbox)
@@ -366,7 +383,7 @@ enum mf_err txn_mailbox_rename(struct txn *t, uint64_t mailbox, uint64_t parent,
 		return t->failed ? t->failed : MF_NOT_FOUND;
 	if (n->m.use == CACHE_USE_INBOX || t->cache->only_deletes)
 		return MF_UNSUPPORTED;
-	if (is_inside(t, parent, mailbox))
+	if (mailbox_is_inside(t, parent, mailbox))
 		return MF_INVALID;
 	if (!mailbox_permits(&n->m, "x") || !may_hold(t, parent))
 		return MF_DENIED;

@@ -409,12 +409,18 @@ enum mf_err journal_name_state(struct cache *c, const struct op *op, const char 
 	return e == MF_NOT_FOUND ? MF_OK : e;
 }
 
+/* Changed since it was found ready: it may be another thing, or not be due yet */
+static bool is_as_looked_at(const struct op *now, const struct op *then)
+{
+	return now->state == OP_QUEUED && now->kind == then->kind && now->after == then->after && now->due_ms == then->due_ms;
+}
+
 /* Taken back or changed between being read and now: the one in the index is what counts. */
 static enum mf_err mark_one(struct txn *t, struct op *op)
 {
 	struct op now;
 	enum mf_err e = op_by_id(t, op->id, &now);
-	if (e == MF_NOT_FOUND || (!e && now.state != OP_QUEUED)) {
+	if (e == MF_NOT_FOUND || (!e && !is_as_looked_at(&now, op))) {
 		if (!e)
 			op_finish(&now);
 		op->id = 0;

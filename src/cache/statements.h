@@ -92,7 +92,7 @@
 	X(OP_STORE, "UPDATE op SET kind = ?2, state = ?3, message = ?4, raw = CASE mailbox WHEN ?5 THEN raw END, mailbox = ?5, dest = ?6, uidvalidity = ?7, uid = ?8, flags = ?9, " \
 	  "flags_remove = ?10, keywords = ?11, keywords_remove = ?12, after = ?13, due = ?14, tries = ?15, error = ?16 WHERE id = ?1") \
 	X(OP_MARK, "UPDATE op SET state = 1, tries = tries + 1, raw = coalesce(?2, raw) WHERE id = ?1") \
-	X(OP_SET_RAW, "UPDATE op SET raw = ?2 WHERE mailbox = ?1 AND raw IS NULL") \
+	X(OP_SET_RAW, "UPDATE op AS o SET raw = ?2 WHERE o.mailbox = ?1 AND (o.raw IS NULL OR NOT (" OP_IS_OF_MAILBOX "))") \
 	X(OP_MOVE_RAW, "UPDATE op SET raw = ?2 || substr(raw, length(?1) + 1) WHERE substr(raw, 1, length(?1)) = ?1") \
 	X(OP_REMOVE, "DELETE FROM op WHERE id = ?1") \
 	X(OP_BY_ID, "SELECT " OP_COLUMNS " FROM op o WHERE o.id = ?1") \
@@ -119,6 +119,8 @@
 	  "AND (o.uid IS NOT NULL OR o.kind = 2 OR " OP_IS_OF_MAILBOX ") " \
 	  "AND (o.message = 0 OR NOT EXISTS (SELECT 1 FROM op p WHERE p.message = o.message AND p.message != 0 AND p.id < o.id)) " \
 	  "AND (o.after = 0 OR NOT EXISTS (SELECT 1 FROM op p WHERE p.id = o.after)) " \
+	  /* what is to go into a mailbox that is not there yet would keep out what can go */ \
+	  "AND NOT EXISTS (SELECT 1 FROM mailbox b WHERE b.id = CASE o.kind WHEN 2 THEN o.mailbox ELSE o.dest END AND b.raw IS NULL) " \
 	  /* what is copied stays until it is */ \
 	  "AND NOT (" OP_IS_CLAIM " AND EXISTS (SELECT 1 FROM op p WHERE p.mailbox = o.mailbox AND p.uid = o.uid AND p.kind = 3 " \
 	  "AND p.state IN (0, 1) AND p.id < o.id)) ORDER BY o.id LIMIT ?3") \

@@ -131,6 +131,8 @@ enum mf_err keep_row(struct txn *t, uint64_t message);
 /* The server tells of a message in this mailbox. MF_OK: it is one that an operation was to bring or has taken away from
  * there, and *ret_id is its row; MF_NOT_FOUND: it is news. */
 enum mf_err settle_put(struct txn *t, struct node *n, const struct message_put *put, int64_t mtime, uint64_t match, uint64_t *ret_id);
+/* The server has it no more, wherever it was to be: it may turn up elsewhere, and nothing waits for it */
+enum mf_err settle_leaves(struct txn *t, uint64_t message);
 /* A claimed place is empty at the server; MF_NOT_FOUND: nobody claims it */
 enum mf_err settle_vanished(struct txn *t, const struct node *n, uint32_t uid);
 /* The row that has a claimed place's message; MF_NOT_FOUND */
@@ -155,6 +157,7 @@ enum mf_err mailbox_drop_ops(struct txn *t, uint64_t mailbox);              /* w
 enum mf_err mailbox_undelete(struct txn *t, const struct op *op);
 /* What CREATE and RENAME are to call it at the server, as journal_target() says */
 enum mf_err mailbox_target(struct txn *t, const struct op *op, char **ret);
+bool mailbox_is_inside(struct txn *t, uint64_t parent, uint64_t mailbox);   /* parent is the mailbox, or somewhere in it */
 /* Messages are on their way into it, wherever they are shown */
 enum mf_err mailbox_is_landed_in(struct txn *t, uint64_t mailbox, bool *ret);
 enum mf_err mailbox_remove_node(struct txn *t, struct node *n);

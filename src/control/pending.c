@@ -188,7 +188,7 @@ enum mf_err pending_cancel(struct account *a, uint64_t id, struct mf_reason *why
 	if (e == MF_BUSY)
 		return mf_fail(why, e, "operation %" PRIu64 " is being carried out", id);
 	if (e == MF_EXISTS)
-		return mf_fail(why, e, "operation %" PRIu64 " made a mailbox that is in use: cancel what is to go into it first", id);
+		return mf_fail(why, e, "operation %" PRIu64 " is about a mailbox that is in use: cancel what goes into it first", id);
 	return e ? mf_fail(why, e, "operation %" PRIu64 ": %s", id, mf_err_words(e)) : MF_OK;
 }
 
@@ -215,8 +215,8 @@ enum mf_err pending_cancel_all(struct account *a, uint64_t *ret_done, uint64_t *
 	for (size_t i = ids.count; i-- > 0 && !e;) {
 		enum mf_err one = cancel_one(a, ids.items[i]);
 		*ret_done += one == MF_OK;
-		*ret_left += one == MF_BUSY || one == MF_EXISTS;
-		if (one && one != MF_BUSY && one != MF_EXISTS && one != MF_NOT_FOUND)
+		*ret_left += one == MF_BUSY || one == MF_EXISTS || one == MF_STALE;
+		if (one && one != MF_BUSY && one != MF_EXISTS && one != MF_STALE && one != MF_NOT_FOUND)
 			e = one;
 	}
 	free(ids.items);

@@ -299,17 +299,17 @@ static void groups_settle(struct round *r)
 }
 
 /* The bytes and what goes with them; MF_NOT_FOUND: they are lost */
-static enum mf_err load_append(struct account *a, struct group *g, const struct op *op)
+static enum mf_err load_message(struct account *a, struct group *g, uint64_t message)
 {
 	MF_CLEANUP(message_finish) struct message m = { 0 };
-	enum mf_err e = cache_message(a->cache, op->message, &m);
+	enum mf_err e = cache_message(a->cache, message, &m);
 	if (e == MF_NOT_FOUND) { /* it has been moved on: its place says nothing of its date */
 		m.entry.mtime = clock_wall_s();
 		m.keywords = mf_strdup("");
 		e = MF_OK;
 	}
 	if (e == MF_OK)
-		e = spool_open(a->cache, op->message, &g->write.fd, &g->write.size);
+		e = spool_open(a->cache, message, &g->write.fd, &g->write.size);
 	if (e != MF_OK)
 		return e;
 	g->write.internal_date = m.entry.mtime;
@@ -318,6 +318,23 @@ static enum mf_err load_append(struct account *a, struct group *g, const struct 
 	g->write.keywords = g->keywords;
 	g->write.keywords_remove = NULL;
 	return MF_OK;
+}
+
+/* A message that was overwritten after its APPEND was marked has another row by now, and another has its name in the spool. Until
+ * it is open nothing may change that. */
+static enum mf_err load_append(struct account *a, struct group *g, const struct op *op)
+{
+	struct txn *t;
+	struct op now = { 0 };
+	enum mf_err e = cache_begin(a->cache, &t);
+	if (e != MF_OK)
+		return e;
+	e = journal_op(a->cache, op->id, &now);
+	if (e == MF_OK)
+		e = load_message(a, g, now.message);
+	op_finish(&now);
+	txn_rollback(t);
+	return e;
 }
 
 /* --- what is left out -------------------------------------------------------------------------------------------------------------- */
@@ -666,8 +683,10 @@ static void follow_up(struct round *r, const struct group *g, const struct write
 	if (look) /* before the next round: what follows waits for its number */
 		work_want_locked(a, work_get_locked(a, look), PRIORITY_PERSON, CHANGES_AUTO);
 	a->list_pending |= list;
-	if (list && a->list_priority < PRIORITY_BACKGROUND)
-		a->list_priority = PRIORITY_BACKGROUND;
+	/* a mailbox that is not there: what is tried again is to know by then where it is */
+	enum priority priority = result->result == MF_NOT_FOUND ? PRIORITY_PERSON : PRIORITY_BACKGROUND;
+	if (list && a->list_priority < priority)
+		a->list_priority = priority;
 	pthread_mutex_unlock(&a->lock);
 }
 

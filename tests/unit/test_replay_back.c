@@ -1,0 +1,82 @@
+/* replay: what is taken back after the server has done a part of it */
+#include "unit/replay_world.h"
+
+static uint64_t first_op(struct world *w)
+{
+	uint64_t ids[32] = { 0 };
+	assert_int_equal(journal_list(w->cache, 0, retry_each, ids), MF_OK);
+	return ids[1];
+}
+
+/* COPY was done, and the original may not be removed: it is a message of its own again */
+static void a_move_that_stays_half(void **state)
+{
+	(void)state;
+	struct world w;
+	build(&w, FULL & ~(unsigned)REMOTE_MOVE);
+	memory_refuse_writes(w.server, WRITE_EXPUNGE, MF_DENIED);
+	move_number(&w, "INBOX", 1, "Work", "moved.eml");
+	account_journal_changed(w.account);
+	assert_int_equal(want_settled(&w), MF_DENIED);
+	assert_int_equal(count_state(&w, OP_PARKED), 1);
+	DO(&w, txn_cancel(t, first_op(&w)));
+	assert_settled_as(&w, NULL, "taken back");
+	assert_true(numbered(&w, "INBOX", 1) != 0);
+	assert_true(numbered(&w, "Work", 1) != 0);
+	world_finish(&w);
+}
+
+/* Without UIDPLUS another message's mark keeps this one from being expunged, when it is marked itself */
+static void marked_and_taken_back(void **state)
+{
+	(void)state;
+	struct world w;
+	build(&w, FULL & ~(unsigned)REMOTE_UIDPLUS);
+	assert_true(memory_flag(w.server, "INBOX", 2, FLAG_DELETED, ""));
+	DO(&w, txn_remove(t, numbered(&w, "INBOX", 1), &expunge));
+	account_journal_changed(w.account);
+	struct op op = { 0 };
+	uint64_t id = first_op(&w);
+	world_until((op_finish(&op), journal_op(w.cache, id, &op) == MF_OK && op.tries && op.state == OP_QUEUED));
+	op_finish(&op);
+	DO(&w, txn_cancel(t, id));
+	assert_settled_as(&w, NULL, "taken back");
+	char *text = server_text(&w);
+	assert_non_null(strstr(text, "INBOX/Message number 1 0 "));
+	assert_non_null(strstr(text, "INBOX/Message number 2 8 "));
+	free(text);
+	world_finish(&w);
+}
+
+/* Another client renames a mailbox, and nobody has told of it: nothing waits for the old name, and no message is lost */
+static void renamed_by_another(void **state)
+{
+	(void)state;
+	struct world w;
+	build(&w, FULL);
+	world_until(is_quiet(&w));
+	pthread_mutex_lock(&w.server->lock);
+	struct memory_mailbox *b = memory_find_locked(w.server, "Work");
+	free(b->raw);
+	b->raw = mf_strdup("Job");
+	pthread_mutex_unlock(&w.server->lock);
+	DO(&w, txn_change_flags(t, numbered(&w, "Work", 12), FLAG_FLAGGED, 0, NULL, NULL));
+	DO(&w, txn_remove(t, numbered(&w, "Work", 11), &expunge));
+	move_number(&w, "Work", 13, "INBOX", "moved.eml");
+	account_journal_changed(w.account);
+	assert_settled_as(&w, NULL, "renamed by another");
+	char *text = server_text(&w);
+	assert_non_null(strstr(text, "Job/Message number 11 "));
+	assert_non_null(strstr(text, "Job/Message number 12 "));
+	assert_non_null(strstr(text, "Job/Message number 13 "));
+	free(text);
+	world_finish(&w);
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(a_move_that_stays_half), cmocka_unit_test(marked_and_taken_back), cmocka_unit_test(renamed_by_another),
+	};
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
