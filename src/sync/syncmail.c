@@ -114,10 +114,10 @@ static enum mf_err sync_present(void *context, size_t i, const struct uid_ranges
 
 /* --- when it is complete -------------------------------------------------------------------------------------------------- */
 
-/* What the server did not name is gone, and so is what is over max-messages. */
+/* What the server did not name is gone, and so is what is over max-messages; not what another connection has put there since. */
 static size_t item_gone(const struct sync_item *item, const struct uid_id *local, size_t count, uint32_t **ret)
 {
-	uint32_t below = item->rung.method == CHANGES_ALL ? 0 : item->m.uidnext;
+	uint32_t below = item->rung.method == CHANGES_ALL ? item->opened.uidnext : item->m.uidnext;
 	if (item->rung.method != CHANGES_ALL && !item->has_present) {
 		*ret = NULL;
 		return 0;
