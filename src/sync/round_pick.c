@@ -1,0 +1,212 @@
+/* What of the journal can be sent in this round. */
+#include <inttypes.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/log.h"
+#include "base/mem.h"
+#include "cache/spool.h"
+#include "sync/round.h"
+
+enum mf_err round_commit(struct txn *t, enum mf_err e)
+{
+	if (e == MF_OK)
+		return txn_commit(t);
+	txn_rollback(t);
+	return e;
+}
+
+char *round_raw_of(struct cache *cache, uint64_t mailbox, const struct op *op, struct mailbox *ret)
+{
+	*ret = (struct mailbox){ 0 };
+	if (cache_mailbox(cache, mailbox, ret) == MF_OK)
+		return ret->raw ? mf_strdup(ret->raw) : NULL;
+	return op->raw ? mf_strdup(op->raw) : NULL;
+}
+
+char *round_raw_now(struct cache *cache, uint64_t mailbox, struct mailbox *ret)
+{
+	static const struct op none;
+	return round_raw_of(cache, mailbox, &none, ret);
+}
+
+static enum mf_err park(struct account *a, const struct op *op, const char *why)
+{
+	log_warning("%s: %s (operation %" PRIu64 ") waits for a person: %s", a->config->name, op_kind_word(op->kind), op->id, why);
+	struct txn *t;
+	enum mf_err e = cache_begin(a->cache, &t);
+	return e == MF_OK ? round_commit(t, txn_op_park(t, op->id, OP_PARKED, why)) : e;
+}
+
+static enum mf_err forget_keep(struct account *a, const struct op *op, enum mf_err (*how)(struct txn *t, uint64_t op))
+{
+	struct txn *t;
+	enum mf_err e = cache_begin(a->cache, &t);
+	return e == MF_OK ? round_commit(t, how(t, op->id)) : e;
+}
+
+/* Numbered anew since: it was matched, or is not there. */
+static enum mf_err is_of_other_numbers(struct round *r, const struct op *op, const struct mailbox *m, bool *ret)
+{
+	struct account *a = r->account;
+	*ret = op->uid && m->uidvalidity && op->uidvalidity != m->uidvalidity;
+	if (!*ret)
+		return MF_OK;
+	if (m->complete && op->kind == OP_KEEP) /* nothing is left to be deleted */
+		return forget_keep(a, op, txn_op_gone);
+	if (m->complete)
+		return park(a, op, "the mailbox was numbered anew, and the message was not found in it again");
+	pthread_mutex_lock(&a->lock);
+	work_want_locked(a, work_get_locked(a, m->id), PRIORITY_BACKGROUND, CHANGES_AUTO);
+	pthread_mutex_unlock(&a->lock);
+	r->waits = true;
+	return MF_OK;
+}
+
+/* Nothing is left to be done for this. */
+static enum mf_err is_called(struct account *a, const struct op *op, const char *raw)
+{
+	struct txn *t;
+	enum mf_err e = cache_begin(a->cache, &t);
+	return e == MF_OK ? round_commit(t, txn_op_mailbox_is(t, op->id, raw)) : e;
+}
+
+/* Another client has removed the mailbox with the message in it; or a person has just now, after op was read. */
+static enum mf_err is_lost(struct account *a, const struct op *op)
+{
+	struct txn *t;
+	bool lost = false;
+	enum mf_err e = cache_begin(a->cache, &t);
+	if (e == MF_OK)
+		e = round_commit(t, txn_op_lost(t, op->id, &lost));
+	if (lost)
+		log_info("%s: %s of operation %" PRIu64 ": the mailbox that the message was in is gone at the server", a->config->name,
+		         op_kind_word(op->kind), op->id);
+	return e;
+}
+
+/* Nothing leaves that could be lost here: what may be appended in this round goes to the disk, all together. */
+static enum mf_err round_spool(struct round *r)
+{
+	r->spooled = mf_alloc_array(APPENDS_AT_ONCE, sizeof *r->spooled);
+	r->spooled_result = mf_alloc_array(APPENDS_AT_ONCE, sizeof *r->spooled_result);
+	for (size_t i = 0; i < r->op_count && r->spooled_count < APPENDS_AT_ONCE; i++)
+		if (r->ops[i].kind == OP_APPEND)
+			r->spooled[r->spooled_count++] = r->ops[i].message;
+	return spool_sync_all(r->account->cache, r->spooled, r->spooled_count, r->spooled_result);
+}
+
+static enum mf_err spool_is_safe(const struct round *r, uint64_t message)
+{
+	for (size_t i = 0; i < r->spooled_count; i++)
+		if (r->spooled[i] == message)
+			return r->spooled_result[i];
+	return spool_sync(r->account->cache, message);
+}
+
+static enum mf_err message_ready(struct round *r, const struct op *op, bool *ret)
+{
+	struct account *a = r->account;
+	MF_CLEANUP(mailbox_finish) struct mailbox m = { 0 }, dest = { 0 };
+	MF_CLEANUP(mf_free) char *raw = round_raw_of(a->cache, op->mailbox, op, &m);
+	MF_CLEANUP(mf_free) char *to = op->dest ? round_raw_now(a->cache, op->dest, &dest) : NULL;
+	*ret = false;
+	if (op->kind == OP_APPEND && r->appends == APPENDS_AT_ONCE)
+		return MF_OK;
+	if (!raw && op->kind != OP_APPEND)
+		return is_lost(a, op);
+	if (!raw || (op->dest && !to)) /* until it is made, which is an operation too */
+		return MF_OK;
+	bool other = false;
+	enum mf_err e = is_of_other_numbers(r, op, &m, &other);
+	if (e != MF_OK || other)
+		return e;
+	if (op->kind == OP_APPEND && (e = spool_is_safe(r, op->message)) != MF_OK)
+		return e == MF_NOT_FOUND || e == MF_CORRUPT ? park(a, op, "its bytes in the spool are gone or damaged") : e;
+	if (op->kind == OP_KEEP && (e = spool_sync(a->cache, op->message)) != MF_OK) {
+		if (e != MF_NOT_FOUND && e != MF_CORRUPT)
+			return e;
+		log_error("%s: the bytes of message %" PRIu64 " were to be kept, and are gone: it stays at the server", a->config->name, op->message);
+		return forget_keep(a, op, txn_cancel);
+	}
+	r->appends += op->kind == OP_APPEND;
+	*ret = true;
+	return MF_OK;
+}
+
+/* CREATE and RENAME */
+static enum mf_err naming_ready(struct round *r, const struct op *op, bool *ret, enum name_state *ret_name)
+{
+	struct account *a = r->account;
+	MF_CLEANUP(mailbox_finish) struct mailbox m = { 0 };
+	MF_CLEANUP(mf_free) char *target = NULL, *now = op->kind == OP_RENAME ? round_raw_now(a->cache, op->mailbox, &m) : NULL;
+	enum mf_err e = journal_target(a->cache, op, &target);
+	*ret = false;
+	if (e != MF_OK)
+		return e == MF_BUSY ? MF_OK : park(a, op, "there is no name for it at the server");
+	if (now && strcmp(now, target) == 0) /* it was to have another meanwhile, and did not get it */
+		return is_called(a, op, now);
+	size_t len = now ? strlen(now) : 0;
+	if (now && strncmp(now, target, len) == 0 && target[len] == m.delimiter)
+		return MF_OK; /* what it goes into is in it still, and is to leave it */
+	e = journal_name_state(a->cache, op, target, ret_name);
+	*ret = *ret_name == NAME_FREE && (now || op->kind == OP_CREATE);
+	return e;
+}
+
+static enum mf_err mailbox_ready(struct round *r, const struct op *op, bool *ret, enum name_state *ret_name)
+{
+	struct cache *cache = r->account->cache;
+	*ret = true;
+	*ret_name = NAME_FREE;
+	if (op->kind == OP_CREATE || op->kind == OP_RENAME)
+		return naming_ready(r, op, ret, ret_name);
+	if (op->kind == OP_DELETE) {
+		enum mf_err e = journal_uses(cache, op->mailbox, ret);
+		*ret = !*ret;
+		return e;
+	}
+	MF_CLEANUP(mailbox_finish) struct mailbox m = { 0 };
+	MF_CLEANUP(mf_free) char *raw = round_raw_of(cache, op->mailbox, op, &m);
+	*ret = raw != NULL;
+	return MF_OK;
+}
+
+/* What can be sent in this round, moved to the front: all about messages that is ready, or one change of a mailbox, which
+ * is answered before anything that may build on it. */
+enum mf_err round_pick(struct round *r)
+{
+	size_t kept = 0, crossed = SIZE_MAX;
+	bool alone = false;
+	enum mf_err e = round_spool(r);
+	for (size_t i = 0; i < r->op_count; i++) {
+		struct op *op = &r->ops[i];
+		bool of_mailbox = op_is_of_mailbox(op), take = false;
+		if (e == MF_OK && !alone && of_mailbox && kept == 0) {
+			enum name_state name; /* one that cannot be done yet keeps none back: it may be waiting for one of them */
+			e = mailbox_ready(r, op, &take, &name);
+			alone = take;
+			if (name == NAME_LEAVING && crossed == SIZE_MAX)
+				crossed = i;
+		} else if (e == MF_OK && !alone && !of_mailbox) {
+			e = message_ready(r, op, &take);
+		}
+		if (take && e == MF_OK) {
+			struct op swap = r->ops[kept];
+			r->ops[kept++] = *op;
+			if (&r->ops[kept - 1] != op)
+				*op = swap;
+		}
+	}
+	if (e == MF_OK && kept == 0 && crossed != SIZE_MAX) {
+		/* each waits for another's name: the server says no, and a person decides */
+		struct op swap = r->ops[0];
+		r->ops[0] = r->ops[crossed];
+		r->ops[crossed] = swap;
+		kept = 1;
+	}
+	for (size_t i = kept; i < r->op_count; i++)
+		op_finish(&r->ops[i]);
+	r->op_count = kept;
+	return e;
+}
