@@ -5,7 +5,7 @@
  * being saved again). When somebody who writes closes, what is there is put into the queue, and held until nobody has it open
  * for writing; who opens it for writing, or writes on, has it taken back. Its number stays the same all the while.
  *
- * Never lost: the bytes are in one place before they leave the other. Both at a start: the queue's count.
+ * Never lost: the bytes are in one place before they leave the other. The same bytes in both at a start: the queue's count.
  *
  * Threads: any. One lock for everything, held over local files and the queue, never over the network. */
 #ifndef MF_FS_OUTGOING_H

@@ -285,25 +285,6 @@ static enum mf_err rename_failed(struct outgoing *o, const char *name, const cha
 	return err == MF_DENIED ? MF_INVALID : err; /* it was never fit to be sent */
 }
 
-static enum mf_err rename_queued(struct outgoing *o, uint64_t id, const char *newname)
-{
-	struct file *f = file_of_id(o, id, NULL);
-	enum mf_err err = make_room(o, newname, f);
-	if (err != MF_OK)
-		return err;
-	if (!name_is_scratch(newname)) {
-		err = outbox_rename(o->outbox, id, newname);
-		if (err == MF_OK)
-			file_set_hold(o, id, newname);
-		return err;
-	}
-	err = file_to_draft(o, f, newname);
-	file_let_go(o, f);
-	if (err == MF_OK)
-		file_lock_changed(o, newname);
-	return err;
-}
-
 static enum mf_err move_draft(struct outgoing *o, struct file *f, const char *newname)
 {
 	enum mf_err err = make_room(o, newname, f);
@@ -316,6 +297,30 @@ static enum mf_err move_draft(struct outgoing *o, struct file *f, const char *ne
 	file_lock_changed(o, old);
 	file_lock_changed(o, newname);
 	return MF_OK;
+}
+
+/* Nothing makes room before it is sure that the message can come: what is being sent cannot. */
+static enum mf_err rename_queued(struct outgoing *o, const struct outbox_item *item, const char *newname)
+{
+	struct file *f = file_of_id(o, item->id, NULL);
+	struct outbox_item now;
+	enum mf_err err;
+	if (name_is_scratch(newname)) {
+		err = file_take_back(o, f);
+		if (err == MF_OK)
+			err = move_draft(o, f, newname);
+		file_let_go(o, f);
+		return err;
+	}
+	outbox_hold(o->outbox, item->id, true, false); /* it does not begin to be sent meanwhile */
+	if (!file_item(o, item->id, &now))
+		return MF_NOT_FOUND;
+	err = now.state == OUTBOX_SENDING ? MF_BUSY : make_room(o, newname, f);
+	outbox_item_finish(&now);
+	if (err == MF_OK)
+		err = outbox_rename(o->outbox, item->id, newname);
+	file_set_hold(o, item->id, err == MF_OK ? newname : item->name);
+	return err;
 }
 
 /* A whole file gets a real name. One that cannot be sent keeps its own; what it would have replaced stays. */
@@ -352,7 +357,7 @@ enum mf_err outgoing_rename(struct outgoing *o, bool from_failed, const char *na
 	} else {
 		err = outbox_item_by_name(o->outbox, name, false, &item);
 		if (err == MF_OK) {
-			err = rename_queued(o, item.id, newname);
+			err = rename_queued(o, &item, newname);
 			outbox_item_finish(&item);
 		}
 	}

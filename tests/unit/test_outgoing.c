@@ -8,6 +8,7 @@
 #include <stdint.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -15,22 +16,29 @@
 
 #include "base/mem.h"
 #include "fs/outgoing.h"
+#include "support/smtp_server.h"
 
 struct world {
 	char folder[64];
+	struct smtp_server server;
+	bool meets_sending;          /* meanwhile(): a message was being sent */
 	struct account_config *config;
 	struct outbox *outbox;
 	struct outgoing *o;
 };
 
+static void meanwhile(void *context, uint64_t id);
+
 /* As after a kill: nothing is told to whoever has a file open */
 static void reopen(struct world *w)
 {
-	struct outbox_options options = { .config = w->config, .state_dir = w->folder, .offline = true };
+	struct outbox_options options = { .config = w->config, .state_dir = w->folder, .offline = true,
+		.connect = server_connect, .connect_context = &w->server };
 	struct mf_reason why = { "" };
 	outgoing_close(w->o);
 	outbox_close(w->outbox);
 	assert_int_equal(outbox_open(&options, &w->outbox, &why), MF_OK);
+	outbox_subscribe(w->outbox, meanwhile, w);
 	assert_int_equal(outgoing_open(w->outbox, w->folder, &w->o, &why), MF_OK);
 }
 
@@ -42,6 +50,7 @@ static int begin(void **state)
 	w->config = account_config_create("work");
 	w->config->from = mf_strdup("Alice <alice@example.org>");
 	w->config->send_delay_ms = 60000;
+	w->server.record = memfd_create("record", MFD_CLOEXEC);
 	reopen(w);
 	*state = w;
 	return 0;
@@ -52,6 +61,8 @@ static int end(void **state)
 	struct world *w = *state;
 	outgoing_close(w->o);
 	outbox_close(w->outbox);
+	server_join(&w->server);
+	close(w->server.record);
 	account_config_destroy(w->config);
 	MF_CLEANUP(mf_free) char *command = mf_format("rm -rf '%s'", w->folder);
 	assert_int_equal(system(command), 0);
@@ -284,6 +295,59 @@ static void test_both_at_a_start(void **state)
 	expect(w, "half.eml x.eml", "", 2);
 }
 
+/* A draft of that name that is another text was not on its way into the queue */
+static void test_another_of_that_name(void **state)
+{
+	struct world *w = *state;
+	struct outbox_put what = { .name = "x.eml" };
+	uint64_t number, id;
+	assert_int_equal(outgoing_create(w->o, "x.eml", &number), MF_OK);
+	assert_int_equal(outgoing_write(w->o, number, LETTER("mine"), strlen(LETTER("mine")), 0), MF_OK);
+	int fd = memfd_create("text", MFD_CLOEXEC);
+	assert_int_equal(write(fd, LETTER("x"), strlen(LETTER("x"))), (ssize_t)strlen(LETTER("x")));
+	lseek(fd, 0, SEEK_SET);
+	assert_int_equal(outbox_put(w->outbox, fd, &what, &id, NULL), MF_OK);
+	close(fd);
+	reopen(w);
+	expect(w, "x.eml", "", 1);
+	expect_bytes(w, "x.eml", LETTER("mine"));
+}
+
+/* On the thread that sends, when it has begun */
+static void meanwhile(void *context, uint64_t id)
+{
+	struct world *w = context;
+	struct outbox_item item;
+	if (!id || outbox_item(w->outbox, id, &item) != MF_OK)
+		return;
+	if (item.state == OUTBOX_SENDING && !strcmp(item.name, "a.eml")) {
+		w->meets_sending = true;
+		assert_int_equal(outgoing_rename(w->o, false, "a.eml", "b.eml"), MF_BUSY);
+		assert_int_equal(outgoing_rename(w->o, false, "a.eml", "a.eml~"), MF_BUSY);
+		assert_int_equal(outgoing_remove(w->o, false, "a.eml"), MF_BUSY);
+	}
+	outbox_item_finish(&item);
+}
+
+/* What cannot be renamed now replaces nothing */
+static void test_renaming_what_is_being_sent(void **state)
+{
+	struct world *w = *state;
+	struct outbox_item item;
+	assert_int_equal(save(w, "a.eml", LETTER("a")), MF_OK);
+	assert_int_equal(save(w, "b.eml", LETTER("b")), MF_OK);
+	assert_int_equal(save(w, "a.eml~", LETTER("older")), MF_OK);
+	assert_int_equal(outbox_item_by_name(w->outbox, "a.eml", false, &item), MF_OK);
+	assert_int_equal(outbox_retry(w->outbox, item.id), MF_OK);
+	outbox_item_finish(&item);
+	outbox_offline(w->outbox, false);
+	assert_int_equal(outbox_send_due(w->outbox, NULL), MF_OK);
+	assert_true(w->meets_sending);
+	expect(w, "b.eml a.eml~", "", 1);
+	expect_bytes(w, "b.eml", LETTER("b"));
+	expect_bytes(w, "a.eml~", LETTER("older"));
+}
+
 static void test_too_big(void **state)
 {
 	struct world *w = *state;
@@ -344,6 +408,8 @@ int main(void)
 		cmocka_unit_test_setup_teardown(test_renamed_before_the_release, begin, end),
 		cmocka_unit_test_setup_teardown(test_removed_while_open, begin, end),
 		cmocka_unit_test_setup_teardown(test_both_at_a_start, begin, end),
+		cmocka_unit_test_setup_teardown(test_another_of_that_name, begin, end),
+		cmocka_unit_test_setup_teardown(test_renaming_what_is_being_sent, begin, end),
 		cmocka_unit_test_setup_teardown(test_too_big, begin, end),
 		cmocka_unit_test(test_lock_names),
 		cmocka_unit_test_setup_teardown(test_locks, begin, end),
