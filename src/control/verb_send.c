@@ -16,6 +16,7 @@
 #include "smtp/handover.h"
 
 #define STEP_MS 50             /* how often a message is looked at that is being sent */
+#define HELD_MS 10000          /* how long one is waited for that somebody writes: who has just closed lets go at once */
 #define COPY_MS 10000          /* how long copies in Sent are waited for where there is no mount */
 #define PROGRESS_STEPS 20      /* of those, between two lines that say that it goes on */
 
@@ -106,9 +107,24 @@ static bool say_progress(struct verb_call *call, const struct outbox_item *item)
 	return verb_say_member(call, "progress", status_progress_object(&progress));
 }
 
+/* since_ms: 0 at first */
+static bool is_held_long(const struct outbox_item *item, int64_t *since_ms)
+{
+	int64_t now_ms = clock_mono_ms();
+	*since_ms = !item->held || item->state == OUTBOX_SENDING ? 0 : *since_ms ? *since_ms : now_ms;
+	return *since_ms && now_ms - *since_ms > HELD_MS;
+}
+
+static enum exit_code fail_held(struct verb_call *call, const struct outbox_item *item)
+{
+	mf_fail(&call->why, MF_BUSY, "%.80s stays in the outbox: it is open for writing, or an editor's lock for it is there", item->name);
+	return EXIT_BUSY;
+}
+
 /* Until it is sent, or will not be now. */
 static enum exit_code await_item(struct verb_call *call, const struct account *a, struct outbox *outbox, struct outbox_item *item)
 {
+	int64_t held_since_ms = 0;
 	for (unsigned steps = 1;; steps++) {
 		struct outbox_item now;
 		if (outbox_item(outbox, item->id, &now))
@@ -116,6 +132,8 @@ static enum exit_code await_item(struct verb_call *call, const struct account *a
 		outbox_item_finish(item);
 		*item = now;
 		enum exit_code failure = item->state == OUTBOX_SENDING ? EXIT_OK : link_failure(call, outbox, item);
+		if (!failure && !is_settled(item) && is_held_long(item, &held_since_ms))
+			failure = fail_held(call, item);
 		if (is_settled(item) || failure) {
 			say_item(call, a, item);
 			return failure ? failure : code_of_item(call, item);

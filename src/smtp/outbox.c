@@ -671,7 +671,7 @@ static void fill_item(const struct outbox *o, const struct entry *e, int64_t now
 	if (!*reason && state == OUTBOX_QUEUED && o->link.error)
 		reason = o->link.reason.text;
 	*ret = (struct outbox_item){
-		.id = e->id, .name = mf_strdup(e->name), .state = state, .in_failed = state == OUTBOX_FAILED,
+		.id = e->id, .name = mf_strdup(e->name), .state = state, .in_failed = state == OUTBOX_FAILED, .held = e->held,
 		.at_s = state == OUTBOX_WAITING || state == OUTBOX_RETRYING ? e->due_s : 0, .put_s = e->put_s, .changed_s = e->changed_s,
 		.size = e->original_size, .reason = mf_strdup(reason),
 		.message_id = mf_strdup(e->envelope.message_id ? e->envelope.message_id : ""),
