@@ -66,13 +66,24 @@ enum mf_err outgoing_create(struct outgoing *o, const char *name, uint64_t *ret_
 	return err;
 }
 
-enum mf_err outgoing_flush(struct outgoing *o, uint64_t number)
+static void set_closing(struct file *f, bool *closing, bool now)
 {
+	f->closing += now;
+	f->closing -= *closing;
+	*closing = now;
+}
+
+enum mf_err outgoing_flush(struct outgoing *o, uint64_t number, bool *closing)
+{
+	enum mf_err err = MF_OK;
 	pthread_mutex_lock(&o->lock);
 	struct file *f = file_by_number(o, number);
-	enum mf_err err = f ? file_accept(o, f, false) : MF_OK;
 	if (f)
+		set_closing(f, closing, true);
+	if (f && f->writers <= f->closing) { /* else the message may not be whole yet */
+		err = file_accept(o, f, false);
 		f->dirty = false;
+	}
 	pthread_mutex_unlock(&o->lock);
 	return err;
 }
@@ -92,11 +103,12 @@ static void settle(struct outgoing *o, struct file *f)
 	}
 }
 
-void outgoing_close_file(struct outgoing *o, uint64_t number, bool writes)
+void outgoing_close_file(struct outgoing *o, uint64_t number, bool writes, bool *closing)
 {
 	pthread_mutex_lock(&o->lock);
 	struct file *f = file_by_number(o, number);
 	if (f) {
+		set_closing(f, closing, false);
 		f->opens--;
 		f->writers -= writes;
 		if (writes && !f->writers)
@@ -152,11 +164,13 @@ static enum mf_err write_all(int fd, const char *data, size_t size, uint64_t off
 	return MF_OK;
 }
 
-enum mf_err outgoing_write(struct outgoing *o, uint64_t number, const void *data, size_t size, uint64_t offset)
+enum mf_err outgoing_write(struct outgoing *o, uint64_t number, bool *closing, const void *data, size_t size, uint64_t offset)
 {
 	pthread_mutex_lock(&o->lock);
 	struct file *f = file_by_number(o, number);
 	enum mf_err err = f ? begin_change(o, f, offset + size) : MF_STALE;
+	if (f)
+		set_closing(f, closing, false);
 	if (err == MF_OK && (err = write_all(f->fd, data, size, offset)) != MF_OK)
 		f->broken = err;
 	pthread_mutex_unlock(&o->lock);
