@@ -276,6 +276,17 @@ static enum mf_err make_room(struct outgoing *o, const char *name, const struct 
 	return err;
 }
 
+/* What is being sent, or was maybe, stays. */
+static enum mf_err may_make_room(struct outgoing *o, const char *name)
+{
+	struct outbox_item item;
+	if (outbox_item_by_name(o->outbox, name, false, &item) != MF_OK)
+		return MF_OK;
+	enum outbox_state state = item.state;
+	outbox_item_finish(&item);
+	return state == OUTBOX_SENDING ? MF_BUSY : state == OUTBOX_MAYBE ? MF_DENIED : MF_OK;
+}
+
 static enum mf_err rename_failed(struct outgoing *o, const char *name, const char *newname)
 {
 	struct outbox_item item;
@@ -284,10 +295,13 @@ static enum mf_err rename_failed(struct outgoing *o, const char *name, const cha
 		return err;
 	uint64_t id = item.id;
 	outbox_item_finish(&item);
-	if (name_is_scratch(newname))
-		return MF_UNSUPPORTED;
+	err = name_is_scratch(newname) ? MF_UNSUPPORTED : may_make_room(o, newname);
+	if (err != MF_OK)
+		return err;
 	outbox_hold(o->outbox, id, true, false); /* until it has its name */
 	err = outbox_retry(o->outbox, id);
+	if (err == MF_DENIED)
+		err = MF_INVALID;                /* it was never fit to be sent */
 	if (err == MF_OK)
 		err = make_room(o, newname, file_of_id(o, id, NULL));
 	if (err == MF_OK && outbox_item(o->outbox, id, &item) == MF_OK) {
@@ -296,7 +310,7 @@ static enum mf_err rename_failed(struct outgoing *o, const char *name, const cha
 		outbox_item_finish(&item);
 	}
 	file_set_hold(o, id, newname);
-	return err == MF_DENIED ? MF_INVALID : err; /* it was never fit to be sent */
+	return err;
 }
 
 static enum mf_err move_draft(struct outgoing *o, struct file *f, const char *newname)

@@ -22,7 +22,7 @@ struct world {
 	char folder[64];
 	struct smtp_server server;
 	bool closing;                /* of the one who writes */
-	bool meets_sending;          /* meanwhile(): a message was being sent */
+	bool meets_sending, all_refused;   /* meanwhile(): a message was being sent, and stayed what it was */
 	struct account_config *config;
 	struct outbox *outbox;
 	struct outgoing *o;
@@ -357,9 +357,10 @@ static void meanwhile(void *context, uint64_t id)
 		return;
 	if (item.state == OUTBOX_SENDING && !strcmp(item.name, "a.eml")) {
 		w->meets_sending = true;
-		assert_int_equal(outgoing_rename(w->o, false, "a.eml", "b.eml"), MF_BUSY);
-		assert_int_equal(outgoing_rename(w->o, false, "a.eml", "a.eml~"), MF_BUSY);
-		assert_int_equal(outgoing_remove(w->o, false, "a.eml"), MF_BUSY);
+		w->all_refused = outgoing_rename(w->o, false, "a.eml", "b.eml") == MF_BUSY &&
+		                 outgoing_rename(w->o, false, "a.eml", "a.eml~") == MF_BUSY &&
+		                 outgoing_rename(w->o, true, "f.eml", "a.eml") == MF_BUSY && number_of(w, true, "f.eml") && /* and not tried again */
+		                 outgoing_remove(w->o, false, "a.eml") == MF_BUSY;
 	}
 	outbox_item_finish(&item);
 }
@@ -369,16 +370,22 @@ static void test_renaming_what_is_being_sent(void **state)
 {
 	struct world *w = *state;
 	struct outbox_item item;
+	assert_int_equal(save(w, "f.eml", "To: no@example.org\n\n"), MF_OK);
+	assert_int_equal(outbox_item_by_name(w->outbox, "f.eml", false, &item), MF_OK);
+	assert_int_equal(outbox_retry(w->outbox, item.id), MF_OK);
+	outbox_item_finish(&item);
+	outbox_offline(w->outbox, false);
+	assert_int_equal(outbox_send_due(w->outbox, NULL), MF_OK);
+	expect(w, "", "f.eml", 0);
 	assert_int_equal(save(w, "a.eml", LETTER("a")), MF_OK);
 	assert_int_equal(save(w, "b.eml", LETTER("b")), MF_OK);
 	assert_int_equal(save(w, "a.eml~", LETTER("older")), MF_OK);
 	assert_int_equal(outbox_item_by_name(w->outbox, "a.eml", false, &item), MF_OK);
 	assert_int_equal(outbox_retry(w->outbox, item.id), MF_OK);
 	outbox_item_finish(&item);
-	outbox_offline(w->outbox, false);
 	assert_int_equal(outbox_send_due(w->outbox, NULL), MF_OK);
-	assert_true(w->meets_sending);
-	expect(w, "b.eml a.eml~", "", 1);
+	assert_true(w->meets_sending && w->all_refused);
+	expect(w, "b.eml a.eml~", "f.eml", 1);
 	expect_bytes(w, "b.eml", LETTER("b"));
 	expect_bytes(w, "a.eml~", LETTER("older"));
 }
