@@ -37,14 +37,14 @@ struct sasl {
 	char refusal[200];
 };
 
-enum auth_mechanism sasl_choose(unsigned allowed, unsigned offered, bool encrypted)
+enum auth_mechanism sasl_choose(unsigned allowed, unsigned offered, bool verified)
 {
 	unsigned both = allowed & offered;
 	/* a token is used where it was asked for by name: it is no part of "auto" */
 	for (size_t i = 0; i < 2; i++)
 		if (both & mechanisms[i].bit)
 			return mechanisms[i].bit;
-	if (encrypted && (both & AUTH_PLAIN))
+	if (verified && (both & AUTH_PLAIN))
 		return AUTH_PLAIN;
 	for (size_t i = 2; i < MECHANISMS; i++)
 		if (both & mechanisms[i].bit)

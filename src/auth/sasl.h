@@ -1,7 +1,7 @@
 /* sasl.h: one side of an authentication exchange (RFC 4422), for IMAP and SMTP. Knows no protocol: bytes in, bytes out.
  *
- * Over an encrypted and verified connection PLAIN comes first: one round trip, where SCRAM takes two or three. In clear
- * (loopback only) a mechanism that does not tell the password comes first. */
+ * Over an encrypted and verified connection PLAIN comes first: one round trip, where SCRAM takes two or three. In clear,
+ * or with TLS to whoever answers (`tls = none`), a mechanism that does not tell the password comes first. */
 #ifndef MF_AUTH_SASL_H
 #define MF_AUTH_SASL_H
 
@@ -12,7 +12,7 @@
 #include "config/config.h"
 
 /* The best of `allowed` and `offered` (enum auth_mechanism bits); 0: none in common. */
-enum auth_mechanism sasl_choose(unsigned allowed, unsigned offered, bool encrypted);
+enum auth_mechanism sasl_choose(unsigned allowed, unsigned offered, bool verified);
 const char *sasl_name(enum auth_mechanism mechanism);   /* "SCRAM-SHA-256" */
 /* The secret is an OAuth 2 token and not a password. */
 static inline bool sasl_is_token(enum auth_mechanism m) { return m == AUTH_XOAUTH2 || m == AUTH_OAUTHBEARER; }

@@ -16,6 +16,7 @@
 #include "smtp/handover.h"
 
 #define STEP_MS 50             /* how often a message is looked at that is being sent */
+#define HELD_MS 10000          /* how long one is waited for that somebody writes: who has just closed lets go at once */
 #define COPY_MS 10000          /* how long copies in Sent are waited for where there is no mount */
 #define PROGRESS_STEPS 20      /* of those, between two lines that say that it goes on */
 
@@ -41,15 +42,24 @@ static void say_item(struct verb_call *call, const struct account *a, const stru
 	(void)verb_say_member(call, "message", o);
 }
 
-/* What has left the outbox was sent. */
-static void say_gone(struct verb_call *call, const struct account *a, struct outbox_item *item)
+static enum exit_code fail_removed(struct verb_call *call, const char *name)
 {
+	mf_fail(&call->why, MF_NOT_FOUND, "%.80s was taken out of the outbox, and is not sent", name);
+	return EXIT_PARTIAL;
+}
+
+/* What has left the outbox was sent, or taken out of it. */
+static enum exit_code say_gone(struct verb_call *call, const struct account *a, struct outbox *outbox, struct outbox_item *item)
+{
+	if (outbox_was_removed(outbox, item->id))
+		return fail_removed(call, item->name);
 	item->state = OUTBOX_UNFILED;
 	item->sent = item->recipients;
 	item->refused = 0;
 	free(item->reason);
 	item->reason = mf_strdup("");
 	say_item(call, a, item);
+	return EXIT_OK;
 }
 
 static bool is_settled(const struct outbox_item *item)
@@ -97,18 +107,33 @@ static bool say_progress(struct verb_call *call, const struct outbox_item *item)
 	return verb_say_member(call, "progress", status_progress_object(&progress));
 }
 
+/* since_ms: 0 at first */
+static bool is_held_long(const struct outbox_item *item, int64_t *since_ms)
+{
+	int64_t now_ms = clock_mono_ms();
+	*since_ms = !item->held || item->state == OUTBOX_SENDING ? 0 : *since_ms ? *since_ms : now_ms;
+	return *since_ms && now_ms - *since_ms > HELD_MS;
+}
+
+static enum exit_code fail_held(struct verb_call *call, const struct outbox_item *item)
+{
+	mf_fail(&call->why, MF_BUSY, "%.80s stays in the outbox: it is open for writing, or an editor's lock for it is there", item->name);
+	return EXIT_BUSY;
+}
+
 /* Until it is sent, or will not be now. */
 static enum exit_code await_item(struct verb_call *call, const struct account *a, struct outbox *outbox, struct outbox_item *item)
 {
+	int64_t held_since_ms = 0;
 	for (unsigned steps = 1;; steps++) {
 		struct outbox_item now;
-		if (outbox_item(outbox, item->id, &now)) {
-			say_gone(call, a, item);
-			return EXIT_OK;
-		}
+		if (outbox_item(outbox, item->id, &now))
+			return say_gone(call, a, outbox, item);
 		outbox_item_finish(item);
 		*item = now;
 		enum exit_code failure = item->state == OUTBOX_SENDING ? EXIT_OK : link_failure(call, outbox, item);
+		if (!failure && !is_settled(item) && is_held_long(item, &held_since_ms))
+			failure = fail_held(call, item);
 		if (is_settled(item) || failure) {
 			say_item(call, a, item);
 			return failure ? failure : code_of_item(call, item);
@@ -158,10 +183,10 @@ static enum exit_code put_spooled(struct verb_call *call, struct account *a, con
 	enum mf_err e = handover_put(state, name, here, outbox, &id, &call->why);
 	if (e)
 		return e == MF_TOO_BIG ? EXIT_USAGE : exit_code_of(e);
-	if (outbox_item(outbox, id, &item)) { /* sent already */
+	if (outbox_item(outbox, id, &item)) { /* it is over already */
 		if (here)
 			file_copies(call, a, outbox);
-		return EXIT_OK;
+		return outbox_was_removed(outbox, id) ? fail_removed(call, "the message") : EXIT_OK;
 	}
 	enum exit_code code = EXIT_OK;
 	if (here)

@@ -218,7 +218,7 @@ void queued_create(fuse_req_t req, const struct node *dir, const char *name, str
 void queued_mknod(fuse_req_t req, const struct node *dir, const char *name);
 void queued_open(fuse_req_t req, const struct node *node, struct fuse_file_info *fi);
 void queued_read(fuse_req_t req, const struct node *node, size_t size, off_t off, struct fuse_file_info *fi);
-void queued_write(fuse_req_t req, const struct node *node, const char *data, size_t size, off_t off);
+void queued_write(fuse_req_t req, const struct node *node, const char *data, size_t size, off_t off, struct fuse_file_info *fi);
 void queued_flush(fuse_req_t req, const struct node *node, struct fuse_file_info *fi);
 void queued_fsync(fuse_req_t req, const struct node *node);
 void queued_release(fuse_req_t req, const struct node *node, struct fuse_file_info *fi);

@@ -64,7 +64,7 @@ static void write_any(fuse_req_t req, fuse_ino_t ino, const char *data, size_t s
 	else if (node.kind == NODE_MESSAGE && off >= 0)
 		message_write(req, &node, data, size, off);
 	else if (node.kind == NODE_QUEUED && off >= 0)
-		queued_write(req, &node, data, size, off);
+		queued_write(req, &node, data, size, off, fi);
 	else
 		fuse_reply_err(req, EPERM);
 }

@@ -26,12 +26,37 @@ static int is_name(const struct dirent *d)
 	return strcmp(d->d_name, ".") != 0 && strcmp(d->d_name, "..") != 0;
 }
 
-/* One that the queue has too was on its way from one to the other. */
-static void load_one(struct outgoing *o, const char *name)
+/* The draft is the message's bytes, or as many of the first of them as could be copied. */
+static bool is_copy(int draft, int message)
+{
+	char a[16384], b[sizeof a];
+	for (off_t at = 0;; at += (off_t)sizeof a) {
+		ssize_t n = pread(draft, a, sizeof a, at);
+		if (n <= 0)
+			return n == 0;
+		if (pread(message, b, (size_t)n, at) != n || memcmp(a, b, (size_t)n) != 0)
+			return false;
+		if (n < (ssize_t)sizeof a)
+			return true;
+	}
+}
+
+/* It was on its way from one to the other. Another text of that name was not. */
+static bool is_queued(struct outgoing *o, const char *name)
 {
 	struct outbox_item item;
-	if (!name_is_scratch(name) && outbox_item_by_name(o->outbox, name, false, &item) == MF_OK) {
-		outbox_item_finish(&item);
+	MF_CLEANUP(mf_close) int message = -1;
+	if (name_is_scratch(name) || outbox_item_by_name(o->outbox, name, false, &item) != MF_OK)
+		return false;
+	enum mf_err err = outbox_open_content(o->outbox, item.id, &message);
+	outbox_item_finish(&item);
+	MF_CLEANUP(mf_close) int draft = openat(o->drafts, name, O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
+	return err == MF_OK && draft >= 0 && is_copy(draft, message);
+}
+
+static void load_one(struct outgoing *o, const char *name)
+{
+	if (is_queued(o, name)) {
 		(void)unlinkat(o->drafts, name, 0);
 		return;
 	}

@@ -2,10 +2,10 @@
  *
  * A file is a draft, whose bytes lie in STATE/outbox-drafts/ under its name, or it is in the queue. Drafts: one that is being
  * written, an empty one, one with a scratch name (never sent), and one that was being written when mailfs ended (it waits for
- * being saved again). When somebody who writes closes, what is there is put into the queue, and held until nobody has it open
+ * being saved again). When the last who writes closes, what is there is put into the queue, and held until nobody has it open
  * for writing; who opens it for writing, or writes on, has it taken back. Its number stays the same all the while.
  *
- * Never lost: the bytes are in one place before they leave the other. Both at a start: the queue's count.
+ * Never lost: the bytes are in one place before they leave the other. The same bytes in both at a start: the queue's count.
  *
  * Threads: any. One lock for everything, held over local files and the queue, never over the network. */
 #ifndef MF_FS_OUTGOING_H
@@ -53,14 +53,15 @@ enum mf_err outgoing_remove_text(struct outgoing *o, const char *name);
 enum mf_err outgoing_open_file(struct outgoing *o, uint64_t number, bool writes, bool truncate, int *ret_fd);
 /* A new empty one, open for writing; MF_EXISTS */
 enum mf_err outgoing_create(struct outgoing *o, const char *name, uint64_t *ret_number);
-/* Somebody closes, and will let go; what cannot be sent is told: MF_INVALID, MF_TOO_BIG */
-enum mf_err outgoing_flush(struct outgoing *o, uint64_t number);
+/* closing, here and below: false at each open that writes, and guarded by the lock here: that one has closed, and will let go. */
+/* Somebody closes; when nobody else writes any more what cannot be sent is told: MF_INVALID, MF_TOO_BIG */
+enum mf_err outgoing_flush(struct outgoing *o, uint64_t number, bool *closing);
 /* The last one who writes lets go: what was not accepted until now goes into failed/. */
-void outgoing_close_file(struct outgoing *o, uint64_t number, bool writes);
+void outgoing_close_file(struct outgoing *o, uint64_t number, bool writes, bool *closing);
 /* -1: errno; ESTALE: it is, or was, in the queue only: what outgoing_open_file() gave has the bytes */
 ssize_t outgoing_read(struct outgoing *o, uint64_t number, void *to, size_t size, uint64_t offset);
 /* MF_TOO_BIG: more than the server takes, and what is there is not sent */
-enum mf_err outgoing_write(struct outgoing *o, uint64_t number, const void *data, size_t size, uint64_t offset);
+enum mf_err outgoing_write(struct outgoing *o, uint64_t number, bool *closing, const void *data, size_t size, uint64_t offset);
 /* With nobody who has it open for writing this is a whole change: it is accepted, or told why not */
 enum mf_err outgoing_truncate(struct outgoing *o, uint64_t number, uint64_t size);
 enum mf_err outgoing_set_date(struct outgoing *o, uint64_t number, const struct timespec *mtime);

@@ -66,13 +66,24 @@ enum mf_err outgoing_create(struct outgoing *o, const char *name, uint64_t *ret_
 	return err;
 }
 
-enum mf_err outgoing_flush(struct outgoing *o, uint64_t number)
+static void set_closing(struct file *f, bool *closing, bool now)
 {
+	f->closing += now;
+	f->closing -= *closing;
+	*closing = now;
+}
+
+enum mf_err outgoing_flush(struct outgoing *o, uint64_t number, bool *closing)
+{
+	enum mf_err err = MF_OK;
 	pthread_mutex_lock(&o->lock);
 	struct file *f = file_by_number(o, number);
-	enum mf_err err = f ? file_accept(o, f, false) : MF_OK;
 	if (f)
+		set_closing(f, closing, true);
+	if (f && f->writers <= f->closing) { /* else the message may not be whole yet */
+		err = file_accept(o, f, false);
 		f->dirty = false;
+	}
 	pthread_mutex_unlock(&o->lock);
 	return err;
 }
@@ -92,11 +103,12 @@ static void settle(struct outgoing *o, struct file *f)
 	}
 }
 
-void outgoing_close_file(struct outgoing *o, uint64_t number, bool writes)
+void outgoing_close_file(struct outgoing *o, uint64_t number, bool writes, bool *closing)
 {
 	pthread_mutex_lock(&o->lock);
 	struct file *f = file_by_number(o, number);
 	if (f) {
+		set_closing(f, closing, false);
 		f->opens--;
 		f->writers -= writes;
 		if (writes && !f->writers)
@@ -152,11 +164,13 @@ static enum mf_err write_all(int fd, const char *data, size_t size, uint64_t off
 	return MF_OK;
 }
 
-enum mf_err outgoing_write(struct outgoing *o, uint64_t number, const void *data, size_t size, uint64_t offset)
+enum mf_err outgoing_write(struct outgoing *o, uint64_t number, bool *closing, const void *data, size_t size, uint64_t offset)
 {
 	pthread_mutex_lock(&o->lock);
 	struct file *f = file_by_number(o, number);
 	enum mf_err err = f ? begin_change(o, f, offset + size) : MF_STALE;
+	if (f)
+		set_closing(f, closing, false);
 	if (err == MF_OK && (err = write_all(f->fd, data, size, offset)) != MF_OK)
 		f->broken = err;
 	pthread_mutex_unlock(&o->lock);
@@ -262,6 +276,17 @@ static enum mf_err make_room(struct outgoing *o, const char *name, const struct 
 	return err;
 }
 
+/* What is being sent, or was maybe, stays. */
+static enum mf_err may_make_room(struct outgoing *o, const char *name)
+{
+	struct outbox_item item;
+	if (outbox_item_by_name(o->outbox, name, false, &item) != MF_OK)
+		return MF_OK;
+	enum outbox_state state = item.state;
+	outbox_item_finish(&item);
+	return state == OUTBOX_SENDING ? MF_BUSY : state == OUTBOX_MAYBE ? MF_DENIED : MF_OK;
+}
+
 static enum mf_err rename_failed(struct outgoing *o, const char *name, const char *newname)
 {
 	struct outbox_item item;
@@ -270,10 +295,13 @@ static enum mf_err rename_failed(struct outgoing *o, const char *name, const cha
 		return err;
 	uint64_t id = item.id;
 	outbox_item_finish(&item);
-	if (name_is_scratch(newname))
-		return MF_UNSUPPORTED;
+	err = name_is_scratch(newname) ? MF_UNSUPPORTED : may_make_room(o, newname);
+	if (err != MF_OK)
+		return err;
 	outbox_hold(o->outbox, id, true, false); /* until it has its name */
 	err = outbox_retry(o->outbox, id);
+	if (err == MF_DENIED)
+		err = MF_INVALID;                /* it was never fit to be sent */
 	if (err == MF_OK)
 		err = make_room(o, newname, file_of_id(o, id, NULL));
 	if (err == MF_OK && outbox_item(o->outbox, id, &item) == MF_OK) {
@@ -282,25 +310,6 @@ static enum mf_err rename_failed(struct outgoing *o, const char *name, const cha
 		outbox_item_finish(&item);
 	}
 	file_set_hold(o, id, newname);
-	return err == MF_DENIED ? MF_INVALID : err; /* it was never fit to be sent */
-}
-
-static enum mf_err rename_queued(struct outgoing *o, uint64_t id, const char *newname)
-{
-	struct file *f = file_of_id(o, id, NULL);
-	enum mf_err err = make_room(o, newname, f);
-	if (err != MF_OK)
-		return err;
-	if (!name_is_scratch(newname)) {
-		err = outbox_rename(o->outbox, id, newname);
-		if (err == MF_OK)
-			file_set_hold(o, id, newname);
-		return err;
-	}
-	err = file_to_draft(o, f, newname);
-	file_let_go(o, f);
-	if (err == MF_OK)
-		file_lock_changed(o, newname);
 	return err;
 }
 
@@ -316,6 +325,30 @@ static enum mf_err move_draft(struct outgoing *o, struct file *f, const char *ne
 	file_lock_changed(o, old);
 	file_lock_changed(o, newname);
 	return MF_OK;
+}
+
+/* Nothing makes room before it is sure that the message can come: what is being sent cannot. */
+static enum mf_err rename_queued(struct outgoing *o, const struct outbox_item *item, const char *newname)
+{
+	struct file *f = file_of_id(o, item->id, NULL);
+	struct outbox_item now;
+	enum mf_err err;
+	if (name_is_scratch(newname)) {
+		err = file_take_back(o, f);
+		if (err == MF_OK)
+			err = move_draft(o, f, newname);
+		file_let_go(o, f);
+		return err;
+	}
+	outbox_hold(o->outbox, item->id, true, false); /* it does not begin to be sent meanwhile */
+	if (!file_item(o, item->id, &now))
+		return MF_NOT_FOUND;
+	err = now.state == OUTBOX_SENDING ? MF_BUSY : make_room(o, newname, f);
+	outbox_item_finish(&now);
+	if (err == MF_OK)
+		err = outbox_rename(o->outbox, item->id, newname);
+	file_set_hold(o, item->id, err == MF_OK ? newname : item->name);
+	return err;
 }
 
 /* A whole file gets a real name. One that cannot be sent keeps its own; what it would have replaced stays. */
@@ -352,7 +385,7 @@ enum mf_err outgoing_rename(struct outgoing *o, bool from_failed, const char *na
 	} else {
 		err = outbox_item_by_name(o->outbox, name, false, &item);
 		if (err == MF_OK) {
-			err = rename_queued(o, item.id, newname);
+			err = rename_queued(o, &item, newname);
 			outbox_item_finish(&item);
 		}
 	}

@@ -16,7 +16,7 @@ struct file {
 	uint64_t id;                 /* in the queue; 0: not */
 	char *name;                  /* of a draft; NULL: it is none */
 	int fd;                      /* its bytes, while somebody has the draft open; -1. Good behind that too: see file_to_draft() */
-	unsigned opens, writers;
+	unsigned opens, writers, closing;
 	bool dirty;                  /* written since somebody closed */
 	enum mf_err broken;          /* a write failed with that: what is there is a piece, and is not sent */
 	bool has_date;

@@ -199,7 +199,7 @@ bool queued_value(struct fs *fs, const struct node *node, const char *name, stru
 
 struct open_queued {
 	int fd;                      /* -1: outgoing_read() */
-	bool writes;
+	bool writes, closing;        /* closing: outgoing.h */
 	char *text;                  /* of NAME.error.txt */
 };
 
@@ -211,7 +211,7 @@ static struct open_queued *handle(const struct fuse_file_info *fi)
 static void handle_close(struct fs *fs, const struct node *node, struct open_queued *h)
 {
 	if (!h->text)
-		outgoing_close_file(of(fs, node), node->id, h->writes);
+		outgoing_close_file(of(fs, node), node->id, h->writes, &h->closing);
 	if (h->writes)
 		queued_changed(fs, node->account);
 	mf_close(&h->fd);
@@ -222,7 +222,7 @@ static void handle_close(struct fs *fs, const struct node *node, struct open_que
 static struct open_queued *handle_create(struct fuse_file_info *fi, int fd, bool writes, char *text)
 {
 	struct open_queued *h = MF_NEW(struct open_queued);
-	*h = (struct open_queued){ fd, writes, text };
+	*h = (struct open_queued){ .fd = fd, .writes = writes, .text = text };
 	fi->direct_io = text != NULL;
 	fi->keep_cache = 0;
 	fi->noflush = !writes;
@@ -274,7 +274,7 @@ static enum mf_err create(struct fs *fs, const struct node *dir, const char *nam
 	err = queued_attr(fs, ret, &e->attr);
 	attr_entry(fs, ret, e);
 	if (err != MF_OK)
-		outgoing_close_file(of(fs, dir), number, true);
+		outgoing_close_file(of(fs, dir), number, true, &(bool){ false });
 	return err;
 }
 
@@ -304,7 +304,7 @@ void queued_mknod(fuse_req_t req, const struct node *dir, const char *name)
 		fs_reply(req, err);
 		return;
 	}
-	outgoing_close_file(of(fs, dir), node.id, true);
+	outgoing_close_file(of(fs, dir), node.id, true, &(bool){ false });
 	fuse_reply_entry(req, &e);
 }
 
@@ -336,9 +336,9 @@ void queued_read(fuse_req_t req, const struct node *node, size_t size, off_t off
 		fuse_reply_buf(req, buffer, (size_t)n);
 }
 
-void queued_write(fuse_req_t req, const struct node *node, const char *data, size_t size, off_t off)
+void queued_write(fuse_req_t req, const struct node *node, const char *data, size_t size, off_t off, struct fuse_file_info *fi)
 {
-	enum mf_err err = outgoing_write(of(fs_of(req), node), node->id, data, size, (uint64_t)off);
+	enum mf_err err = outgoing_write(of(fs_of(req), node), node->id, &handle(fi)->closing, data, size, (uint64_t)off);
 	if (err == MF_OK)
 		fuse_reply_write(req, size);
 	else
@@ -347,7 +347,7 @@ void queued_write(fuse_req_t req, const struct node *node, const char *data, siz
 
 void queued_flush(fuse_req_t req, const struct node *node, struct fuse_file_info *fi)
 {
-	fs_reply(req, handle(fi)->writes ? outgoing_flush(of(fs_of(req), node), node->id) : MF_OK);
+	fs_reply(req, handle(fi)->writes ? outgoing_flush(of(fs_of(req), node), node->id, &handle(fi)->closing) : MF_OK);
 }
 
 void queued_fsync(fuse_req_t req, const struct node *node)

@@ -318,6 +318,11 @@ enum mf_err tls_context_create(const struct tls_options *options, struct tls_con
 	return MF_OK;
 }
 
+bool tls_context_verifies(const struct tls_context *c)
+{
+	return c->trust != TRUST_ANY;
+}
+
 void tls_context_destroy(struct tls_context *c)
 {
 	if (!c)

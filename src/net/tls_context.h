@@ -17,6 +17,7 @@ struct tls_verdict {
 	char detail[96];                     /* the names it is for, or its dates; printable */
 };
 
+bool tls_context_verifies(const struct tls_context *context);
 /* A new connection to host, ready to shake hands but for its BIO. NULL: out of memory, or host is no name. */
 SSL *tls_context_new_ssl(struct tls_context *context, const char *host, struct tls_verdict *verdict);
 /* one line for a person, without the host */

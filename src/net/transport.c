@@ -10,6 +10,7 @@
 #include "base/log.h"
 #include "base/mem.h"
 #include "net/layers.h"
+#include "net/tls_context.h"
 
 #define IN_CHUNK 16384
 #define IN_MAX (4U << 20) /* what may arrive while we want to send */
@@ -517,6 +518,11 @@ void transport_counters(const struct transport *t, uint64_t *ret_received, uint6
 bool transport_is_encrypted(const struct transport *t)
 {
 	return t->tls != NULL && !t->error;
+}
+
+bool transport_is_verified(const struct transport *t)
+{
+	return transport_is_encrypted(t) && tls_context_verifies(t->options.tls);
 }
 
 const char *transport_peer(const struct transport *t)

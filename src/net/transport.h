@@ -83,6 +83,7 @@ enum mf_err transport_error(const struct transport *t);        /* MF_OK while al
 const char *transport_reason(const struct transport *t);       /* why it died: one line, "" while alive */
 void transport_counters(const struct transport *t, uint64_t *ret_received, uint64_t *ret_sent); /* bytes on the wire; any thread */
 bool transport_is_encrypted(const struct transport *t);
+bool transport_is_verified(const struct transport *t);         /* encrypted, and it is known to whom */
 const char *transport_peer(const struct transport *t);         /* "imap.example.org [192.0.2.1]:993, TLSv1.3" */
 
 /* Tests: a transport over an already connected descriptor (a socketpair), which it owns from here on. */

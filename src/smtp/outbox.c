@@ -106,11 +106,25 @@ void outbox_subscribe(struct outbox *o, outbox_changed *changed, void *context)
 	o->subscribers[o->subscriber_count++].context = context;
 }
 
-static void drop_locked(struct outbox *o, struct entry *e)
+static enum mf_err drop_locked(struct outbox *o, struct entry *e)
 {
-	(void)queue_delete(o, e); /* what stays of it is settled again at the next start */
+	enum mf_err err = queue_delete(o, e);
+	if (err)
+		return err;
 	TAILQ_REMOVE(&o->entries, e, link);
 	entry_free(e);
+	return MF_OK;
+}
+
+/* The same for one that was not sent: whoever waits for it is to know. */
+static enum mf_err withdraw_locked(struct outbox *o, struct entry *e)
+{
+	uint64_t id = e->id;
+	bool sent = entry_state(o, e, clock_wall_s()) == OUTBOX_UNFILED;
+	enum mf_err err = drop_locked(o, e);
+	if (!err && !sent)
+		o->removed[o->removed_count++ % REMOVED_MAX] = id;
+	return err;
 }
 
 bool outbox_finish_locked(struct outbox *o, struct entry *e)
@@ -122,10 +136,7 @@ bool outbox_finish_locked(struct outbox *o, struct entry *e)
 		outbox_free_name_locked(o, e);
 		return false;
 	}
-	if (!copied)
-		return false;
-	drop_locked(o, e);
-	return true;
+	return copied && !drop_locked(o, e); /* what cannot be deleted is settled again at the next start */
 }
 
 /* --- life ---------------------------------------------------------------------------------------------------------- */
@@ -422,10 +433,12 @@ enum mf_err outbox_take_back(struct outbox *o, uint64_t id, int *ret_fd)
 	if (!err && fd < 0)
 		err = mf_err_from_errno(errno);
 	if (!err)
-		drop_locked(o, e);
+		err = withdraw_locked(o, e);
 	pthread_mutex_unlock(&o->lock);
-	if (err)
+	if (err) {
+		mf_close(&fd);
 		return err;
+	}
 	if (ret_fd)
 		*ret_fd = fd;
 	else
@@ -440,11 +453,21 @@ enum mf_err outbox_remove(struct outbox *o, uint64_t id)
 	struct entry *e = outbox_find_locked(o, id);
 	enum mf_err err = !e ? MF_NOT_FOUND : e->sending ? MF_BUSY : MF_OK;
 	if (!err)
-		drop_locked(o, e);
+		err = withdraw_locked(o, e);
 	pthread_mutex_unlock(&o->lock);
 	if (!err)
 		outbox_tell(o, id);
 	return err;
+}
+
+bool outbox_was_removed(struct outbox *o, uint64_t id)
+{
+	bool found = false;
+	pthread_mutex_lock(&o->lock);
+	for (size_t i = 0; i < o->removed_count && i < REMOVED_MAX && !found; i++)
+		found = o->removed[i] == id;
+	pthread_mutex_unlock(&o->lock);
+	return found;
 }
 
 static enum mf_err save_locked(struct outbox *o, struct entry *e)
@@ -461,9 +484,15 @@ enum mf_err outbox_rename(struct outbox *o, uint64_t id, const char *name)
 	struct entry *e = outbox_find_locked(o, id);
 	enum mf_err err = !e ? MF_NOT_FOUND : e->sending ? MF_BUSY : is_taken_locked(o, name, is_in_failed(o, e), e) ? MF_EXISTS : MF_OK;
 	if (!err) {
-		free(e->name);
+		char *old = e->name;
 		e->name = mf_strdup(name);
 		err = save_locked(o, e);
+		if (err) {
+			free(e->name);
+			e->name = old;
+		} else {
+			free(old);
+		}
 	}
 	pthread_mutex_unlock(&o->lock);
 	if (!err)
@@ -642,7 +671,7 @@ static void fill_item(const struct outbox *o, const struct entry *e, int64_t now
 	if (!*reason && state == OUTBOX_QUEUED && o->link.error)
 		reason = o->link.reason.text;
 	*ret = (struct outbox_item){
-		.id = e->id, .name = mf_strdup(e->name), .state = state, .in_failed = state == OUTBOX_FAILED,
+		.id = e->id, .name = mf_strdup(e->name), .state = state, .in_failed = state == OUTBOX_FAILED, .held = e->held,
 		.at_s = state == OUTBOX_WAITING || state == OUTBOX_RETRYING ? e->due_s : 0, .put_s = e->put_s, .changed_s = e->changed_s,
 		.size = e->original_size, .reason = mf_strdup(reason),
 		.message_id = mf_strdup(e->envelope.message_id ? e->envelope.message_id : ""),

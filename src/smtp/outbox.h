@@ -94,6 +94,8 @@ enum mf_err outbox_open_content(struct outbox *o, uint64_t id, int *ret_fd);
 enum mf_err outbox_take_back(struct outbox *o, uint64_t id, int *ret_fd);
 /* Forgets it, whatever its state but OUTBOX_SENDING (MF_BUSY). A copy that is not filed yet will not be. */
 enum mf_err outbox_remove(struct outbox *o, uint64_t id);
+/* It left the outbox by one of these two, not sent. Of the last thousand. */
+bool outbox_was_removed(struct outbox *o, uint64_t id);
 /* mv within outbox/; MF_EXISTS */
 enum mf_err outbox_rename(struct outbox *o, uint64_t id, const char *name);
 /* While held (an editor's lock file is there) it is not sent. anew: its delay begins now, and is two seconds at least, and at most
@@ -132,6 +134,7 @@ struct outbox_item {
 	char *name;                    /* unique among what is not failed, and among what is */
 	enum outbox_state state;
 	bool in_failed;                /* it belongs into failed/ (OUTBOX_FAILED) */
+	bool held;                     /* outbox_hold() */
 	int64_t at_s;                  /* WAITING, RETRYING: until when; else 0 */
 	int64_t put_s, changed_s;      /* wall clock */
 	uint64_t size;                 /* of the user's bytes */

@@ -351,10 +351,11 @@ enum mf_err queue_delete(struct outbox *o, const struct entry *e)
 	step();
 	if (unlinkat(o->folder, name, 0) && errno != ENOENT)
 		return mf_err_from_errno(errno);
-	enum mf_err err = queue_sync_folder(o);
+	if (queue_sync_folder(o))
+		log_error("the outbox cannot be written: %s", strerror(errno)); /* it is gone, until the machine fails */
 	queue_drop_file(o, e->id, "eml", true);
 	queue_drop_file(o, e->id, "orig", true);
-	return err;
+	return MF_OK;
 }
 
 enum mf_err queue_save_size_max(struct outbox *o, uint64_t size_max)

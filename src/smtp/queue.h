@@ -36,6 +36,7 @@ struct entry {
 };
 
 #define SUBSCRIBERS_MAX 4
+#define REMOVED_MAX 1024
 
 struct outbox {
 	struct outbox_options options;
@@ -54,6 +55,8 @@ struct outbox {
 	pthread_cond_t turned;
 	TAILQ_HEAD(entries, entry) entries;
 	uint64_t last_id, size_max;
+	uint64_t removed[REMOVED_MAX];       /* the last ones that left unsent */
+	size_t removed_count;
 	bool closing, woken, running, past_dot;
 	struct outbox_link link;
 	int64_t link_delay_s;
@@ -68,7 +71,7 @@ enum mf_err queue_save(struct outbox *o, const struct entry *e);
 /* The same in two steps, for the sending thread: the text is made with the lock held, written without it. */
 void queue_text(const struct entry *e, struct buf *ret);
 enum mf_err queue_write(struct outbox *o, uint64_t id, struct buf *text);   /* releases the text */
-/* Its state file first, then the others. */
+/* Its state file first, then the others. An error: nothing of it is gone. */
 enum mf_err queue_delete(struct outbox *o, const struct entry *e);
 enum mf_err queue_save_size_max(struct outbox *o, uint64_t size_max);
 /* "00000006438...c.eml": suffix "orig", "eml", "state" and their like */

@@ -377,7 +377,7 @@ static enum mf_err authenticate(struct smtp *s)
 		return MF_OK;
 	if (!may_send_secret(s))
 		return session_fail(s, MF_TLS, "the connection to %s is not encrypted: no password is sent", s->options.transport.host);
-	enum auth_mechanism mechanism = sasl_choose(s->options.auth, s->mechanisms, transport_is_encrypted(s->transport));
+	enum auth_mechanism mechanism = sasl_choose(s->options.auth, s->mechanisms, transport_is_verified(s->transport));
 	if (!mechanism)
 		return session_fail(s, MF_AUTH, "%s offers none of the ways to log in that the account allows", s->options.transport.host);
 	for (;;) {

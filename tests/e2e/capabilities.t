@@ -93,6 +93,16 @@ with Suite("servers that can less", timeout=400) as suite:
             assert len(mount.names()) == 3, auth
             mount.umount()
 
+    @suite.case("whoever answers, over TLS that is not verified, is not told the password")
+    def _():
+        server = suite.dovecot()
+        server.fill("INBOX", corpus.small(3))
+        for settings, method in (({}, "PLAIN"), ({"tls": "none", "tls_ca_file": None}, "SCRAM-SHA-256")):
+            mount = suite.home(server, **settings).mount()
+            assert len(mount.names()) == 3
+            mount.umount()
+            wait_until(lambda: f"method={method}," in (server.folder / "log").read_text(errors="replace"), f"the server says {method}")
+
     @suite.case("XOAUTH2 and OAUTHBEARER with a token from a command")
     def _():
         for auth in ("xoauth2", "oauthbearer"):

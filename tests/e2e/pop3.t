@@ -171,6 +171,14 @@ with Suite("an account with a POP3 server and nothing else", timeout=400) as sui
         assert mount.digests() == truth
         mount.umount()
 
+    @suite.case("whoever answers, over TLS that is not verified, is not told the password")
+    def _():
+        before = log_of(server).count("method=SCRAM-SHA-256")
+        mount = home(tls="none", tls_ca_file=None).mount()
+        assert len(mount.names()) == len(truth)
+        mount.umount()
+        wait_until(lambda: log_of(server).count("method=SCRAM-SHA-256") > before, "the server says how somebody logged in")
+
     @suite.case("every way to log in")
     def _():
         for mechanism in ("plain", "login", "cram-md5", "scram-sha-1", "scram-sha-256"):

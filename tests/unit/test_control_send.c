@@ -5,6 +5,7 @@
 #include <sys/mman.h>
 
 #include "base/buf.h"
+#include "base/clock.h"
 #include "control/exit.h"
 #include "control/json.h"
 #include "control/outboxes.h"
@@ -20,6 +21,8 @@ struct sending {
 	char *state;
 	struct cancel stop;
 	struct buf heard;
+	uint64_t remove;         /* while it is waited for */
+	bool hours_pass;         /* the same */
 };
 
 static void begin(struct sending *s, bool offline)
@@ -55,6 +58,10 @@ static bool hear(void *context, const char *json)
 	struct sending *s = context;
 	if (strstr(json, "\"progress\"") == NULL)
 		(void)buf_addf(&s->heard, "%s\n", json);
+	else if (s->remove)
+		assert_int_equal(outbox_take_back(s->outbox, s->remove, NULL), MF_OK);
+	else if (s->hours_pass)
+		clock_skew_for_tests(3600000);
 	return true;
 }
 
@@ -154,6 +161,48 @@ static void settling(void **state)
 	end(&s);
 }
 
+/* An editor keeps it in the outbox, and takes it back while somebody waits until it is sent. */
+static void taken_back(void **state)
+{
+	(void)state;
+	struct sending s;
+	struct outbox_item item;
+	begin(&s, false);
+	MF_CLEANUP(mf_free) char *line = spool(&s, "a.eml", "To: bob@example.com\n\n");
+	assert_int_equal(run(&s, line), EXIT_OK);
+	assert_int_equal(outbox_item_by_name(s.outbox, "a.eml", false, &item), MF_OK);
+	s.remove = item.id;
+	outbox_item_finish(&item);
+	outbox_hold(s.outbox, s.remove, true, false);
+	assert_int_equal(run(&s, "send"), EXIT_PARTIAL);
+	HEARD(&s, "a.eml was taken out of the outbox, and is not sent");
+	assert_null(strstr(s.heard.data, "\"state\":\"sent\""));
+	assert_int_equal(s.server.rcpts, 0);
+	end(&s);
+}
+
+/* Nobody waits until an editor is closed. */
+static void kept_by_an_editor(void **state)
+{
+	(void)state;
+	struct sending s;
+	struct outbox_item item;
+	begin(&s, false);
+	MF_CLEANUP(mf_free) char *line = spool(&s, "a.eml", "To: bob@example.com\n\n");
+	assert_int_equal(run(&s, line), EXIT_OK);
+	assert_int_equal(outbox_item_by_name(s.outbox, "a.eml", false, &item), MF_OK);
+	uint64_t id = item.id;
+	outbox_item_finish(&item);
+	outbox_hold(s.outbox, id, true, false);
+	s.hours_pass = true;
+	assert_int_equal(run(&s, "send"), EXIT_BUSY);
+	HEARD(&s, "a.eml stays in the outbox: it is open for writing");
+	outbox_hold(s.outbox, id, false, false);
+	assert_int_equal(run(&s, "send"), EXIT_OK);
+	assert_int_equal(s.server.rcpts, 1);
+	end(&s);
+}
+
 static void disconnected(void **state)
 {
 	(void)state;
@@ -210,8 +259,8 @@ static void a_draft(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(through_a_mount), cmocka_unit_test(without_one), cmocka_unit_test(settling), cmocka_unit_test(disconnected),
-		cmocka_unit_test(cannot_send), cmocka_unit_test(a_draft),
+		cmocka_unit_test(through_a_mount), cmocka_unit_test(without_one), cmocka_unit_test(settling), cmocka_unit_test(taken_back),
+		cmocka_unit_test(kept_by_an_editor), cmocka_unit_test(disconnected), cmocka_unit_test(cannot_send), cmocka_unit_test(a_draft),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -276,6 +276,36 @@ static void names(void **state)
 	end(&w);
 }
 
+/* Nobody is told that something was done that the disk does not know of */
+static void not_written(void **state)
+{
+	(void)state;
+	struct world w;
+	struct outbox_item item;
+	begin(&w);
+	uint64_t id = put(&w, "a.eml", SIMPLE);
+	MF_CLEANUP(mf_free) char *file = mf_format("%s/outbox/%016llx.state", w.folder, (unsigned long long)id);
+	MF_CLEANUP(mf_free) char *aside = mf_format("%s/state", w.folder);
+	MF_CLEANUP(mf_free) char *new = mf_format("%s-new", file);
+	assert_int_equal(rename(file, aside), 0);
+	assert_int_equal(mkdir(file, 0700), 0);          /* cannot be unlinked */
+	assert_int_not_equal(outbox_remove(w.outbox, id), MF_OK);
+	assert_int_not_equal(outbox_take_back(w.outbox, id, NULL), MF_OK);
+	assert_state(&w, id, OUTBOX_WAITING);
+	assert_int_equal(rmdir(file), 0);
+	assert_int_equal(rename(aside, file), 0);
+	assert_int_equal(mkdir(new, 0700), 0);           /* cannot be replaced */
+	assert_int_not_equal(outbox_rename(w.outbox, id, "b.eml"), MF_OK);
+	assert_int_equal(outbox_item_by_name(w.outbox, "a.eml", false, &item), MF_OK);
+	outbox_item_finish(&item);
+	assert_int_equal(rmdir(new), 0);
+	assert_false(outbox_was_removed(w.outbox, id));
+	assert_int_equal(outbox_remove(w.outbox, id), MF_OK);
+	assert_true(outbox_was_removed(w.outbox, id));
+	assert_int_equal(files(&w), 0);
+	end(&w);
+}
+
 static void held(void **state)
 {
 	(void)state;
@@ -731,6 +761,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(sent_after_its_delay), cmocka_unit_test(in_order_on_one_connection), cmocka_unit_test(taken_back),
 		cmocka_unit_test(names), cmocka_unit_test(held), cmocka_unit_test(put_off_and_given_up), cmocka_unit_test(refused),
+		cmocka_unit_test(not_written), cmocka_unit_test(held), cmocka_unit_test(put_off_and_given_up), cmocka_unit_test(refused),
 		cmocka_unit_test(refused_in_part), cmocka_unit_test(recipients_in_portions), cmocka_unit_test(no_answer_to_the_end), cmocka_unit_test(never_fit),
 		cmocka_unit_test(offline), cmocka_unit_test(password_refused), cmocka_unit_test(policies), cmocka_unit_test(copy_later),
 		cmocka_unit_test(copy_while_sending), cmocka_unit_test(by_its_thread), cmocka_unit_test(damaged_state), cmocka_unit_test(killed_at_every_step),

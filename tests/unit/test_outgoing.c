@@ -8,6 +8,7 @@
 #include <stdint.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -15,22 +16,31 @@
 
 #include "base/mem.h"
 #include "fs/outgoing.h"
+#include "support/smtp_server.h"
 
 struct world {
 	char folder[64];
+	struct smtp_server server;
+	bool closing;                /* of the one who writes */
+	bool meets_sending, all_refused;   /* meanwhile(): a message was being sent, and stayed what it was */
 	struct account_config *config;
 	struct outbox *outbox;
 	struct outgoing *o;
 };
 
+static void meanwhile(void *context, uint64_t id);
+
 /* As after a kill: nothing is told to whoever has a file open */
 static void reopen(struct world *w)
 {
-	struct outbox_options options = { .config = w->config, .state_dir = w->folder, .offline = true };
+	struct outbox_options options = { .config = w->config, .state_dir = w->folder, .offline = true,
+		.connect = server_connect, .connect_context = &w->server };
 	struct mf_reason why = { "" };
 	outgoing_close(w->o);
 	outbox_close(w->outbox);
+	w->closing = false;
 	assert_int_equal(outbox_open(&options, &w->outbox, &why), MF_OK);
+	outbox_subscribe(w->outbox, meanwhile, w);
 	assert_int_equal(outgoing_open(w->outbox, w->folder, &w->o, &why), MF_OK);
 }
 
@@ -42,6 +52,7 @@ static int begin(void **state)
 	w->config = account_config_create("work");
 	w->config->from = mf_strdup("Alice <alice@example.org>");
 	w->config->send_delay_ms = 60000;
+	w->server.record = memfd_create("record", MFD_CLOEXEC);
 	reopen(w);
 	*state = w;
 	return 0;
@@ -52,6 +63,8 @@ static int end(void **state)
 	struct world *w = *state;
 	outgoing_close(w->o);
 	outbox_close(w->outbox);
+	server_join(&w->server);
+	close(w->server.record);
 	account_config_destroy(w->config);
 	MF_CLEANUP(mf_free) char *command = mf_format("rm -rf '%s'", w->folder);
 	assert_int_equal(system(command), 0);
@@ -71,9 +84,9 @@ static enum mf_err save(struct world *w, const char *name, const char *text)
 	err = err == MF_OK ? outgoing_open_file(w->o, number, true, true, &fd) : outgoing_create(w->o, name, &number);
 	if (err != MF_OK)
 		return err;
-	assert_int_equal(outgoing_write(w->o, number, text, strlen(text), 0), MF_OK);
-	err = outgoing_flush(w->o, number);
-	outgoing_close_file(w->o, number, true);
+	assert_int_equal(outgoing_write(w->o, number, &w->closing, text, strlen(text), 0), MF_OK);
+	err = outgoing_flush(w->o, number, &w->closing);
+	outgoing_close_file(w->o, number, true, &w->closing);
 	return err;
 }
 
@@ -112,7 +125,7 @@ static void expect_bytes(struct world *w, const char *name, const char *text)
 	ssize_t n = fd < 0 ? outgoing_read(w->o, number, bytes, sizeof bytes - 1, 0) : pread(fd, bytes, sizeof bytes - 1, 0);
 	assert_int_equal(n, (ssize_t)strlen(text));
 	assert_string_equal(bytes, text);
-	outgoing_close_file(w->o, number, false);
+	outgoing_close_file(w->o, number, false, &(bool){ false });
 	mf_close(&fd);
 }
 
@@ -141,26 +154,59 @@ static void test_several_writers(void **state)
 	uint64_t number;
 	int fd;
 	assert_int_equal(outgoing_create(w->o, "x", &number), MF_OK);
-	assert_int_equal(outgoing_flush(w->o, number), MF_OK);      /* a shell's, before anything is written */
+	assert_int_equal(outgoing_flush(w->o, number, &w->closing), MF_OK);      /* a shell's, before anything is written */
 	expect(w, "x", "", 0);
-	assert_int_equal(outgoing_write(w->o, number, "Subject: x\n", 11, 0), MF_OK);
-	assert_int_equal(outgoing_flush(w->o, number), MF_INVALID);
+	assert_int_equal(outgoing_write(w->o, number, &w->closing, "Subject: x\n", 11, 0), MF_OK);
+	assert_int_equal(outgoing_flush(w->o, number, &w->closing), MF_INVALID);
 	expect(w, "x", "", 0);                                      /* not in failed/: somebody writes on */
-	assert_int_equal(outgoing_write(w->o, number, "To: bob@x.org\n\n", 15, 11), MF_OK);
-	assert_int_equal(outgoing_flush(w->o, number), MF_OK);
+	assert_int_equal(outgoing_write(w->o, number, &w->closing, "To: bob@x.org\n\n", 15, 11), MF_OK);
+	assert_int_equal(outgoing_flush(w->o, number, &w->closing), MF_OK);
 	expect(w, "x", "", 1);
 	MF_CLEANUP(mf_free) char *said = outgoing_state(w->o, number);
 	assert_non_null(strstr(said, "while it is open for writing"));
-	assert_int_equal(outgoing_write(w->o, number, "text\n", 5, 26), MF_OK);
+	assert_int_equal(outgoing_write(w->o, number, &w->closing, "text\n", 5, 26), MF_OK);
 	expect(w, "x", "", 0);
 	assert_int_equal(outgoing_open_file(w->o, number, false, false, &fd), MF_OK);
-	assert_int_equal(outgoing_flush(w->o, number), MF_OK);
-	outgoing_close_file(w->o, number, true);
+	assert_int_equal(outgoing_flush(w->o, number, &w->closing), MF_OK);
+	outgoing_close_file(w->o, number, true, &w->closing);
 	expect(w, "x", "", 1);
-	outgoing_close_file(w->o, number, false);
+	outgoing_close_file(w->o, number, false, &(bool){ false });
 	expect_bytes(w, "x", "Subject: x\nTo: bob@x.org\n\ntext\n");
 	MF_CLEANUP(mf_free) char *later = outgoing_state(w->o, number);
 	assert_null(strstr(later, "while"));
+}
+
+/* What one has closed is not whole while another writes: it is not sent because mailfs was killed in between. */
+static void test_two_writers(void **state)
+{
+	struct world *w = *state;
+	uint64_t number;
+	bool other = false;
+	int fd;
+	for (int killed = 1; killed >= 0; killed--) {
+		assert_int_equal(outgoing_create(w->o, "x", &number), MF_OK);
+		assert_int_equal(outgoing_open_file(w->o, number, true, false, &fd), MF_OK);
+		assert_int_equal(outgoing_write(w->o, number, &w->closing, "Subject: x\n", 11, 0), MF_OK);
+		assert_int_equal(outgoing_flush(w->o, number, &w->closing), MF_OK);   /* no recipient, but that may come */
+		assert_int_equal(outgoing_write(w->o, number, &other, LETTER("x"), strlen(LETTER("x")), 0), MF_OK);
+		assert_int_equal(outgoing_flush(w->o, number, &w->closing), MF_OK);
+		expect(w, "x", "", 0);
+		if (killed) {
+			reopen(w);
+			MF_CLEANUP(mf_free) char *said = outgoing_state(w->o, number_of(w, false, "x"));
+			assert_non_null(strstr(said, "unfinished"));
+			assert_int_equal(outgoing_remove(w->o, false, "x"), MF_OK);
+		}
+	}
+	assert_int_equal(outgoing_flush(w->o, number, &other), MF_OK);                /* the last, be the first not quite gone */
+	expect(w, "x", "", 1);
+	outgoing_close_file(w->o, number, true, &w->closing);
+	outgoing_close_file(w->o, number, true, &other);
+	expect_bytes(w, "x", LETTER("x"));
+	assert_int_equal(outgoing_open_file(w->o, number, true, false, &fd), MF_OK);  /* nobody is counted who has gone */
+	assert_int_equal(outgoing_flush(w->o, number, &other), MF_OK);
+	expect(w, "x", "", 1);
+	outgoing_close_file(w->o, number, true, &other);
 }
 
 static void test_unfit(void **state)
@@ -225,21 +271,21 @@ static void test_renamed_before_the_release(void **state)
 	struct world *w = *state;
 	uint64_t number;
 	assert_int_equal(outgoing_create(w->o, "x.tmp", &number), MF_OK);
-	assert_int_equal(outgoing_write(w->o, number, LETTER("x"), strlen(LETTER("x")), 0), MF_OK);
-	assert_int_equal(outgoing_flush(w->o, number), MF_OK);
+	assert_int_equal(outgoing_write(w->o, number, &w->closing, LETTER("x"), strlen(LETTER("x")), 0), MF_OK);
+	assert_int_equal(outgoing_flush(w->o, number, &w->closing), MF_OK);
 	assert_int_equal(outgoing_rename(w->o, false, "x.tmp", "x.eml"), MF_OK);
 	expect(w, "x.eml", "", 1);
 	assert_true(number_of(w, false, "x.eml") == number);
-	outgoing_close_file(w->o, number, true);
+	outgoing_close_file(w->o, number, true, &w->closing);
 	expect(w, "x.eml", "", 1);
 	/* and while somebody still writes */
 	assert_int_equal(outgoing_create(w->o, "y.tmp", &number), MF_OK);
-	assert_int_equal(outgoing_write(w->o, number, "To: bob@x.org\n", 14, 0), MF_OK);
+	assert_int_equal(outgoing_write(w->o, number, &w->closing, "To: bob@x.org\n", 14, 0), MF_OK);
 	assert_int_equal(outgoing_rename(w->o, false, "y.tmp", "y.eml"), MF_OK);
 	expect(w, "x.eml y.eml", "", 1);
-	assert_int_equal(outgoing_write(w->o, number, "\ntext\n", 6, 14), MF_OK);
-	assert_int_equal(outgoing_flush(w->o, number), MF_OK);
-	outgoing_close_file(w->o, number, true);
+	assert_int_equal(outgoing_write(w->o, number, &w->closing, "\ntext\n", 6, 14), MF_OK);
+	assert_int_equal(outgoing_flush(w->o, number, &w->closing), MF_OK);
+	outgoing_close_file(w->o, number, true, &w->closing);
 	expect(w, "x.eml y.eml", "", 2);
 }
 
@@ -249,14 +295,14 @@ static void test_removed_while_open(void **state)
 	struct outgoing_info info;
 	uint64_t number;
 	assert_int_equal(outgoing_create(w->o, "x.eml", &number), MF_OK);
-	assert_int_equal(outgoing_write(w->o, number, LETTER("x"), strlen(LETTER("x")), 0), MF_OK);
-	assert_int_equal(outgoing_flush(w->o, number), MF_OK);
+	assert_int_equal(outgoing_write(w->o, number, &w->closing, LETTER("x"), strlen(LETTER("x")), 0), MF_OK);
+	assert_int_equal(outgoing_flush(w->o, number, &w->closing), MF_OK);
 	assert_int_equal(outgoing_remove(w->o, false, "x.eml"), MF_OK);
-	assert_int_equal(outgoing_write(w->o, number, "more\n", 5, 5), MF_OK);
+	assert_int_equal(outgoing_write(w->o, number, &w->closing, "more\n", 5, 5), MF_OK);
 	assert_int_equal(outgoing_look(w->o, number, &info), MF_OK);
 	assert_true(info.gone && info.size == strlen(LETTER("x")));
-	assert_int_equal(outgoing_flush(w->o, number), MF_OK);
-	outgoing_close_file(w->o, number, true);
+	assert_int_equal(outgoing_flush(w->o, number, &w->closing), MF_OK);
+	outgoing_close_file(w->o, number, true, &w->closing);
 	assert_int_equal(outgoing_look(w->o, number, &info), MF_STALE);
 	expect(w, "", "", 0);
 }
@@ -275,13 +321,73 @@ static void test_both_at_a_start(void **state)
 	assert_int_equal(access(path, F_OK), -1);
 	uint64_t number;
 	assert_int_equal(outgoing_create(w->o, "half.eml", &number), MF_OK);
-	assert_int_equal(outgoing_write(w->o, number, LETTER("h"), strlen(LETTER("h")), 0), MF_OK);
+	assert_int_equal(outgoing_write(w->o, number, &w->closing, LETTER("h"), strlen(LETTER("h")), 0), MF_OK);
 	reopen(w);
 	expect(w, "half.eml x.eml", "", 1);
 	MF_CLEANUP(mf_free) char *said = outgoing_state(w->o, number_of(w, false, "half.eml"));
 	assert_non_null(strstr(said, "unfinished"));
 	assert_int_equal(outgoing_truncate(w->o, number_of(w, false, "half.eml"), strlen(LETTER("h"))), MF_OK);
 	expect(w, "half.eml x.eml", "", 2);
+}
+
+/* A draft of that name that is another text was not on its way into the queue */
+static void test_another_of_that_name(void **state)
+{
+	struct world *w = *state;
+	struct outbox_put what = { .name = "x.eml" };
+	uint64_t number, id;
+	assert_int_equal(outgoing_create(w->o, "x.eml", &number), MF_OK);
+	assert_int_equal(outgoing_write(w->o, number, &w->closing, LETTER("mine"), strlen(LETTER("mine")), 0), MF_OK);
+	int fd = memfd_create("text", MFD_CLOEXEC);
+	assert_int_equal(write(fd, LETTER("x"), strlen(LETTER("x"))), (ssize_t)strlen(LETTER("x")));
+	lseek(fd, 0, SEEK_SET);
+	assert_int_equal(outbox_put(w->outbox, fd, &what, &id, NULL), MF_OK);
+	close(fd);
+	reopen(w);
+	expect(w, "x.eml", "", 1);
+	expect_bytes(w, "x.eml", LETTER("mine"));
+}
+
+/* On the thread that sends, when it has begun */
+static void meanwhile(void *context, uint64_t id)
+{
+	struct world *w = context;
+	struct outbox_item item;
+	if (!id || outbox_item(w->outbox, id, &item) != MF_OK)
+		return;
+	if (item.state == OUTBOX_SENDING && !strcmp(item.name, "a.eml")) {
+		w->meets_sending = true;
+		w->all_refused = outgoing_rename(w->o, false, "a.eml", "b.eml") == MF_BUSY &&
+		                 outgoing_rename(w->o, false, "a.eml", "a.eml~") == MF_BUSY &&
+		                 outgoing_rename(w->o, true, "f.eml", "a.eml") == MF_BUSY && number_of(w, true, "f.eml") && /* and not tried again */
+		                 outgoing_remove(w->o, false, "a.eml") == MF_BUSY;
+	}
+	outbox_item_finish(&item);
+}
+
+/* What cannot be renamed now replaces nothing */
+static void test_renaming_what_is_being_sent(void **state)
+{
+	struct world *w = *state;
+	struct outbox_item item;
+	assert_int_equal(save(w, "f.eml", "To: no@example.org\n\n"), MF_OK);
+	assert_int_equal(outbox_item_by_name(w->outbox, "f.eml", false, &item), MF_OK);
+	assert_int_equal(outbox_retry(w->outbox, item.id), MF_OK);
+	outbox_item_finish(&item);
+	outbox_offline(w->outbox, false);
+	assert_int_equal(outbox_send_due(w->outbox, NULL), MF_OK);
+	expect(w, "", "f.eml", 0);
+	assert_int_equal(save(w, "a.eml", LETTER("a")), MF_OK);
+	assert_int_equal(save(w, "b.eml", LETTER("b")), MF_OK);
+	assert_int_equal(save(w, "a.eml~", LETTER("older")), MF_OK);
+	assert_int_equal(outbox_item_by_name(w->outbox, "a.eml", false, &item), MF_OK);
+	assert_int_equal(outbox_retry(w->outbox, item.id), MF_OK);
+	outbox_item_finish(&item);
+	assert_int_equal(outbox_send_due(w->outbox, NULL), MF_OK);
+	assert_true(w->meets_sending && w->all_refused);
+	expect(w, "b.eml a.eml~", "f.eml", 1);
+	expect_bytes(w, "b.eml", LETTER("b"));
+	expect_bytes(w, "a.eml~", LETTER("older"));
 }
 
 static void test_too_big(void **state)
@@ -297,11 +403,11 @@ static void test_too_big(void **state)
 	reopen(w);
 	assert_int_equal(outbox_size_max(w->outbox), 1000);
 	assert_int_equal(outgoing_create(w->o, "x.eml", &number), MF_OK);
-	assert_int_equal(outgoing_write(w->o, number, LETTER("x"), strlen(LETTER("x")), 0), MF_OK);
-	assert_int_equal(outgoing_write(w->o, number, "y", 1, 1000), MF_TOO_BIG);
-	assert_int_equal(outgoing_write(w->o, number, "z", 1, 10), MF_OK);
-	assert_int_equal(outgoing_flush(w->o, number), MF_TOO_BIG);
-	outgoing_close_file(w->o, number, true);
+	assert_int_equal(outgoing_write(w->o, number, &w->closing, LETTER("x"), strlen(LETTER("x")), 0), MF_OK);
+	assert_int_equal(outgoing_write(w->o, number, &w->closing, "y", 1, 1000), MF_TOO_BIG);
+	assert_int_equal(outgoing_write(w->o, number, &w->closing, "z", 1, 10), MF_OK);
+	assert_int_equal(outgoing_flush(w->o, number, &w->closing), MF_TOO_BIG);
+	outgoing_close_file(w->o, number, true, &w->closing);
 	expect(w, "", "x.eml", 0);
 }
 
@@ -339,11 +445,14 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test_setup_teardown(test_saving, begin, end),
 		cmocka_unit_test_setup_teardown(test_several_writers, begin, end),
+		cmocka_unit_test_setup_teardown(test_two_writers, begin, end),
 		cmocka_unit_test_setup_teardown(test_unfit, begin, end),
 		cmocka_unit_test_setup_teardown(test_renaming, begin, end),
 		cmocka_unit_test_setup_teardown(test_renamed_before_the_release, begin, end),
 		cmocka_unit_test_setup_teardown(test_removed_while_open, begin, end),
 		cmocka_unit_test_setup_teardown(test_both_at_a_start, begin, end),
+		cmocka_unit_test_setup_teardown(test_another_of_that_name, begin, end),
+		cmocka_unit_test_setup_teardown(test_renaming_what_is_being_sent, begin, end),
 		cmocka_unit_test_setup_teardown(test_too_big, begin, end),
 		cmocka_unit_test(test_lock_names),
 		cmocka_unit_test_setup_teardown(test_locks, begin, end),

@@ -150,6 +150,7 @@ static void try_trust(const struct trust_row *row)
 		if (e)
 			fail_msg("%s: %s", row->about, why.text);
 		assert_true(transport_is_encrypted(t));
+		assert_int_equal(transport_is_verified(t), row->trust != TRUST_ANY);
 		assert_non_null(strstr(transport_peer(t), ", TLSv1.3"));
 		assert_echo(t, "a1 NOOP\r\n");
 		transport_destroy(t);

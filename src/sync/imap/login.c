@@ -200,7 +200,7 @@ static enum mf_err choose(struct imap *s, imap_caps caps, enum auth_mechanism *r
 {
 	if (!may_send_secret(s))
 		return imap_fail(s, MF_TLS, "the connection to %s is not encrypted: no password is sent", s->host);
-	*ret = sasl_choose(s->options.auth, offered(caps), transport_is_encrypted(s->transport));
+	*ret = sasl_choose(s->options.auth, offered(caps), transport_is_verified(s->transport));
 	if (*ret || ((s->options.auth & (AUTH_PLAIN | AUTH_LOGIN)) && !(caps & CAP(LOGINDISABLED))))
 		return MF_OK;
 	if (caps & CAP(LOGINDISABLED))

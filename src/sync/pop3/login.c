@@ -296,7 +296,7 @@ static enum mf_err authenticate(struct pop3 *s, const char *secret, enum verdict
 	if (!may_send_secret(s))
 		return pop3_fail(s, MF_TLS, "the connection to %s is not encrypted: no password is sent", s->host);
 	bool password = s->options.auth & (AUTH_PLAIN | AUTH_LOGIN);
-	enum auth_mechanism mechanism = sasl_choose(s->options.auth, s->caps.sasl, transport_is_encrypted(s->transport));
+	enum auth_mechanism mechanism = sasl_choose(s->options.auth, s->caps.sasl, transport_is_verified(s->transport));
 	if (mechanism == AUTH_PLAIN && are_user_and_pass_faster(s, secret))
 		return user_and_pass(s, secret, ret);
 	if (mechanism)
