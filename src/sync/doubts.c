@@ -61,6 +61,26 @@ enum mf_err doubts_look(struct account *a)
 	return MF_OK;
 }
 
+static bool is_unread(struct account *a, uint64_t mailbox)
+{
+	pthread_mutex_lock(&a->lock);
+	const struct mailbox_work *w = mailbox ? id_table_get(&a->mailboxes, mailbox) : NULL;
+	bool unread = w && w->unread;
+	pthread_mutex_unlock(&a->lock);
+	return unread;
+}
+
+/* It was not seen. Where that says nothing it is not sent again either. */
+static enum mf_err settle(struct account *a, struct txn *t, const struct op *op)
+{
+	bool unread = is_unread(a, op_landing(op));
+	log_info("%s: %s of operation %" PRIu64 " was not answered and %s", a->config->name, op_kind_word(op->kind), op->id,
+	         unread ? "cannot be looked for: the mailbox cannot be read" : "did not happen: it is sent again");
+	if (unread)
+		return txn_op_park(t, op->id, OP_UNCONFIRMED, "it may have been done: the server did not answer, and does not let the mailbox be read");
+	return txn_op_again(t, op->id, 0);
+}
+
 enum mf_err doubts_settle(struct account *a)
 {
 	struct op *ops;
@@ -71,11 +91,8 @@ enum mf_err doubts_settle(struct account *a)
 		return e;
 	if (count)
 		e = cache_begin(a->cache, &t);
-	for (size_t i = 0; i < count && e == MF_OK; i++) {
-		log_info("%s: %s of operation %" PRIu64 " was not answered and did not happen: it is sent again", a->config->name,
-		         op_kind_word(ops[i].kind), ops[i].id);
-		e = txn_op_again(t, ops[i].id, 0);
-	}
+	for (size_t i = 0; i < count && e == MF_OK; i++)
+		e = settle(a, t, &ops[i]);
 	if (t && e == MF_OK)
 		e = txn_commit(t);
 	else

@@ -219,6 +219,7 @@ static void item_settle(struct sync_run *run, struct sync_item *item, enum mf_er
 	pthread_mutex_lock(&a->lock);
 	struct mailbox_work *w = work_get_locked(a, item->id);
 	w->running = w->renumbering = false;
+	w->unread = item->unread;
 	if (item->distrusted) {
 		for (struct part **tail = &w->waiters;; tail = &(*tail)->next) {
 			if (!*tail) {
@@ -304,6 +305,7 @@ static enum mf_err sync_closed(void *context, size_t i, enum mf_err result, cons
 	if (noted != MF_OK)
 		return noted;
 	result = item_explain(run, item, result);
+	item->unread = !told && result != MF_OK && result != MF_NOT_FOUND;
 	if (result == MF_DENIED && status->rights && !(status->rights & RIGHT('r')))
 		result = MF_OK; /* there is nothing to be known of it, and nobody asks for that in vain */
 	if (told) {

@@ -23,6 +23,7 @@ struct sync_item {
 	struct crossing *crossing;       /* of everything read anew: what was known, where another protocol may be why */
 	bool renumbered, reread;         /* SELECT said another UIDVALIDITY; it is read again because of that */
 	bool distrusted;                 /* not complete: to be compared in full */
+	bool unread;                     /* the server has it, and does not let it be read */
 	bool done;
 };
 

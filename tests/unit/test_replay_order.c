@@ -174,6 +174,28 @@ static void read_while_it_waits(void **state)
 	world_finish(&w);
 }
 
+/* What may have been appended to a mailbox that cannot be read is not appended again */
+static void unread_in_doubt(void **state)
+{
+	(void)state;
+	for (unsigned n = 0; n < 20; n++) {
+		struct world w;
+		build(&w, FULL | REMOTE_ACL);
+		go_offline(&w);
+		create_number(&w, "Old", "one.eml", 60);
+		memory_rights(w.server, "Old", "li");
+		memory_cut_answers(w.server, n);
+		account_connect(w.account);
+		(void)want_settled(&w);
+		assert_int_equal(want_verified(&w), MF_OK);
+		char *text = server_text(&w), *at = strstr(text, "Old/Message number 60 ");
+		if (at ? strstr(at + 1, "Old/Message number 60 ") != NULL : count_state(&w, OP_UNCONFIRMED) == 0)
+			fail_msg("cut at answer %u: the server has\n%s", n, text);
+		free(text);
+		world_finish(&w);
+	}
+}
+
 /* One message twice, moved to one mailbox, and the connection is lost on the way: neither stands for the other at its source */
 static void twins_in_doubt(void **state)
 {
@@ -208,7 +230,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(changed_again_in_doubt), cmocka_unit_test(made_and_moved_into_one_made_later),
 		cmocka_unit_test(turned_inside_out), cmocka_unit_test(removed_from_one_renamed), cmocka_unit_test(copies_of_one),
-		cmocka_unit_test(twins_in_doubt), cmocka_unit_test(read_while_it_waits),
+		cmocka_unit_test(twins_in_doubt), cmocka_unit_test(unread_in_doubt), cmocka_unit_test(read_while_it_waits),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }
