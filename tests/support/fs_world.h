@@ -2,19 +2,23 @@
 #ifndef MF_TESTS_FS_WORLD_H
 #define MF_TESTS_FS_WORLD_H
 
+#include <errno.h>
 #include <pthread.h>
 #include <semaphore.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 #include <sys/mount.h>
 #include <sys/stat.h>
 #include <time.h>
 #include <unistd.h>
 
 #include "base/clock.h"
+#include "base/log.h"
 #include "base/mem.h"
 #include "control/eventlog.h"
 #include "fs/fs.h"
+#include "support/fs_works.h"
 #include "sync/memory.h"
 
 enum { WORLD_WAIT_MS = 20000 };
@@ -178,5 +182,35 @@ static const char *world_path(const struct world *w, const char *below)
 			nanosleep(&(struct timespec){ .tv_nsec = 2000000 }, NULL); \
 		} \
 	} while (0)
+
+/* --- a program of such tests ------------------------------------------------------------------------------------------ */
+
+/* One argument: only tests whose name matches; MAILFS_TRACE: what is traced. false: there is no FUSE here, which has been said. */
+static bool world_begin(int argc, char **argv)
+{
+	const char *unknown;
+	if (access("/dev/fuse", R_OK | W_OK) != 0) {
+		printf("1..0 # SKIP /dev/fuse: %s\n", strerror(errno));
+		return false;
+	}
+	if (!mkdtemp(world_root)) {
+		perror(world_root);
+		exit(1);
+	}
+	if (argc > 1)
+		cmocka_set_test_filter(argv[1]);
+	if (getenv("MAILFS_TRACE"))
+		trace_enable(getenv("MAILFS_TRACE"), &unknown);
+	watchdog_start(world_root, 240);
+	hands_start();
+	return true;
+}
+
+static void world_end(void)
+{
+	hands_stop();
+	watchdog_stop();
+	world_sweep();
+}
 
 #endif

@@ -469,22 +469,9 @@ int main(int argc, char **argv)
 		cmocka_unit_test(test_reading_marks), cmocka_unit_test(test_what_does_not_mark), cmocka_unit_test(test_header_alone),
 		cmocka_unit_test(test_no_right_is_told_at_once), cmocka_unit_test(test_what_may_be_put_and_not_read), cmocka_unit_test(test_rights_change),
 	};
-	if (access("/dev/fuse", R_OK | W_OK) != 0) {
-		printf("1..0 # SKIP /dev/fuse: %s\n", strerror(errno));
+	if (!world_begin(argc, argv))
 		return 0;
-	}
-	if (!mkdtemp(world_root))
-		return 1;
-	const char *unknown;
-	if (argc > 1)
-		cmocka_set_test_filter(argv[1]);
-	if (getenv("MAILFS_TRACE"))
-		trace_enable(getenv("MAILFS_TRACE"), &unknown);
-	watchdog_start(world_root, 240);
-	hands_start();
 	int result = cmocka_run_group_tests(tests, NULL, NULL);
-	hands_stop();
-	watchdog_stop();
-	world_sweep();
+	world_end();
 	return result;
 }
