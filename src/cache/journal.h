@@ -170,6 +170,8 @@ enum mf_err txn_op_half_moved(struct txn *t, uint64_t op, uint32_t uidvalidity, 
 enum mf_err txn_op_park(struct txn *t, uint64_t op, enum op_state state, const char *error);
 /* CREATE: the mailbox is there, as these bytes; RENAME: it has that name, and all inside */
 enum mf_err txn_op_mailbox_is(struct txn *t, uint64_t op, const char *raw);
+/* What is to rename the mailbox to the name that it has at the server is done: it was to have another meanwhile, and did not get it */
+enum mf_err txn_mailbox_is_called(struct txn *t, uint64_t mailbox);
 /* Operations are about messages in a mailbox that is to be deleted, or delete what lies in it: they come before */
 enum mf_err journal_uses(struct cache *c, uint64_t mailbox, bool *ret);
 /* Whether what CREATE or RENAME is to call it is to be given up by another mailbox first: LEAVING: by a RENAME that can be

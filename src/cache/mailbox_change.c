@@ -578,6 +578,12 @@ static enum mf_err mailbox_is(struct txn *t, const struct op *op, const char *ra
 	return op_add(t, &subscribe);
 }
 
+enum mf_err txn_mailbox_is_called(struct txn *t, uint64_t mailbox)
+{
+	const struct node *n = t->failed ? NULL : txn_node(t, mailbox);
+	return txn_fail(t, n ? drop_renames_done(t, n) : t->failed);
+}
+
 enum mf_err txn_op_mailbox_is(struct txn *t, uint64_t id, const char *raw)
 {
 	struct op op;

@@ -63,12 +63,11 @@ static enum mf_err is_of_other_numbers(struct round *r, const struct op *op, con
 	return MF_OK;
 }
 
-/* Nothing is left to be done for this. */
-static enum mf_err is_called(struct account *a, const struct op *op, const char *raw)
+static enum mf_err is_called(struct account *a, const struct op *op)
 {
 	struct txn *t;
 	enum mf_err e = cache_begin(a->cache, &t);
-	return e == MF_OK ? round_commit(t, txn_op_mailbox_is(t, op->id, raw)) : e;
+	return e == MF_OK ? round_commit(t, txn_mailbox_is_called(t, op->mailbox)) : e;
 }
 
 /* Another client has removed the mailbox with the message in it; or a person has just now, after op was read. */
@@ -144,8 +143,8 @@ static enum mf_err naming_ready(struct round *r, const struct op *op, bool *ret,
 	*ret = false;
 	if (e != MF_OK)
 		return e == MF_BUSY ? MF_OK : park(a, op, "there is no name for it at the server");
-	if (now && strcmp(now, target) == 0) /* it was to have another meanwhile, and did not get it */
-		return is_called(a, op, now);
+	if (now && strcmp(now, target) == 0)
+		return is_called(a, op);
 	size_t len = now ? strlen(now) : 0;
 	if (now && strncmp(now, target, len) == 0 && target[len] == m.delimiter)
 		return MF_OK; /* what it goes into is in it still, and is to leave it */

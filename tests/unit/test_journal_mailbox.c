@@ -358,6 +358,25 @@ static void removed_by_another_client(void **state)
 	assert_false(has_mailbox(f, "B"));
 }
 
+/* it was sent, not done, and is to have its old name again; or another one by the time that this is noticed */
+static void called_so_already(void **state)
+{
+	struct fixture *f = *state;
+	uint64_t a = mailbox_with(f, "A", 0);
+	DO(f, txn_mailbox_rename(t, a, 0, "B"));
+	send_all(f);
+	DO(f, txn_mailbox_rename(t, a, 0, "A"));
+	DO(f, txn_op_again(t, nth_op(f, 0).id, 0));
+	assert_ops(f, "rename rename");
+	DO(f, txn_mailbox_rename(t, a, 0, "C"));
+	DO(f, txn_mailbox_is_called(t, a));
+	assert_true(journal_count(f->c) > 0);
+	DO(f, txn_mailbox_rename(t, a, 0, "A"));
+	DO(f, txn_mailbox_is_called(t, a));
+	assert_ops(f, "");
+	assert_raw(f, a, "A");
+}
+
 static void subscriptions(void **state)
 {
 	struct fixture *f = *state;
@@ -382,7 +401,7 @@ int main(void)
 		WITH_CACHE(mailbox_made_and_taken_back), WITH_CACHE(mailbox_made_at_the_server), WITH_CACHE(mailbox_renamed_and_back),
 		WITH_CACHE(renamed_and_the_answer_lost), WITH_CACHE(twin_is_merged), WITH_CACHE(names_of_others), WITH_CACHE(mailbox_deleted), WITH_CACHE(renamed_and_deleted),
 		WITH_CACHE(deleted_and_made_again), WITH_CACHE(names_are_given_up_first), WITH_CACHE(deleted_inside_first), WITH_CACHE(deleted_with_half_a_move), WITH_CACHE(deleted_while_in_transit),
-		WITH_CACHE(removed_by_another_client), WITH_CACHE(subscriptions),
+		WITH_CACHE(removed_by_another_client), WITH_CACHE(subscriptions), WITH_CACHE(called_so_already),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }
