@@ -54,6 +54,7 @@ struct outbox {
 	pthread_cond_t turned;
 	TAILQ_HEAD(entries, entry) entries;
 	uint64_t last_id, size_max;
+	uint64_t sent, flying, flying_of;   /* as outbox_counts */
 	bool closing, woken, running, past_dot;
 	struct outbox_link link;
 	int64_t link_delay_s;

@@ -490,6 +490,36 @@ static void offline(void **state)
 	end(&w);
 }
 
+/* Three days without the server, then all of it at once */
+static void offline_for_days(void **state)
+{
+	(void)state;
+	enum { MESSAGES = 50 };
+	struct world w;
+	char expected[MESSAGES * 8] = "", text[sizeof expected] = "";
+	begin(&w);
+	w.server.refuse = MF_OFFLINE;
+	for (int i = 0; i < MESSAGES; i++) {
+		MF_CLEANUP(mf_free) char *letter = mf_format("To: a@b\nMessage-ID: <%d@x>\n\n", i);
+		(void)put(&w, NULL, letter);
+		snprintf(expected + strlen(expected), sizeof expected - strlen(expected), "<%d@x>\n", i);
+		later(3 * 86400 / MESSAGES);
+		run(&w);
+		if (i == MESSAGES / 2)
+			reopen(&w);
+	}
+	w.server.refuse = MF_OK;
+	outbox_wake(w.outbox, false);
+	run(&w);
+	run(&w);
+	assert_true(pread(w.server.record, text, sizeof text - 1, 0) > 0);
+	assert_string_equal(text, expected);
+	assert_int_equal(w.server.connections, 1);
+	assert_int_equal(w.copies, MESSAGES);
+	assert_int_equal(files(&w), 0);
+	end(&w);
+}
+
 static void password_refused(void **state)
 {
 	(void)state;
@@ -732,7 +762,7 @@ int main(void)
 		cmocka_unit_test(sent_after_its_delay), cmocka_unit_test(in_order_on_one_connection), cmocka_unit_test(taken_back),
 		cmocka_unit_test(names), cmocka_unit_test(held), cmocka_unit_test(put_off_and_given_up), cmocka_unit_test(refused),
 		cmocka_unit_test(refused_in_part), cmocka_unit_test(recipients_in_portions), cmocka_unit_test(no_answer_to_the_end), cmocka_unit_test(never_fit),
-		cmocka_unit_test(offline), cmocka_unit_test(password_refused), cmocka_unit_test(policies), cmocka_unit_test(copy_later),
+		cmocka_unit_test(offline), cmocka_unit_test(offline_for_days), cmocka_unit_test(password_refused), cmocka_unit_test(policies), cmocka_unit_test(copy_later),
 		cmocka_unit_test(copy_while_sending), cmocka_unit_test(by_its_thread), cmocka_unit_test(damaged_state), cmocka_unit_test(killed_at_every_step),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
