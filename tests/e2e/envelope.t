@@ -55,6 +55,29 @@ with Suite("sending: whom a message goes to, how, and when", timeout=300) as sui
         assert b"zoe" not in taken[1] and b"Message-ID: <old@example.org>" in taken[1] and b"Resent-From: Alice" in taken[1], taken[1]
         mount.umount()
 
+    @suite.case("the envelope's sender: the first of the account's addresses, or the one that From names")
+    def _():
+        smtp = server()
+        mount = sender(smtp, **{"from": "Alice <alice@example.org>, al@example.org"}).mount()
+        for name, author in (("none", ""), ("second", "From: Al <al@example.org>\n"), ("stranger", "From: carol@example.org\n")):
+            (mount / f"outbox/{name}.eml").write_text(letter(name, more=author))
+            empty(mount)
+        senders = [command.split(">")[0] for command in smtp.commands if command.startswith("MAIL")]
+        assert senders == ["MAIL FROM:<alice@example.org", "MAIL FROM:<al@example.org", "MAIL FROM:<alice@example.org"], senders
+        mount.umount()
+
+    @suite.case("a server without 8BITMIME: text is made 7 bit; what says that it is 8 bit is refused, with the reason")
+    def _():
+        taken = []
+        smtp = server(taken=taken.append, extensions=("PIPELINING",))
+        mount = sender(smtp).mount()
+        (mount / "outbox/a.eml").write_text(letter("text", body="Grüße\n"))
+        (mount / "outbox/b.eml").write_text(letter("declared", body="Grüße\n", more="MIME-Version: 1.0\nContent-Type: text/plain; charset=utf-8\nContent-Transfer-Encoding: 8bit\n"))
+        empty(mount)
+        assert smtp.accepted == ["text"] and b"Gr=C3=BC=C3=9Fe" in taken[0] and max(taken[0]) < 128, taken
+        assert "8BITMIME" in (mount / "outbox/failed/b.eml.error.txt").read_text()
+        mount.umount()
+
     @suite.case("a thousand recipients of one message")
     def _():
         smtp = server()
@@ -119,6 +142,18 @@ with Suite("sending: whom a message goes to, how, and when", timeout=300) as sui
         empty(mount)
         assert smtp.accepted == ["at the next one"]
         mount.umount()
+
+    @suite.case("a mount that is gone: what it has left is sent by `mailfs sync --once`")
+    def _():
+        smtp = server()
+        home = sender(smtp)
+        mount = home.mount("offline")
+        for i in range(3):
+            (mount / f"outbox/{9 - i}.eml").write_text(letter(f"left {i}"))
+        mount.umount()
+        assert smtp.connections == 0
+        home.run("sync", "--once", check=0)
+        assert smtp.accepted == ["left 0", "left 1", "left 2"] and smtp.connections == 1
 
     @suite.case("status: messages queued and sent, and bytes in flight")
     def _():
