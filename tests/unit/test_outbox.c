@@ -409,6 +409,7 @@ static void no_answer_to_the_end(void **state)
 	(void)state;
 	struct world w;
 	begin(&w);
+	w.server.dot_ms = 1000;
 	uint64_t id = put(&w, "a.eml", "To: a@b\nX-Dot: close\n\n"), silent = put(&w, "b.eml", "To: a@b\nX-Dot: silent\n\n");
 	later(11);
 	run(&w);
@@ -624,6 +625,7 @@ static void copy_while_sending(void **state)
 	memcpy(strstr(text, "250 ok"), "silent", 6);
 	assert_int_equal(fwrite(text, 1, strlen(text), f), strlen(text));
 	fclose(f);
+	w.server.dot_ms = 1000;
 	w.server.accept_later = true;
 	later(301);
 	outbox_start(w.outbox);

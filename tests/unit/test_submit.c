@@ -207,7 +207,8 @@ struct world {
 
 static unsigned next_seed;   /* of the next server */
 static size_t next_deaf = SIZE_MAX;
-static int64_t patience_ms = 2000;
+#define PATIENT 20000        /* of a loaded machine */
+static int64_t patience_ms = PATIENT, dot_patience_ms = PATIENT;
 
 static void world_begin(struct world *w, const char *script, size_t cut, bool start_tls)
 {
@@ -220,9 +221,9 @@ static void world_begin(struct world *w, const char *script, size_t cut, bool st
 	assert_int_equal(pthread_create(&w->server.thread, NULL, server_main, &w->server), 0);
 	w->credentials = credentials_create("alice", "secret", NULL);
 	struct smtp_options o = {
-		.transport = { .host = "smtp.test", .port = 587, .connect_timeout_ms = 2000, .io_timeout_ms = 2000, .cancel = &w->cancel },
+		.transport = { .host = "smtp.test", .port = 587, .connect_timeout_ms = PATIENT, .io_timeout_ms = PATIENT, .cancel = &w->cancel },
 		.start_tls = start_tls, .clear_allowed = true, .auth = AUTH_AUTO, .credentials = w->credentials,
-		.times = { patience_ms, patience_ms, patience_ms }, .adopt = true, .adopted = pair[0],
+		.times = { patience_ms, patience_ms, patience_ms < dot_patience_ms ? patience_ms : dot_patience_ms }, .adopt = true, .adopted = pair[0],
 	};
 	w->opened = smtp_open(&o, &w->smtp, &w->why);
 }
@@ -408,13 +409,39 @@ static void refusals(void **state)
 		struct world w;
 		struct submit_result r;
 		MF_CLEANUP(mf_free) char *script = mf_format(PLAIN "%s", cases[i].rest);
-		patience_ms = cases[i].e == MF_TIMEOUT ? 200 : 2000;
+		dot_patience_ms = cases[i].e == MF_TIMEOUT ? 200 : PATIENT;
 		world_begin(&w, script, SIZE_MAX, false);
 		assert_int_equal(w.opened, MF_OK);
 		enum mf_err e = submit(&w, 1, &r);
-		patience_ms = 2000;
+		dot_patience_ms = PATIENT;
 		bool words = strstr(r.reason.text, cases[i].words) && r.recipients[0].verdict == cases[i].verdict;
 		if (r.verdict != cases[i].verdict || e != cases[i].e || !words || w.dots != cases[i].dots)
+			fail_msg("%s: verdict %d, %s, \"%s\", %u dots", cases[i].rest, (int)r.verdict, mf_err_name(e), r.reason.text, w.dots);
+		submit_result_finish(&r);
+		world_end(&w);
+	}
+}
+
+/* The same with BDAT. */
+static void chunk_refused(void **state)
+{
+	(void)state;
+	static const struct { const char *rest; enum verdict verdict; enum mf_err e; unsigned dots; } cases[] = {
+		{ "B 29\nS 554 5.6.0 spam\n", VERDICT_REFUSED, MF_OK, 1 },
+		{ "B 29\nS 452 4.3.1 full\n", VERDICT_LATER, MF_OK, 1 },
+		{ "B 29\nS 421 4.3.2 bye\n", VERDICT_LATER, MF_OFFLINE, 1 },
+		{ "B 29\nE\n", VERDICT_UNKNOWN, MF_OFFLINE, 1 },
+		{ "B 29\nZ\n", VERDICT_UNKNOWN, MF_TIMEOUT, 1 },
+	};
+	for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+		struct world w;
+		struct submit_result r;
+		MF_CLEANUP(mf_free) char *script = mf_format(HELLO "S 250-x\nS 250 CHUNKING\n" ENVELOPE "C BDAT 29 LAST\n%s", cases[i].rest);
+		dot_patience_ms = cases[i].e == MF_TIMEOUT ? 200 : PATIENT;
+		world_begin(&w, script, SIZE_MAX, false);
+		enum mf_err e = submit(&w, 1, &r);
+		dot_patience_ms = PATIENT;
+		if (r.verdict != cases[i].verdict || e != cases[i].e || w.dots != cases[i].dots)
 			fail_msg("%s: verdict %d, %s, \"%s\", %u dots", cases[i].rest, (int)r.verdict, mf_err_name(e), r.reason.text, w.dots);
 		submit_result_finish(&r);
 		world_end(&w);
@@ -524,9 +551,9 @@ static void opening(void **state)
 	};
 	for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
 		struct world w;
-		patience_ms = cases[i].e == MF_TIMEOUT ? 200 : 2000;
+		patience_ms = cases[i].e == MF_TIMEOUT ? 200 : PATIENT;
 		world_begin(&w, cases[i].script, SIZE_MAX, cases[i].start_tls);
-		patience_ms = 2000;
+		patience_ms = PATIENT;
 		if (w.opened != cases[i].e || !strstr(w.why.text, cases[i].words) || strstr(w.why.text, "secret"))
 			fail_msg("%s: %s: %s", cases[i].script, mf_err_name(w.opened), w.why.text);
 		world_end(&w);
@@ -589,7 +616,7 @@ static void spoilt(void **state)
 		}
 		world_end(&w);
 	}
-	patience_ms = 2000;
+	patience_ms = PATIENT;
 }
 
 static void a_server_that_wants_no_more(void **state)
@@ -629,7 +656,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(plain_message), cmocka_unit_test(content_arrives), cmocka_unit_test(nothing_but_dots), cmocka_unit_test(pipelined_with_all_extensions),
-		cmocka_unit_test(chunked), cmocka_unit_test(refusals), cmocka_unit_test(next_message_after_a_refusal),
+		cmocka_unit_test(chunked), cmocka_unit_test(refusals), cmocka_unit_test(chunk_refused), cmocka_unit_test(next_message_after_a_refusal),
 		cmocka_unit_test(data_for_nobody_is_ended_empty), cmocka_unit_test(what_the_server_cannot_take),
 		cmocka_unit_test(the_mark_fails), cmocka_unit_test(opening), cmocka_unit_test(cut_everywhere), cmocka_unit_test(spoilt),
 		cmocka_unit_test(a_server_that_wants_no_more), cmocka_unit_test(interrupted),
