@@ -107,6 +107,19 @@ static void holding_changed(void *context, const struct change *change)
 		outbox_connected(h->outboxes[change->account]);
 }
 
+/* The server may have filed it before it was given up as maybe sent, and nothing more comes into Sent then. */
+static void outbox_has_changed(void *context, uint64_t id)
+{
+	struct account *account = context;
+	struct outbox *outbox = outboxes_find(account);
+	struct outbox_item item;
+	if (!outbox || outbox_item(outbox, id, &item) != MF_OK)
+		return;
+	if (item.state == OUTBOX_MAYBE)
+		filing_settle(account, outbox);
+	outbox_item_finish(&item);
+}
+
 static enum mf_err hold(struct holding *h, const struct account_config *config, bool offline, struct mf_reason *why)
 {
 	struct cache *cache;
@@ -124,8 +137,10 @@ static enum mf_err hold(struct holding *h, const struct account_config *config, 
 		cache_close(cache);
 		return e;
 	}
-	if (h->outboxes[h->count])
+	if (h->outboxes[h->count]) {
 		outboxes_attach(h->accounts[h->count], h->outboxes[h->count]);
+		outbox_subscribe(h->outboxes[h->count], outbox_has_changed, h->accounts[h->count]);
+	}
 	h->caches[h->count++] = cache;
 	return MF_OK;
 }

@@ -30,22 +30,6 @@ static int fail(int code, const char *what, const char *word)
 
 /* --- arguments ----------------------------------------------------------------------------------------------------- */
 
-static unsigned read_notify(const char *words)
-{
-	static const struct { const char *word; unsigned bit; } names[] = {
-		{ "never", DSN_NEVER }, { "success", DSN_SUCCESS }, { "failure", DSN_FAILURE }, { "delay", DSN_DELAY },
-	};
-	unsigned bits = 0;
-	while (*words) {
-		size_t len = strcspn(words, ",");
-		for (size_t i = 0; i < sizeof names / sizeof *names; i++)
-			if (strlen(names[i].word) == len && !strncasecmp(words, names[i].word, len))
-				bits |= names[i].bit;
-		words += len + (words[len] == ',');
-	}
-	return bits & DSN_NEVER ? DSN_NEVER : bits;
-}
-
 /* -bX: the way it is to run */
 static int take_mode(struct sendmail *s, char mode)
 {
@@ -67,8 +51,7 @@ static int take_value(struct sendmail *s, char letter, const char *value)
 		s->name = value;
 		return 0;
 	case 'N':
-		s->notify = read_notify(value);
-		return 0;
+		return dsn_read(value, &s->notify) ? 0 : fail(EX_USAGE, "-N takes never, success, failure, delay, and not ", value);
 	case 'o':
 		s->dot_is_text |= !strcmp(value, "i");
 		return 0;

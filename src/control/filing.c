@@ -88,7 +88,8 @@ void filing_settle(struct account *account, struct outbox *outbox)
 	size_t count;
 	uint64_t sent = 0;
 	outbox_counts(outbox, &counts);
-	if (!counts.maybe || !server_files(account) || cache_mailboxes(cache, find_use, &sent) != MF_OK || !sent)
+	bool files = server_files(account) || account_config(account)->save_sent == SAVE_SENT_NO;
+	if (!counts.maybe || !files || cache_mailboxes(cache, find_use, &sent) != MF_OK || !sent)
 		return;
 	struct sent_ids *s = MF_NEW(struct sent_ids);
 	outbox_items(outbox, &items, &count);

@@ -17,7 +17,7 @@ enum mf_err filing_copy(void *account, uint64_t id, int fd, uint64_t size, const
  * What else there is comes of compose.h and cache/journal.h. */
 enum mf_err filing_draft(struct account *account, int fd, char **ret_path, struct mf_reason *why);
 
-/* Where the server files what it is given to send: messages that were maybe sent and are in Sent were. Cheap where there is none
+/* Where the server files what it is given to send, or may (save-sent = no): messages that were maybe sent and are in Sent were. Cheap where there is none
  * of them; any thread. */
 void filing_settle(struct account *account, struct outbox *outbox);
 

@@ -6,6 +6,7 @@
 #include "base/buf.h"
 #include "base/mem.h"
 #include "control/json.h"
+#include "control/text.h"
 
 struct attached {
 	LIST_ENTRY(attached) link;
@@ -84,18 +85,29 @@ struct row {
 	size_t count;
 };
 #define ROWS 7
+#define SENDING_ROW 2
 
-static void take_rows(struct outbox *outbox, struct row rows[static ROWS])
+static struct outbox_counts take_rows(struct outbox *outbox, struct row rows[static ROWS])
 {
 	struct outbox_counts c;
 	outbox_counts(outbox, &c);
 	rows[0] = (struct row){ "waiting", "waiting", c.waiting };
 	rows[1] = (struct row){ "queued", "queued", c.queued };
-	rows[2] = (struct row){ "sending", "being sent", c.sending };
+	rows[SENDING_ROW] = (struct row){ "sending", "being sent", c.sending };
 	rows[3] = (struct row){ "retrying", "to be tried again", c.retrying };
 	rows[4] = (struct row){ "maybe_sent", "maybe sent", c.maybe };
 	rows[5] = (struct row){ "unfiled", "sent and not filed", c.unfiled };
 	rows[6] = (struct row){ "failed", "failed", c.failed };
+	return c;
+}
+
+static struct json_object *progress_object(const struct outbox_counts *c)
+{
+	struct json_object *o = json_object_new_object();
+	json_put_number(o, "sent", c->sent);
+	json_put_number(o, "bytes", c->flying);
+	json_put_number(o, "total", c->flying_of);
+	return o;
 }
 
 struct json_object *outboxes_counts_object(struct outbox *outbox)
@@ -103,14 +115,22 @@ struct json_object *outboxes_counts_object(struct outbox *outbox)
 	struct row rows[ROWS];
 	struct outbox_link link;
 	struct json_object *o = json_object_new_object();
-	take_rows(outbox, rows);
+	struct outbox_counts counts = take_rows(outbox, rows);
 	outbox_link(outbox, &link);
 	for (size_t i = 0; i < ROWS; i++)
 		json_put_number(o, rows[i].key, rows[i].count);
+	json_object_object_add(o, "progress", progress_object(&counts));
 	json_put_string(o, "error", link.error ? mf_err_words(link.error) : NULL);
 	json_put_string(o, "reason", link.error && link.reason.text[0] ? link.reason.text : NULL);
 	json_put_time(o, "next_try", link.error ? link.next_try_s : 0);
 	return o;
+}
+
+static void add_flying(struct buf *b, const struct outbox_counts *c)
+{
+	char done[TEXT_NUMBER], all[TEXT_NUMBER];
+	if (c->flying_of)
+		(void)buf_addf(b, " (%s of %s)", text_size(done, c->flying), text_size(all, c->flying_of));
 }
 
 char *outboxes_counts_text(struct outbox *outbox)
@@ -119,13 +139,18 @@ char *outboxes_counts_text(struct outbox *outbox)
 	struct outbox_link link;
 	struct buf b;
 	buf_init(&b, 4096);
-	take_rows(outbox, rows);
+	struct outbox_counts counts = take_rows(outbox, rows);
 	outbox_link(outbox, &link);
 	for (size_t i = 0; i < ROWS; i++)
-		if (rows[i].count)
+		if (rows[i].count) {
 			(void)buf_addf(&b, "%s%zu %s", b.len ? ", " : "", rows[i].count, rows[i].words);
+			if (i == SENDING_ROW)
+				add_flying(&b, &counts);
+		}
 	if (!b.len)
 		(void)buf_adds(&b, "empty");
+	if (counts.sent)
+		(void)buf_addf(&b, ", %llu sent", (unsigned long long)counts.sent);
 	if (link.error)
 		(void)buf_addf(&b, "; %s", link.reason.text[0] ? link.reason.text : mf_err_words(link.error));
 	return buf_detach(&b);

@@ -17,9 +17,10 @@ struct outbox *outboxes_find(const struct account *account);    /* NULL: the acc
  * nothing here. */
 void outboxes_watch(const struct account *account, void (*changed)(void *context), void *context);
 
-/* {"waiting":..,"queued":..,"sending":..,"retrying":..,"maybe_sent":..,"unfiled":..,"failed":..,"error":..,"reason":..} */
+/* {"waiting":..,"queued":..,"sending":..,"retrying":..,"maybe_sent":..,"unfiled":..,"failed":..,"progress":{"sent":..,"bytes":..,"total":..},
+ * "error":..,"reason":..} */
 struct json_object *outboxes_counts_object(struct outbox *outbox);
-/* "2 waiting, 1 failed; why: ..."; "empty". The caller frees. */
+/* "2 waiting, 1 being sent (1.2M of 3.0M), 1 failed, 5 sent; why: ..."; "empty"; sent: since it was opened. The caller frees. */
 char *outboxes_counts_text(struct outbox *outbox);
 
 #endif

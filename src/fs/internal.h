@@ -214,6 +214,8 @@ enum mf_err queued_attr(struct fs *fs, const struct node *node, struct stat *ret
 typedef bool queued_visitor(void *context, const char *name, const struct node *node, const struct stat *attr, uint64_t offset);
 void queued_visit(struct fs *fs, const struct node *dir, uint64_t after, queued_visitor *visit, void *context);
 bool queued_value(struct fs *fs, const struct node *node, const char *name, struct buf *to);  /* of user.mail.*; false: none */
+#define QUEUED_NOTIFY "notify"   /* the one that can be set; MF_INVALID: other words than those of smtp/dsn.h; MF_BUSY: being sent */
+enum mf_err queued_set_notify(struct fs *fs, const struct node *node, const char *value, size_t size);
 void queued_create(fuse_req_t req, const struct node *dir, const char *name, struct fuse_file_info *fi);
 void queued_mknod(fuse_req_t req, const struct node *dir, const char *name);
 void queued_open(fuse_req_t req, const struct node *node, struct fuse_file_info *fi);

@@ -307,6 +307,31 @@ enum mf_err outgoing_item(struct outgoing *o, uint64_t number, struct outbox_ite
 	return found ? MF_OK : MF_NOT_FOUND;
 }
 
+enum mf_err outgoing_notify(struct outgoing *o, uint64_t number, unsigned *ret)
+{
+	struct outbox_item item;
+	pthread_mutex_lock(&o->lock);
+	struct file *f = file_by_number(o, number);
+	bool queued = f && !f->name && file_item(o, f->id, &item);
+	if (f)
+		*ret = queued ? item.notify : f->notify;
+	if (queued)
+		outbox_item_finish(&item);
+	pthread_mutex_unlock(&o->lock);
+	return f ? MF_OK : MF_STALE;
+}
+
+enum mf_err outgoing_set_notify(struct outgoing *o, uint64_t number, unsigned notify)
+{
+	pthread_mutex_lock(&o->lock);
+	struct file *f = file_by_number(o, number);
+	enum mf_err err = !f ? MF_STALE : f->name ? MF_OK : outbox_set_notify(o->outbox, f->id, notify);
+	if (err == MF_OK)
+		f->notify = notify;
+	pthread_mutex_unlock(&o->lock);
+	return err == MF_NOT_FOUND ? MF_STALE : err;
+}
+
 char *outgoing_error_text(struct outgoing *o, uint64_t number)
 {
 	pthread_mutex_lock(&o->lock);

@@ -41,6 +41,9 @@ void outgoing_visit(struct outgoing *o, bool failed, uint64_t after, outgoing_vi
  * caller frees; NULL: gone */
 char *outgoing_state(struct outgoing *o, uint64_t number);
 enum mf_err outgoing_item(struct outgoing *o, uint64_t number, struct outbox_item *ret);                   /* MF_NOT_FOUND: a draft */
+/* Of what its sender is to be told (smtp/dsn.h); of a draft too, until this mount ends. MF_STALE; MF_BUSY: it is being sent */
+enum mf_err outgoing_notify(struct outgoing *o, uint64_t number, unsigned *ret);
+enum mf_err outgoing_set_notify(struct outgoing *o, uint64_t number, unsigned notify);
 /* What NAME.error.txt says; it is a file of its own: when the message is forgotten it stays, in this mount, until it is removed.
  * name: without the ending. The caller frees; NULL: none */
 char *outgoing_error_text(struct outgoing *o, uint64_t number);

@@ -236,7 +236,8 @@ enum mf_err file_put(struct outgoing *o, struct file *f, const char *name, bool 
 	MF_CLEANUP(mf_free) char *piece = f->broken == MF_TOO_BIG
 		? mf_format("it is larger than the server takes: %" PRIu64 " bytes at most", outbox_size_max(o->outbox))
 		: f->broken ? mf_format("it was not written whole: %s", mf_err_words(f->broken)) : NULL;
-	struct outbox_put what = { .name = name, .keep_failed = keep_failed, .held = f->writers || file_lock_of(o, name), .unfit = piece };
+	struct outbox_put what = { .name = name, .keep_failed = keep_failed, .held = f->writers || file_lock_of(o, name), .unfit = piece,
+		.notify = f->notify };
 	*ret_id = 0;
 	enum mf_err err = f->broken && !keep_failed ? f->broken : file_need_fd(o, f);
 	if (err == MF_OK && lseek(f->fd, 0, SEEK_SET) < 0)

@@ -20,6 +20,7 @@ struct file {
 	bool dirty;                  /* written since somebody closed */
 	enum mf_err broken;          /* a write failed with that: what is there is a piece, and is not sent */
 	bool has_date;
+	unsigned notify;             /* enum dsn_notify, as somebody has set it in this mount */
 	struct timespec mtime;       /* shown of what is in the queue, so that it does not change when it gets there */
 	uint64_t size;               /* as last seen */
 	bool no_text;                /* its error text was removed */

@@ -178,10 +178,21 @@ void queued_visit(struct fs *fs, const struct node *dir, uint64_t after, queued_
 	free(all.items);
 }
 
+static bool notify_value(struct fs *fs, const struct node *node, struct buf *to)
+{
+	unsigned notify = 0;
+	char words[DSN_WORDS_MAX];
+	(void)outgoing_notify(of(fs, node), node->id, &notify);
+	dsn_words(notify, words);
+	return notify && buf_adds(to, words) == MF_OK;
+}
+
 bool queued_value(struct fs *fs, const struct node *node, const char *name, struct buf *to)
 {
 	struct outbox_item item;
 	bool state = strcmp(name, "state") == 0, subject = strcmp(name, "subject") == 0;
+	if (node->part != QUEUED_ERROR && strcmp(name, QUEUED_NOTIFY) == 0)
+		return notify_value(fs, node, to);
 	if (node->part == QUEUED_ERROR || (!state && !subject && strcmp(name, "message-id") != 0))
 		return false;
 	if (state) {
@@ -193,6 +204,15 @@ bool queued_value(struct fs *fs, const struct node *node, const char *name, stru
 	(void)buf_adds(to, subject ? item.subject : item.message_id);
 	outbox_item_finish(&item);
 	return true;
+}
+
+enum mf_err queued_set_notify(struct fs *fs, const struct node *node, const char *value, size_t size)
+{
+	unsigned notify;
+	MF_CLEANUP(mf_free) char *words = mf_strndup(value, size);
+	if (!of(fs, node) || node->part == QUEUED_ERROR)
+		return MF_DENIED;
+	return dsn_read(words, &notify) ? outgoing_set_notify(of(fs, node), node->id, notify) : MF_INVALID;
 }
 
 /* --- open, read, write -------------------------------------------------------------------------------------------------------- */

@@ -352,6 +352,10 @@ static void change_attribute(fuse_req_t req, fuse_ino_t ino, const char *name, c
 	}
 	if (fs_refuses(req))
 		return;
+	if (fs_node(fs, ino, &node) && node.kind == NODE_QUEUED && strcmp(name, PREFIX QUEUED_NOTIFY) == 0) {
+		fs_reply(req, queued_set_notify(fs, &node, value, size));
+		return;
+	}
 	if (fs_node(fs, ino, &node) && node.kind == NODE_QUEUED) {
 		fuse_reply_err(req, ENOTSUP); /* what mv brings along from a mailbox means nothing here, and is no failure */
 		return;
@@ -367,10 +371,10 @@ void xattr_set(fuse_req_t req, fuse_ino_t ino, const char *name, const char *val
 	change_attribute(req, ino, name, value, size);
 }
 
-/* No flags at all; nothing else can be taken away. */
+/* No flags at all, no wish to be told; nothing else can be taken away. */
 void xattr_remove(fuse_req_t req, fuse_ino_t ino, const char *name)
 {
-	if (strcmp(name, FLAGS_NAME) == 0 || xattr_set_refusal(name))
+	if (strcmp(name, FLAGS_NAME) == 0 || strcmp(name, PREFIX QUEUED_NOTIFY) == 0 || xattr_set_refusal(name))
 		change_attribute(req, ino, name, "", 0);
 	else
 		fuse_reply_err(req, EPERM);

@@ -416,10 +416,22 @@ static void note(struct composing *c, const struct field *f)
 	buf_finish(&decoded);
 }
 
+/* What is said to us */
+static enum mf_err take_notify(struct composing *c, const struct field *f)
+{
+	size_t len;
+	MF_CLEANUP(mf_free) char *text = field_text(f, &len);
+	if (dsn_read(text, &c->envelope.notify))
+		return MF_OK;
+	return mf_fail(c->why, MF_INVALID, DSN_FIELD " has other words than never, success, failure, delay");
+}
+
 static enum mf_err add_top_field(struct composing *c, const struct field *f)
 {
 	bool bcc = field_is(f, "Bcc") || field_is(f, "Resent-Bcc");
 	note(c, f);
+	if (field_is(f, DSN_FIELD) && !c->options->draft)
+		return take_notify(c, f);
 	if (bcc)
 		return is_blank(f) ? MF_OK : add_loose(c, &c->hidden, f);
 	if (c->sealed)

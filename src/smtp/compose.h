@@ -16,11 +16,10 @@
 #include <stdint.h>
 
 #include "base/err.h"
+#include "smtp/dsn.h"
 
 #define RECIPIENTS_MAX 5000
 #define MESSAGE_HEADER_MAX (1U << 20)
-
-enum dsn_notify { DSN_NEVER = 1, DSN_SUCCESS = 2, DSN_FAILURE = 4, DSN_DELAY = 8 };  /* bits; 0: as the server does by itself */
 
 struct compose_options {
 	const char *from;              /* the account's addresses, comma separated; the first is the default */
@@ -44,7 +43,7 @@ struct envelope {
 	uint64_t hidden, size;         /* bytes of the prepared file: of the Bcc fields in front, and all of it */
 	bool eight_bit;                /* 8BITMIME is needed */
 	bool utf8;                     /* SMTPUTF8 is needed */
-	unsigned notify;               /* enum dsn_notify; compose() leaves it 0 */
+	unsigned notify;               /* enum dsn_notify, by the field DSN_FIELD, which is not sent */
 };
 
 /* in: a regular file, read from its beginning by pread(2). out: an empty file at its beginning.

@@ -318,7 +318,8 @@ static void fill_entry(struct outbox *o, struct entry *e, const struct outbox_pu
 	e->released = put->at_once;
 	e->held = put->held;
 	e->recipients = mf_alloc_array(e->envelope.recipient_count + 1, sizeof *e->recipients);
-	e->envelope.notify = put->notify;
+	if (put->notify)
+		e->envelope.notify = put->notify;
 }
 
 /* `original` is written; the prepared file is made beside it. */
@@ -513,6 +514,19 @@ static void rest_locked(const struct outbox *o, struct entry *e)
 		e->due_s = until_s;
 }
 
+enum mf_err outbox_set_notify(struct outbox *o, uint64_t id, unsigned notify)
+{
+	pthread_mutex_lock(&o->lock);
+	struct entry *e = outbox_find_locked(o, id);
+	enum mf_err err = !e ? MF_NOT_FOUND : e->sending ? MF_BUSY : MF_OK;
+	if (!err) {
+		e->envelope.notify = notify;
+		err = save_locked(o, e);
+	}
+	pthread_mutex_unlock(&o->lock);
+	return err;
+}
+
 void outbox_hold(struct outbox *o, uint64_t id, bool held, bool anew)
 {
 	pthread_mutex_lock(&o->lock);
@@ -676,7 +690,7 @@ static void fill_item(const struct outbox *o, const struct entry *e, int64_t now
 		.size = e->original_size, .reason = mf_strdup(reason),
 		.message_id = mf_strdup(e->envelope.message_id ? e->envelope.message_id : ""),
 		.subject = mf_strdup(e->envelope.subject ? e->envelope.subject : ""), .recipients = e->envelope.recipient_count,
-		.sent = entry_count(e, RECIPIENT_SENT), .refused = entry_count(e, RECIPIENT_REFUSED), .attempts = e->attempts,
+		.notify = e->envelope.notify, .sent = entry_count(e, RECIPIENT_SENT), .refused = entry_count(e, RECIPIENT_REFUSED), .attempts = e->attempts,
 	};
 }
 
@@ -784,6 +798,9 @@ void outbox_counts(struct outbox *o, struct outbox_counts *ret)
 	pthread_mutex_lock(&o->lock);
 	TAILQ_FOREACH(e, &o->entries, link)
 		++*counts[entry_state(o, e, clock_wall_s())];
+	ret->sent = o->sent;
+	ret->flying = o->flying;
+	ret->flying_of = o->flying_of;
 	pthread_mutex_unlock(&o->lock);
 }
 

@@ -76,7 +76,7 @@ struct outbox_put {
 	const char *const *recipients;     /* as compose_options */
 	bool fields_too;
 	const char *sender, *from_name;
-	unsigned notify;                   /* enum dsn_notify */
+	unsigned notify;                   /* enum dsn_notify; 0: as its field says (DSN_FIELD) */
 	bool keep_failed;                  /* what cannot be sent becomes OUTBOX_FAILED, under *ret_id, beside the error */
 	bool at_once;                      /* no delay, and released */
 	bool held;                         /* as after outbox_hold() */
@@ -98,6 +98,8 @@ enum mf_err outbox_remove(struct outbox *o, uint64_t id);
 bool outbox_was_removed(struct outbox *o, uint64_t id);
 /* mv within outbox/; MF_EXISTS */
 enum mf_err outbox_rename(struct outbox *o, uint64_t id, const char *name);
+/* Of what its sender is to be told (enum dsn_notify), from the next attempt on. MF_BUSY: it is being sent */
+enum mf_err outbox_set_notify(struct outbox *o, uint64_t id, unsigned notify);
 /* While held (an editor's lock file is there) it is not sent. anew: its delay begins now, and is two seconds at least, and at most
  * where it has been released. Neither is remembered over a restart. */
 void outbox_hold(struct outbox *o, uint64_t id, bool held, bool anew);
@@ -141,7 +143,7 @@ struct outbox_item {
 	char *reason;                  /* "" or why it is not sent yet; printable */
 	char *message_id, *subject;    /* "" where there is none */
 	size_t recipients, sent, refused;
-	unsigned attempts;
+	unsigned attempts, notify;
 };
 void outbox_item_finish(struct outbox_item *item);
 enum mf_err outbox_item(struct outbox *o, uint64_t id, struct outbox_item *ret);   /* MF_NOT_FOUND */
@@ -152,7 +154,11 @@ void outbox_items_free(struct outbox_item *items, size_t count);
 /* What NAME.error.txt says: why, since when, and what the server said of each recipient. NULL: not failed. The caller frees. */
 char *outbox_error_text(struct outbox *o, uint64_t id);
 
-struct outbox_counts { size_t waiting, queued, sending, retrying, maybe, unfiled, failed; };
+struct outbox_counts {
+	size_t waiting, queued, sending, retrying, maybe, unfiled, failed;
+	uint64_t sent;                 /* messages that the server has taken, since outbox_open() */
+	uint64_t flying, flying_of;    /* bytes of the message that is being sent: those that have left, and all */
+};
 void outbox_counts(struct outbox *o, struct outbox_counts *ret);
 struct outbox_link {
 	enum mf_err error;             /* MF_OK: nothing is known to be wrong */

@@ -57,6 +57,7 @@ struct outbox {
 	uint64_t last_id, size_max;
 	uint64_t removed[REMOVED_MAX];       /* the last ones that left unsent */
 	size_t removed_count;
+	uint64_t sent, flying, flying_of;   /* as outbox_counts */
 	bool closing, woken, running, past_dot;
 	struct outbox_link link;
 	int64_t link_delay_s;

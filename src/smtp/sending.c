@@ -159,6 +159,14 @@ static enum mf_err make_mark(void *context)
 	return e ? e : queue_write(s->o, s->entry->id, &text);
 }
 
+static void note_progress(void *context, uint64_t bytes)
+{
+	struct sender *s = context;
+	pthread_mutex_lock(&s->o->lock);
+	s->o->flying = bytes;
+	pthread_mutex_unlock(&s->o->lock);
+}
+
 static int64_t retry_delay(unsigned attempts)
 {
 	int64_t delay = RETRY_LEAST_S;
@@ -269,7 +277,8 @@ static enum mf_err submit_entry(struct sender *s, const size_t count, char **rec
 		return MF_OK;
 	}
 	struct submit_request request = {
-		.envelope = &s->entry->envelope, .recipients = recipients, .recipient_count = count, .fd = fd, .before_dot = make_mark, .context = s,
+		.envelope = &s->entry->envelope, .recipients = recipients, .recipient_count = count, .fd = fd, .before_dot = make_mark,
+		.progress = note_progress, .context = s,
 	};
 	enum mf_err e = smtp_submit(s->smtp, &request, ret);
 	bool stale = e && s->used && ret->verdict == VERDICT_LATER && mf_err_scope(e) == MF_SCOPE_CONNECTION;
@@ -304,6 +313,8 @@ static void send_locked(struct sender *s, struct entry *e)
 	size_t count = collect(e, recipients, asked);
 	s->entry = e;
 	e->sending = true;
+	o->flying = 0;
+	o->flying_of = e->envelope.size - e->envelope.hidden;
 	if (!e->first_s)
 		e->first_s = clock_wall_s();
 	pthread_mutex_unlock(&o->lock);
@@ -315,6 +326,8 @@ static void send_locked(struct sender *s, struct entry *e)
 	pthread_mutex_lock(&o->lock);
 	apply_locked(o, e, &result, asked, lost != MF_CANCELLED && lost != MF_AUTH);
 	o->past_dot = false;
+	o->flying = o->flying_of = 0;
+	o->sent += result.verdict == VERDICT_SENT;
 	pthread_cond_broadcast(&o->turned);
 	struct buf text;
 	queue_text(e, &text);

@@ -132,14 +132,10 @@ static enum mf_err put_mail(struct submitting *w)
 
 static enum mf_err put_recipient(struct submitting *w, const char *address)
 {
-	static const char *const names[] = { "NEVER", "SUCCESS", "FAILURE", "DELAY" };
 	unsigned asked = w->s->extensions & SMTP_DSN ? w->request->envelope->notify : 0;
-	char notify[64] = "";
-	size_t len = 0;
-	for (unsigned i = 0; i < 4; i++)
-		if (asked & 1U << i)
-			len += (size_t)snprintf(notify + len, sizeof notify - len, "%s%s", len ? "," : " NOTIFY=", names[i]);
-	return session_put(w->s, "RCPT TO:<%s>%s", address, notify);
+	char words[DSN_WORDS_MAX];
+	dsn_words(asked, words);
+	return session_put(w->s, "RCPT TO:<%s>%s%s", address, asked ? " NOTIFY=" : "", words);
 }
 
 static void take_recipient(struct submitting *w, size_t i, const struct reply *r)
@@ -288,6 +284,8 @@ static enum mf_err stream(struct submitting *w, bool stuffed, uint64_t keep)
 		if (!e && session_has_reply(w->s))
 			return interrupted(w);
 		at += len;
+		if (w->request->progress)
+			w->request->progress(w->request->context, at - envelope->hidden);
 	}
 	return e;
 }

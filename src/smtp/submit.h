@@ -60,6 +60,7 @@ struct submit_request {
 	/* Called when everything but the end has left: the final dot, or the last octet of BDAT LAST. Anything but MF_OK: the end
 	 * is not sent, and the message surely is not. */
 	enum mf_err (*before_dot)(void *context);
+	void (*progress)(void *context, uint64_t bytes);  /* of the message that have left; NULL */
 	void *context;
 };
 struct submit_result {

@@ -134,6 +134,17 @@ with Suite("sending by Postfix", timeout=400) as suite:
         empty(mount)
         mount.umount()
 
+    @suite.case("a delivery status notification, as the field asks for it; none without")
+    def _():
+        mount = sender().mount()
+        (mount / "outbox/a.eml").write_text(letter("nothing to be told"))
+        delivered("nothing to be told")
+        (mount / "outbox/b.eml").write_text(letter("to be told", more="X-DSN-Notify: success\n"))
+        report = delivered("Successful Mail Delivery Report")
+        assert parsed(report).get_content_type() == "multipart/report" and b"Subject: to be told" in report, report
+        assert b"X-DSN" not in delivered("to be told") and len(stored("INBOX", "Successful Mail Delivery Report")) == 1
+        mount.umount()
+
     @suite.case("programs that have sendmail: git send-email, mail, mutt")
     def _():
         home = sender()

@@ -22,6 +22,7 @@ struct smtp_server {
 	int record;              /* the file of Message-IDs */
 	atomic_bool accept_later;
 	atomic_uint connections, rcpts;
+	int64_t dot_ms;          /* how long the client waits for the answer to a message; 0: long */
 	unsigned most;           /* recipients of one message; 0: any number */
 	atomic_int refuse;       /* enum mf_err that connecting ends with; 0: none */
 	struct { pthread_t thread; int fd; } sessions[256];
@@ -125,8 +126,8 @@ static enum mf_err server_connect(void *context, struct cancel *cancel, struct s
 	if (pthread_create(&s->sessions[s->session_count++].thread, NULL, peer_main, p))
 		abort();
 	struct smtp_options o = {
-		.transport = { .host = "smtp.test", .port = 587, .connect_timeout_ms = 5000, .cancel = cancel },
-		.times = { 5000, 5000, 500 }, .adopt = true, .adopted = pair[0],
+		.transport = { .host = "smtp.test", .port = 587, .connect_timeout_ms = 20000, .cancel = cancel },
+		.times = { 20000, 20000, s->dot_ms ? s->dot_ms : 20000 }, .adopt = true, .adopted = pair[0],
 	};
 	return smtp_open(&o, ret, why);
 }

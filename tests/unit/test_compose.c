@@ -143,6 +143,20 @@ static void resent(void **state)
 	drop(&m);
 }
 
+static void notifications(void **state)
+{
+	(void)state;
+	struct made m = make("To: a@b\nX-DSN-Notify: Success,\n delay\n\nx\n");
+	IS(m, m.envelope.notify == (DSN_SUCCESS | DSN_DELAY) && !strstr(m.text, "DSN"));
+	drop(&m);
+	m = make("To: a@b\nDKIM-Signature: x\nX-DSN-Notify: never, failure\n\nx\n");
+	IS(m, m.envelope.notify == DSN_NEVER && !strstr(m.text, "DSN"));
+	drop(&m);
+	m = make("To: a@b\nX-DSN-Notify: \n\nx\n");
+	IS(m, m.envelope.notify == 0);
+	drop(&m);
+}
+
 static void recipients_in_every_shape(void **state)
 {
 	(void)state;
@@ -429,6 +443,7 @@ static void refusals(void **state)
 		{ "To: a@b..c\n\n", "domain" },
 		{ "To: <>\n\n", "no address between" },
 		{ "To: x <a@b\\c>\n\n", "domain|> is missing" },
+		{ "To: a@b\nX-DSN-Notify: often\n\n", "other words than never" },
 		{ "To: a@b\nSubject: x\ry\n\n", "CR" },
 		{ "To: a@b\nSubject: x\x01y\n\n", "control character" },
 		{ "To: a@b\nstray line\n\n", "not a header field" },
@@ -520,7 +535,7 @@ static void in_constant_memory(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(least), cmocka_unit_test(what_is_there_stays), cmocka_unit_test(empty_fields_are_none), cmocka_unit_test(bcc_is_hidden), cmocka_unit_test(resent),
+		cmocka_unit_test(least), cmocka_unit_test(what_is_there_stays), cmocka_unit_test(empty_fields_are_none), cmocka_unit_test(bcc_is_hidden), cmocka_unit_test(resent), cmocka_unit_test(notifications),
 		cmocka_unit_test(recipients_in_every_shape), cmocka_unit_test(a_thousand_recipients), cmocka_unit_test(recipients_given),
 		cmocka_unit_test(encoded_header), cmocka_unit_test(long_subject_is_folded), cmocka_unit_test(smtputf8_is_noticed),
 		cmocka_unit_test(text_gets_a_charset), cmocka_unit_test(declared_8bit_stays), cmocka_unit_test(line_breaks),

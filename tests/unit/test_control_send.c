@@ -109,7 +109,7 @@ static void through_a_mount(void **state)
 	assert_int_equal(run(&s, "send"), EXIT_OK);
 	HEARD(&s, "\"state\":\"sent\"");
 	MF_CLEANUP(mf_free) char *empty = status_text(&s.w->account, 1);
-	assert_non_null(strstr(empty, "  outbox: empty\n"));
+	assert_non_null(strstr(empty, "  outbox: empty, 1 sent\n"));
 	end(&s);
 }
 

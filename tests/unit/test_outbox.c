@@ -439,6 +439,7 @@ static void no_answer_to_the_end(void **state)
 	(void)state;
 	struct world w;
 	begin(&w);
+	w.server.dot_ms = 1000;
 	uint64_t id = put(&w, "a.eml", "To: a@b\nX-Dot: close\n\n"), silent = put(&w, "b.eml", "To: a@b\nX-Dot: silent\n\n");
 	later(11);
 	run(&w);
@@ -517,6 +518,36 @@ static void offline(void **state)
 	assert_gone(&w, id);
 	outbox_link(w.outbox, &link);
 	assert_int_equal(link.error, MF_OK);
+	end(&w);
+}
+
+/* Three days without the server, then all of it at once */
+static void offline_for_days(void **state)
+{
+	(void)state;
+	enum { MESSAGES = 50 };
+	struct world w;
+	char expected[MESSAGES * 8] = "", text[sizeof expected] = "";
+	begin(&w);
+	w.server.refuse = MF_OFFLINE;
+	for (int i = 0; i < MESSAGES; i++) {
+		MF_CLEANUP(mf_free) char *letter = mf_format("To: a@b\nMessage-ID: <%d@x>\n\n", i);
+		(void)put(&w, NULL, letter);
+		snprintf(expected + strlen(expected), sizeof expected - strlen(expected), "<%d@x>\n", i);
+		later(3 * 86400 / MESSAGES);
+		run(&w);
+		if (i == MESSAGES / 2)
+			reopen(&w);
+	}
+	w.server.refuse = MF_OK;
+	outbox_wake(w.outbox, false);
+	run(&w);
+	run(&w);
+	assert_true(pread(w.server.record, text, sizeof text - 1, 0) > 0);
+	assert_string_equal(text, expected);
+	assert_int_equal(w.server.connections, 1);
+	assert_int_equal(w.copies, MESSAGES);
+	assert_int_equal(files(&w), 0);
 	end(&w);
 }
 
@@ -624,6 +655,7 @@ static void copy_while_sending(void **state)
 	memcpy(strstr(text, "250 ok"), "silent", 6);
 	assert_int_equal(fwrite(text, 1, strlen(text), f), strlen(text));
 	fclose(f);
+	w.server.dot_ms = 1000;
 	w.server.accept_later = true;
 	later(301);
 	outbox_start(w.outbox);
@@ -756,6 +788,60 @@ static void killed_at_every_step(void **state)
 	assert_true(maybes >= 1 && maybes <= 6);
 }
 
+/* In a process of its own: the next attempt, up to the durable step `at`. True: it came to its end before. */
+static bool retry_until(struct world *w, unsigned at)
+{
+	int status;
+	pid_t pid = fork();
+	if (pid == 0) {
+		die_at = at;
+		outbox_step_for_tests = die;
+		run(w);
+		server_join(&w->server);
+		_exit(0);
+	}
+	assert_int_equal(waitpid(pid, &status, 0), pid);
+	assert_true(WIFSIGNALED(status) || (WIFEXITED(status) && WEXITSTATUS(status) == 0));
+	return WIFEXITED(status);
+}
+
+/* One has got it, one is refused, one was put off: killed while it is tried again, who has got it gets no second one. */
+static void killed_while_retrying(void **state)
+{
+	(void)state;
+	unsigned maybes = 0;
+	bool ended = false;
+	for (unsigned at = 1; !ended; at++) {
+		struct world w;
+		assert_true(at < 100);
+		begin(&w);
+		uint64_t id = put(&w, "some.eml", "To: a@b, no@b, later@b\n\n");
+		later(11);
+		run(&w);
+		assert_state(&w, id, OUTBOX_RETRYING);
+		server_join(&w.server);              /* no other thread is there when it forks */
+		w.server.accept_later = true;
+		later(301);
+		ended = retry_until(&w, at);
+		unsigned before = taken(&w);
+		reopen(&w);
+		struct outbox_item item;
+		assert_int_equal(outbox_item(w.outbox, id, &item), MF_OK);
+		bool maybe = item.state == OUTBOX_MAYBE;
+		assert_true(item.sent >= 1 && item.refused == 1);
+		outbox_item_finish(&item);
+		maybes += maybe;
+		later(100000);
+		w.server.rcpts = 0;
+		run(&w);
+		if (taken(&w) != (maybe ? before : 2) || w.server.rcpts > 1)
+			fail_msg("killed at step %u: taken %u times, then %u; %u recipients asked for", at, before, taken(&w), (unsigned)w.server.rcpts);
+		assert_state(&w, id, maybe ? OUTBOX_MAYBE : OUTBOX_FAILED);
+		end(&w);
+	}
+	assert_true(maybes >= 1);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -763,8 +849,9 @@ int main(void)
 		cmocka_unit_test(names), cmocka_unit_test(held), cmocka_unit_test(put_off_and_given_up), cmocka_unit_test(refused),
 		cmocka_unit_test(not_written), cmocka_unit_test(held), cmocka_unit_test(put_off_and_given_up), cmocka_unit_test(refused),
 		cmocka_unit_test(refused_in_part), cmocka_unit_test(recipients_in_portions), cmocka_unit_test(no_answer_to_the_end), cmocka_unit_test(never_fit),
-		cmocka_unit_test(offline), cmocka_unit_test(password_refused), cmocka_unit_test(policies), cmocka_unit_test(copy_later),
+		cmocka_unit_test(offline), cmocka_unit_test(offline_for_days), cmocka_unit_test(password_refused), cmocka_unit_test(policies), cmocka_unit_test(copy_later),
 		cmocka_unit_test(copy_while_sending), cmocka_unit_test(by_its_thread), cmocka_unit_test(damaged_state), cmocka_unit_test(killed_at_every_step),
+		cmocka_unit_test(killed_while_retrying),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -28,6 +28,8 @@ struct server {
 	const char *script;
 	int fd;
 	size_t cut, sent;        /* the server closes after so many bytes */
+	size_t deaf, heard;      /* the same for those of the client */
+	bool whole;              /* it has all of a message */
 	unsigned seed;           /* not 0: some of its bytes are others */
 	bool closed;
 	char in[65536];
@@ -61,9 +63,11 @@ static void server_send(struct server *s, const char *data, size_t len)
 /* More input; false: the client has left. */
 static bool server_fill(struct server *s)
 {
-	ssize_t n = s->closed ? 0 : recv(s->fd, s->in + s->in_len, sizeof s->in - s->in_len, 0);
+	size_t room = sizeof s->in - s->in_len, left = s->deaf - s->heard;
+	ssize_t n = s->closed || !left ? 0 : recv(s->fd, s->in + s->in_len, room < left ? room : left, 0);
 	if (n <= 0)
 		return false;
+	s->heard += (size_t)n;
 	s->in_len += (size_t)n;
 	return true;
 }
@@ -99,7 +103,7 @@ static bool server_data(struct server *s)
 	char line[1200];
 	while (server_line(s, line)) {
 		if (!strcmp(line, "."))
-			return true;
+			return s->whole = true;
 		(void)buf_addf(&s->content, "%s\n", line);
 	}
 	return false;
@@ -115,7 +119,7 @@ static bool server_bytes(struct server *s, size_t n)
 		if (n && !server_fill(s))
 			return false;
 	}
-	return true;
+	return s->whole = true;
 }
 
 static bool server_expect(struct server *s, const char *pattern)
@@ -179,7 +183,8 @@ static void *server_main(void *context)
 		free(line);
 		p += len + (p[len] == '\n');
 	}
-	while (!memmem(s->in, s->in_len, "QUIT", 4) && server_fill(s))  /* until the client leaves */
+	bool quit = strstr(s->script, "C QUIT\n");
+	while (!quit && !memmem(s->in, s->in_len, "QUIT", 4) && server_fill(s))  /* until the client leaves */
 		s->in_len = s->in_len > sizeof s->in / 2 ? 0 : s->in_len;
 	server_close(s);
 	return NULL;
@@ -201,7 +206,9 @@ struct world {
 };
 
 static unsigned next_seed;   /* of the next server */
-static int64_t patience_ms = 2000;
+static size_t next_deaf = SIZE_MAX;
+#define PATIENT 20000        /* of a loaded machine */
+static int64_t patience_ms = PATIENT, dot_patience_ms = PATIENT;
 
 static void world_begin(struct world *w, const char *script, size_t cut, bool start_tls)
 {
@@ -209,14 +216,14 @@ static void world_begin(struct world *w, const char *script, size_t cut, bool st
 	memset(w, 0, sizeof *w);
 	assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair), 0);
 	assert_true(cancel_init(&w->cancel));
-	w->server = (struct server){ .script = script, .fd = pair[1], .cut = cut, .seed = next_seed };
+	w->server = (struct server){ .script = script, .fd = pair[1], .cut = cut, .deaf = next_deaf, .seed = next_seed };
 	buf_init(&w->server.content, 1U << 24);
 	assert_int_equal(pthread_create(&w->server.thread, NULL, server_main, &w->server), 0);
 	w->credentials = credentials_create("alice", "secret", NULL);
 	struct smtp_options o = {
-		.transport = { .host = "smtp.test", .port = 587, .connect_timeout_ms = 2000, .io_timeout_ms = 2000, .cancel = &w->cancel },
+		.transport = { .host = "smtp.test", .port = 587, .connect_timeout_ms = PATIENT, .io_timeout_ms = PATIENT, .cancel = &w->cancel },
 		.start_tls = start_tls, .clear_allowed = true, .auth = AUTH_AUTO, .credentials = w->credentials,
-		.times = { patience_ms, patience_ms, patience_ms }, .adopt = true, .adopted = pair[0],
+		.times = { patience_ms, patience_ms, patience_ms < dot_patience_ms ? patience_ms : dot_patience_ms }, .adopt = true, .adopted = pair[0],
 	};
 	w->opened = smtp_open(&o, &w->smtp, &w->why);
 }
@@ -402,13 +409,39 @@ static void refusals(void **state)
 		struct world w;
 		struct submit_result r;
 		MF_CLEANUP(mf_free) char *script = mf_format(PLAIN "%s", cases[i].rest);
-		patience_ms = cases[i].e == MF_TIMEOUT ? 200 : 2000;
+		dot_patience_ms = cases[i].e == MF_TIMEOUT ? 200 : PATIENT;
 		world_begin(&w, script, SIZE_MAX, false);
 		assert_int_equal(w.opened, MF_OK);
 		enum mf_err e = submit(&w, 1, &r);
-		patience_ms = 2000;
+		dot_patience_ms = PATIENT;
 		bool words = strstr(r.reason.text, cases[i].words) && r.recipients[0].verdict == cases[i].verdict;
 		if (r.verdict != cases[i].verdict || e != cases[i].e || !words || w.dots != cases[i].dots)
+			fail_msg("%s: verdict %d, %s, \"%s\", %u dots", cases[i].rest, (int)r.verdict, mf_err_name(e), r.reason.text, w.dots);
+		submit_result_finish(&r);
+		world_end(&w);
+	}
+}
+
+/* The same with BDAT. */
+static void chunk_refused(void **state)
+{
+	(void)state;
+	static const struct { const char *rest; enum verdict verdict; enum mf_err e; unsigned dots; } cases[] = {
+		{ "B 29\nS 554 5.6.0 spam\n", VERDICT_REFUSED, MF_OK, 1 },
+		{ "B 29\nS 452 4.3.1 full\n", VERDICT_LATER, MF_OK, 1 },
+		{ "B 29\nS 421 4.3.2 bye\n", VERDICT_LATER, MF_OFFLINE, 1 },
+		{ "B 29\nE\n", VERDICT_UNKNOWN, MF_OFFLINE, 1 },
+		{ "B 29\nZ\n", VERDICT_UNKNOWN, MF_TIMEOUT, 1 },
+	};
+	for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+		struct world w;
+		struct submit_result r;
+		MF_CLEANUP(mf_free) char *script = mf_format(HELLO "S 250-x\nS 250 CHUNKING\n" ENVELOPE "C BDAT 29 LAST\n%s", cases[i].rest);
+		dot_patience_ms = cases[i].e == MF_TIMEOUT ? 200 : PATIENT;
+		world_begin(&w, script, SIZE_MAX, false);
+		enum mf_err e = submit(&w, 1, &r);
+		dot_patience_ms = PATIENT;
+		if (r.verdict != cases[i].verdict || e != cases[i].e || w.dots != cases[i].dots)
 			fail_msg("%s: verdict %d, %s, \"%s\", %u dots", cases[i].rest, (int)r.verdict, mf_err_name(e), r.reason.text, w.dots);
 		submit_result_finish(&r);
 		world_end(&w);
@@ -518,36 +551,45 @@ static void opening(void **state)
 	};
 	for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
 		struct world w;
-		patience_ms = cases[i].e == MF_TIMEOUT ? 200 : 2000;
+		patience_ms = cases[i].e == MF_TIMEOUT ? 200 : PATIENT;
 		world_begin(&w, cases[i].script, SIZE_MAX, cases[i].start_tls);
-		patience_ms = 2000;
+		patience_ms = PATIENT;
 		if (w.opened != cases[i].e || !strstr(w.why.text, cases[i].words) || strstr(w.why.text, "secret"))
 			fail_msg("%s: %s: %s", cases[i].script, mf_err_name(w.opened), w.why.text);
 		world_end(&w);
 	}
 }
 
+/* The connection is lost after so many bytes of the server's, or of the client's. */
+static void lose(const char *script, size_t cut, size_t deaf)
+{
+	struct world w;
+	struct submit_result r = { 0 };
+	next_deaf = deaf;
+	world_begin(&w, script, cut, false);
+	next_deaf = SIZE_MAX;
+	enum mf_err e = w.opened ? w.opened : submit(&w, 2, &r);
+	bool opened = !w.opened;
+	bool sent = r.verdict == VERDICT_SENT && e == MF_OK, lost = r.verdict == VERDICT_LATER && e == MF_OFFLINE && !w.dots;
+	bool unknown = r.verdict == VERDICT_UNKNOWN && e == MF_OFFLINE && w.dots == 1;
+	world_end(&w);
+	if (opened ? (!sent && !lost && !unknown) || (sent && !w.server.whole) || (lost && w.server.whole) : e != MF_OFFLINE)
+		fail_msg("cut after %zu, deaf after %zu: verdict %d, %s, %u dots: %s", cut, deaf, (int)r.verdict, mf_err_name(e), w.dots, w.why.text);
+	submit_result_finish(&r);
+}
+
 static void cut_everywhere(void **state)
 {
 	(void)state;
-	static const char script[] = HELLO "S 250-smtp.test\nS 250-PIPELINING\nS 250-SIZE 1000\nS 250 AUTH PLAIN\nC AUTH PLAIN...\nS 235 2.7.0 in\n"
+	static const char by_data[] = HELLO "S 250-smtp.test\nS 250-PIPELINING\nS 250-SIZE 1000\nS 250 AUTH PLAIN\nC AUTH PLAIN...\nS 235 2.7.0 in\n"
 		"C MAIL...\nC RCPT...\nC RCPT...\nC DATA\nS 250 2.1.0 ok\nS 250 2.1.5 ok\nS 550 5.1.1 no\nS 354 go\nD\nS 250 2.0.0 queued\nC QUIT\nS 221 bye\n";
-	for (size_t cut = 0; cut < 500; cut++) {
-		struct world w;
-		struct submit_result r;
-		world_begin(&w, script, cut, false);
-		if (!w.opened) {
-			enum mf_err e = submit(&w, 2, &r);
-			bool sent = r.verdict == VERDICT_SENT && e == MF_OK, lost = r.verdict == VERDICT_LATER && e == MF_OFFLINE && !w.dots;
-			bool unknown = r.verdict == VERDICT_UNKNOWN && e == MF_OFFLINE && w.dots == 1;
-			if (!sent && !lost && !unknown)
-				fail_msg("cut after %zu: verdict %d, %s, %u dots", cut, (int)r.verdict, mf_err_name(e), w.dots);
-			submit_result_finish(&r);
-		} else {
-			if (w.opened != MF_OFFLINE)
-				fail_msg("cut after %zu: %s: %s", cut, mf_err_name(w.opened), w.why.text);
-		}
-		world_end(&w);
+	static const char by_chunk[] = HELLO "S 250-smtp.test\nS 250-PIPELINING\nS 250-CHUNKING\nS 250 AUTH PLAIN\nC AUTH PLAIN...\nS 235 2.7.0 in\n"
+		"C MAIL...\nC RCPT...\nC RCPT...\nS 250 2.1.0 ok\nS 250 2.1.5 ok\nS 550 5.1.1 no\nC BDAT 29 LAST\nB 29\nS 250 2.0.0 queued\nC QUIT\nS 221 bye\n";
+	for (size_t n = 0; n < 400; n++) {
+		lose(by_data, n, SIZE_MAX);
+		lose(by_data, SIZE_MAX, n);
+		lose(by_chunk, n, SIZE_MAX);
+		lose(by_chunk, SIZE_MAX, n);
 	}
 }
 
@@ -574,7 +616,7 @@ static void spoilt(void **state)
 		}
 		world_end(&w);
 	}
-	patience_ms = 2000;
+	patience_ms = PATIENT;
 }
 
 static void a_server_that_wants_no_more(void **state)
@@ -614,7 +656,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(plain_message), cmocka_unit_test(content_arrives), cmocka_unit_test(nothing_but_dots), cmocka_unit_test(pipelined_with_all_extensions),
-		cmocka_unit_test(chunked), cmocka_unit_test(refusals), cmocka_unit_test(next_message_after_a_refusal),
+		cmocka_unit_test(chunked), cmocka_unit_test(refusals), cmocka_unit_test(chunk_refused), cmocka_unit_test(next_message_after_a_refusal),
 		cmocka_unit_test(data_for_nobody_is_ended_empty), cmocka_unit_test(what_the_server_cannot_take),
 		cmocka_unit_test(the_mark_fails), cmocka_unit_test(opening), cmocka_unit_test(cut_everywhere), cmocka_unit_test(spoilt),
 		cmocka_unit_test(a_server_that_wants_no_more), cmocka_unit_test(interrupted),

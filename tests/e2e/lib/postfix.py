@@ -46,6 +46,8 @@ postlog   unix-dgram n - n - 1 postlogd
 
 
 class Postfix:
+    """By STARTTLS it offers no CHUNKING, so that both BDAT and DATA are seen."""
+
     def __init__(self, suite, dovecot):
         if os.getuid() != 0:
             raise Skip("Postfix changes its user and needs root")
@@ -133,7 +135,7 @@ smtpd_tls_loglevel = 1
     def start(self):
         etc = self.folder / "etc"
         (etc / "main.cf").write_text(self.configuration())
-        (etc / "master.cf").write_text(f"127.0.0.1:{self.port} inet n - n - - smtpd\n"
+        (etc / "master.cf").write_text(f"127.0.0.1:{self.port} inet n - n - - smtpd -o smtpd_discard_ehlo_keywords=chunking\n"
                                        f"127.0.0.1:{self.tls_port} inet n - n - - smtpd -o smtpd_tls_wrappermode=yes\n{SERVICES}")
         for name, source in (("cert.pem", self.certificate.certificate), ("key.pem", self.certificate.key)):
             (etc / name).write_bytes(Path(source).read_bytes())
