@@ -155,6 +155,7 @@ enum mf_err mailbox_drop_ops(struct txn *t, uint64_t mailbox);              /* w
 enum mf_err mailbox_undelete(struct txn *t, const struct op *op);
 /* What CREATE and RENAME are to call it at the server, as journal_target() says */
 enum mf_err mailbox_target(struct txn *t, const struct op *op, char **ret);
+char *mailbox_aside(const char *target, uint64_t mailbox);
 /* Messages are on their way into it, wherever they are shown */
 enum mf_err mailbox_is_landed_in(struct txn *t, uint64_t mailbox, bool *ret);
 enum mf_err mailbox_remove_node(struct txn *t, struct node *n);
