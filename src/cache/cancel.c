@@ -79,6 +79,8 @@ static enum mf_err undo_move(struct txn *t, const struct op *op)
 		e = home_of(t, op, &home);
 	if (e)
 		return e == MF_NOT_FOUND ? MF_OK : e;
+	if (op->uid && home->m.uidvalidity && op->uidvalidity != home->m.uidvalidity) /* numbered anew, and it was not found again */
+		return home->m.complete ? settle_message_gone(t, op->message) : MF_BUSY;
 	struct node *from = txn_node_of_shelf(t, row.shelf);
 	char old_name[NAME_MAX_BYTES + 1];
 	memcpy(old_name, row.name, sizeof old_name);

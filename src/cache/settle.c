@@ -222,7 +222,7 @@ enum mf_err txn_op_half_moved(struct txn *t, uint64_t id, uint32_t uidvalidity, 
 
 /* --- what did not happen -------------------------------------------------------------------------------------------------------- */
 
-static enum mf_err leaves(struct txn *t, uint64_t message)
+enum mf_err settle_message_gone(struct txn *t, uint64_t message)
 {
 	struct row row;
 	enum mf_err e = row_by_id(t, message, &row);
@@ -247,7 +247,7 @@ static enum mf_err leaves(struct txn *t, uint64_t message)
 static enum mf_err gone(struct txn *t, struct op *op)
 {
 	if (op->kind == OP_MOVE)
-		return leaves(t, op->message);
+		return settle_message_gone(t, op->message);
 	if (op->kind != OP_COPY)
 		return done(t, op, 0, 0);
 	struct row row;
