@@ -334,11 +334,52 @@ with Suite("every day", timeout=300) as suite:
         said = world.home.run("check", "work")
         assert said.returncode == 0, said.stdout + said.stderr
 
+    @suite.case("between accounts rename is EXDEV, and mv copies and removes")
+    def _():
+        server = suite.dovecot()
+        home = suite.home(world.server, poll="24h")
+        with home.config.open("a") as file:
+            file.write("\n".join(["[account other]", f"imap = imaps://127.0.0.1:{server.port}", f"user = {server.user}",
+                                  f"password = {server.password}", f"tls-ca-file = {server.authority.ca}", ""]))
+        both = home.mount(source=None)
+        one, other, data = both / "work", both / "other", message("to another account")
+        os.mkdir(one / "Leaving")
+        (one / "Leaving/x.eml").write_bytes(data)
+        assert errno_of(os.rename, one / "Leaving/x.eml", other / "INBOX/x.eml") == "EXDEV"
+        assert errno_of(os.rename, one / "Leaving", other / "Leaving") == "EXDEV"
+        run("mv", one / "Leaving/x.eml", other / "INBOX/x.eml")
+        (one / "Leaving/y.eml").write_bytes(message("with its folder"))
+        run("mv", one / "Leaving", other / "Arrived")
+        assert not (one / "Leaving").exists()
+        home.run("sync", "--wait", check=0)
+        with server.client() as client:
+            assert list(client.bodies("INBOX").values()) == [data]
+            assert list(client.bodies("Arrived").values()) == [message("with its folder")]
+        both.umount()
+
+    @suite.case("a mailbox is no file, nor a file a mailbox; and who serves the mount has died")
+    def _():
+        home = suite.home(world.server, poll="24h")
+        dying = home.mount()
+        path = dying.messages("INBOX")[0]
+        assert errno_of(os.rename, path, dying / "Archive") == "EISDIR"
+        assert errno_of(os.rename, dying / "Archive", path) == "ENOTDIR"
+        assert errno_of(os.rmdir, path) == "ENOTDIR" and errno_of(os.unlink, dying / "Archive") == "EISDIR"
+        assert errno_of(os.rmdir, dying / "Archive") == "ENOTEMPTY"
+        assert errno_of(os.getxattr, path, "user.nothing") == "ENODATA"
+        dying.process.kill()
+        dying.process.wait()
+        assert errno_of(os.listdir, dying.where) == "ENOTCONN"
+        home.run("umount", dying.where, check=0)
+        assert os.listdir(dying.where) == []
+
     gone = World(suite, settings={"expunge_delay": "1h"})
 
     @suite.case("rm -rf of the whole mount by mistake: all is in Trash, or brought back by cancel all")
     def _():
-        gone.server.fill("Trash", [(message(f"trash {i}"), corpus.BASE + i, "") for i in range(2)])
+        with gone.server.client() as client:
+            for i in range(2):
+                client.append("Trash", message(f"trash {i}"))
         gone.home.run("sync", "work", check=0)
         before = {m: gone.at_server(m) for m in ("INBOX", "Archive", "Archive/Old", "Trash")}
         said = subprocess.run(["sh", "-c", 'rm -rf "$0"/*', str(gone.mount.where)], capture_output=True, text=True)
