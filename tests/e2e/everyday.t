@@ -305,7 +305,7 @@ with Suite("every day", timeout=300) as suite:
         world.settle()
         assert "Listed" not in lsub()
 
-    @suite.case("one is taken back by rm, and the rest is waited for")
+    @suite.case("one is taken back by rm, one is waited for by its name")
     def _():
         world.offline()
         first, second = message("taken back"), message("waited for")
@@ -321,9 +321,13 @@ with Suite("every day", timeout=300) as suite:
         assert said.returncode != 0, said
         world.home.run("connect", "work", check=0)
         world.home.wait_link("online")
-        world.home.run("sync", "--wait", "INBOX", check=0)
+        world.home.run("sync", "--wait", box / "waited.eml", check=0)
         assert sha(second) in world.at_server("INBOX") and sha(first) not in world.at_server("INBOX")
         assert os.getxattr(box / "waited.eml", "user.mail.state") == b"synchronised"
+        (box / ".scratch.eml").write_bytes(first)
+        said = world.home.run("sync", "--wait", box / "waited.eml", box / ".scratch.eml")
+        assert said.returncode == 15 and ".scratch.eml is not at the server: local" in said.stderr, said
+        os.unlink(box / ".scratch.eml")
 
     @suite.case("everything in the tree is what the server has")
     def _():
@@ -351,6 +355,7 @@ with Suite("every day", timeout=300) as suite:
         (one / "Leaving/y.eml").write_bytes(message("with its folder"))
         run("mv", one / "Leaving", other / "Arrived")
         assert not (one / "Leaving").exists()
+        home.run("sync", "--wait", other / "INBOX/x.eml", other / "Arrived/y.eml", check=0)
         home.run("sync", "--wait", check=0)
         with server.client() as client:
             assert list(client.bodies("INBOX").values()) == [data]
