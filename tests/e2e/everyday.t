@@ -7,7 +7,7 @@ import subprocess
 import sys
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
-from lib import Skip, Suite, corpus, errno_of, read, require_fuse, writing  # noqa: E402
+from lib import Skip, Suite, corpus, errno_of, read, require_fuse, wait_until, writing  # noqa: E402
 from lib.writing import message, sha  # noqa: E402
 
 
@@ -377,6 +377,25 @@ with Suite("every day", timeout=300) as suite:
         assert errno_of(os.listdir, dying.where) == "ENOTCONN"
         home.run("umount", dying.where, check=0)
         assert os.listdir(dying.where) == []
+
+    @suite.case("what is being carried out cannot be taken back: EBUSY")
+    def _():
+        line = suite.proxy(world.server.port)
+        home = suite.home(world.server, port=line.port, poll="24h", io_timeout="10m")
+        slow = home.mount()
+        pending = slow / ".mailfs/pending"
+        home.run("sync", "--wait", "work", check=0)         # it is not in the middle of something else
+        line.do("pause")
+        os.mkdir(slow / "Slowly")
+        wait_until(lambda: any(b"state: sent" in read(pending / n) for n in os.listdir(pending)), "it is sent", 60)
+        making = next(n for n in os.listdir(pending) if b"state: sent" in read(pending / n))
+        assert errno_of(os.unlink, pending / making) == "EBUSY"
+        assert errno_of(os.rmdir, slow / "Slowly") == "EBUSY"
+        line.do("resume")
+        home.run("sync", "--wait", "work", check=0)
+        os.rmdir(slow / "Slowly")
+        home.run("sync", "--wait", "work", check=0)
+        slow.umount()
 
     gone = World(suite, settings={"expunge_delay": "1h"})
 
