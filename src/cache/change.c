@@ -506,8 +506,45 @@ enum mf_err txn_drop_local(struct txn *t, uint64_t message)
 
 /* --- renaming ------------------------------------------------------------------------------------------------------------------- */
 
-/* What has the name there makes room. A message that was written here takes its flags over. */
-static enum mf_err displace(struct txn *t, struct node *to, const char *name, struct row *by, const struct disposal *how)
+enum mf_err change_wait_for(struct txn *t, uint64_t op, uint64_t after)
+{
+	struct op waiting;
+	enum mf_err e = op ? op_by_id(t, op, &waiting) : MF_NOT_FOUND;
+	if (e)
+		return e == MF_NOT_FOUND ? MF_OK : e;
+	waiting.after = after;
+	e = op_store(t, &waiting);
+	op_finish(&waiting);
+	return e;
+}
+
+/* The operation that stores a message which was written here; 0: the server has it */
+static enum mf_err storing(struct txn *t, uint64_t message, uint64_t *ret)
+{
+	struct ops ops = { 0 };
+	enum mf_err e = ops_of_message(t, message, &ops);
+	*ret = 0;
+	for (size_t i = 0; i < ops.count; i++)
+		if (ops.items[i].kind == OP_APPEND)
+			*ret = ops.items[i].id;
+	ops_finish(&ops);
+	return e;
+}
+
+enum mf_err change_take_flags(struct txn *t, struct row *by, const struct row *victim)
+{
+	if (by->flags || by->keywords[0])
+		return MF_OK;
+	struct node *n;
+	enum mf_err e = txn_change_flags(t, by->entry.id, victim->flags, 0, victim->keywords, NULL);
+	if (e) /* no right to: it goes without */
+		return e == MF_DENIED ? MF_OK : e;
+	return change_visible(t, by->entry.id, by, &n);
+}
+
+/* What has the name there makes room. A message that was written here takes its flags over; append, of one that is still to be
+ * stored: the old one goes when the server has that. */
+static enum mf_err displace(struct txn *t, struct node *to, const char *name, struct row *by, uint64_t append, const struct disposal *how)
 {
 	struct row victim;
 	enum mf_err e = row_by_name(t, to, name, &victim);
@@ -521,8 +558,12 @@ static enum mf_err displace(struct txn *t, struct node *to, const char *name, st
 	if (by->local && !victim.local) {
 		by->flags = victim.flags;
 		memcpy(by->keywords, victim.keywords, sizeof by->keywords);
+	} else if (append && !victim.local) {
+		e = change_take_flags(t, by, &victim);
 	}
-	return remove_row(t, &victim, to, how, &t->displaced);
+	if (!e)
+		e = remove_row(t, &victim, to, how, &t->displaced);
+	return e || !append ? e : change_wait_for(t, t->displaced, append);
 }
 
 /* vim and emacs move a file aside before they write it anew: until a new one takes the name, nothing is to happen. */
@@ -583,11 +624,15 @@ enum mf_err txn_move(struct txn *t, uint64_t message, uint64_t mailbox, const ch
 		return e;
 	if (from == to && strcmp(row.name, name) == 0)
 		return MF_OK;
-	uint64_t op;
-	e = displace(t, to, name, &row, how);
+	uint64_t op, append = 0;
+	e = row.local ? MF_OK : storing(t, message, &append);
+	if (!e)
+		e = displace(t, to, name, &row, append, how);
 	if (!e)
 		e = note_aside(t, &row, from == to, name);
 	if (!e)
 		e = from == to ? rename_row(t, &row, to, name) : move_row(t, &row, from, to, row.name, name, &op);
+	if (!e && append) /* patch(1) writes a file of another name, and renames that */
+		e = written_takes_name(t, to, &row, append, how);
 	return txn_fail(t, e);
 }

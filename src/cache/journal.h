@@ -40,6 +40,7 @@ struct op {
 	int64_t due_ms, since_ms;    /* wall clock: not before; when it was asked for */
 	unsigned tries;
 	char *error;                 /* why it is parked or unconfirmed; NULL: nothing */
+	bool aside;                  /* RENAME, for journal_mark_sent() only: under a name for the time being, see there */
 };
 void op_finish(struct op *op);
 static inline bool op_is_of_mailbox(const struct op *op) { return op->kind >= OP_CREATE && op->kind <= OP_UNSUBSCRIBE; }
@@ -154,7 +155,9 @@ enum mf_err journal_next_due(struct cache *c, int64_t *ret_ms);
 /* Whose outcome is not known after a lost connection or a crash */
 enum mf_err journal_in_doubt(struct cache *c, struct op **ret, size_t *ret_count);
 /* These are SENT when this returns, on the disk, whatever happens to the machine, and CREATE and RENAME have their .raw; those
- * that another took back meanwhile or made wait, or that have no name there any more, are not: their id is set to 0. */
+ * that another took back meanwhile or made wait, or that have no name there any more, are not: their id is set to 0. Mailboxes that take
+ * each other's names wait for each other: one that is sent as .aside gets a name that nobody wants, and when it has that,
+ * another RENAME to the one that it is to have is noted. */
 enum mf_err journal_mark_sent(struct cache *c, struct op *ops, size_t count);
 /* Done; uid 0: where it lies now is not known yet, and txn_message_put() finds out. Nothing where the operation is gone. */
 enum mf_err txn_op_done(struct txn *t, uint64_t op, uint32_t uidvalidity, uint32_t uid);
@@ -180,5 +183,7 @@ enum name_state { NAME_FREE, NAME_LEAVING, NAME_HELD };
 enum mf_err journal_name_state(struct cache *c, const struct op *op, const char *target, enum name_state *ret);
 /* What CREATE and RENAME will call it at the server; the caller frees. MF_BUSY: what it lies in is not there yet */
 enum mf_err journal_target(struct cache *c, const struct op *op, char **ret);
+/* As what it is sent if it is .aside */
+enum mf_err journal_aside(struct cache *c, const struct op *op, char **ret);
 
 #endif

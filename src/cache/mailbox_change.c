@@ -2,6 +2,7 @@
  *
  * A mailbox's directory (parent, name) is what a person sees and changes at once. Its bytes at the server (path, raw) stay
  * what the server knows until the operation is done, so that everything else goes on under the old name meanwhile. */
+#include <inttypes.h>
 #include <string.h>
 
 #include "base/mem.h"
@@ -452,6 +453,14 @@ enum mf_err journal_target(struct cache *c, const struct op *op, char **ret)
 	return e;
 }
 
+enum mf_err journal_aside(struct cache *c, const struct op *op, char **ret)
+{
+	MF_CLEANUP(mf_free) char *target = NULL;
+	enum mf_err e = journal_target(c, op, &target);
+	*ret = e ? NULL : mailbox_aside(target, op->mailbox);
+	return e;
+}
+
 static bool list_ids(void *context, const struct mailbox *m)
 {
 	map_add(context, 0, m->id);
@@ -560,10 +569,43 @@ static enum mf_err drop_renames_done(struct txn *t, const struct node *n)
 	return e;
 }
 
+/* Beside the name that it is to have, and different for each mailbox */
+char *mailbox_aside(const char *target, uint64_t mailbox)
+{
+	return mf_format("%s-moving-%" PRIu64, target, mailbox);
+}
+
+static bool is_aside(const struct node *n)
+{
+	MF_CLEANUP(mf_free) char *end = mailbox_aside("", n->m.id);
+	size_t len = strlen(n->path), end_len = strlen(end);
+	return len > end_len && strcmp(n->path + len - end_len, end) == 0;
+}
+
+/* It made way for another: it is still to be called what the tree says. Taken back, it is called what the server calls it. */
+static enum mf_err go_on_from_aside(struct txn *t, const struct node *n, bool *ret)
+{
+	MF_CLEANUP(mf_free) char *target = NULL, *name = NULL;
+	struct ops ops = { 0 };
+	enum mf_err e = mailbox_target(t, &(struct op){ .mailbox = n->m.id }, &target);
+	*ret = is_aside(n) && (e || strcmp(target, n->path) != 0);
+	if (!*ret)
+		return MF_OK;
+	e = mailbox_ops(t, n->m.id, &ops);
+	for (size_t i = 0; i < ops.count && !e; i++)
+		if (ops.items[i].kind == OP_RENAME && op_is_open(&ops.items[i]))
+			e = op_remove(t, ops.items[i].id);
+	ops_finish(&ops);
+	name = mailbox_aside(n->m.name, n->m.id);
+	struct op op = { .kind = OP_RENAME, .mailbox = n->m.id, .name = name, .parent = n->m.parent };
+	return e ? e : op_add(t, &op);
+}
+
 static enum mf_err mailbox_is(struct txn *t, const struct op *op, const char *raw)
 {
 	struct node *n = txn_node(t, op->mailbox);
 	enum mf_err e = op_remove(t, op->id);
+	bool goes_on = false;
 	if (e || !n)
 		return e;
 	e = drop_twin(t, n, raw);
@@ -571,7 +613,9 @@ static enum mf_err mailbox_is(struct txn *t, const struct op *op, const char *ra
 		e = set_paths(t, n, raw);
 	if (!e)
 		e = drop_renames_done(t, n);
-	if (e || !(n->m.flags & CACHE_MAILBOX_SUBSCRIBED))
+	if (!e && op->kind == OP_RENAME)
+		e = go_on_from_aside(t, n, &goes_on);
+	if (e || goes_on || !(n->m.flags & CACHE_MAILBOX_SUBSCRIBED))
 		return e;
 	/* the server's list of subscriptions goes by names */
 	struct op subscribe = { .kind = OP_SUBSCRIBE, .mailbox = n->m.id, .raw = n->m.raw, .name = n->m.name };

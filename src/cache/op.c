@@ -437,6 +437,10 @@ static enum mf_err mark_one(struct txn *t, struct op *op)
 	}
 	now.state = OP_SENT;
 	now.tries++;
+	if (names && op->aside) {
+		MF_CLEANUP(mf_free) char *wanted = target;
+		target = mailbox_aside(wanted, now.mailbox);
+	}
 	if (names) {
 		free(now.raw);
 		now.raw = mf_strdup(target);

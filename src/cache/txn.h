@@ -120,6 +120,12 @@ enum mf_err change_queue_again(struct txn *t, struct op *op);
 enum mf_err change_was_never_sent(struct txn *t, const struct row *row, bool *ret);
 enum mf_err change_dispose(struct txn *t, struct row *row, struct node *n, const char *own_name, const struct disposal *how, uint64_t *ret_op);
 enum mf_err change_may_write_into(struct txn *t, const struct node *to, const char *name);
+/* A message that is still to be stored has got another's place: by takes the flags of that, if it has none of its own. */
+enum mf_err change_take_flags(struct txn *t, struct row *by, const struct row *victim);
+/* And a place that another was moved away from, under a scratch name (written.c) */
+enum mf_err written_takes_name(struct txn *t, struct node *n, struct row *row, uint64_t append, const struct disposal *how);
+/* op, if it is still there, is not to be done before `after` is over. */
+enum mf_err change_wait_for(struct txn *t, uint64_t op, uint64_t after);
 enum mf_err change_append(struct txn *t, const struct node *n, const struct row *row, int64_t due_ms, uint64_t *ret_op);
 /* No server has it, and none is to: kept from a POP3 server (keep.c) that the account had. placing: of its operations */
 bool change_is_here_alone(const struct row *row, const struct op *placing);
@@ -158,6 +164,7 @@ enum mf_err mailbox_undelete(struct txn *t, const struct op *op);
 /* What CREATE and RENAME are to call it at the server, as journal_target() says */
 enum mf_err mailbox_target(struct txn *t, const struct op *op, char **ret);
 bool mailbox_is_inside(struct txn *t, uint64_t parent, uint64_t mailbox);   /* parent is the mailbox, or somewhere in it */
+char *mailbox_aside(const char *target, uint64_t mailbox);
 /* Messages are on their way into it, wherever they are shown */
 enum mf_err mailbox_is_landed_in(struct txn *t, uint64_t mailbox, bool *ret);
 enum mf_err mailbox_remove_node(struct txn *t, struct node *n);

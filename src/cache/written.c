@@ -96,18 +96,6 @@ static enum mf_err split(struct txn *t, struct node *n, struct row *row, struct 
 	return e;
 }
 
-static enum mf_err wait_for(struct txn *t, uint64_t op, uint64_t after)
-{
-	struct op waiting;
-	enum mf_err e = op ? op_by_id(t, op, &waiting) : MF_NOT_FOUND;
-	if (e)
-		return e == MF_NOT_FOUND ? MF_OK : e;
-	waiting.after = after;
-	e = op_store(t, &waiting);
-	op_finish(&waiting);
-	return e;
-}
-
 /* The backup that an editor made by renaming stays, as a file that is only here; its message is an old version. */
 static enum mf_err keep_aside(struct txn *t, struct node *n, struct row *row, const char *own_name, const struct disposal *how, uint64_t *ret_op)
 {
@@ -143,31 +131,53 @@ static enum mf_err keep_unsent(struct txn *t, struct node *n, struct row *row)
 	return e ? e : change_set_was(t, row->entry.id, NULL);
 }
 
+static enum mf_err find_aside(struct txn *t, const struct node *n, const char *name, struct row *ret)
+{
+	sqlite3_stmt *s = db_use(t->db, SQL_MESSAGE_BY_WAS);
+	sqlite3_bind_int64(s, 1, (int64_t)n->shelf);
+	db_bind_text(s, 2, name);
+	enum mf_err e = db_step(t->db, s);
+	if (!e)
+		row_read(s, ret);
+	db_done(s);
+	return e;
+}
+
+static enum mf_err put_away(struct txn *t, struct node *n, struct row *old, const char *name, uint64_t append, const struct disposal *how)
+{
+	uint64_t op = 0;
+	bool never = false, spooled = spool_has(t->cache, old->entry.id);
+	enum mf_err e = change_was_never_sent(t, old, &never);
+	if (e || (never && spooled))
+		return e ? e : keep_unsent(t, n, old);
+	/* one whose own bytes are in the spool still is on its way: they are needed there */
+	if (!spooled && keep_bytes(t, old))
+		e = keep_aside(t, n, old, name, how, &op);
+	else
+		e = change_dispose(t, old, n, name, how, &op);
+	return e ? e : change_wait_for(t, op, append);
+}
+
 /* What was moved aside under a scratch name when this one took its place is an old version now. */
 static enum mf_err dispose_aside(struct txn *t, struct node *n, struct row *by, uint64_t append, const struct disposal *how)
 {
 	struct row old;
-	sqlite3_stmt *s = db_use(t->db, SQL_MESSAGE_BY_WAS);
-	sqlite3_bind_int64(s, 1, (int64_t)n->shelf);
-	db_bind_text(s, 2, by->name);
-	enum mf_err e = db_step(t->db, s);
+	enum mf_err e = find_aside(t, n, by->name, &old);
 	if (e)
 		return e == MF_NOT_FOUND ? MF_OK : e;
-	row_read(s, &old);
-	db_done(s);
 	by->flags = old.flags;
 	memcpy(by->keywords, old.keywords, sizeof by->keywords);
-	uint64_t op = 0;
-	bool never = false, spooled = spool_has(t->cache, old.entry.id);
-	e = change_was_never_sent(t, &old, &never);
-	if (e || (never && spooled))
-		return e ? e : keep_unsent(t, n, &old);
-	/* one whose own bytes are in the spool still is on its way: they are needed there */
-	if (!spooled && keep_bytes(t, &old))
-		e = keep_aside(t, n, &old, by->name, how, &op);
-	else
-		e = change_dispose(t, &old, n, by->name, how, &op);
-	return e ? e : wait_for(t, op, append);
+	return put_away(t, n, &old, by->name, append, how);
+}
+
+enum mf_err written_takes_name(struct txn *t, struct node *n, struct row *row, uint64_t append, const struct disposal *how)
+{
+	struct row old;
+	enum mf_err e = find_aside(t, n, row->name, &old);
+	if (e || old.entry.id == row->entry.id)
+		return e == MF_NOT_FOUND ? MF_OK : e;
+	e = change_take_flags(t, row, &old);
+	return e ? e : put_away(t, n, &old, row->name, append, how);
 }
 
 /* A file becomes a message that is to be sent. */
@@ -178,7 +188,7 @@ static enum mf_err becomes_message(struct txn *t, struct node *n, struct row *ro
 	if (!e)
 		e = change_set_local(t, row, false);
 	if (!e)
-		e = wait_for(t, t->displaced, append);
+		e = change_wait_for(t, t->displaced, append);
 	t->displaced = 0;
 	if (!e)
 		e = dispose_aside(t, n, row, append, how);
@@ -214,7 +224,7 @@ static enum mf_err is_replaced(struct txn *t, struct node *n, struct row *row, c
 		if (!e)
 			e = change_dispose(t, &old, n, row->name, how, &op);
 		if (!e)
-			e = wait_for(t, op, append);
+			e = change_wait_for(t, op, append);
 	}
 	ops_finish(&ops);
 	return e;

@@ -5,6 +5,7 @@
 #include "base/mem.h"
 #include "cli/ask.h"
 #include "cli/show.h"
+#include "cli/sync_files.h"
 #include "control/json.h"
 
 static bool draw(void *context, const char *json)
@@ -17,7 +18,7 @@ static bool draw(void *context, const char *json)
 	return true;
 }
 
-enum exit_code cmd_sync(struct cli *cli, const struct arguments *arguments)
+static enum exit_code sync_named(struct cli *cli, const struct arguments *arguments)
 {
 	struct targets targets;
 	char **mailboxes;
@@ -40,4 +41,10 @@ enum exit_code cmd_sync(struct cli *cli, const struct arguments *arguments)
 	}
 	targets_finish(&targets);
 	return code;
+}
+
+enum exit_code cmd_sync(struct cli *cli, const struct arguments *arguments)
+{
+	bool files = arguments->operand_count && sync_is_file(arguments->operands[0]);
+	return files ? sync_files(cli, arguments, sync_named) : sync_named(cli, arguments);
 }

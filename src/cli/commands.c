@@ -78,7 +78,7 @@ const struct command commands[] = {
 	  mount_flags, false, cmd_mount },
 	{ "umount", "[-l] MOUNTPOINT", "unmount, and wait until the process has ended", NULL, umount_flags, false, cmd_umount },
 	{ "status", "[--json|--watch] [ACCOUNT...]", "show connections, work under way, mailboxes, cache", NULL, status_flags, false, cmd_status },
-	{ "sync", "[--populate] [--once] [--wait] [ACCOUNT] [MAILBOX...]", "make what is here what the server has now",
+	{ "sync", "[--populate] [--once] [--wait] [ACCOUNT] [MAILBOX...|FILE...]", "make what is here what the server has now",
 	  "Without a mount it connects, synchronises, sends what waits in the outbox, and disconnects.\n", sync_flags, false, cmd_sync },
 	{ "list", "[--json] [ACCOUNT...]", "list mailboxes with their totals and state", NULL, list_flags, false, cmd_list },
 	{ "connect", "[ACCOUNT...]", "connect now, or again after a refused password", NULL, no_flags, false, cmd_connect },

@@ -259,7 +259,9 @@ void held_read(fuse_req_t req, const struct node *node, size_t size, off_t off, 
 	const struct open_held *h = handle(fi);
 	if (h->fd < 0) {
 		size_t from = (uint64_t)off < h->len ? (size_t)off : h->len;
-		fuse_reply_buf(req, h->text + from, size < h->len - from ? size : h->len - from);
+		size_t n = size < h->len - from ? size : h->len - from;
+		MF_CLEANUP(mf_free) char *part = mf_strndup(h->text + from, n); /* once answered, the file may be released */
+		fuse_reply_buf(req, part, n);
 		return;
 	}
 	MF_CLEANUP(mf_free) char *buffer = mf_alloc_array(size ? size : 1, 1);

@@ -345,7 +345,9 @@ void queued_read(fuse_req_t req, const struct node *node, size_t size, off_t off
 	const struct open_queued *h = handle(fi);
 	if (h->text) {
 		size_t len = strlen(h->text), from = (uint64_t)off < len ? (size_t)off : len;
-		fuse_reply_buf(req, h->text + from, size < len - from ? size : len - from);
+		size_t n = size < len - from ? size : len - from;
+		MF_CLEANUP(mf_free) char *part = mf_strndup(h->text + from, n); /* once answered, the file may be released */
+		fuse_reply_buf(req, part, n);
 		return;
 	}
 	MF_CLEANUP(mf_free) char *buffer = mf_alloc_array(size ? size : 1, 1);

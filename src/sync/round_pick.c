@@ -171,12 +171,20 @@ static enum mf_err mailbox_ready(struct round *r, const struct op *op, bool *ret
 	return MF_OK;
 }
 
+/* Once is enough for a circle. */
+static bool can_go_aside(struct round *r, const struct op *op)
+{
+	MF_CLEANUP(mailbox_finish) struct mailbox m = { 0 };
+	MF_CLEANUP(mf_free) char *now = round_raw_now(r->account->cache, op->mailbox, &m), *aside = NULL;
+	return op->kind == OP_RENAME && now && journal_aside(r->account->cache, op, &aside) == MF_OK && strcmp(now, aside) != 0;
+}
+
 /* What can be sent in this round, moved to the front: all about messages that is ready, or one change of a mailbox, which
  * is answered before anything that may build on it. */
 enum mf_err round_pick(struct round *r)
 {
 	size_t kept = 0, crossed = SIZE_MAX;
-	bool alone = false;
+	bool alone = false, held = false;
 	enum mf_err e = round_spool(r);
 	for (size_t i = 0; i < r->op_count; i++) {
 		struct op *op = &r->ops[i];
@@ -185,7 +193,8 @@ enum mf_err round_pick(struct round *r)
 			enum name_state name; /* one that cannot be done yet keeps none back: it may be waiting for one of them */
 			e = mailbox_ready(r, op, &take, &name);
 			alone = take;
-			if (name == NAME_LEAVING && crossed == SIZE_MAX)
+			held |= name == NAME_HELD;
+			if (name == NAME_LEAVING && crossed == SIZE_MAX && can_go_aside(r, op))
 				crossed = i;
 		} else if (e == MF_OK && !alone && !of_mailbox) {
 			e = message_ready(r, op, &take);
@@ -197,11 +206,12 @@ enum mf_err round_pick(struct round *r)
 				*op = swap;
 		}
 	}
-	if (e == MF_OK && kept == 0 && crossed != SIZE_MAX) {
-		/* each waits for another's name: the server says no, and a person decides */
+	if (e == MF_OK && kept == 0 && crossed != SIZE_MAX && !held) {
+		/* each waits for another's name: one of them gives its own up */
 		struct op swap = r->ops[0];
 		r->ops[0] = r->ops[crossed];
 		r->ops[crossed] = swap;
+		r->ops[0].aside = true;
 		kept = 1;
 	}
 	for (size_t i = kept; i < r->op_count; i++)

@@ -290,6 +290,35 @@ static void names_are_given_up_first(void **state)
 	assert_int_equal(name, NAME_HELD);
 }
 
+/* One that made way for another is called what the server calls it when the rest is taken back. */
+static void taken_back_while_aside(void **state)
+{
+	struct fixture *f = *state;
+	mailbox_with(f, "INBOX", 1);
+	uint64_t a = mailbox_with(f, "A", 1), b = mailbox_with(f, "B", 1);
+	char aside[40];
+	DO(f, txn_mailbox_rename(t, a, 0, "X"));
+	DO(f, txn_mailbox_rename(t, b, 0, "A"));
+	DO(f, txn_mailbox_rename(t, a, 0, "B"));
+	struct op op;
+	assert_int_equal(journal_op(f->c, nth_op(f, 0).id, &op), MF_OK);
+	op.aside = true;
+	assert_int_equal(journal_mark_sent(f->c, &op, 1), MF_OK);
+	snprintf(aside, sizeof aside, "B-moving-%u", (unsigned)a);
+	assert_string_equal(op.raw, aside);
+	DO(f, txn_op_mailbox_is(t, op.id, op.raw));
+	op_finish(&op);
+	assert_ops(f, "rename rename");
+	assert_raw(f, a, aside);
+	LIST(f, "INBOX", "B", aside);
+	assert_true(has_mailbox(f, "A") && has_mailbox(f, "B"));
+	cancel_all(f);
+	assert_ops(f, "");
+	LIST(f, "INBOX", "B", aside);
+	assert_true(has_mailbox(f, "B") && has_mailbox(f, aside) && !has_mailbox(f, "A"));
+	assert_raw(f, b, "B");
+}
+
 static void deleted_inside_first(void **state)
 {
 	struct fixture *f = *state;
@@ -400,7 +429,8 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		WITH_CACHE(mailbox_made_and_taken_back), WITH_CACHE(mailbox_made_at_the_server), WITH_CACHE(mailbox_renamed_and_back),
 		WITH_CACHE(renamed_and_the_answer_lost), WITH_CACHE(twin_is_merged), WITH_CACHE(names_of_others), WITH_CACHE(mailbox_deleted), WITH_CACHE(renamed_and_deleted),
-		WITH_CACHE(deleted_and_made_again), WITH_CACHE(names_are_given_up_first), WITH_CACHE(deleted_inside_first), WITH_CACHE(deleted_with_half_a_move), WITH_CACHE(deleted_while_in_transit),
+		WITH_CACHE(deleted_and_made_again), WITH_CACHE(names_are_given_up_first), WITH_CACHE(taken_back_while_aside),
+		WITH_CACHE(deleted_inside_first), WITH_CACHE(deleted_with_half_a_move), WITH_CACHE(deleted_while_in_transit),
 		WITH_CACHE(removed_by_another_client), WITH_CACHE(subscriptions), WITH_CACHE(called_so_already),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -92,6 +92,71 @@ static void turned_inside_out(void **state)
 	world_finish(&w);
 }
 
+/* mv Old aside; mv Gone Old; mv aside Gone */
+static void swap_names(struct world *w)
+{
+	uint64_t old = box(w, "Old"), gone = box(w, "Gone");
+	DO(w, txn_mailbox_rename(t, old, 0, "Aside"));
+	DO(w, txn_mailbox_rename(t, gone, 0, "Old"));
+	DO(w, txn_mailbox_rename(t, old, 0, "Gone"));
+}
+
+/* the same with three, one of them inside another */
+static void turn_names(struct world *w)
+{
+	uint64_t old = box(w, "Old"), in = box(w, "Old/In"), work = box(w, "Work");
+	DO(w, txn_mailbox_rename(t, in, 0, "Aside"));
+	DO(w, txn_mailbox_rename(t, work, old, "In"));
+	DO(w, txn_mailbox_rename(t, old, 0, "Work"));
+	DO(w, txn_mailbox_rename(t, in, 0, "Old"));
+}
+
+/* mv Old aside; mv aside/In Old; mv aside Old/In */
+static void swap_with_inner(struct world *w)
+{
+	uint64_t old = box(w, "Old"), in = box(w, "Old/In");
+	DO(w, txn_mailbox_rename(t, old, 0, "Aside"));
+	DO(w, txn_mailbox_rename(t, in, 0, "Old"));
+	DO(w, txn_mailbox_rename(t, old, in, "In"));
+}
+
+/* Mailboxes take each other's names, and the connection is lost at each answer in turn */
+static void names_in_a_circle(void **state)
+{
+	(void)state;
+	const struct { void (*change)(struct world *w); const char *has[3]; } circles[] = {
+		{ swap_names, { "Gone/In/Message number 21 ", "Old/Message number 31 ", "Gone/In/\n" } },
+		{ turn_names, { "Old/Message number 21 ", "Work/In/Message number 11 ", "Work/In/\n" } },
+		{ swap_with_inner, { "Old/Message number 21 ", "Old/In/\n", "Old/\n" } },
+	};
+	for (size_t i = 0; i < sizeof circles / sizeof *circles; i++) {
+		unsigned answers = 1;
+		for (unsigned n = 0; n < answers; n++) {
+			struct world w;
+			char when[60];
+			build(&w, FULL);
+			go_offline(&w);
+			memory_forget_calls(w.server);
+			circles[i].change(&w);
+			if (n)
+				memory_cut_answers(w.server, n - 1);
+			account_connect(w.account);
+			snprintf(when, sizeof when, "circle %zu, lost at answer %d", i, (int)n - 1);
+			assert_settled_as(&w, NULL, when);
+			if (!n)
+				answers = memory_answers(w.server);
+			char *text = server_text(&w);
+			for (size_t k = 0; k < 3; k++)
+				if (!strstr(text, circles[i].has[k]))
+					fail_msg("%s: no %s among\n%s", when, circles[i].has[k], text);
+			assert_null(strstr(text, "moving"));
+			assert_null(strstr(text, "Aside"));
+			free(text);
+			world_finish(&w);
+		}
+	}
+}
+
 /* What is removed goes by the name that what it lay in has when its turn comes */
 static void removed_from_one_renamed(void **state)
 {
@@ -229,7 +294,8 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(changed_again_in_doubt), cmocka_unit_test(made_and_moved_into_one_made_later),
-		cmocka_unit_test(turned_inside_out), cmocka_unit_test(removed_from_one_renamed), cmocka_unit_test(copies_of_one),
+		cmocka_unit_test(turned_inside_out), cmocka_unit_test(names_in_a_circle), cmocka_unit_test(removed_from_one_renamed),
+		cmocka_unit_test(copies_of_one),
 		cmocka_unit_test(twins_in_doubt), cmocka_unit_test(unread_in_doubt), cmocka_unit_test(read_while_it_waits),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);

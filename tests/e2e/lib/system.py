@@ -1,4 +1,5 @@
 """Processes, ports, FUSE connections: what the harness asks of the operating system."""
+import contextlib
 import ctypes
 import fcntl
 import os
@@ -86,7 +87,8 @@ class Identity:
         os.chown(path, self.uid, self.gid)
         for folder, folders, files in os.walk(path):
             for name in folders + files:
-                os.lchown(os.path.join(folder, name), self.uid, self.gid)
+                with contextlib.suppress(FileNotFoundError):     # a server that runs has files that come and go
+                    os.lchown(os.path.join(folder, name), self.uid, self.gid)
 
 
 # --- processes ---------------------------------------------------------------------------------------------------

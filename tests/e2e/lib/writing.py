@@ -269,6 +269,7 @@ def changes_of_two(suite, world, label):
             client.expunge("INBOX", other_uid)
         world.home.run("connect", "work", check=0)
         world.settle()
+        world.home.run("sync", "work", check=0)              # what others did is read by that
         assert {"\\Flagged", "\\Answered"} <= world.flags()[kept]
         assert b"\\Answered" in os.getxattr(path, "user.mail.flags")
         assert not (mount / (top + "Archive") / "taken.eml").exists()

@@ -1,0 +1,108 @@
+/* sync --wait FILE...: through the mount that the files are in, which says what each of them waits for. */
+#include <errno.h>
+#include <limits.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/xattr.h>
+
+#include "base/mem.h"
+#include "cli/sync_files.h"
+#include "control/json.h"
+
+#define STATE "user.mail.state"
+#define STATE_MAX 1024
+#define STATUS_MAX (64U << 20)
+
+bool sync_is_file(const char *operand)
+{
+	char state[8];
+	return getxattr(operand, STATE, state, sizeof state) >= 0 || errno == ERANGE;
+}
+
+/* The account of a folder that has a .mailfs; NULL: it has none, or several accounts */
+static char *account_of(const char *folder)
+{
+	struct buf text;
+	MF_CLEANUP(mf_free) char *path = mf_format("%s/.mailfs/status.json", folder);
+	FILE *file = fopen(path, "re");
+	if (!file)
+		return NULL;
+	char part[4096];
+	size_t len;
+	buf_init(&text, STATUS_MAX);
+	while ((len = fread(part, 1, sizeof part, file)) > 0 && buf_add(&text, part, len) == MF_OK)
+		;
+	fclose(file);
+	struct json_object *o = text.len ? json_parse_line(text.data) : NULL, *list = NULL;
+	bool one = o && json_object_object_get_ex(o, "accounts", &list) && json_object_is_type(list, json_type_array) && json_object_array_length(list) == 1;
+	const char *name = one ? json_get_string(json_object_array_get_idx(list, 0), "account") : NULL;
+	char *account = name ? mf_strdup(name) : NULL;
+	json_object_put(o);
+	buf_finish(&text);
+	return account;
+}
+
+/* "INBOX/x.eml" in the account's tree becomes the mailbox "INBOX" of it. */
+static bool place_of(const char *file, char **ret_account, char **ret_mailbox)
+{
+	char whole[PATH_MAX];
+	if (!realpath(file, whole))
+		return false;
+	char *end = strrchr(whole, '/');
+	MF_CLEANUP(mf_free) char *folder = mf_strndup(whole, (size_t)(end - whole));
+	for (char *slash; (slash = strrchr(whole, '/')) && slash != whole;) {
+		*slash = 0;
+		*ret_account = account_of(whole);
+		if (*ret_account) {
+			size_t len = strlen(whole);
+			*ret_mailbox = mf_strdup(folder[len] ? folder + len + 1 : "");
+			return true;
+		}
+	}
+	return false;
+}
+
+static enum exit_code tell_file(const char *file)
+{
+	char state[STATE_MAX + 1];
+	ssize_t len = getxattr(file, STATE, state, STATE_MAX);
+	if (len < 0)
+		return cli_fail(EXIT_NOT_FOUND, "sync: %s: %s", file, strerror(errno));
+	state[len] = 0;
+	if (strcmp(state, "synchronised") == 0)
+		return EXIT_OK;
+	return cli_fail(EXIT_PROTOCOL, "sync: %s is not at the server: %s", file, state);
+}
+
+enum exit_code sync_files(struct cli *cli, const struct arguments *arguments, sync_mailboxes *run)
+{
+	enum exit_code code = EXIT_OK;
+	MF_CLEANUP(mf_free) char *last = NULL;
+	for (size_t i = 0; i < arguments->operand_count; i++) {
+		char *file = arguments->operands[i];
+		MF_CLEANUP(mf_free) char *account = NULL, *mailbox = NULL;
+		if (!sync_is_file(file) || !place_of(file, &account, &mailbox))
+			return cli_fail(EXIT_NOT_FOUND, "sync: %s is not a message in a mailfs mount", file);
+		MF_CLEANUP(mf_free) char *place = mf_format("%s/%s", account, mailbox);
+		enum exit_code one = EXIT_OK;
+		if (!last || strcmp(last, place) != 0) { /* many are of one mailbox */
+			struct cli own = *cli;
+			struct arguments there = *arguments;
+			char *operands[] = { mailbox, NULL };
+			own.account = account;
+			there.operands = operands;
+			there.operand_count = 1;
+			one = run(&own, &there);
+			free(last);
+			last = mf_strdup(place);
+		}
+		if (one == EXIT_CANCELLED)
+			return one;
+		/* with --wait it is the file that counts: other changes may wait for a person */
+		if (arguments_has(arguments, "wait"))
+			one = one == EXIT_OK || one == EXIT_PROTOCOL ? tell_file(file) : one;
+		code = code ? code : one;
+	}
+	return code;
+}

@@ -1,0 +1,13 @@
+/* sync_files.h: sync of files in a mount instead of mailboxes by name. */
+#ifndef MF_CLI_SYNC_FILES_H
+#define MF_CLI_SYNC_FILES_H
+
+#include "cli/command.h"
+
+/* It is a message that a mount shows. */
+bool sync_is_file(const char *operand);
+/* run carries out the command for one mailbox. With --wait the code is EXIT_OK if the server has the files. */
+typedef enum exit_code sync_mailboxes(struct cli *cli, const struct arguments *arguments);
+enum exit_code sync_files(struct cli *cli, const struct arguments *arguments, sync_mailboxes *run);
+
+#endif
