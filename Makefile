@@ -18,7 +18,7 @@ OBJECTS := $(SOURCES:src/%.c=$(B)/obj/%.o)
 UNIT_TESTS := $(patsubst tests/unit/%.c,$(B)/tests/unit/%,$(wildcard tests/unit/test_*.c))
 CONTRACT_TESTS := $(patsubst tests/contract/%.c,$(B)/tests/contract/%,$(wildcard tests/contract/test_*.c))
 
-PKGS := fuse3 openssl sqlite3 glib-2.0 libgsasl libidn2 zlib json-c
+PKGS := fuse3 openssl sqlite3 glib-2.0 libgsasl libidn2 zlib json-c mount
 PKG_CFLAGS := $(patsubst -I%,-isystem %,$(shell pkg-config --cflags $(PKGS) 2>/dev/null))
 # libetpan's own flags turn PIE off and name libraries it does not need
 PKG_LIBS := $(shell pkg-config --libs $(PKGS) 2>/dev/null) -letpan

@@ -11,7 +11,7 @@
 #include "base/log.h"
 #include "base/mem.h"
 #include "cli/command.h"
-#include "cli/mountinfo.h"
+#include "fs/mountinfo.h"
 #include "cli/targets.h"
 
 struct mounting {

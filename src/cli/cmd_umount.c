@@ -16,7 +16,7 @@
 #include "base/log.h"
 #include "base/mem.h"
 #include "cli/command.h"
-#include "cli/mountinfo.h"
+#include "fs/mountinfo.h"
 #include "control/client.h"
 #include "control/json.h"
 #include "control/paths.h"

@@ -253,15 +253,7 @@ bool probe_name(const char *name);
 int fs_errno(enum mf_err e); /* the one table of SPEC section 4 */
 static inline void fs_reply(fuse_req_t req, enum mf_err e) { fuse_reply_err(req, fs_errno(e)); }
 
-/* --- mountinfo.c, precheck.c */
-
-struct mountinfo_entry { uint64_t id; char *point, *type, *source; };
-typedef bool mountinfo_visitor(void *context, const struct mountinfo_entry *e); /* false stops */
-bool mountinfo_read(mountinfo_visitor *visit, void *context);    /* false: /proc cannot be read */
-uint64_t mountinfo_topmost(const char *point);                   /* the id of what is mounted exactly there last; 0: nothing */
-bool mountinfo_has(uint64_t id);
-/* one line of /proc/self/mountinfo, which is changed; for tests */
-bool mountinfo_parse(char *line, struct mountinfo_entry *ret);
+/* --- precheck.c */
 
 /* What would make the mount fail, said so that a person can mend it. */
 enum mf_err precheck_mount(const struct fs_options *options, char **ret_real_mountpoint, struct mf_reason *why);

@@ -14,6 +14,7 @@
 #include "base/mem.h"
 #include "fs/edit.h"
 #include "fs/internal.h"
+#include "fs/mountinfo.h"
 
 /* --- what libfuse and fusermount3 say -------------------------------------------------------------------------------- */
 

@@ -10,6 +10,7 @@
 
 #include "base/mem.h"
 #include "fs/internal.h"
+#include "fs/mountinfo.h"
 
 static enum mf_err check_device(struct mf_reason *why)
 {
@@ -94,25 +95,10 @@ static enum mf_err check_point(const char *point, char **ret_real, struct mf_rea
 	return MF_OK;
 }
 
-struct around { const char *point; size_t best; bool ours, exactly; };
-
-/* the deepest mount that holds the point; of equal ones the last, which lies on top */
-static bool find_around(void *context, const struct mountinfo_entry *e)
-{
-	struct around *a = context;
-	size_t len = strcmp(e->point, "/") == 0 ? 0 : strlen(e->point);
-	if (strncmp(e->point, a->point, len) != 0 || (a->point[len] != '/' && a->point[len] != '\0') || len < a->best)
-		return true;
-	a->best = len;
-	a->ours = strcmp(e->type, "fuse.mailfs") == 0;
-	a->exactly = a->point[len] == '\0';
-	return true;
-}
-
 static enum mf_err check_not_inside(const char *real, struct mf_reason *why)
 {
-	struct around a = { .point = real };
-	if (!mountinfo_read(find_around, &a) || !a.ours)
+	struct mountinfo a = mountinfo_around(real);
+	if (!a.mailfs)
 		return MF_OK;
 	struct statvfs unused;
 	if (a.exactly && statvfs(real, &unused) != 0 && errno == ENOTCONN)

@@ -12,6 +12,7 @@
 #include "base/log.h"
 #include "base/mem.h"
 #include "fs/internal.h"
+#include "fs/mountinfo.h"
 
 /* Ten are enough, since nothing waits on a worker: more only take each other's turn. */
 enum { WORKERS = 10, NUDGE_MS = 10 };

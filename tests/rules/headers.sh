@@ -2,7 +2,7 @@
 # Every header compiles alone.
 set -eu
 cd "$(dirname "$0")/../.." || exit 1
-cflags=$(pkg-config --cflags fuse3 openssl sqlite3 glib-2.0 libgsasl libidn2 zlib json-c)
+cflags=$(pkg-config --cflags fuse3 openssl sqlite3 glib-2.0 libgsasl libidn2 zlib json-c mount)
 bad=0
 for header in $(find src -name '*.h' | sort); do
 	# shellcheck disable=SC2086

@@ -34,6 +34,7 @@ bad=$(
 	library 'sqlite3' cache
 	library 'openssl/' net
 	library 'fuse' fs
+	library 'libmount/' fs
 	library 'glib' mail
 	library 'libetpan/' net sync
 	library 'gsasl' auth

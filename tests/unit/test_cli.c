@@ -16,7 +16,6 @@
 #include "base/mem.h"
 #include "cli/command.h"
 #include "cli/mount_options.h"
-#include "cli/mountinfo.h"
 #include "cli/notify.h"
 #include "cli/targets.h"
 #include "config/config.h"
@@ -203,57 +202,6 @@ static void commands_are_complete(void **state)
 	}
 	assert_null(command_find("frobnicate"));
 	assert_null(command_find(""));
-}
-
-/* --- mountinfo ------------------------------------------------------------------------------------------------------ */
-
-static void the_topmost_mount_counts(void **state)
-{
-	(void)state;
-	static const char table[] =
-		"22 1 8:1 / / rw,relatime shared:1 - ext4 /dev/sda1 rw\n"
-		"90 22 0:50 / /home/a/My\\040Mail rw,nosuid - fuse.mailfs work rw,user_id=0\n"
-		"91 22 0:51 / /mnt/under rw - fuse.mailfs imaps://a\\040b rw\n"
-		"92 91 0:52 / /mnt/under rw shared:3 master:1 - tmpfs tmpfs rw\n"
-		"93 22 0:53 / /mnt/other rw - fuse.mailfsx x rw\n"
-		"94 22 0:54 / /mnt/odd\\134name rw - fuse.mailfs - rw\n"
-		"broken line\n";
-	assert_true(mountinfo_text_is_mailfs(table, "/home/a/My Mail"));
-	assert_false(mountinfo_text_is_mailfs(table, "/mnt/under"));
-	assert_false(mountinfo_text_is_mailfs(table, "/mnt/other"));
-	assert_true(mountinfo_text_is_mailfs(table, "/mnt/odd\\name"));
-	assert_false(mountinfo_text_is_mailfs(table, "/"));
-	assert_false(mountinfo_text_is_mailfs("", "/"));
-}
-
-static void mountpoints_are_resolved(void **state)
-{
-	(void)state;
-	char directory[] = "/tmp/mailfs-cli-XXXXXX";
-	assert_non_null(mkdtemp(directory));
-	MF_CLEANUP(mf_free) char *inner = mf_format("%s/inner", directory);
-	MF_CLEANUP(mf_free) char *link = mf_format("%s/link", directory);
-	MF_CLEANUP(mf_free) char *slashes = mf_format("%s/./inner///", directory);
-	assert_int_equal(mkdir(inner, 0700), 0);
-	assert_int_equal(symlink("inner", link), 0);
-	MF_CLEANUP(mf_free) char *a = mountinfo_resolve(slashes);
-	MF_CLEANUP(mf_free) char *b = mountinfo_resolve(link);
-	MF_CLEANUP(mf_free) char *c = mountinfo_resolve("/");
-	assert_string_equal(a, inner);
-	assert_string_equal(b, inner);
-	assert_string_equal(c, "/");
-	assert_null(mountinfo_resolve("/nowhere/at/all"));
-	int before = open(".", O_PATH | O_DIRECTORY);
-	assert_int_equal(chdir(directory), 0);
-	MF_CLEANUP(mf_free) char *d = mountinfo_resolve("inner");
-	MF_CLEANUP(mf_free) char *e = mountinfo_resolve(".");
-	assert_string_equal(d, inner);
-	assert_string_equal(e, directory);
-	assert_int_equal(fchdir(before), 0);
-	close(before);
-	unlink(link);
-	rmdir(inner);
-	rmdir(directory);
 }
 
 /* --- targets -------------------------------------------------------------------------------------------------------- */
@@ -478,8 +426,6 @@ int main(void)
 		cmocka_unit_test(leading_flags_stop_at_the_command),
 		cmocka_unit_test(bad_arguments_are_told),
 		cmocka_unit_test(commands_are_complete),
-		cmocka_unit_test(the_topmost_mount_counts),
-		cmocka_unit_test(mountpoints_are_resolved),
 		cmocka_unit_test(urls_and_names_find_accounts),
 		cmocka_unit_test(a_missing_file_is_told_when_named),
 		cmocka_unit_test(operands_select_accounts_then_mailboxes),

@@ -10,7 +10,9 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "base/mem.h"
 #include "fs/internal.h"
+#include "fs/mountinfo.h"
 #include "fs/xattr.h"
 #include "sync/remote.h"
 
@@ -46,29 +48,76 @@ static void test_probes(void **state)
 		assert_false(probe_name(others[i]));
 }
 
+/* a table in a file of its own */
+static struct mountinfo around(const char *table, const char *path)
+{
+	char file[] = "/tmp/mailfs-mounts-XXXXXX";
+	int fd = mkstemp(file);
+	assert_int_equal(write(fd, table, strlen(table)), (ssize_t)strlen(table));
+	close(fd);
+	struct mountinfo found = mountinfo_around_in(file, path);
+	unlink(file);
+	return found;
+}
+
 static void test_mountinfo(void **state)
 {
 	(void)state;
-	struct mountinfo_entry e;
-	char plain[] = "36 35 98:0 /root /mnt/a\\040b rw,noatime shared:1 master:2 - fuse.mailfs me@imap.example.org rw,user_id=0\n";
-	assert_true(mountinfo_parse(plain, &e));
-	assert_true(e.id == 36);
-	assert_string_equal(e.point, "/mnt/a b");
-	assert_string_equal(e.type, "fuse.mailfs");
-	assert_string_equal(e.source, "me@imap.example.org");
-	char no_fields[] = "1 0 0:1 / / rw - rootfs none rw";
-	assert_true(mountinfo_parse(no_fields, &e));
-	assert_string_equal(e.point, "/");
-	static const char *const broken[] = { "", "\n", "x 0 0:1 / / rw - a b c", "1 0 0:1 / / rw a b c", "1 2 3", "1 0 0:1 / / rw - a" };
-	for (size_t i = 0; i < sizeof broken / sizeof *broken; i++) {
-		char line[64];
-		snprintf(line, sizeof line, "%s", broken[i]);
-		assert_false(mountinfo_parse(line, &e));
+	static const char table[] =
+		"22 1 8:1 / / rw,relatime shared:1 - ext4 /dev/sda1 rw\n"
+		"90 22 0:50 / /home/a/My\\040Mail rw,nosuid - fuse.mailfs work rw,user_id=0\n"
+		"91 22 0:51 / /mnt/under rw - fuse.mailfs imaps://a\\040b rw\n"
+		"92 91 0:52 / /mnt/under rw shared:3 master:1 - tmpfs tmpfs rw\n"
+		"93 22 0:53 / /mnt/other rw - fuse.mailfsx x rw\n"
+		"broken line\n"
+		"94 22 0:54 / /mnt/odd\\134name rw - fuse.mailfs - rw\n";
+	static const struct { const char *path; struct mountinfo found; } cases[] = {
+		{ "/home/a/My Mail", { 90, true, true } }, { "/home/a/My Mail/INBOX", { 90, true, false } },
+		{ "/home/a/My Mailbox", { 22, false, false } }, { "/mnt/under", { 92, false, true } }, { "/mnt/other", { 93, false, true } },
+		{ "/mnt/odd\\name", { 94, true, true } }, { "/", { 22, false, true } },
+	};
+	for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+		struct mountinfo found = around(table, cases[i].path);
+		assert_int_equal(found.id, cases[i].found.id);
+		assert_int_equal(found.mailfs, cases[i].found.mailfs);
+		assert_int_equal(found.exactly, cases[i].found.exactly);
 	}
+	assert_int_equal(around("", "/").id, 0);
+	assert_int_equal(mountinfo_around_in("/no/such/file", "/").id, 0);
 	assert_true(mountinfo_topmost("/") != 0);
 	assert_true(mountinfo_has(mountinfo_topmost("/")));
 	assert_false(mountinfo_has(UINT64_MAX));
 	assert_true(mountinfo_topmost("/no such place") == 0);
+}
+
+static void mountpoints_are_resolved(void **state)
+{
+	(void)state;
+	char directory[] = "/tmp/mailfs-cli-XXXXXX";
+	assert_non_null(mkdtemp(directory));
+	MF_CLEANUP(mf_free) char *inner = mf_format("%s/inner", directory);
+	MF_CLEANUP(mf_free) char *link = mf_format("%s/link", directory);
+	MF_CLEANUP(mf_free) char *slashes = mf_format("%s/./inner///", directory);
+	assert_int_equal(mkdir(inner, 0700), 0);
+	assert_int_equal(symlink("inner", link), 0);
+	MF_CLEANUP(mf_free) char *a = mountinfo_resolve(slashes);
+	MF_CLEANUP(mf_free) char *b = mountinfo_resolve(link);
+	MF_CLEANUP(mf_free) char *c = mountinfo_resolve("/");
+	assert_string_equal(a, inner);
+	assert_string_equal(b, inner);
+	assert_string_equal(c, "/");
+	assert_null(mountinfo_resolve("/nowhere/at/all"));
+	int before = open(".", O_PATH | O_DIRECTORY);
+	assert_int_equal(chdir(directory), 0);
+	MF_CLEANUP(mf_free) char *d = mountinfo_resolve("inner");
+	MF_CLEANUP(mf_free) char *e = mountinfo_resolve(".");
+	assert_string_equal(d, inner);
+	assert_string_equal(e, directory);
+	assert_int_equal(fchdir(before), 0);
+	close(before);
+	unlink(link);
+	rmdir(inner);
+	rmdir(directory);
 }
 
 static void test_fuse_conf(void **state)
@@ -170,7 +219,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_errnos),
 		cmocka_unit_test(test_probes),
-		cmocka_unit_test(test_mountinfo),
+		cmocka_unit_test(test_mountinfo), cmocka_unit_test(mountpoints_are_resolved),
 		cmocka_unit_test(test_fuse_conf),
 		cmocka_unit_test(test_flag_values),
 		cmocka_unit_test(test_other_values),
