@@ -48,10 +48,10 @@ struct outbox_options {
 	const char *state_dir;                 /* of the account */
 	bool offline;                          /* as outbox_offline(o, true) */
 	/* Files the prepared message (all of it, with its Bcc) in Sent. Called on the sending thread when it has been sent, and
-	 * again at each start until it is done: an owner that may have done it already looks for message_id. fd is good during
-	 * the call. MF_OK: it is filed, or need not be. MF_BUSY: the owner will call outbox_filed() when it is. Anything else:
+	 * again at each start until it is done: an owner that may have done it already looks for message_id. first: surely not yet,
+	 * and it was sent just now. fd is good during the call. MF_OK: it is filed, or need not be. MF_BUSY: the owner will call outbox_filed() when it is. Anything else:
 	 * asked again after five minutes. NULL: nothing is filed. */
-	enum mf_err (*file_copy)(void *context, uint64_t id, int fd, uint64_t size, const char *message_id);
+	enum mf_err (*file_copy)(void *context, uint64_t id, int fd, uint64_t size, const char *message_id, bool first);
 	void *file_context;
 	/* Tests. NULL: by config. */
 	enum mf_err (*connect)(void *context, struct cancel *cancel, struct smtp **ret, struct mf_reason *why);

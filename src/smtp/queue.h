@@ -25,7 +25,8 @@ struct entry {
 	unsigned attempts;
 	enum entry_mark mark;
 	enum entry_copy copy;
-	int64_t copy_at_s;       /* not asked again before; in memory only */
+	int64_t copy_at_s;       /* not asked again before; in memory only, as */
+	bool copy_first;         /* nobody has been asked for it yet */
 	bool unfit;              /* never fit to be sent: there is no prepared file */
 	bool released, held, sending;               /* in memory only */
 	bool unsaved;            /* something was changed that only the sending thread may write */

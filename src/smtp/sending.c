@@ -225,8 +225,10 @@ static void apply_locked(struct outbox *o, struct entry *e, const struct submit_
 	for (size_t i = 0; i < r->recipient_count; i++)
 		take_recipient(&e->recipients[asked[i]], &r->recipients[i]);
 	e->mark = r->verdict == VERDICT_UNKNOWN ? MARK_MAYBE : MARK_NONE;
-	if (entry_count(e, RECIPIENT_SENT) > before && e->copy == COPY_NONE)
+	if (entry_count(e, RECIPIENT_SENT) > before && e->copy == COPY_NONE) {
 		e->copy = o->options.file_copy ? COPY_WANTED : COPY_FILED;
+		e->copy_first = true;
+	}
 	size_t pending = entry_count(e, RECIPIENT_PENDING), refused = entry_count(e, RECIPIENT_REFUSED);
 	if (r->verdict == VERDICT_SENT && (pending || refused))
 		say_others(e);
@@ -352,9 +354,11 @@ static void file_locked(struct outbox *o, struct entry *e)
 	uint64_t id = e->id, size = e->envelope.size;
 	MF_CLEANUP(mf_free) char *message_id = mf_strdup(e->envelope.message_id ? e->envelope.message_id : "");
 	MF_CLEANUP(mf_close) int fd = queue_open_file(o, id, "eml", O_RDONLY);
+	bool first = e->copy_first;
+	e->copy_first = false;
 	e->copy = COPY_ASKED;        /* before the call: the owner may answer from another thread at once */
 	pthread_mutex_unlock(&o->lock);
-	enum mf_err err = fd < 0 ? MF_IO : o->options.file_copy(o->options.file_context, id, fd, size, message_id);
+	enum mf_err err = fd < 0 ? MF_IO : o->options.file_copy(o->options.file_context, id, fd, size, message_id, first);
 	pthread_mutex_lock(&o->lock);
 	e = outbox_find_locked(o, id);
 	if (!e || err == MF_BUSY || e->copy != COPY_ASKED)

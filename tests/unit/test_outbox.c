@@ -24,14 +24,16 @@ struct world {
 	struct outbox *outbox;
 	unsigned copies;
 	enum mf_err copy_says;
+	bool copy_first;
 	char copied[4096];
 	atomic_uint changes;
 };
 
-static enum mf_err take_copy(void *context, uint64_t id, int fd, uint64_t size, const char *message_id)
+static enum mf_err take_copy(void *context, uint64_t id, int fd, uint64_t size, const char *message_id, bool first)
 {
 	struct world *w = context;
 	(void)id;
+	w->copy_first = first;
 	assert_true(size < sizeof w->copied && *message_id == '<');
 	assert_int_equal(pread(fd, w->copied, size, 0), (ssize_t)size);
 	w->copied[size] = 0;
@@ -614,12 +616,14 @@ static void copy_later(void **state)
 	assert_state(&w, id, OUTBOX_UNFILED);
 	run(&w);
 	assert_int_equal(w.copies, 1);
+	assert_true(w.copy_first);
 	w.copy_says = MF_OFFLINE;
 	reopen(&w);
 	assert_state(&w, id, OUTBOX_UNFILED);
 	run(&w);
 	run(&w);
 	assert_int_equal(w.copies, 2);
+	assert_false(w.copy_first);
 	later(301);
 	w.copy_says = MF_BUSY;
 	run(&w);
