@@ -1,4 +1,4 @@
-/* queue.h: what outbox.c, queue.c and sending.c share. Private to them. */
+/* queue.h: what outbox.c, outbox_look.c, queue.c and sending.c share. Private to them. */
 #ifndef MF_SMTP_QUEUE_H
 #define MF_SMTP_QUEUE_H
 
@@ -91,6 +91,7 @@ void entry_free(struct entry *e);
 /* --- outbox.c ---------------------------------------------------------------------------------------------------------- */
 
 enum outbox_state entry_state(const struct outbox *o, const struct entry *e, int64_t now_s);
+bool entry_is_failed(const struct outbox *o, const struct entry *e);
 size_t entry_count(const struct entry *e, enum entry_recipient state);
 void entry_say(struct entry *e, const char *reason);
 /* with no lock held */
