@@ -292,6 +292,14 @@ static enum mf_err copy_in(int from, int to, uint64_t *ret_size, struct mf_reaso
 	}
 }
 
+uint64_t outbox_number(struct outbox *o)
+{
+	pthread_mutex_lock(&o->lock);
+	uint64_t number = queue_number_locked(o);
+	pthread_mutex_unlock(&o->lock);
+	return number;
+}
+
 static uint64_t new_id(struct outbox *o)
 {
 	uint64_t now_us = (uint64_t)clock_wall_ns() / 1000;
@@ -311,11 +319,13 @@ static void fill_entry(struct outbox *o, struct entry *e, const struct outbox_pu
 {
 	int64_t now_s = clock_wall_s();
 	e->name = put->name ? mf_strdup(put->name) : mf_format("message-%llx.eml", (unsigned long long)e->id);
+	e->number = put->number ? put->number : outbox_number(o);
 	e->put_s = e->changed_s = now_s;
 	e->due_s = now_s + (put->at_once ? 0 : delay_of(o));
 	e->released = put->at_once;
 	e->held = put->held;
 	e->recipients = mf_alloc_array(e->envelope.recipient_count + 1, sizeof *e->recipients);
+	e->notify_asked = put->notify;
 	if (put->notify)
 		e->envelope.notify = put->notify;
 }
@@ -518,7 +528,7 @@ enum mf_err outbox_set_notify(struct outbox *o, uint64_t id, unsigned notify)
 	struct entry *e = outbox_find_locked(o, id);
 	enum mf_err err = !e ? MF_NOT_FOUND : e->sending ? MF_BUSY : MF_OK;
 	if (!err) {
-		e->envelope.notify = notify;
+		e->envelope.notify = e->notify_asked = notify;
 		err = save_locked(o, e);
 	}
 	pthread_mutex_unlock(&o->lock);

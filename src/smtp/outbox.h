@@ -3,7 +3,8 @@
  * On disk, STATE_DIR/outbox/, 0700: per message ID.orig (the bytes as the user wrote them), ID.eml (as they are sent,
  * compose.h) and ID.state (text: where it stands, with envelope and results), which is replaced as a whole (write, fsync,
  * rename, fsync of the folder). A message is in the outbox from the moment its state file is there; what has none was never
- * promised to anybody and is cleared away. No database: the outbox survives its loss.
+ * promised to anybody and is cleared away. No database: the outbox survives its loss. Beside them 0....size, what the server
+ * takes, and 0....number, up to where numbers of files may have been given.
  *
  * Never lost, never sent twice: a mark is made durable immediately before the end of the message leaves, the result
  * immediately after the answer. Who finds the mark at the next start holds the message as OUTBOX_MAYBE.
@@ -81,10 +82,18 @@ struct outbox_put {
 	bool at_once;                      /* no delay, and released */
 	bool held;                         /* as after outbox_hold() */
 	const char *unfit;                 /* not fit to be sent, for this reason: MF_TOO_BIG; NULL */
+	uint64_t number;                   /* by outbox_number(); 0: it gets one */
 };
 /* Reads fd from its offset to its end (a file, a pipe), makes the message ready and stores it; it is durable when this
  * returns. MF_EXISTS: a message of that name waits already. MF_INVALID, MF_TOO_BIG with the reason: compose.h. */
 enum mf_err outbox_put(struct outbox *o, int fd, const struct outbox_put *put, uint64_t *ret_id, struct mf_reason *why);
+
+/* A number that no file of this outbox has had, and none will get: 1 .. OUTBOX_NUMBER_MAX. It goes round after that many, and begins
+ * at the clock's, so that a lost folder does not give those of before once more. */
+#define OUTBOX_NUMBER_MAX ((UINT64_C(1) << 38) - 1)
+uint64_t outbox_number(struct outbox *o);
+/* The message that has it; 0: none */
+uint64_t outbox_id_of_number(struct outbox *o, uint64_t number);
 
 /* The user's bytes, for reading; the caller closes. MF_NOT_FOUND. */
 enum mf_err outbox_open_content(struct outbox *o, uint64_t id, int *ret_fd);
@@ -132,7 +141,7 @@ void outbox_cancel(struct outbox *o);          /* ends outbox_send_due(); from a
 /* --- looking --------------------------------------------------------------------------------------------------------- */
 
 struct outbox_item {
-	uint64_t id;                   /* never used again, also not after a restart */
+	uint64_t id, number;           /* neither is used again, also not after a restart */
 	char *name;                    /* unique among what is not failed, and among what is */
 	enum outbox_state state;
 	bool in_failed;                /* it belongs into failed/ (OUTBOX_FAILED) */
@@ -144,6 +153,7 @@ struct outbox_item {
 	char *message_id, *subject;    /* "" where there is none */
 	size_t recipients, sent, refused;
 	unsigned attempts, notify;
+	unsigned notify_asked;         /* 0: .notify is what its field says */
 };
 void outbox_item_finish(struct outbox_item *item);
 enum mf_err outbox_item(struct outbox *o, uint64_t id, struct outbox_item *ret);   /* MF_NOT_FOUND */

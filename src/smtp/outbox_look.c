@@ -16,12 +16,12 @@ static void fill_item(const struct outbox *o, const struct entry *e, int64_t now
 	if (!*reason && state == OUTBOX_QUEUED && o->link.error)
 		reason = o->link.reason.text;
 	*ret = (struct outbox_item){
-		.id = e->id, .name = mf_strdup(e->name), .state = state, .in_failed = state == OUTBOX_FAILED, .held = e->held,
+		.id = e->id, .number = e->number, .name = mf_strdup(e->name), .state = state, .in_failed = state == OUTBOX_FAILED, .held = e->held,
 		.at_s = state == OUTBOX_WAITING || state == OUTBOX_RETRYING ? e->due_s : 0, .put_s = e->put_s, .changed_s = e->changed_s,
 		.size = e->original_size, .reason = mf_strdup(reason),
 		.message_id = mf_strdup(e->envelope.message_id ? e->envelope.message_id : ""),
 		.subject = mf_strdup(e->envelope.subject ? e->envelope.subject : ""), .recipients = e->envelope.recipient_count,
-		.notify = e->envelope.notify, .sent = entry_count(e, RECIPIENT_SENT), .refused = entry_count(e, RECIPIENT_REFUSED), .attempts = e->attempts,
+		.notify = e->envelope.notify, .notify_asked = e->notify_asked, .sent = entry_count(e, RECIPIENT_SENT), .refused = entry_count(e, RECIPIENT_REFUSED), .attempts = e->attempts,
 	};
 }
 
@@ -58,6 +58,18 @@ enum mf_err outbox_item_by_name(struct outbox *o, const char *name, bool in_fail
 		fill_item(o, e, now_s, ret);
 	pthread_mutex_unlock(&o->lock);
 	return e ? MF_OK : MF_NOT_FOUND;
+}
+
+uint64_t outbox_id_of_number(struct outbox *o, uint64_t number)
+{
+	struct entry *e;
+	pthread_mutex_lock(&o->lock);
+	TAILQ_FOREACH(e, &o->entries, link)
+		if (e->number == number)
+			break;
+	uint64_t id = e ? e->id : 0;
+	pthread_mutex_unlock(&o->lock);
+	return id;
 }
 
 void outbox_items(struct outbox *o, struct outbox_item **ret, size_t *ret_count)
