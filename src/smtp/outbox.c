@@ -315,6 +315,11 @@ static int64_t delay_of(const struct outbox *o)
 	return (o->options.config->send_delay_ms + 999) / 1000;
 }
 
+int64_t outbox_rest_s(const struct outbox *o)
+{
+	return delay_of(o) > ANEW_LEAST_S ? delay_of(o) : ANEW_LEAST_S;
+}
+
 static void fill_entry(struct outbox *o, struct entry *e, const struct outbox_put *put)
 {
 	int64_t now_s = clock_wall_s();
@@ -517,7 +522,7 @@ static void wake_locked(struct outbox *o)
 
 static void rest_locked(const struct outbox *o, struct entry *e)
 {
-	int64_t delay_s = e->released ? 0 : delay_of(o), until_s = clock_wall_s() + (delay_s > ANEW_LEAST_S ? delay_s : ANEW_LEAST_S);
+	int64_t until_s = clock_wall_s() + (e->released ? ANEW_LEAST_S : outbox_rest_s(o));
 	if (e->due_s < until_s)
 		e->due_s = until_s;
 }

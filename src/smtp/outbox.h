@@ -14,7 +14,7 @@
  * passed since the server was first asked; other messages go on meanwhile. Where a server takes only so many recipients at once
  * (452) the others follow at once. A server that cannot be reached is tried again
  * after 30 seconds ... 15 minutes, at once when woken, and no message's time runs meanwhile; a refused password waits for
- * outbox_wake(). Several messages share a connection, which is closed when nothing is left.
+ * outbox_wake(). Where the machine's clock is set back, nothing waits for longer than it was put off. Several messages share a connection, which is closed when nothing is left.
  *
  * Threads: every function may be called from any thread, none waits for the network but outbox_send_due() and, for a few
  * seconds, outbox_close(). The account must be held (cache_open's lock): one process, one outbox. Callbacks run with no lock

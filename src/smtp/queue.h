@@ -97,6 +97,7 @@ enum outbox_state entry_state(const struct outbox *o, const struct entry *e, int
 bool entry_is_failed(const struct outbox *o, const struct entry *e);
 size_t entry_count(const struct entry *e, enum entry_recipient state);
 void entry_say(struct entry *e, const char *reason);
+int64_t outbox_rest_s(const struct outbox *o);   /* how long a message rests at most before its first attempt */
 /* with no lock held */
 void outbox_tell(struct outbox *o, uint64_t id);
 struct entry *outbox_find_locked(struct outbox *o, uint64_t id);

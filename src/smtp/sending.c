@@ -44,6 +44,32 @@ static bool wants_copy(const struct entry *e)
 	return e->copy == COPY_WANTED && !e->sending && e->mark == MARK_NONE;
 }
 
+static int64_t retry_delay(unsigned attempts)
+{
+	int64_t delay = RETRY_LEAST_S;
+	for (unsigned i = 1; i < attempts && delay < RETRY_MOST_S; i++)
+		delay *= 2;
+	return delay < RETRY_MOST_S ? delay : RETRY_MOST_S;
+}
+
+static void at_most(int64_t *at_s, int64_t most_s)
+{
+	if (*at_s > most_s)
+		*at_s = most_s;
+}
+
+/* The clock was ahead, and has been set back: nothing lies further in the future than it was put off. */
+static void mend_times_locked(struct outbox *o, int64_t now_s)
+{
+	struct entry *e;
+	TAILQ_FOREACH(e, &o->entries, link) {
+		at_most(&e->due_s, now_s + (e->attempts ? retry_delay(e->attempts) : outbox_rest_s(o)));
+		at_most(&e->first_s, now_s);
+		at_most(&e->copy_at_s, now_s + COPY_AGAIN_S);
+	}
+	at_most(&o->link.next_try_s, now_s + o->link_delay_s);
+}
+
 static struct entry *next_locked(const struct outbox *o, int64_t now_s)
 {
 	struct entry *e;
@@ -165,14 +191,6 @@ static void note_progress(void *context, uint64_t bytes)
 	pthread_mutex_lock(&s->o->lock);
 	s->o->flying = bytes;
 	pthread_mutex_unlock(&s->o->lock);
-}
-
-static int64_t retry_delay(unsigned attempts)
-{
-	int64_t delay = RETRY_LEAST_S;
-	for (unsigned i = 1; i < attempts && delay < RETRY_MOST_S; i++)
-		delay *= 2;
-	return delay < RETRY_MOST_S ? delay : RETRY_MOST_S;
 }
 
 static void take_recipient(struct recipient_state *r, const struct recipient_result *result)
@@ -401,6 +419,7 @@ static enum mf_err run_locked(struct outbox *o)
 	enum mf_err err = MF_OK;
 	while (!is_over_locked(o)) {
 		int64_t now_s = clock_wall_s();
+		mend_times_locked(o, now_s);
 		if ((e = next_copy_locked(o, now_s))) {
 			file_locked(o, e);
 			continue;

@@ -42,8 +42,113 @@ static void numbers(void **state)
 	end(&w);
 }
 
+/* --- the clock was ahead, and is set back ------------------------------------------------------------------------------ */
+
+#define YEAR (365 * 86400)
+
+static int64_t at_of(struct world *w, uint64_t id)
+{
+	struct outbox_item item;
+	assert_int_equal(outbox_item(w->outbox, id, &item), MF_OK);
+	int64_t at_s = item.at_s;
+	outbox_item_finish(&item);
+	return at_s;
+}
+
+static void first_attempt_after_a_wrong_clock(void **state)
+{
+	struct world w;
+	begin(&w);
+	bool anew = *state != NULL;          /* mailfs was started anew meanwhile */
+	later(YEAR);
+	uint64_t id = put(&w, "a.eml", SIMPLE);
+	later(-YEAR);
+	if (anew)
+		reopen(&w);
+	assert_state(&w, id, OUTBOX_WAITING);
+	run(&w);
+	assert_int_equal(taken(&w), 0);      /* it can be taken back still */
+	assert_true(at_of(&w, id) <= clock_wall_s() + 10);
+	later(11);
+	run(&w);
+	assert_gone(&w, id);
+	assert_int_equal(taken(&w), 1);
+	end(&w);
+}
+
+static void retry_after_a_wrong_clock(void **state)
+{
+	struct world w;
+	begin(&w);
+	bool anew = *state != NULL;
+	later(YEAR);
+	uint64_t id = put(&w, "a.eml", "To: later@b\n\n");
+	later(11);
+	run(&w);
+	assert_state(&w, id, OUTBOX_RETRYING);
+	later(-YEAR);
+	if (anew)
+		reopen(&w);
+	run(&w);
+	assert_state(&w, id, OUTBOX_RETRYING);
+	assert_true(at_of(&w, id) <= clock_wall_s() + 300);
+	w.server.accept_later = true;
+	later(301);
+	run(&w);
+	assert_gone(&w, id);
+	end(&w);
+}
+
+/* The five days begin with the clock as it is now, and are over some time. */
+static void given_up_after_a_wrong_clock(void **state)
+{
+	(void)state;
+	struct world w;
+	begin(&w);
+	later(YEAR);
+	uint64_t id = put(&w, "a.eml", "To: later@b\n\n");
+	later(11);
+	run(&w);
+	later(-YEAR);
+	run(&w);
+	for (int i = 0; i < 40; i++) {
+		later(4 * 3600);
+		run(&w);
+	}
+	assert_state(&w, id, OUTBOX_FAILED);
+	end(&w);
+}
+
+static void link_after_a_wrong_clock(void **state)
+{
+	(void)state;
+	struct world w;
+	struct outbox_link link;
+	begin(&w);
+	w.server.refuse = MF_OFFLINE;
+	uint64_t id = put(&w, "a.eml", SIMPLE);
+	later(YEAR);
+	run(&w);
+	outbox_link(w.outbox, &link);
+	assert_true(link.error && link.next_try_s > clock_wall_s());
+	w.server.refuse = MF_OK;
+	later(-YEAR);
+	run(&w);
+	outbox_link(w.outbox, &link);
+	assert_true(link.next_try_s <= clock_wall_s() + 30);
+	later(31);
+	run(&w);
+	assert_gone(&w, id);
+	end(&w);
+}
+
 int main(void)
 {
-	const struct CMUnitTest tests[] = { cmocka_unit_test(numbers) };
+	const struct CMUnitTest tests[] = { 
+		cmocka_unit_test(numbers), cmocka_unit_test(first_attempt_after_a_wrong_clock),
+		cmocka_unit_test_prestate(first_attempt_after_a_wrong_clock, &(int){ 1 }), cmocka_unit_test(retry_after_a_wrong_clock),
+		cmocka_unit_test_prestate(retry_after_a_wrong_clock, &(int){ 1 }), cmocka_unit_test(given_up_after_a_wrong_clock),
+		cmocka_unit_test(link_after_a_wrong_clock),
+	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }
