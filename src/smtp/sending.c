@@ -297,7 +297,7 @@ static enum mf_err submit_entry(struct sender *s, const size_t count, char **rec
 		return MF_OK;
 	}
 	struct submit_request request = {
-		.envelope = &s->entry->envelope, .recipients = recipients, .recipient_count = count, .fd = fd, .before_dot = make_mark,
+		.envelope = &s->entry->envelope, .recipients = recipients, .recipient_count = count, .id = s->entry->id, .fd = fd, .before_dot = make_mark,
 		.progress = note_progress, .context = s,
 	};
 	enum mf_err e = smtp_submit(s->smtp, &request, ret);
