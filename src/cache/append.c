@@ -9,6 +9,7 @@
 
 #define HEADER_MAX (1 << 20)
 #define EARLIER_S (2 * 86400)      /* clocks differ: how much older than asked for one may be that is the same */
+#define FILED_EARLIER_S 3600       /* than it was sent, by the server's clock: what is older was there before */
 
 /* --- where -------------------------------------------------------------------------------------------------------------- */
 
@@ -90,27 +91,50 @@ static enum mf_err summarise(const struct append *what, struct mail_summary *ret
 	return MF_OK;
 }
 
-/* Put there by an earlier call whose answer was lost, or by the server itself */
-static enum mf_err is_there(struct txn *t, uint64_t mailbox, const char *message_id, int64_t date, bool *ret)
+/* numbered: by the server; MF_NOT_FOUND */
+static enum mf_err find(struct txn *t, const struct node *n, const char *message_id, int64_t since_s, bool numbered, uint64_t *ret)
 {
-	const struct node *n = txn_node(t, mailbox);
-	if (!n || !*message_id)
-		return n ? MF_OK : MF_NOT_FOUND;
 	sqlite3_stmt *s = db_use(t->db, SQL_MESSAGE_BY_MESSAGE_ID);
 	sqlite3_bind_int64(s, 1, (int64_t)n->shelf);
-	sqlite3_bind_int64(s, 2, date - EARLIER_S);
+	sqlite3_bind_int64(s, 2, since_s);
 	db_bind_text(s, 3, message_id);
-	enum mf_err e = db_step(t->db, s);
+	sqlite3_bind_int(s, 4, numbered);
+	enum mf_err e = *message_id ? db_step(t->db, s) : MF_NOT_FOUND;
+	if (!e)
+		*ret = (uint64_t)sqlite3_column_int64(s, 0);
 	db_done(s);
-	*ret = !e;
-	return e == MF_NOT_FOUND ? MF_OK : e;
+	return e;
+}
+
+/* Put there by an earlier call whose answer was lost, or by the server itself */
+static enum mf_err is_there(struct txn *t, uint64_t mailbox, const char *message_id, int64_t date, uint64_t *ret)
+{
+	const struct node *n = txn_node(t, mailbox);
+	if (!n)
+		return MF_NOT_FOUND;
+	enum mf_err e = find(t, n, message_id, date - EARLIER_S, false, ret);
+	return e == MF_NOT_FOUND ? MF_OK : e ? e : MF_EXISTS;
+}
+
+static enum mf_err look_first(struct txn *t, uint64_t mailbox, uint64_t message)
+{
+	struct ops ops = { 0 };
+	enum mf_err e = ops_of_message(t, message, &ops);
+	struct op *placing = ops_placing(&ops);
+	if (!e && placing) {
+		placing->parent = mailbox;
+		e = op_store(t, placing);
+	}
+	ops_finish(&ops);
+	return txn_fail(t, e);
 }
 
 static enum mf_err add(struct txn *t, uint64_t mailbox, const struct append *what, const struct mail_summary *summary, uint64_t *ret)
 {
 	char name[NAME_MAX_BYTES + 1];
 	struct message_put put = { .mailbox = mailbox, .size = what->size, .internal_date = what->internal_date, .keywords = "", .summary = summary };
-	struct written written = { .summary = summary, .internal_date = what->internal_date, .upload = true };
+	struct written written = { .summary = summary, .internal_date = what->internal_date, .upload = true,
+		.due_ms = what->look_ms ? txn_now_ms(t) + what->look_ms : 0 };
 	struct spool_note note = { "", name, what->internal_date };
 	const struct node *n = txn_node(t, mailbox);
 	enum mf_err e = n ? name_for_new(t, n, &put, what->internal_date, name) : MF_NOT_FOUND;
@@ -120,18 +144,71 @@ static enum mf_err add(struct txn *t, uint64_t mailbox, const struct append *wha
 		e = txn_change_flags(t, *ret, what->flags, 0, NULL, NULL);
 	if (!e)
 		e = spool_prepare(t->cache, *ret, what->fd, what->size, true, &note, &written.size);
-	return e ? e : txn_written(t, *ret, &written, &(struct disposal){ .expunge = true });
+	if (!e)
+		e = txn_written(t, *ret, &written, &(struct disposal){ .expunge = true });
+	return e || !what->look_ms ? e : look_first(t, mailbox, *ret);
 }
 
 enum mf_err txn_append(struct txn *t, uint64_t mailbox, const struct append *what, uint64_t *ret)
 {
 	struct mail_summary summary = { 0 };
-	bool there = false;
 	enum mf_err e = t->failed ? t->failed : summarise(what, &summary);
 	if (!e && !what->again)
-		e = is_there(t, mailbox, summary.message_id, what->internal_date, &there);
+		e = is_there(t, mailbox, summary.message_id, what->internal_date, ret);
 	if (!e)
-		e = there ? MF_EXISTS : add(t, mailbox, what, &summary, ret);
+		e = add(t, mailbox, what, &summary, ret);
 	mail_summary_finish(&summary);
 	return e;
+}
+
+/* --- put there by the server ---------------------------------------------------------------------------------------------- */
+
+static enum mf_err message_id_of(struct txn *t, uint64_t message, char **ret)
+{
+	sqlite3_stmt *s = db_use(t->db, SQL_SUMMARY_MESSAGE_ID);
+	sqlite3_bind_int64(s, 1, (int64_t)message);
+	enum mf_err e = db_step(t->db, s);
+	if (!e)
+		*ret = db_text(s, 0);
+	db_done(s);
+	return e ? e : *ret ? MF_OK : MF_NOT_FOUND;
+}
+
+/* The row that was to be stored goes, and the server's has what people know it by. */
+static enum mf_err stands_for(struct txn *t, const struct row *row, uint64_t mailbox, uint64_t filed)
+{
+	static const struct disposal gone = { .expunge = true };
+	enum mf_err e = txn_remove(t, row->entry.id, &gone);
+	if (e)
+		return e;
+	(void)txn_change_flags(t, filed, row->flags, 0, row->keywords, NULL); /* as far as the server permits it */
+	(void)txn_move(t, filed, mailbox, row->name, &gone);
+	return t->failed;
+}
+
+static enum mf_err filed(struct txn *t, const struct op *op)
+{
+	struct row row;
+	struct node *n;
+	uint64_t there;
+	MF_CLEANUP(mf_free) char *message_id = NULL;
+	enum mf_err e = change_visible(t, op->message, &row, &n);
+	if (!e && (op->tries || op->state != OP_QUEUED || !op->parent || n->m.id != op->parent))
+		return MF_NOT_FOUND;
+	if (!e)
+		e = message_id_of(t, op->message, &message_id);
+	if (!e)
+		e = find(t, n, message_id, op->since_ms / 1000 - FILED_EARLIER_S, true, &there);
+	return e ? e : stands_for(t, &row, n->m.id, there);
+}
+
+enum mf_err txn_op_filed(struct txn *t, uint64_t id)
+{
+	struct op op;
+	enum mf_err e = t->failed ? t->failed : op_by_id(t, id, &op);
+	if (!e) {
+		e = filed(t, &op);
+		op_finish(&op);
+	}
+	return e == MF_NOT_FOUND ? e : txn_fail(t, e);
 }

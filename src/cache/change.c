@@ -245,6 +245,7 @@ static enum mf_err retarget(struct txn *t, struct ops *ops, struct op *placing, 
 		placing->mailbox = to->m.id;
 	else
 		placing->dest = to->m.id;
+	placing->parent = 0;
 	return change_queue_again(t, placing);
 }
 

@@ -35,7 +35,8 @@ struct op {
 	char *name;                  /* of the file or directory before, for showing and for taking back */
 	char *raw;                   /* the server's bytes. DELETE, SUBSCRIBE, UNSUBSCRIBE: for the mailbox; CREATE, RENAME that
 	                              * were sent: what it was to be called then; of a message: its mailbox, when that is gone here */
-	uint64_t parent;             /* RENAME: the directory that it was in */
+	uint64_t parent;             /* RENAME: the directory that it was in. APPEND: its mailbox, where the server may have put it by
+	                              * itself, see txn_op_filed(); 0: surely not */
 	uint64_t after;              /* not before that operation is over; 0: none */
 	int64_t due_ms, since_ms;    /* wall clock: not before; when it was asked for */
 	unsigned tries;
@@ -101,8 +102,9 @@ enum mf_err txn_touch(struct txn *t, uint64_t message, int64_t mtime);
 /* The internal date of what has not been sent yet; of anything else as txn_touch(). summary: of its bytes */
 enum mf_err txn_redate(struct txn *t, uint64_t message, int64_t date, const struct mail_summary *summary);
 /* A message that mailfs itself has made, with its bytes (lines end with CRLF), these flags and the name that such a message has.
- * MF_EXISTS: one with its Message-ID is there already, that is hardly older (unless `again`). Reads fd by offsets. */
-struct append { int fd; uint64_t size; int64_t internal_date; unsigned flags; bool again; };
+ * MF_EXISTS: one with its Message-ID is there already (*ret), that is hardly older (unless `again`). Reads fd by offsets. look_ms: it
+ * has been sent just now, and the server may put it there by itself: it is stored so much later, and looked for before. */
+struct append { int fd; uint64_t size; int64_t internal_date; unsigned flags; bool again; int64_t look_ms; };
 enum mf_err txn_append(struct txn *t, uint64_t mailbox, const struct append *what, uint64_t *ret);
 /* The mailbox for copies of what is sent: path; NULL: that with the use, or the name Sent. Else it is made. MF_OFFLINE: nothing
  * has been listed yet */
@@ -161,6 +163,9 @@ enum mf_err journal_in_doubt(struct cache *c, struct op **ret, size_t *ret_count
 enum mf_err journal_mark_sent(struct cache *c, struct op *ops, size_t count);
 /* Done; uid 0: where it lies now is not known yet, and txn_message_put() finds out. Nothing where the operation is gone. */
 enum mf_err txn_op_done(struct txn *t, uint64_t op, uint32_t uidvalidity, uint32_t uid);
+/* An APPEND with .parent that was never sent: where the mailbox has its Message-ID by now, under a number, the server has put it
+ * there. Then that one has its name and flags from here on, and the operation is done. MF_NOT_FOUND: it has not. */
+enum mf_err txn_op_filed(struct txn *t, uint64_t op);
 /* The message was not there any more: existence is the server's. A copy is parked. */
 enum mf_err txn_op_gone(struct txn *t, uint64_t op);
 /* As txn_op_gone() if the mailbox that the message was in is known neither by the tree nor, having been removed here, by the

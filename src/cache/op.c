@@ -108,6 +108,7 @@ enum mf_err op_store(struct txn *t, const struct op *op)
 	sqlite3_bind_int64(s, i++, (int64_t)op->after);
 	sqlite3_bind_int64(s, i++, op->due_ms);
 	sqlite3_bind_int64(s, i++, op->tries);
+	sqlite3_bind_int64(s, i++, (int64_t)op->parent);
 	db_bind_text(s, i, op->error);
 	return db_run(t->db, s);
 }

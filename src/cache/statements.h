@@ -70,7 +70,7 @@
 	X(MESSAGE_SET_WAS, "UPDATE message SET was = ?2 WHERE id = ?1 AND was IS NOT ?2") \
 	X(MESSAGE_WAS, "SELECT was FROM message WHERE id = ?1") \
 	X(MESSAGE_BY_WAS, "SELECT " MESSAGE_COLUMNS " FROM message m WHERE m.shelf = ?1 AND m.was = ?2") \
-	X(MESSAGE_BY_MESSAGE_ID, "SELECT m.id FROM message m WHERE m.shelf = ?1 AND m.mtime >= ?2 AND " \
+	X(MESSAGE_BY_MESSAGE_ID, "SELECT m.id FROM message m WHERE m.shelf = ?1 AND m.mtime >= ?2 AND (m.uid IS NOT NULL OR NOT ?4) AND " \
 	  "EXISTS (SELECT 1 FROM summary s WHERE s.id = m.id AND s.message_id = ?3) LIMIT 1") \
 	X(MESSAGE_BY_NAME, "SELECT " MESSAGE_COLUMNS " FROM message m WHERE m.shelf = ?1 AND m.name = ?2") \
 	X(MESSAGE_CONTENT, "UPDATE message SET size = ?2, size_checked = 1, mtime = ?3, ctime = ?4, match = ?5 WHERE id = ?1") \
@@ -90,7 +90,7 @@
 	  "keywords_remove, name, raw, parent, after, due, since) " \
 	  "VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17)") \
 	X(OP_STORE, "UPDATE op SET kind = ?2, state = ?3, message = ?4, raw = CASE mailbox WHEN ?5 THEN raw END, mailbox = ?5, dest = ?6, uidvalidity = ?7, uid = ?8, flags = ?9, " \
-	  "flags_remove = ?10, keywords = ?11, keywords_remove = ?12, after = ?13, due = ?14, tries = ?15, error = ?16 WHERE id = ?1") \
+	  "flags_remove = ?10, keywords = ?11, keywords_remove = ?12, after = ?13, due = ?14, tries = ?15, parent = ?16, error = ?17 WHERE id = ?1") \
 	X(OP_MARK, "UPDATE op SET state = 1, tries = tries + 1, raw = coalesce(?2, raw) WHERE id = ?1") \
 	X(OP_SET_RAW, "UPDATE op AS o SET raw = ?2 WHERE o.mailbox = ?1 AND (o.raw IS NULL OR NOT (" OP_IS_OF_MAILBOX "))") \
 	X(OP_MOVE_RAW, "UPDATE op SET raw = ?2 || substr(raw, length(?1) + 1) WHERE substr(raw, 1, length(?1)) = ?1") \

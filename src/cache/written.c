@@ -211,6 +211,7 @@ static enum mf_err is_replaced(struct txn *t, struct node *n, struct row *row, c
 	if (!e && unsent) {
 		op_into_append(placing);
 		placing->due_ms = what->due_ms;
+		placing->parent = 0;
 		e = change_queue_again(t, placing);
 		txn_body(t, row->entry.id, 0);
 	} else if (!e) {

@@ -40,6 +40,15 @@ static int take_mode(struct sendmail *s, char mode)
 	return 0;
 }
 
+static int take_notify(struct sendmail *s, const char *value)
+{
+	unsigned asked;
+	if (!dsn_read(value, &asked) || asked & DSN_RETURN)
+		return fail(EX_USAGE, "-N takes never, success, failure, delay, and not ", value);
+	s->notify = asked | (s->notify & DSN_RETURN);
+	return 0;
+}
+
 static int take_value(struct sendmail *s, char letter, const char *value)
 {
 	switch (letter) {
@@ -51,7 +60,11 @@ static int take_value(struct sendmail *s, char letter, const char *value)
 		s->name = value;
 		return 0;
 	case 'N':
-		return dsn_read(value, &s->notify) ? 0 : fail(EX_USAGE, "-N takes never, success, failure, delay, and not ", value);
+		return take_notify(s, value);
+	case 'R':
+		s->notify &= ~(unsigned)DSN_RETURN;
+		s->notify |= !strcasecmp(value, "full") ? DSN_FULL : !strcasecmp(value, "hdrs") ? DSN_HEADERS : 0;
+		return s->notify & DSN_RETURN ? 0 : fail(EX_USAGE, "-R takes full or hdrs, and not ", value);
 	case 'o':
 		s->dot_is_text |= !strcmp(value, "i");
 		return 0;

@@ -21,12 +21,12 @@ static bool ends_with(const char *host, const char *domain)
 	return len >= n && strcasecmp(host + len - n, domain) == 0 && (len == n || host[len - n - 1] == '.');
 }
 
-/* Servers that put what they are given to send into Sent */
+/* Servers that put what they are given to send into Sent: known by name, or found out */
 static bool server_files(struct account *account)
 {
 	static const char *const domains[] = { "gmail.com", "googlemail.com", "office365.com", "outlook.com" };
 	const char *host = account_config(account)->smtp.host;
-	bool files = account_has_capability(account, "X-GM-EXT-1");
+	bool files = account_has_capability(account, "X-GM-EXT-1") || account_copies(account) == COPIES_BY_SERVER;
 	for (size_t i = 0; host && i < sizeof domains / sizeof *domains; i++)
 		files |= ends_with(host, domains[i]);
 	return files;
@@ -43,6 +43,16 @@ bool filing_wanted(struct account *account)
 	case SAVE_SENT_AUTO: return !server_files(account);
 	}
 	return true;
+}
+
+const char *filing_word(struct account *account)
+{
+	const struct account_config *config = account_config(account);
+	if (!config->imap.host || config->save_sent == SAVE_SENT_NO)
+		return "nobody";
+	if (!filing_wanted(account))
+		return "server";
+	return config->save_sent == SAVE_SENT_AUTO && account_copies(account) == COPIES_UNKNOWN ? "unknown" : "mailfs";
 }
 
 /* --- maybe sent ----------------------------------------------------------------------------------------------------------- */
@@ -105,6 +115,9 @@ void filing_settle(struct account *account, struct outbox *outbox)
 	free(s);
 }
 
+#define LOOK_MS 5000               /* in which the server puts it there, if it does */
+#define CLOCKS_S 2                 /* how much the server's clock may be behind, beside the time that it rests in the outbox */
+
 /* --- copies --------------------------------------------------------------------------------------------------------------- */
 
 /* In the journal, and on the disk; a draft into Drafts, what else it is into Sent */
@@ -139,17 +152,39 @@ static int64_t date_of(int fd)
 	return fstat(fd, &st) == 0 ? st.st_mtim.tv_sec : clock_wall_s();
 }
 
-enum mf_err filing_copy(void *context, uint64_t id, int fd, uint64_t size, const char *message_id)
+/* A synchronisation was faster. What is older than the message that was sent is of an earlier time that it was. */
+static enum mf_err was_filed(struct account *account, uint64_t there, const struct append *what)
+{
+	struct cache *cache = account_cache(account);
+	struct txn *t;
+	MF_CLEANUP(message_finish) struct message m = { 0 };
+	enum mf_err err = cache_message(cache, there, &m);
+	if (err != MF_OK || !m.entry.uid || m.entry.mtime < what->internal_date - CLOCKS_S)
+		return err == MF_NOT_FOUND ? MF_OK : err;
+	account_copies_found(account);
+	err = cache_begin(cache, &t);
+	if (err != MF_OK)
+		return err;
+	(void)txn_change_flags(t, there, what->flags, 0, NULL, NULL); /* as far as the server permits it */
+	err = txn_commit(t);
+	account_journal_changed(account);
+	return err;
+}
+
+enum mf_err filing_copy(void *context, uint64_t id, int fd, uint64_t size, const char *message_id, bool first)
 {
 	(void)id;
 	struct account *account = context;
-	struct append what = { .fd = fd, .size = size, .internal_date = date_of(fd), .flags = FLAG_SEEN };
+	bool look = first && account_config(account)->save_sent == SAVE_SENT_AUTO && account_copies(account) == COPIES_UNKNOWN;
+	struct append what = { .fd = fd, .size = size, .internal_date = date_of(fd), .flags = FLAG_SEEN, .look_ms = look ? LOOK_MS : 0 };
 	uint64_t made;
 	if (!filing_wanted(account))
 		return MF_OK;
 	enum mf_err err = file(account, &what, &made);
 	trace(TRACE_SMTP, "%s: the copy in Sent: %s", message_id, mf_err_name(err));
-	return err == MF_EXISTS ? MF_OK : err;
+	if (err == MF_EXISTS)
+		err = look ? was_filed(account, made, &what) : MF_OK;
+	return err;
 }
 
 /* --- drafts --------------------------------------------------------------------------------------------------------------- */

@@ -7,10 +7,12 @@
 
 /* Whether mailfs files for this account (save-sent, and what the server does by itself). The POP3 accounts have no Sent. */
 bool filing_wanted(struct account *account);
+/* Who does: "mailfs", "server", "nobody"; "unknown": mailfs, unless it finds that the server does. For programs */
+const char *filing_word(struct account *account);
 
 /* As outbox_options.file_copy; the context is the struct account. MF_OK: the copy is in the journal, on the disk, or need not be.
  * MF_OFFLINE: the server's mailboxes have never been listed, so that nobody knows which one is Sent. */
-enum mf_err filing_copy(void *account, uint64_t id, int fd, uint64_t size, const char *message_id);
+enum mf_err filing_copy(void *account, uint64_t id, int fd, uint64_t size, const char *message_id, bool first);
 
 /* The message in fd (a file, read from its beginning) goes into Drafts, made ready as far as it is finished (smtp/compose.h).
  * *ret_path: where it is, as the account's tree shows it; the caller frees. MF_UNSUPPORTED: POP3 has no Drafts. MF_OFFLINE: as above.

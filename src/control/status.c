@@ -10,6 +10,7 @@
 #include "base/mem.h"
 #include "cache/journal.h"
 #include "cache/spool.h"
+#include "control/filing.h"
 #include "control/json.h"
 #include "control/mailboxes.h"
 #include "control/outboxes.h"
@@ -33,6 +34,7 @@ struct snapshot {
 	uint64_t rejected;
 	struct mailbox_rows rows;
 	struct outbox *outbox;       /* NULL: it cannot send */
+	const char *copies;          /* who makes copies of what is sent */
 };
 
 static void snapshot_take(struct account *a, struct snapshot *ret)
@@ -48,6 +50,7 @@ static void snapshot_take(struct account *a, struct snapshot *ret)
 	ret->rejected = rejected_count(account_cache(a));
 	mailbox_rows_load(a, &ret->rows);
 	ret->outbox = outboxes_find(a);
+	ret->copies = filing_word(a);
 }
 
 /* the one that the account is at now */
@@ -122,8 +125,11 @@ static struct json_object *account_object(const struct snapshot *s)
 	json_object_object_add(o, "progress", status_progress_object(&s->progress));
 	json_object_object_add(o, "cache", cache_object(s));
 	json_object_object_add(o, "traffic", traffic_object(&s->counters));
-	if (s->outbox)
-		json_object_object_add(o, "outbox", outboxes_counts_object(s->outbox));
+	if (s->outbox) {
+		struct json_object *outbox = outboxes_counts_object(s->outbox);
+		json_put_string(outbox, "copies", s->copies);
+		json_object_object_add(o, "outbox", outbox);
+	}
 	if (s->has_quota) {
 		struct json_object *quota = json_object_new_object();
 		json_put_number(quota, "used", s->quota.used);

@@ -60,7 +60,7 @@ static void load_one(struct outgoing *o, const char *name)
 		(void)unlinkat(o->drafts, name, 0);
 		return;
 	}
-	file_add(o)->name = mf_strdup(name);
+	file_add(o, 0)->name = mf_strdup(name);
 	file_lock_changed(o, name);
 }
 
@@ -75,6 +75,7 @@ static enum mf_err load(struct outgoing *o)
 		free(names[i]);
 	}
 	free(names);
+	notes_load(o);
 	return MF_OK;
 }
 
@@ -85,8 +86,6 @@ enum mf_err outgoing_open(struct outbox *outbox, const char *state_dir, struct o
 	o->outbox = outbox;
 	TAILQ_INIT(&o->files);
 	pthread_mutex_init(&o->lock, NULL);
-	/* numbers of an earlier mount are not met again: it did not give a thousand in each second */
-	o->next = ((uint64_t)(clock_wall_ns() / 1000000) & NUMBER_MASK) | 1;
 	bool made = mkdir(path, 0700) == 0 || errno == EEXIST;
 	o->drafts = made ? open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC | O_NOFOLLOW) : -1;
 	enum mf_err err = o->drafts < 0 ? mf_err_from_errno(errno) : load(o);
@@ -328,6 +327,8 @@ enum mf_err outgoing_set_notify(struct outgoing *o, uint64_t number, unsigned no
 	enum mf_err err = !f ? MF_STALE : f->name ? MF_OK : outbox_set_notify(o->outbox, f->id, notify);
 	if (err == MF_OK)
 		f->notify = notify;
+	if (err == MF_OK && f->name)
+		notes_save(o);
 	pthread_mutex_unlock(&o->lock);
 	return err == MF_NOT_FOUND ? MF_STALE : err;
 }

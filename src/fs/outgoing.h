@@ -3,7 +3,8 @@
  * A file is a draft, whose bytes lie in STATE/outbox-drafts/ under its name, or it is in the queue. Drafts: one that is being
  * written, an empty one, one with a scratch name (never sent), and one that was being written when mailfs ended (it waits for
  * being saved again). When the last who writes closes, what is there is put into the queue, and held until nobody has it open
- * for writing; who opens it for writing, or writes on, has it taken back. Its number stays the same all the while.
+ * for writing; who opens it for writing, or writes on, has it taken back. Its number stays the same all the while, in later mounts
+ * too, and is never another file's.
  *
  * Never lost: the bytes are in one place before they leave the other. The same bytes in both at a start: the queue's count.
  *
@@ -25,7 +26,7 @@ void outgoing_close(struct outgoing *o);
 /* --- looking */
 
 struct outgoing_info {
-	uint64_t number;             /* good for this mount; 38 bits */
+	uint64_t number;             /* 1 .. OUTBOX_NUMBER_MAX */
 	bool failed;                 /* it is in failed/ */
 	bool gone;                   /* it has no name any more, and is still open; or only its text is left */
 	bool text;                   /* of a failed one: NAME.error.txt is there */
@@ -41,7 +42,7 @@ void outgoing_visit(struct outgoing *o, bool failed, uint64_t after, outgoing_vi
  * caller frees; NULL: gone */
 char *outgoing_state(struct outgoing *o, uint64_t number);
 enum mf_err outgoing_item(struct outgoing *o, uint64_t number, struct outbox_item *ret);                   /* MF_NOT_FOUND: a draft */
-/* Of what its sender is to be told (smtp/dsn.h); of a draft too, until this mount ends. MF_STALE; MF_BUSY: it is being sent */
+/* Of what its sender is to be told (smtp/dsn.h); of a draft too. MF_STALE; MF_BUSY: it is being sent */
 enum mf_err outgoing_notify(struct outgoing *o, uint64_t number, unsigned *ret);
 enum mf_err outgoing_set_notify(struct outgoing *o, uint64_t number, unsigned notify);
 /* What NAME.error.txt says; it is a file of its own: when the message is forgotten it stays, in this mount, until it is removed.

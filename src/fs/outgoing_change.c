@@ -55,11 +55,12 @@ enum mf_err outgoing_create(struct outgoing *o, const char *name, uint64_t *ret_
 	if (err == MF_OK && fd < 0)
 		err = mf_err_from_errno(errno);
 	if (err == MF_OK) {
-		struct file *f = file_add(o);
+		struct file *f = file_add(o, outbox_number(o->outbox));
 		f->name = mf_strdup(name);
 		f->fd = fd;
 		f->opens = f->writers = 1;
 		*ret_number = f->number;
+		notes_save(o);
 		file_lock_changed(o, name);
 	}
 	pthread_mutex_unlock(&o->lock);
@@ -313,6 +314,21 @@ static enum mf_err rename_failed(struct outgoing *o, const char *name, const cha
 	return err;
 }
 
+/* An editor's new version takes the place of a file for which it was said of what its sender is to be told. */
+static void take_notify(struct outgoing *o, struct file *f, const char *from)
+{
+	struct outbox_item item;
+	const struct file *there = file_by_name(o, from);
+	if (f->notify || there == f)
+		return;
+	if (there) {
+		f->notify = there->notify;
+	} else if (outbox_item_by_name(o->outbox, from, false, &item) == MF_OK) {
+		f->notify = item.notify_asked;
+		outbox_item_finish(&item);
+	}
+}
+
 static enum mf_err move_draft(struct outgoing *o, struct file *f, const char *newname)
 {
 	enum mf_err err = make_room(o, newname, f);
@@ -322,6 +338,7 @@ static enum mf_err move_draft(struct outgoing *o, struct file *f, const char *ne
 		return mf_err_from_errno(errno);
 	MF_CLEANUP(mf_free) char *old = f->name;
 	f->name = mf_strdup(newname);
+	notes_save(o);
 	file_lock_changed(o, old);
 	file_lock_changed(o, newname);
 	return MF_OK;
@@ -376,6 +393,8 @@ enum mf_err outgoing_rename(struct outgoing *o, bool from_failed, const char *na
 	enum mf_err err;
 	pthread_mutex_lock(&o->lock);
 	struct file *f = from_failed ? NULL : file_by_name(o, name);
+	if (f)
+		take_notify(o, f, newname);
 	if (from_failed) {
 		err = rename_failed(o, name, newname);
 	} else if (f && !name_is_scratch(newname) && file_size(o, f) && !(f->writers && f->dirty)) {

@@ -16,12 +16,11 @@
 
 /* --- the table --------------------------------------------------------------------------------------------------------- */
 
-struct file *file_add(struct outgoing *o)
+struct file *file_add(struct outgoing *o, uint64_t number)
 {
 	struct file *f = MF_NEW(struct file);
-	f->number = o->next;
+	f->number = number;
 	f->fd = -1;
-	o->next = o->next >= NUMBER_MASK ? 1 : o->next + 1;
 	TAILQ_INSERT_TAIL(&o->files, f, link);
 	return f;
 }
@@ -42,7 +41,8 @@ struct file *file_by_number(struct outgoing *o, uint64_t number)
 	TAILQ_FOREACH(f, &o->files, link)
 		if (f->number == number)
 			return f;
-	return NULL;
+	uint64_t id = outbox_id_of_number(o->outbox, number);
+	return id ? file_of_id(o, id, NULL) : NULL;
 }
 
 struct file *file_by_name(struct outgoing *o, const char *name)
@@ -64,8 +64,12 @@ struct file *file_of_id(struct outgoing *o, uint64_t id, struct file *after)
 	TAILQ_FOREACH(f, &o->files, link)
 		if (f->id == id)
 			return f;
-	f = file_add(o);
+	struct outbox_item item = { .number = 0 };
+	bool found = outbox_item(o->outbox, id, &item) == MF_OK;
+	f = file_add(o, found ? item.number : outbox_number(o->outbox));
 	f->id = id;
+	if (found)
+		outbox_item_finish(&item);
 	return f;
 }
 
@@ -185,16 +189,25 @@ void file_drop_name(struct outgoing *o, struct file *f)
 	f->name = NULL;
 	if (unlinkat(o->drafts, name, 0) < 0 && errno != ENOENT)
 		log_warning("outbox-drafts: a file cannot be removed: %s", strerror(errno));
+	/* removed, or sent: a power failure must not bring back what could be saved, and so sent, once more */
+	if (!name_is_scratch(name) && fsync(o->drafts) < 0)
+		log_warning("outbox-drafts: %s", strerror(errno));
+	notes_save(o);
 	file_lock_changed(o, name);
 }
 
 /* The message leaves the queue, and its bytes are a draft with this name. Whoever has it open goes on with that. */
 enum mf_err file_to_draft(struct outgoing *o, struct file *f, const char *name)
 {
+	struct outbox_item item;
 	MF_CLEANUP(mf_close) int from = -1;
 	enum mf_err err = outbox_open_content(o->outbox, f->id, &from);
+	if (err == MF_OK)
+		err = outbox_item(o->outbox, f->id, &item);
 	if (err != MF_OK)
 		return err;
+	unsigned notify = item.notify_asked;
+	outbox_item_finish(&item);
 	MF_CLEANUP(mf_close) int to = openat(o->drafts, name, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW, 0600);
 	if (to < 0)
 		return mf_err_from_errno(errno);
@@ -210,9 +223,11 @@ enum mf_err file_to_draft(struct outgoing *o, struct file *f, const char *name)
 	}
 	f->id = 0;
 	f->name = mf_strdup(name);
+	f->notify = notify;
 	mf_close(&f->fd);
 	f->fd = to;
 	to = -1;
+	notes_save(o);
 	return MF_OK;
 }
 
@@ -237,7 +252,7 @@ enum mf_err file_put(struct outgoing *o, struct file *f, const char *name, bool 
 		? mf_format("it is larger than the server takes: %" PRIu64 " bytes at most", outbox_size_max(o->outbox))
 		: f->broken ? mf_format("it was not written whole: %s", mf_err_words(f->broken)) : NULL;
 	struct outbox_put what = { .name = name, .keep_failed = keep_failed, .held = f->writers || file_lock_of(o, name), .unfit = piece,
-		.notify = f->notify };
+		.notify = f->notify, .number = f->number };
 	*ret_id = 0;
 	enum mf_err err = f->broken && !keep_failed ? f->broken : file_need_fd(o, f);
 	if (err == MF_OK && lseek(f->fd, 0, SEEK_SET) < 0)

@@ -1,4 +1,4 @@
-/* outgoing_file.h: what outgoing.c, outgoing_file.c and outgoing_change.c share. Private to them. Everything with the lock held. */
+/* outgoing_file.h: what outgoing.c, outgoing_file.c, outgoing_change.c and outgoing_notes.c share. Private to them. Everything with the lock held. */
 #ifndef MF_FS_OUTGOING_FILE_H
 #define MF_FS_OUTGOING_FILE_H
 
@@ -7,11 +7,9 @@
 
 #include "fs/outgoing.h"
 
-#define NUMBER_MASK ((UINT64_C(1) << 38) - 1)
-
 /* A draft has a name. What has none and is not in the queue is gone: it stays as long as somebody has it open. */
 struct file {
-	TAILQ_ENTRY(file) link;      /* ascending number */
+	TAILQ_ENTRY(file) link;
 	uint64_t number;
 	uint64_t id;                 /* in the queue; 0: not */
 	char *name;                  /* of a draft; NULL: it is none */
@@ -20,7 +18,7 @@ struct file {
 	bool dirty;                  /* written since somebody closed */
 	enum mf_err broken;          /* a write failed with that: what is there is a piece, and is not sent */
 	bool has_date;
-	unsigned notify;             /* enum dsn_notify, as somebody has set it in this mount */
+	unsigned notify;             /* enum dsn_notify, as somebody has set it */
 	struct timespec mtime;       /* shown of what is in the queue, so that it does not change when it gets there */
 	uint64_t size;               /* as last seen */
 	bool no_text;                /* its error text was removed */
@@ -31,14 +29,13 @@ struct outgoing {
 	struct outbox *outbox;
 	pthread_mutex_t lock;        /* guards all */
 	TAILQ_HEAD(files, file) files;
-	uint64_t next;
 	int drafts;                  /* the folder */
 };
 
-struct file *file_add(struct outgoing *o);                          /* with the next number */
+struct file *file_add(struct outgoing *o, uint64_t number);
 void file_drop(struct outgoing *o, struct file *f);
 void file_let_go(struct outgoing *o, struct file *f);               /* closes and drops what nobody needs */
-/* NULL: none */
+/* Made for what is in the queue; NULL: none */
 struct file *file_by_number(struct outgoing *o, uint64_t number);
 struct file *file_by_name(struct outgoing *o, const char *name);    /* a draft */
 /* Of what is in the queue; made where there is none yet. after: where to begin looking, for those who go through all; NULL */
@@ -62,5 +59,11 @@ enum mf_err file_put(struct outgoing *o, struct file *f, const char *name, bool 
 void file_became(struct outgoing *o, struct file *f, uint64_t id);  /* the draft is in the queue now, and nowhere else */
 /* A draft that can be sent is put under its own name, or a twin of it: that may be taken by one that came another way. */
 enum mf_err file_accept(struct outgoing *o, struct file *f, bool keep_failed);
+
+/* --- outgoing_notes.c: what a draft does not say itself, in STATE/outbox-drafts.notes: its number, and of what its sender is to be told.
+ * Where that is lost the draft gets another number. */
+
+void notes_save(struct outgoing *o);                                /* of all drafts, after each change of one */
+void notes_load(struct outgoing *o);                                /* into the drafts; those that have none get a number */
 
 #endif

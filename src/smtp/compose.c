@@ -423,7 +423,7 @@ static enum mf_err take_notify(struct composing *c, const struct field *f)
 	MF_CLEANUP(mf_free) char *text = field_text(f, &len);
 	if (dsn_read(text, &c->envelope.notify))
 		return MF_OK;
-	return mf_fail(c->why, MF_INVALID, DSN_FIELD " has other words than never, success, failure, delay");
+	return mf_fail(c->why, MF_INVALID, DSN_FIELD " has other words than never, success, failure, delay, and one of full and headers");
 }
 
 static enum mf_err add_top_field(struct composing *c, const struct field *f)

@@ -4,7 +4,7 @@
 #include <string.h>
 #include <strings.h>
 
-static const char *const names[] = { "NEVER", "SUCCESS", "FAILURE", "DELAY" };
+static const char *const names[] = { "NEVER", "SUCCESS", "FAILURE", "DELAY", "FULL", "HEADERS" };
 #define NAMES (sizeof names / sizeof *names)
 #define BETWEEN ", \t"
 
@@ -28,7 +28,7 @@ bool dsn_read(const char *words, unsigned *ret)
 		words += len;
 	}
 	*ret = bits & DSN_NEVER ? DSN_NEVER : bits;
-	return true;
+	return (bits & DSN_RETURN) != DSN_RETURN;
 }
 
 void dsn_words(unsigned notify, char ret[static DSN_WORDS_MAX])

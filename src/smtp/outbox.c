@@ -2,13 +2,11 @@
 
 #include <errno.h>
 #include <fcntl.h>
-#include <stdio.h>
 #include <string.h>
 #include <sys/stat.h>
 #include <time.h>
 #include <unistd.h>
 
-#include "base/buf.h"
 #include "base/clock.h"
 #include "base/log.h"
 #include "base/mem.h"
@@ -64,7 +62,7 @@ struct entry *outbox_find_locked(struct outbox *o, uint64_t id)
 	return NULL;
 }
 
-static bool is_in_failed(const struct outbox *o, const struct entry *e)
+bool entry_is_failed(const struct outbox *o, const struct entry *e)
 {
 	return entry_state(o, e, clock_wall_s()) == OUTBOX_FAILED;
 }
@@ -74,7 +72,7 @@ static bool is_taken_locked(const struct outbox *o, const char *name, bool in_fa
 {
 	const struct entry *e;
 	TAILQ_FOREACH(e, &o->entries, link)
-		if (e != but && !strcmp(e->name, name) && is_in_failed(o, e) == in_failed && entry_state(o, e, clock_wall_s()) != OUTBOX_UNFILED)
+		if (e != but && !strcmp(e->name, name) && entry_is_failed(o, e) == in_failed && entry_state(o, e, clock_wall_s()) != OUTBOX_UNFILED)
 			return true;
 	return false;
 }
@@ -82,7 +80,7 @@ static bool is_taken_locked(const struct outbox *o, const char *name, bool in_fa
 /* x.eml, x-2.eml, x-3.eml ... */
 void outbox_free_name_locked(struct outbox *o, struct entry *e)
 {
-	bool failed = is_in_failed(o, e);
+	bool failed = entry_is_failed(o, e);
 	MF_CLEANUP(mf_free) char *first = mf_strdup(e->name);
 	const char *dot = strrchr(first, '.'), *ending = dot && dot > first && strlen(dot) < 20 ? dot : first + strlen(first);
 	size_t stem = (size_t)(ending - first) > 220 ? 220 : (size_t)(ending - first);
@@ -294,6 +292,14 @@ static enum mf_err copy_in(int from, int to, uint64_t *ret_size, struct mf_reaso
 	}
 }
 
+uint64_t outbox_number(struct outbox *o)
+{
+	pthread_mutex_lock(&o->lock);
+	uint64_t number = queue_number_locked(o);
+	pthread_mutex_unlock(&o->lock);
+	return number;
+}
+
 static uint64_t new_id(struct outbox *o)
 {
 	uint64_t now_us = (uint64_t)clock_wall_ns() / 1000;
@@ -309,15 +315,22 @@ static int64_t delay_of(const struct outbox *o)
 	return (o->options.config->send_delay_ms + 999) / 1000;
 }
 
+int64_t outbox_rest_s(const struct outbox *o)
+{
+	return delay_of(o) > ANEW_LEAST_S ? delay_of(o) : ANEW_LEAST_S;
+}
+
 static void fill_entry(struct outbox *o, struct entry *e, const struct outbox_put *put)
 {
 	int64_t now_s = clock_wall_s();
 	e->name = put->name ? mf_strdup(put->name) : mf_format("message-%llx.eml", (unsigned long long)e->id);
+	e->number = put->number ? put->number : outbox_number(o);
 	e->put_s = e->changed_s = now_s;
 	e->due_s = now_s + (put->at_once ? 0 : delay_of(o));
 	e->released = put->at_once;
 	e->held = put->held;
 	e->recipients = mf_alloc_array(e->envelope.recipient_count + 1, sizeof *e->recipients);
+	e->notify_asked = put->notify;
 	if (put->notify)
 		e->envelope.notify = put->notify;
 }
@@ -483,7 +496,7 @@ enum mf_err outbox_rename(struct outbox *o, uint64_t id, const char *name)
 		return MF_INVALID;
 	pthread_mutex_lock(&o->lock);
 	struct entry *e = outbox_find_locked(o, id);
-	enum mf_err err = !e ? MF_NOT_FOUND : e->sending ? MF_BUSY : is_taken_locked(o, name, is_in_failed(o, e), e) ? MF_EXISTS : MF_OK;
+	enum mf_err err = !e ? MF_NOT_FOUND : e->sending ? MF_BUSY : is_taken_locked(o, name, entry_is_failed(o, e), e) ? MF_EXISTS : MF_OK;
 	if (!err) {
 		char *old = e->name;
 		e->name = mf_strdup(name);
@@ -509,7 +522,7 @@ static void wake_locked(struct outbox *o)
 
 static void rest_locked(const struct outbox *o, struct entry *e)
 {
-	int64_t delay_s = e->released ? 0 : delay_of(o), until_s = clock_wall_s() + (delay_s > ANEW_LEAST_S ? delay_s : ANEW_LEAST_S);
+	int64_t until_s = clock_wall_s() + (e->released ? ANEW_LEAST_S : outbox_rest_s(o));
 	if (e->due_s < until_s)
 		e->due_s = until_s;
 }
@@ -520,7 +533,7 @@ enum mf_err outbox_set_notify(struct outbox *o, uint64_t id, unsigned notify)
 	struct entry *e = outbox_find_locked(o, id);
 	enum mf_err err = !e ? MF_NOT_FOUND : e->sending ? MF_BUSY : MF_OK;
 	if (!err) {
-		e->envelope.notify = notify;
+		e->envelope.notify = e->notify_asked = notify;
 		err = save_locked(o, e);
 	}
 	pthread_mutex_unlock(&o->lock);
@@ -674,147 +687,4 @@ void outbox_release(struct outbox *o)
 			release_locked(e, now_s);
 	try_link_locked(o, true);
 	pthread_mutex_unlock(&o->lock);
-}
-
-/* --- looking ------------------------------------------------------------------------------------------------------- */
-
-static void fill_item(const struct outbox *o, const struct entry *e, int64_t now_s, struct outbox_item *ret)
-{
-	enum outbox_state state = entry_state(o, e, now_s);
-	const char *reason = e->reason ? e->reason : "";
-	if (!*reason && state == OUTBOX_QUEUED && o->link.error)
-		reason = o->link.reason.text;
-	*ret = (struct outbox_item){
-		.id = e->id, .name = mf_strdup(e->name), .state = state, .in_failed = state == OUTBOX_FAILED, .held = e->held,
-		.at_s = state == OUTBOX_WAITING || state == OUTBOX_RETRYING ? e->due_s : 0, .put_s = e->put_s, .changed_s = e->changed_s,
-		.size = e->original_size, .reason = mf_strdup(reason),
-		.message_id = mf_strdup(e->envelope.message_id ? e->envelope.message_id : ""),
-		.subject = mf_strdup(e->envelope.subject ? e->envelope.subject : ""), .recipients = e->envelope.recipient_count,
-		.notify = e->envelope.notify, .sent = entry_count(e, RECIPIENT_SENT), .refused = entry_count(e, RECIPIENT_REFUSED), .attempts = e->attempts,
-	};
-}
-
-void outbox_item_finish(struct outbox_item *item)
-{
-	free(item->name);
-	free(item->reason);
-	free(item->message_id);
-	free(item->subject);
-	*item = (struct outbox_item){ 0 };
-}
-
-enum mf_err outbox_item(struct outbox *o, uint64_t id, struct outbox_item *ret)
-{
-	pthread_mutex_lock(&o->lock);
-	struct entry *e = outbox_find_locked(o, id);
-	if (e)
-		fill_item(o, e, clock_wall_s(), ret);
-	pthread_mutex_unlock(&o->lock);
-	return e ? MF_OK : MF_NOT_FOUND;
-}
-
-enum mf_err outbox_item_by_name(struct outbox *o, const char *name, bool in_failed, struct outbox_item *ret)
-{
-	struct entry *e;
-	pthread_mutex_lock(&o->lock);
-	int64_t now_s = clock_wall_s();
-	TAILQ_FOREACH(e, &o->entries, link) {
-		enum outbox_state state = entry_state(o, e, now_s);
-		if (!strcmp(e->name, name) && state != OUTBOX_UNFILED && (state == OUTBOX_FAILED) == in_failed)
-			break;
-	}
-	if (e)
-		fill_item(o, e, now_s, ret);
-	pthread_mutex_unlock(&o->lock);
-	return e ? MF_OK : MF_NOT_FOUND;
-}
-
-void outbox_items(struct outbox *o, struct outbox_item **ret, size_t *ret_count)
-{
-	struct entry *e;
-	size_t count = 0;
-	pthread_mutex_lock(&o->lock);
-	TAILQ_FOREACH(e, &o->entries, link)
-		count++;
-	*ret = mf_alloc_array(count + 1, sizeof **ret);
-	*ret_count = count;
-	count = 0;
-	TAILQ_FOREACH(e, &o->entries, link)
-		fill_item(o, e, clock_wall_s(), &(*ret)[count++]);
-	pthread_mutex_unlock(&o->lock);
-}
-
-void outbox_items_free(struct outbox_item *items, size_t count)
-{
-	for (size_t i = 0; i < count; i++)
-		outbox_item_finish(&items[i]);
-	free(items);
-}
-
-static void add_time(struct buf *b, const char *what, int64_t s)
-{
-	char text[40];
-	time_t t = (time_t)s;
-	struct tm tm = { 0 };
-	if (s && gmtime_r(&t, &tm) && strftime(text, sizeof text, "%Y-%m-%d %H:%M:%S UTC", &tm))
-		(void)buf_addf(b, "%s %s\n", what, text);
-}
-
-static void add_result(struct buf *b, const char *address, const struct recipient_state *r)
-{
-	static const char *const words[] = { "not sent", "sent", "refused" };
-	char shown[400], text[600];
-	mf_printable(shown, sizeof shown, address, strlen(address));
-	mf_printable(text, sizeof text, r->text ? r->text : "", r->text ? strlen(r->text) : 0);
-	(void)buf_addf(b, "  %s: %s%s%s\n", shown, words[r->state], *text ? ": " : "", text);
-}
-
-char *outbox_error_text(struct outbox *o, uint64_t id)
-{
-	struct buf b;
-	buf_init(&b, 16U << 20);
-	pthread_mutex_lock(&o->lock);
-	struct entry *e = outbox_find_locked(o, id);
-	if (e && is_in_failed(o, e)) {
-		(void)buf_addf(&b, "%s\n\n", e->reason && *e->reason ? e->reason : "not sent");
-		add_time(&b, "written:   ", e->put_s);
-		add_time(&b, "first try: ", e->first_s);
-		add_time(&b, "given up:  ", e->changed_s);
-		for (size_t i = 0; i < e->envelope.recipient_count; i++)
-			add_result(&b, e->envelope.recipients[i], &e->recipients[i]);
-	}
-	pthread_mutex_unlock(&o->lock);
-	if (b.len)
-		return buf_detach(&b);
-	buf_finish(&b);
-	return NULL;
-}
-
-void outbox_counts(struct outbox *o, struct outbox_counts *ret)
-{
-	struct entry *e;
-	*ret = (struct outbox_counts){ 0 };
-	size_t *const counts[] = { &ret->waiting, &ret->queued, &ret->sending, &ret->retrying, &ret->maybe, &ret->unfiled, &ret->failed };
-	pthread_mutex_lock(&o->lock);
-	TAILQ_FOREACH(e, &o->entries, link)
-		++*counts[entry_state(o, e, clock_wall_s())];
-	ret->sent = o->sent;
-	ret->flying = o->flying;
-	ret->flying_of = o->flying_of;
-	pthread_mutex_unlock(&o->lock);
-}
-
-void outbox_link(struct outbox *o, struct outbox_link *ret)
-{
-	pthread_mutex_lock(&o->lock);
-	*ret = o->link;
-	pthread_mutex_unlock(&o->lock);
-}
-
-uint64_t outbox_size_max(struct outbox *o)
-{
-	pthread_mutex_lock(&o->lock);
-	uint64_t size_max = o->size_max;
-	pthread_mutex_unlock(&o->lock);
-	return size_max;
 }

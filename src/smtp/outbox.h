@@ -3,7 +3,8 @@
  * On disk, STATE_DIR/outbox/, 0700: per message ID.orig (the bytes as the user wrote them), ID.eml (as they are sent,
  * compose.h) and ID.state (text: where it stands, with envelope and results), which is replaced as a whole (write, fsync,
  * rename, fsync of the folder). A message is in the outbox from the moment its state file is there; what has none was never
- * promised to anybody and is cleared away. No database: the outbox survives its loss.
+ * promised to anybody and is cleared away. No database: the outbox survives its loss. Beside them 0....size, what the server
+ * takes, and 0....number, up to where numbers of files may have been given.
  *
  * Never lost, never sent twice: a mark is made durable immediately before the end of the message leaves, the result
  * immediately after the answer. Who finds the mark at the next start holds the message as OUTBOX_MAYBE.
@@ -13,7 +14,7 @@
  * passed since the server was first asked; other messages go on meanwhile. Where a server takes only so many recipients at once
  * (452) the others follow at once. A server that cannot be reached is tried again
  * after 30 seconds ... 15 minutes, at once when woken, and no message's time runs meanwhile; a refused password waits for
- * outbox_wake(). Several messages share a connection, which is closed when nothing is left.
+ * outbox_wake(). Where the machine's clock is set back, nothing waits for longer than it was put off. Several messages share a connection, which is closed when nothing is left.
  *
  * Threads: every function may be called from any thread, none waits for the network but outbox_send_due() and, for a few
  * seconds, outbox_close(). The account must be held (cache_open's lock): one process, one outbox. Callbacks run with no lock
@@ -48,10 +49,10 @@ struct outbox_options {
 	const char *state_dir;                 /* of the account */
 	bool offline;                          /* as outbox_offline(o, true) */
 	/* Files the prepared message (all of it, with its Bcc) in Sent. Called on the sending thread when it has been sent, and
-	 * again at each start until it is done: an owner that may have done it already looks for message_id. fd is good during
-	 * the call. MF_OK: it is filed, or need not be. MF_BUSY: the owner will call outbox_filed() when it is. Anything else:
+	 * again at each start until it is done: an owner that may have done it already looks for message_id. first: surely not yet,
+	 * and it was sent just now. fd is good during the call. MF_OK: it is filed, or need not be. MF_BUSY: the owner will call outbox_filed() when it is. Anything else:
 	 * asked again after five minutes. NULL: nothing is filed. */
-	enum mf_err (*file_copy)(void *context, uint64_t id, int fd, uint64_t size, const char *message_id);
+	enum mf_err (*file_copy)(void *context, uint64_t id, int fd, uint64_t size, const char *message_id, bool first);
 	void *file_context;
 	/* Tests. NULL: by config. */
 	enum mf_err (*connect)(void *context, struct cancel *cancel, struct smtp **ret, struct mf_reason *why);
@@ -81,10 +82,18 @@ struct outbox_put {
 	bool at_once;                      /* no delay, and released */
 	bool held;                         /* as after outbox_hold() */
 	const char *unfit;                 /* not fit to be sent, for this reason: MF_TOO_BIG; NULL */
+	uint64_t number;                   /* by outbox_number(); 0: it gets one */
 };
 /* Reads fd from its offset to its end (a file, a pipe), makes the message ready and stores it; it is durable when this
  * returns. MF_EXISTS: a message of that name waits already. MF_INVALID, MF_TOO_BIG with the reason: compose.h. */
 enum mf_err outbox_put(struct outbox *o, int fd, const struct outbox_put *put, uint64_t *ret_id, struct mf_reason *why);
+
+/* A number that no file of this outbox has had, and none will get: 1 .. OUTBOX_NUMBER_MAX. It goes round after that many, and begins
+ * at the clock's, so that a lost folder does not give those of before once more. */
+#define OUTBOX_NUMBER_MAX ((UINT64_C(1) << 38) - 1)
+uint64_t outbox_number(struct outbox *o);
+/* The message that has it; 0: none */
+uint64_t outbox_id_of_number(struct outbox *o, uint64_t number);
 
 /* The user's bytes, for reading; the caller closes. MF_NOT_FOUND. */
 enum mf_err outbox_open_content(struct outbox *o, uint64_t id, int *ret_fd);
@@ -132,7 +141,7 @@ void outbox_cancel(struct outbox *o);          /* ends outbox_send_due(); from a
 /* --- looking --------------------------------------------------------------------------------------------------------- */
 
 struct outbox_item {
-	uint64_t id;                   /* never used again, also not after a restart */
+	uint64_t id, number;           /* neither is used again, also not after a restart */
 	char *name;                    /* unique among what is not failed, and among what is */
 	enum outbox_state state;
 	bool in_failed;                /* it belongs into failed/ (OUTBOX_FAILED) */
@@ -144,6 +153,7 @@ struct outbox_item {
 	char *message_id, *subject;    /* "" where there is none */
 	size_t recipients, sent, refused;
 	unsigned attempts, notify;
+	unsigned notify_asked;         /* 0: .notify is what its field says */
 };
 void outbox_item_finish(struct outbox_item *item);
 enum mf_err outbox_item(struct outbox *o, uint64_t id, struct outbox_item *ret);   /* MF_NOT_FOUND */

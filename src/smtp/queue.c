@@ -19,6 +19,7 @@
 #define STATE_MAX (16U << 20)        /* 5,000 recipients with what was said of each, all of it escaped, are 9 MB */
 #define MAGIC "mailfs outbox 1\n"
 #define SPOOL_AGE_S 86400            /* what a command left behind */
+#define NUMBERS_AT_ONCE 1000
 
 void (*outbox_step_for_tests)(unsigned step);
 static unsigned steps;
@@ -146,6 +147,7 @@ static enum mf_err entry_write(const struct entry *e, struct buf *b)
 {
 	(void)buf_adds(b, MAGIC);
 	add_text(b, "name", e->name);
+	add_number(b, "number", e->number);
 	add_number(b, "put", (uint64_t)e->put_s);
 	add_number(b, "changed", (uint64_t)e->changed_s);
 	add_number(b, "due", (uint64_t)e->due_s);
@@ -163,6 +165,7 @@ static enum mf_err entry_write(const struct entry *e, struct buf *b)
 	add_number(b, "8bit", e->envelope.eight_bit);
 	add_number(b, "utf8", e->envelope.utf8);
 	add_number(b, "notify", e->envelope.notify);
+	add_number(b, "notify-asked", e->notify_asked);
 	add_text(b, "reason", e->reason);
 	add_recipients(b, e);
 	return buf_adds(b, "end\n");
@@ -231,7 +234,9 @@ static bool take_pair(struct entry *e, const char *key, char *value)
 		}
 	if (!strcmp(key, "to"))
 		return take_recipient(e, value);
-	if (!strcmp(key, "put"))
+	if (!strcmp(key, "number"))
+		e->number = number & OUTBOX_NUMBER_MAX;
+	else if (!strcmp(key, "put"))
 		e->put_s = (int64_t)number;
 	else if (!strcmp(key, "changed"))
 		e->changed_s = (int64_t)number;
@@ -259,6 +264,8 @@ static bool take_pair(struct entry *e, const char *key, char *value)
 		e->envelope.utf8 = number != 0;
 	else if (!strcmp(key, "notify"))
 		e->envelope.notify = (unsigned)number;
+	else if (!strcmp(key, "notify-asked"))
+		e->notify_asked = (unsigned)number;
 	return true;
 }
 
@@ -364,20 +371,7 @@ enum mf_err queue_save_size_max(struct outbox *o, uint64_t size_max)
 	return replace_file(o, 0, "size", text, strlen(text));
 }
 
-/* --- loading ------------------------------------------------------------------------------------------------------- */
-
-void entry_free(struct entry *e)
-{
-	if (!e)
-		return;
-	for (size_t i = 0; e->recipients && i < e->envelope.recipient_count; i++)
-		free(e->recipients[i].text);
-	free(e->recipients);
-	envelope_finish(&e->envelope);
-	free(e->name);
-	free(e->reason);
-	free(e);
-}
+/* --- numbers ------------------------------------------------------------------------------------------------------- */
 
 static char *read_file(int fd)
 {
@@ -393,6 +387,58 @@ static char *read_file(int fd)
 	return text;
 }
 
+static uint64_t number_behind(uint64_t number, uint64_t by)
+{
+	number = (number + by) & OUTBOX_NUMBER_MAX;
+	return number ? number : 1;
+}
+
+/* Where that cannot be noted it is tried again with the next: a number that is given twice is the smaller harm. */
+static void reserve(struct outbox *o)
+{
+	uint64_t until = number_behind(o->next_number, NUMBERS_AT_ONCE);
+	MF_CLEANUP(mf_free) char *text = mf_format("%llu\n", (unsigned long long)until);
+	enum mf_err err = replace_file(o, 0, "number", text, strlen(text));
+	if (err)
+		log_error("the outbox cannot be written: %s", mf_err_words(err));
+	else
+		o->reserved = until;
+}
+
+uint64_t queue_number_locked(struct outbox *o)
+{
+	if (o->next_number == o->reserved)
+		reserve(o);
+	uint64_t number = o->next_number;
+	o->next_number = number_behind(number, 1);
+	if (o->reserved == number)
+		o->reserved = o->next_number;
+	return number;
+}
+
+static void load_numbers(struct outbox *o)
+{
+	MF_CLEANUP(mf_close) int fd = queue_open_file(o, 0, "number", O_RDONLY);
+	MF_CLEANUP(mf_free) char *text = read_file(fd);
+	uint64_t next = text ? strtoull(text, NULL, 10) : (uint64_t)(clock_wall_ns() / 1000000);
+	o->next_number = o->reserved = number_behind(next, 0);
+}
+
+/* --- loading ------------------------------------------------------------------------------------------------------- */
+
+void entry_free(struct entry *e)
+{
+	if (!e)
+		return;
+	for (size_t i = 0; e->recipients && i < e->envelope.recipient_count; i++)
+		free(e->recipients[i].text);
+	free(e->recipients);
+	envelope_finish(&e->envelope);
+	free(e->name);
+	free(e->reason);
+	free(e);
+}
+
 static uint64_t file_size(struct outbox *o, uint64_t id, const char *suffix)
 {
 	char name[QUEUE_NAME];
@@ -405,7 +451,7 @@ static uint64_t file_size(struct outbox *o, uint64_t id, const char *suffix)
 static void make_unreadable(struct outbox *o, struct entry *e)
 {
 	uint64_t id = e->id;
-	struct entry fresh = { .id = id, .unfit = true, .put_s = clock_wall_s(), .changed_s = clock_wall_s() };
+	struct entry fresh = { .id = id, .number = queue_number_locked(o), .unfit = true, .put_s = clock_wall_s(), .changed_s = clock_wall_s() };
 	fresh.name = mf_format("recovered-%016llx.eml", (unsigned long long)id);
 	fresh.reason = mf_strdup("its state in the outbox cannot be read; it is not known whether it was sent");
 	fresh.original_size = file_size(o, id, "orig");
@@ -481,6 +527,17 @@ static void load_size_max(struct outbox *o)
 	o->size_max = text ? strtoull(text, NULL, 10) : 0;
 }
 
+/* Those of a version that gave none */
+static void number_old_ones(struct outbox *o)
+{
+	struct entry *e;
+	TAILQ_FOREACH(e, &o->entries, link)
+		if (!e->number) {
+			e->number = queue_number_locked(o);
+			(void)queue_save(o, e);
+		}
+}
+
 enum mf_err queue_load(struct outbox *o, struct mf_reason *why)
 {
 	int fd = fcntl(o->folder, F_DUPFD_CLOEXEC, 0);
@@ -490,6 +547,7 @@ enum mf_err queue_load(struct outbox *o, struct mf_reason *why)
 		return mf_fail(why, MF_IO, "%s: %s", o->path, strerror(errno));
 	}
 	rewinddir(dir);
+	load_numbers(o);
 	uint64_t id;
 	const char *suffix;
 	for (struct dirent *d; (d = readdir(dir));) {
@@ -500,5 +558,6 @@ enum mf_err queue_load(struct outbox *o, struct mf_reason *why)
 	}
 	closedir(dir);
 	load_size_max(o);
+	number_old_ones(o);
 	return MF_OK;
 }

@@ -1,4 +1,4 @@
-/* queue.h: what outbox.c, queue.c and sending.c share. Private to them. */
+/* queue.h: what outbox.c, outbox_look.c, queue.c and sending.c share. Private to them. */
 #ifndef MF_SMTP_QUEUE_H
 #define MF_SMTP_QUEUE_H
 
@@ -19,13 +19,15 @@ struct recipient_state {
 
 struct entry {
 	TAILQ_ENTRY(entry) link;
-	uint64_t id;
+	uint64_t id, number;
 	char *name;
 	int64_t put_s, changed_s, due_s, first_s;   /* first_s: when the server was first asked; 0: not yet */
 	unsigned attempts;
 	enum entry_mark mark;
 	enum entry_copy copy;
-	int64_t copy_at_s;       /* not asked again before; in memory only */
+	int64_t copy_at_s;       /* not asked again before; in memory only, as */
+	bool copy_first;         /* nobody has been asked for it yet */
+	unsigned notify_asked;   /* enum dsn_notify, by put or outbox_set_notify(): before what its field says */
 	bool unfit;              /* never fit to be sent: there is no prepared file */
 	bool released, held, sending;               /* in memory only */
 	bool unsaved;            /* something was changed that only the sending thread may write */
@@ -55,6 +57,7 @@ struct outbox {
 	pthread_cond_t turned;
 	TAILQ_HEAD(entries, entry) entries;
 	uint64_t last_id, size_max;
+	uint64_t next_number, reserved;      /* numbers below `reserved` may be given: that is on the disk */
 	uint64_t removed[REMOVED_MAX];       /* the last ones that left unsent */
 	size_t removed_count;
 	uint64_t sent, flying, flying_of;   /* as outbox_counts */
@@ -75,6 +78,7 @@ enum mf_err queue_write(struct outbox *o, uint64_t id, struct buf *text);   /* r
 /* Its state file first, then the others. An error: nothing of it is gone. */
 enum mf_err queue_delete(struct outbox *o, const struct entry *e);
 enum mf_err queue_save_size_max(struct outbox *o, uint64_t size_max);
+uint64_t queue_number_locked(struct outbox *o);      /* outbox_number() */
 /* "00000006438...c.eml": suffix "orig", "eml", "state" and their like */
 #define QUEUE_NAME 64
 void queue_file_name(char name[static QUEUE_NAME], uint64_t id, const char *suffix);
@@ -90,8 +94,10 @@ void entry_free(struct entry *e);
 /* --- outbox.c ---------------------------------------------------------------------------------------------------------- */
 
 enum outbox_state entry_state(const struct outbox *o, const struct entry *e, int64_t now_s);
+bool entry_is_failed(const struct outbox *o, const struct entry *e);
 size_t entry_count(const struct entry *e, enum entry_recipient state);
 void entry_say(struct entry *e, const char *reason);
+int64_t outbox_rest_s(const struct outbox *o);   /* how long a message rests at most before its first attempt */
 /* with no lock held */
 void outbox_tell(struct outbox *o, uint64_t id);
 struct entry *outbox_find_locked(struct outbox *o, uint64_t id);

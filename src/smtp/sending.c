@@ -44,6 +44,32 @@ static bool wants_copy(const struct entry *e)
 	return e->copy == COPY_WANTED && !e->sending && e->mark == MARK_NONE;
 }
 
+static int64_t retry_delay(unsigned attempts)
+{
+	int64_t delay = RETRY_LEAST_S;
+	for (unsigned i = 1; i < attempts && delay < RETRY_MOST_S; i++)
+		delay *= 2;
+	return delay < RETRY_MOST_S ? delay : RETRY_MOST_S;
+}
+
+static void at_most(int64_t *at_s, int64_t most_s)
+{
+	if (*at_s > most_s)
+		*at_s = most_s;
+}
+
+/* The clock was ahead, and has been set back: nothing lies further in the future than it was put off. */
+static void mend_times_locked(struct outbox *o, int64_t now_s)
+{
+	struct entry *e;
+	TAILQ_FOREACH(e, &o->entries, link) {
+		at_most(&e->due_s, now_s + (e->attempts ? retry_delay(e->attempts) : outbox_rest_s(o)));
+		at_most(&e->first_s, now_s);
+		at_most(&e->copy_at_s, now_s + COPY_AGAIN_S);
+	}
+	at_most(&o->link.next_try_s, now_s + o->link_delay_s);
+}
+
 static struct entry *next_locked(const struct outbox *o, int64_t now_s)
 {
 	struct entry *e;
@@ -167,14 +193,6 @@ static void note_progress(void *context, uint64_t bytes)
 	pthread_mutex_unlock(&s->o->lock);
 }
 
-static int64_t retry_delay(unsigned attempts)
-{
-	int64_t delay = RETRY_LEAST_S;
-	for (unsigned i = 1; i < attempts && delay < RETRY_MOST_S; i++)
-		delay *= 2;
-	return delay < RETRY_MOST_S ? delay : RETRY_MOST_S;
-}
-
 static void take_recipient(struct recipient_state *r, const struct recipient_result *result)
 {
 	free(r->text);
@@ -225,8 +243,10 @@ static void apply_locked(struct outbox *o, struct entry *e, const struct submit_
 	for (size_t i = 0; i < r->recipient_count; i++)
 		take_recipient(&e->recipients[asked[i]], &r->recipients[i]);
 	e->mark = r->verdict == VERDICT_UNKNOWN ? MARK_MAYBE : MARK_NONE;
-	if (entry_count(e, RECIPIENT_SENT) > before && e->copy == COPY_NONE)
+	if (entry_count(e, RECIPIENT_SENT) > before && e->copy == COPY_NONE) {
 		e->copy = o->options.file_copy ? COPY_WANTED : COPY_FILED;
+		e->copy_first = true;
+	}
 	size_t pending = entry_count(e, RECIPIENT_PENDING), refused = entry_count(e, RECIPIENT_REFUSED);
 	if (r->verdict == VERDICT_SENT && (pending || refused))
 		say_others(e);
@@ -277,7 +297,7 @@ static enum mf_err submit_entry(struct sender *s, const size_t count, char **rec
 		return MF_OK;
 	}
 	struct submit_request request = {
-		.envelope = &s->entry->envelope, .recipients = recipients, .recipient_count = count, .fd = fd, .before_dot = make_mark,
+		.envelope = &s->entry->envelope, .recipients = recipients, .recipient_count = count, .id = s->entry->id, .fd = fd, .before_dot = make_mark,
 		.progress = note_progress, .context = s,
 	};
 	enum mf_err e = smtp_submit(s->smtp, &request, ret);
@@ -352,9 +372,11 @@ static void file_locked(struct outbox *o, struct entry *e)
 	uint64_t id = e->id, size = e->envelope.size;
 	MF_CLEANUP(mf_free) char *message_id = mf_strdup(e->envelope.message_id ? e->envelope.message_id : "");
 	MF_CLEANUP(mf_close) int fd = queue_open_file(o, id, "eml", O_RDONLY);
+	bool first = e->copy_first;
+	e->copy_first = false;
 	e->copy = COPY_ASKED;        /* before the call: the owner may answer from another thread at once */
 	pthread_mutex_unlock(&o->lock);
-	enum mf_err err = fd < 0 ? MF_IO : o->options.file_copy(o->options.file_context, id, fd, size, message_id);
+	enum mf_err err = fd < 0 ? MF_IO : o->options.file_copy(o->options.file_context, id, fd, size, message_id, first);
 	pthread_mutex_lock(&o->lock);
 	e = outbox_find_locked(o, id);
 	if (!e || err == MF_BUSY || e->copy != COPY_ASKED)
@@ -397,6 +419,7 @@ static enum mf_err run_locked(struct outbox *o)
 	enum mf_err err = MF_OK;
 	while (!is_over_locked(o)) {
 		int64_t now_s = clock_wall_s();
+		mend_times_locked(o, now_s);
 		if ((e = next_copy_locked(o, now_s))) {
 			file_locked(o, e);
 			continue;

@@ -123,16 +123,20 @@ static bool is_possible(struct submitting *w)
 static enum mf_err put_mail(struct submitting *w)
 {
 	const struct envelope *e = w->request->envelope;
-	char size[40] = "";
+	unsigned asked = w->s->extensions & SMTP_DSN ? e->notify : 0;
+	char size[40] = "", id[40] = "";
 	if (w->s->extensions & SMTP_SIZE)
 		snprintf(size, sizeof size, " SIZE=%llu", (unsigned long long)content_size(e));
+	if (asked & ~(unsigned)DSN_NEVER && w->request->id)
+		snprintf(id, sizeof id, " ENVID=%016llx", (unsigned long long)w->request->id);
 	w->s->dirty = true;
-	return session_put(w->s, "MAIL FROM:<%s>%s%s%s", e->sender, size, e->eight_bit ? " BODY=8BITMIME" : "", e->utf8 ? " SMTPUTF8" : "");
+	return session_put(w->s, "MAIL FROM:<%s>%s%s%s%s%s", e->sender, size, e->eight_bit ? " BODY=8BITMIME" : "", e->utf8 ? " SMTPUTF8" : "",
+	                   asked & DSN_FULL ? " RET=FULL" : asked & DSN_HEADERS ? " RET=HDRS" : "", id);
 }
 
 static enum mf_err put_recipient(struct submitting *w, const char *address)
 {
-	unsigned asked = w->s->extensions & SMTP_DSN ? w->request->envelope->notify : 0;
+	unsigned asked = w->s->extensions & SMTP_DSN ? w->request->envelope->notify & ~(unsigned)DSN_RETURN : 0;
 	char words[DSN_WORDS_MAX];
 	dsn_words(asked, words);
 	return session_put(w->s, "RCPT TO:<%s>%s%s", address, asked ? " NOTIFY=" : "", words);

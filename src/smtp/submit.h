@@ -56,6 +56,7 @@ struct submit_request {
 	const struct envelope *envelope;
 	char *const *recipients; /* of the envelope, those who have not got it yet */
 	size_t recipient_count;
+	uint64_t id;             /* of the message for reports of what becomes of it (ENVID); 0: none */
 	int fd;                  /* the prepared file */
 	/* Called when everything but the end has left: the final dot, or the last octet of BDAT LAST. Anything but MF_OK: the end
 	 * is not sent, and the message surely is not. */

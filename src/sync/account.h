@@ -99,6 +99,12 @@ void account_refresh(struct account *a);
  * not waited for. */
 bool account_want_settled(struct account *a, want_done *done, void *context, enum mf_err *ret_result, struct want **ret);
 
+/* Who puts copies of what is sent into Sent. Found out with the first ones (struct append.look_ms in cache/journal.h), and remembered
+ * while the account has the same servers. */
+enum copies { COPIES_UNKNOWN, COPIES_BY_SERVER, COPIES_BY_US };
+enum copies account_copies(struct account *a);
+void account_copies_found(struct account *a);       /* one that the server has put there was seen another way */
+
 /* --- what is going on ----------------------------------------------------------------------------------------------- */
 
 struct account_progress {           /* of the work under way; all zero when idle */

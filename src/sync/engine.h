@@ -72,6 +72,7 @@ struct mailbox_work {
 	uint32_t weight;                /* messages that a check may bring, roughly */
 	uint32_t seen_messages;         /* at the server, when it was last synchronised; 0: not known */
 	int64_t checked_ms;             /* the last check began; 0: never in this process */
+	int64_t read_ms;                /* the last one that went well began */
 	bool unread;                    /* the server has it, and did not let it be read the last time */
 	unsigned doubt_serial;          /* replay.c: this one is among those looked at */
 	unsigned insane;                /* short checks in a row after which the index was not what the server said */

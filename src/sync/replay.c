@@ -175,7 +175,7 @@ enum mf_err replay_run(struct session *s)
 		e = round_send(&r);
 	if (e == MF_OK) {
 		plan(a, &r);
-		tell_settled(a, empty);
+		tell_settled(a, empty && !r.waits);
 	}
 	bodies_resolve_all(a);
 	round_finish(&r);

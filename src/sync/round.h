@@ -27,6 +27,8 @@ struct round {
 /* Leaves in .ops what can be sent now, of what is there: all about messages that is ready, or one change of a mailbox. What never
  * can is parked, or gone. */
 enum mf_err round_pick(struct round *r);
+/* copies.c: false: the message is not to be appended, since the server has put it there by itself, or not yet: it is looked for first */
+enum mf_err copies_look(struct round *r, const struct op *op, bool *ret_send);
 /* Marks it as sent, sends it, and deals with each answer. */
 enum mf_err round_send(struct round *r);
 void round_finish(struct round *r);

@@ -128,8 +128,9 @@ static enum mf_err message_ready(struct round *r, const struct op *op, bool *ret
 		log_error("%s: the bytes of message %" PRIu64 " were to be kept, and are gone: it stays at the server", a->config->name, op->message);
 		return forget_keep(a, op, txn_cancel);
 	}
-	r->appends += op->kind == OP_APPEND;
-	*ret = true;
+	if ((e = copies_look(r, op, ret)) != MF_OK)
+		return e;
+	r->appends += op->kind == OP_APPEND && *ret;
 	return MF_OK;
 }
 

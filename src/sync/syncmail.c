@@ -233,6 +233,7 @@ static void item_settle(struct sync_run *run, struct sync_item *item, enum mf_er
 		if (item->rung.method == CHANGES_AUTO && item->m.modseq && item->rung.with_modseq)
 			w->insane = 0; /* the short way was right this time */
 		w->cold = false;
+		w->read_ms = w->checked_ms;
 		keeping_want_locked(a, w);
 		w->weight = 20;
 		w->seen_messages = server_messages;

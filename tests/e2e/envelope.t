@@ -125,6 +125,15 @@ with Suite("sending: whom a message goes to, how, and when", timeout=300) as sui
         asked = dict(zip(smtp.accepted, (re.sub(r"RCPT TO:<bob@example.org> ?", "", command) for command in recipients(smtp))))
         assert asked == {"none": "", "field": "NOTIFY=SUCCESS,DELAY", "attribute": "NOTIFY=FAILURE", "both": "NOTIFY=NEVER", "cleared": ""}, asked
         assert b"X-DSN" not in b"".join(taken)
+        out = mount / "outbox"
+        (out / "much.eml").write_text(letter("much", more="X-DSN-Notify: delay\n"))
+        os.setxattr(out / "much.eml", "user.mail.notify", b"failure, full")
+        assert os.getxattr(out / "much.eml", "user.mail.notify") == b"FAILURE,FULL"
+        home.run("send", "--retry", "much.eml", check=0)
+        empty(mount)
+        mails = [command for command in smtp.commands if command.startswith("MAIL")]
+        assert re.search(r" RET=FULL ENVID=[0-9a-f]{16}$", mails[-1]) and recipients(smtp)[-1].endswith(" NOTIFY=FAILURE"), mails
+        assert sum("ENVID" in mail for mail in mails) == 3 and sum("RET=" in mail for mail in mails) == 1, mails
         mount.umount()
 
     @suite.case("send = connect: it waits for the next connection")

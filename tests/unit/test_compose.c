@@ -152,6 +152,9 @@ static void notifications(void **state)
 	m = make("To: a@b\nDKIM-Signature: x\nX-DSN-Notify: never, failure\n\nx\n");
 	IS(m, m.envelope.notify == DSN_NEVER && !strstr(m.text, "DSN"));
 	drop(&m);
+	m = make("To: a@b\nX-DSN-Notify: failure, headers\n\nx\n");
+	IS(m, m.envelope.notify == (DSN_FAILURE | DSN_HEADERS));
+	drop(&m);
 	m = make("To: a@b\nX-DSN-Notify: \n\nx\n");
 	IS(m, m.envelope.notify == 0);
 	drop(&m);
@@ -444,6 +447,7 @@ static void refusals(void **state)
 		{ "To: <>\n\n", "no address between" },
 		{ "To: x <a@b\\c>\n\n", "domain|> is missing" },
 		{ "To: a@b\nX-DSN-Notify: often\n\n", "other words than never" },
+		{ "To: a@b\nX-DSN-Notify: full, headers\n\n", "one of full and headers" },
 		{ "To: a@b\nSubject: x\ry\n\n", "CR" },
 		{ "To: a@b\nSubject: x\x01y\n\n", "control character" },
 		{ "To: a@b\nstray line\n\n", "not a header field" },

@@ -2,6 +2,7 @@
 #include "control_world.h"
 
 #include <sys/mman.h>
+#include <time.h>
 
 #include "cache/journal.h"
 #include "control/filing.h"
@@ -10,11 +11,16 @@
 
 static const char letter[] = "From: alice@example.org\r\nTo: bob@example.org\r\nSubject: filed\r\nMessage-ID: <f1@example.org>\r\n\r\nx\r\n";
 
-static enum mf_err file(struct world *w, const char *text)
+static enum mf_err file_as(struct world *w, const char *text, bool first)
 {
 	MF_CLEANUP(mf_close) int fd = memfd_create("text", MFD_CLOEXEC);
 	assert_int_equal(write(fd, text, strlen(text)), (ssize_t)strlen(text));
-	return filing_copy(w->account, 1, fd, strlen(text), "<f1@example.org>");
+	return filing_copy(w->account, 1, fd, strlen(text), "<f1@example.org>", first);
+}
+
+static enum mf_err file(struct world *w, const char *text)
+{
+	return file_as(w, text, false);
 }
 
 static size_t count_in(struct world *w, const char *mailbox)
@@ -86,6 +92,200 @@ static void test_who_files(void **state)
 	w->config->imap.host = NULL;                     /* POP3 alone has no Sent */
 	assert_false(wanted(w, "smtp.example.org", SAVE_SENT_YES));
 	w->config->imap.host = imap;
+	world_destroy(w);
+}
+
+/* --- a server that files by itself: found out ------------------------------------------------------------------------- */
+
+static char *letter_with(const char *id)
+{
+	return mf_format("From: alice@example.org\r\nTo: bob@example.org\r\nSubject: filed\r\nMessage-ID: <%s@example.org>\r\n\r\nx\r\n", id);
+}
+
+/* With a field more than the copy would have */
+static void server_puts(struct world *w, const char *id, int64_t date)
+{
+	MF_CLEANUP(mf_free) char *text = mf_format("Received: from me\r\nFrom: alice@example.org\r\nTo: bob@example.org\r\nSubject: filed\r\n"
+	                                           "Message-ID: <%s@example.org>\r\n\r\nx\r\n", id);
+	assert_true(memory_deliver(w->server, "Sent", text, strlen(text), date, 0));
+}
+
+static void sent_just_now(struct world *w, const char *id)
+{
+	MF_CLEANUP(mf_free) char *text = letter_with(id);
+	assert_int_equal(file_as(w, text, true), MF_OK);
+}
+
+/* The time in which the server may put it there is over. */
+static void time_is_over(struct world *w)
+{
+	clock_skew_for_tests(60000);
+	account_journal_changed(w->account);
+	AWAIT(journal_count(w->cache) == 0);
+}
+
+struct rows { size_t count; uint64_t id; char name[256]; };
+
+static bool take_row(void *context, const struct entry *e, const char *name)
+{
+	struct rows *r = context;
+	r->count++;
+	r->id = e->id;
+	snprintf(r->name, sizeof r->name, "%s", name);
+	return true;
+}
+
+static struct rows rows_of_sent(struct world *w)
+{
+	struct rows r = { 0 };
+	struct mailbox m = { 0 };
+	assert_int_equal(cache_mailbox_by_path(w->cache, "Sent", &m), MF_OK);
+	assert_int_equal(cache_list(w->cache, m.id, 0, take_row, &r), MF_OK);
+	mailbox_finish(&m);
+	return r;
+}
+
+static struct world *filing_world(void)
+{
+	struct world *w = world_create(false, 65536);
+	memory_mailbox_add(w->server, "Sent", 0, USE_SENT);
+	w->config->smtp.host = mf_strdup("smtp.example.org");
+	world_start(w);
+	assert_string_equal(filing_word(w->account), "unknown");
+	return w;
+}
+
+static void test_server_files(void **state)
+{
+	(void)state;
+	struct world *w = filing_world();
+	sent_just_now(w, "s1");
+	struct rows before = rows_of_sent(w);
+	assert_true(before.count == 1 && journal_count(w->cache) == 1);
+	server_puts(w, "s1", clock_wall_s());
+	time_is_over(w);
+	struct rows after = rows_of_sent(w);
+	assert_true(after.count == 1 && count_in(w, "Sent") == 1);
+	assert_string_equal(after.name, before.name);
+	MF_CLEANUP(message_finish) struct message m = { 0 };
+	assert_int_equal(cache_message(w->cache, after.id, &m), MF_OK);
+	assert_true(m.entry.uid && m.flags == FLAG_SEEN);
+	assert_int_equal(memory_calls(w->server, MEMORY_WRITE), 1);      /* \Seen, and nothing was stored */
+	/* remembered: no copies any more, while it is the same server */
+	assert_string_equal(filing_word(w->account), "server");
+	assert_false(filing_wanted(w->account));
+	sent_just_now(w, "s2");
+	assert_true(rows_of_sent(w).count == 1 && journal_count(w->cache) == 0);
+	w->config->save_sent = SAVE_SENT_YES;
+	assert_string_equal(filing_word(w->account), "mailfs");
+	w->config->save_sent = SAVE_SENT_AUTO;
+	free(w->config->smtp.host);
+	w->config->smtp.host = mf_strdup("smtp.example.net");
+	assert_string_equal(filing_word(w->account), "unknown");
+	assert_true(filing_wanted(w->account));
+	world_destroy(w);
+}
+
+/* The copy is removed, moved or flagged before it is looked for. */
+static void test_changed_meanwhile(void **state)
+{
+	(void)state;
+	struct world *w = filing_world();
+	struct txn *t;
+	memory_mailbox_add(w->server, "Archive", 0, USE_NONE);
+	account_refresh(w->account);
+	struct mailbox archive = { 0 };
+	AWAIT(cache_mailbox_by_path(w->cache, "Archive", &archive) == MF_OK);
+	sent_just_now(w, "c1");
+	struct rows row = rows_of_sent(w);
+	assert_int_equal(cache_begin(w->cache, &t), MF_OK);
+	assert_int_equal(txn_move(t, row.id, archive.id, row.name, &(struct disposal){ .expunge = true }), MF_OK);
+	assert_int_equal(txn_commit(t), MF_OK);
+	time_is_over(w);                                 /* stored there, whatever the server has in Sent */
+	assert_true(count_in(w, "Archive") == 1 && count_in(w, "Sent") == 0);
+	assert_string_equal(filing_word(w->account), "unknown");
+	sent_just_now(w, "c2");
+	row = rows_of_sent(w);
+	assert_int_equal(cache_begin(w->cache, &t), MF_OK);
+	assert_int_equal(txn_set_flags(t, row.id, FLAG_FLAGGED, "$Work"), MF_OK);
+	assert_int_equal(txn_commit(t), MF_OK);
+	server_puts(w, "c2", clock_wall_s());
+	time_is_over(w);
+	row = rows_of_sent(w);
+	MF_CLEANUP(message_finish) struct message m = { 0 };
+	assert_int_equal(cache_message(w->cache, row.id, &m), MF_OK);
+	assert_true(row.count == 1 && m.flags == FLAG_FLAGGED);
+	assert_string_equal(m.keywords, "$Work");
+	assert_string_equal(filing_word(w->account), "server");
+	mailbox_finish(&archive);
+	world_destroy(w);
+}
+
+static void test_server_does_not_file(void **state)
+{
+	(void)state;
+	struct world *w = filing_world();
+	/* of another message, and an older one with the Message-ID: sent before, and dropped into the outbox once more */
+	server_puts(w, "other", clock_wall_s());
+	server_puts(w, "n1", clock_wall_s() - 5 * 86400);
+	account_refresh(w->account);
+	AWAIT(count_in(w, "Sent") == 2);
+	static const char *const ids[] = { "n1", "n2", "n3" };
+	for (size_t i = 0; i < 3; i++) {
+		assert_string_equal(filing_word(w->account), "unknown");
+		sent_just_now(w, ids[i]);
+		time_is_over(w);
+		AWAIT(count_in(w, "Sent") == 3 + i);
+	}
+	assert_string_equal(filing_word(w->account), "mailfs");
+	assert_true(filing_wanted(w->account));
+	memory_forget_calls(w->server);
+	sent_just_now(w, "n4");                          /* at once */
+	AWAIT(count_in(w, "Sent") == 6 && journal_count(w->cache) == 0);
+	world_destroy(w);
+}
+
+/* A synchronisation had brought the server's before mailfs was asked for a copy. */
+static void test_seen_before(void **state)
+{
+	(void)state;
+	struct world *w = filing_world();
+	int64_t now_s = time(NULL);                      /* of the file's date, that no test sets */
+	server_puts(w, "b1", now_s - 60);                /* sent a minute ago, and now once more: that says nothing */
+	account_refresh(w->account);
+	AWAIT(count_in(w, "Sent") == 1);
+	sent_just_now(w, "b1");
+	assert_true(journal_count(w->cache) == 0);
+	assert_string_equal(filing_word(w->account), "unknown");
+	server_puts(w, "b2", now_s + 3600);
+	account_refresh(w->account);
+	AWAIT(count_in(w, "Sent") == 2);
+	sent_just_now(w, "b2");
+	assert_string_equal(filing_word(w->account), "server");
+	AWAIT(journal_count(w->cache) == 0);
+	struct rows row = rows_of_sent(w);
+	MF_CLEANUP(message_finish) struct message m = { 0 };
+	assert_int_equal(cache_message(w->cache, row.id, &m), MF_OK);
+	assert_true(row.count == 2 && m.flags == FLAG_SEEN);
+	world_destroy(w);
+}
+
+/* Asked for again, as after a crash: what is there may have been stored by mailfs. */
+static void test_not_the_first_time(void **state)
+{
+	(void)state;
+	struct world *w = filing_world();
+	sent_just_now(w, "a1");
+	MF_CLEANUP(mf_free) char *text = letter_with("a1");
+	assert_int_equal(file_as(w, text, false), MF_OK);
+	time_is_over(w);
+	assert_int_equal(file_as(w, text, false), MF_OK);
+	assert_true(journal_count(w->cache) == 0 && count_in(w, "Sent") == 1);
+	MF_CLEANUP(mf_free) char *second = letter_with("a2");
+	server_puts(w, "a2", clock_wall_s());
+	assert_int_equal(file_as(w, second, false), MF_OK);
+	AWAIT(journal_count(w->cache) == 0);
+	assert_string_equal(filing_word(w->account), "unknown");
 	world_destroy(w);
 }
 
@@ -186,7 +386,8 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_filed), cmocka_unit_test(test_elsewhere_and_nowhere), cmocka_unit_test(test_who_files),
-		cmocka_unit_test(test_maybe_sent), cmocka_unit_test(test_draft),
+		cmocka_unit_test(test_server_files), cmocka_unit_test(test_changed_meanwhile), cmocka_unit_test(test_server_does_not_file),
+		cmocka_unit_test(test_seen_before), cmocka_unit_test(test_not_the_first_time), cmocka_unit_test(test_maybe_sent), cmocka_unit_test(test_draft),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -10,6 +10,7 @@
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 
 #include <cmocka.h>
@@ -323,11 +324,11 @@ static void test_both_at_a_start(void **state)
 	assert_int_equal(outgoing_create(w->o, "half.eml", &number), MF_OK);
 	assert_int_equal(outgoing_write(w->o, number, &w->closing, LETTER("h"), strlen(LETTER("h")), 0), MF_OK);
 	reopen(w);
-	expect(w, "half.eml x.eml", "", 1);
+	expect(w, "x.eml half.eml", "", 1);
 	MF_CLEANUP(mf_free) char *said = outgoing_state(w->o, number_of(w, false, "half.eml"));
 	assert_non_null(strstr(said, "unfinished"));
 	assert_int_equal(outgoing_truncate(w->o, number_of(w, false, "half.eml"), strlen(LETTER("h"))), MF_OK);
-	expect(w, "half.eml x.eml", "", 2);
+	expect(w, "x.eml half.eml", "", 2);
 }
 
 /* A draft of that name that is another text was not on its way into the queue */
@@ -411,6 +412,149 @@ static void test_too_big(void **state)
 	expect(w, "", "x.eml", 0);
 }
 
+/* --- what holds beyond a mount ----------------------------------------------------------------------------------------- */
+
+static bool is_known(struct world *w, uint64_t number)
+{
+	struct outgoing_info info;
+	enum mf_err err = outgoing_look(w->o, number, &info);
+	assert_true(err == MF_OK || err == MF_STALE);
+	return err == MF_OK && info.number == number;
+}
+
+static void test_numbers(void **state)
+{
+	struct world *w = *state;
+	static const char *const names[] = { "x.eml", "notes~", " a blank.eml", "unfit.eml" };
+	uint64_t numbers[4], number;
+	assert_int_equal(save(w, "x.eml", LETTER("x")), MF_OK);
+	assert_int_equal(save(w, "notes~", "a line"), MF_OK);
+	assert_int_equal(outgoing_create(w->o, " a blank.eml", &number), MF_OK);
+	assert_int_equal(save(w, "unfit.eml", "no header\n"), MF_INVALID);
+	for (size_t i = 0; i < 4; i++)
+		numbers[i] = number_of(w, i == 3, names[i]);
+	reopen(w);
+	for (size_t i = 0; i < 4; i++) {
+		assert_true(is_known(w, numbers[i])); /* before anybody has asked for the name */
+		assert_true(number_of(w, i == 3, names[i]) == numbers[i]);
+	}
+	/* from one to the other, and with another name */
+	assert_int_equal(outgoing_rename(w->o, false, "x.eml", "x.eml~"), MF_OK);
+	reopen(w);
+	assert_true(number_of(w, false, "x.eml~") == numbers[0]);
+	assert_int_equal(outgoing_rename(w->o, false, "x.eml~", "y.eml"), MF_OK);
+	reopen(w);
+	assert_true(number_of(w, false, "y.eml") == numbers[0]);
+	/* gone, and not given again */
+	assert_int_equal(outgoing_remove(w->o, false, "y.eml"), MF_OK);
+	assert_int_equal(outgoing_remove(w->o, false, "notes~"), MF_OK);
+	for (int i = 0; i < 3; i++) {
+		reopen(w);
+		assert_false(is_known(w, numbers[0]) || is_known(w, numbers[1]));
+		assert_int_equal(save(w, i == 1 ? "y.eml" : "notes~", LETTER("new")), MF_OK);
+		number = number_of(w, false, i == 1 ? "y.eml" : "notes~");
+		assert_true(i == 2 || number > numbers[3]);
+	}
+}
+
+/* A note that is older than the file with its name, or cannot be read, says nothing. */
+static void test_old_notes(void **state)
+{
+	struct world *w = *state;
+	MF_CLEANUP(mf_free) char *notes = mf_format("%s/outbox-drafts.notes", w->folder), *draft = mf_format("%s/outbox-drafts/a~", w->folder);
+	MF_CLEANUP(mf_free) char *other = mf_format("%s/other", w->folder);
+	assert_int_equal(save(w, "a~", "a"), MF_OK);
+	uint64_t number = number_of(w, false, "a~");
+	int fd = open(other, O_CREAT | O_WRONLY | O_CLOEXEC, 0600);
+	mf_close(&fd);
+	assert_int_equal(rename(other, draft), 0);
+	reopen(w);
+	uint64_t now = number_of(w, false, "a~");
+	assert_true(now && now != number && !is_known(w, number));
+	fd = open(notes, O_WRONLY | O_TRUNC | O_CLOEXEC);
+	assert_int_equal(write(fd, "1 2 3 99999999 a~\n", 18), 18);
+	mf_close(&fd);
+	reopen(w);
+	assert_true(number_of(w, false, "a~") != 1 && number_of(w, false, "a~") != number);
+	assert_int_equal(unlink(notes), 0);
+	reopen(w);
+	expect(w, "a~", "", 0);
+}
+
+static unsigned notify_of(struct world *w, const char *name)
+{
+	unsigned notify = 99;
+	assert_int_equal(outgoing_notify(w->o, number_of(w, false, name), &notify), MF_OK);
+	return notify;
+}
+
+/* Of what the sender is to be told: in later mounts, and when an editor puts a new file into its place */
+static void test_notify(void **state)
+{
+	struct world *w = *state;
+	assert_int_equal(save(w, "x.eml", LETTER("x")), MF_OK);
+	assert_int_equal(save(w, "d.tmp", LETTER("d")), MF_OK);
+	assert_int_equal(outgoing_set_notify(w->o, number_of(w, false, "x.eml"), 2), MF_OK);
+	assert_int_equal(outgoing_set_notify(w->o, number_of(w, false, "d.tmp"), 4), MF_OK);
+	reopen(w);
+	assert_true(notify_of(w, "x.eml") == 2 && notify_of(w, "d.tmp") == 4);
+	assert_int_equal(save(w, "x.eml", LETTER("again")), MF_OK);          /* opened, and written anew */
+	assert_int_equal(notify_of(w, "x.eml"), 2);
+	assert_int_equal(save(w, ".x.eml.tmp", LETTER("once more")), MF_OK); /* a new file, renamed into place */
+	assert_int_equal(outgoing_rename(w->o, false, ".x.eml.tmp", "x.eml"), MF_OK);
+	assert_int_equal(notify_of(w, "x.eml"), 2);
+	assert_int_equal(outgoing_rename(w->o, false, "x.eml", "x.eml~"), MF_OK);
+	assert_int_equal(notify_of(w, "x.eml~"), 2);
+	assert_int_equal(outgoing_rename(w->o, false, "d.tmp", "d.eml"), MF_OK);
+	assert_int_equal(notify_of(w, "d.eml"), 4);
+	/* what a field says is not said for the file: with another text it is over */
+	assert_int_equal(save(w, "f.eml", "X-DSN-Notify: never\n" LETTER("f")), MF_OK);
+	assert_int_equal(notify_of(w, "f.eml"), 1);
+	assert_int_equal(save(w, ".f.tmp", LETTER("f")), MF_OK);
+	assert_int_equal(outgoing_rename(w->o, false, ".f.tmp", "f.eml"), MF_OK);
+	assert_int_equal(notify_of(w, "f.eml"), 0);
+	assert_int_equal(save(w, "f.eml", "X-DSN-Notify: never\n" LETTER("f")), MF_OK);
+	reopen(w);
+	assert_int_equal(save(w, "f.eml", LETTER("f")), MF_OK);
+	assert_int_equal(notify_of(w, "f.eml"), 0);
+}
+
+static unsigned synced;              /* how often the folder of drafts was */
+
+int fsync(int fd)                    /* in the place of libc's: for test_gone_is_gone() */
+{
+	char link[64], path[256] = "";
+	snprintf(link, sizeof link, "/proc/self/fd/%d", fd);
+	if (readlink(link, path, sizeof path - 1) > 0 && strlen(path) > 14 && strcmp(path + strlen(path) - 14, "/outbox-drafts") == 0)
+		synced++;
+	return (int)syscall(SYS_fsync, fd);
+}
+
+/* What was taken back and removed, or sent, is not back after a power failure. */
+static void test_gone_is_gone(void **state)
+{
+	struct world *w = *state;
+	uint64_t number;
+	assert_int_equal(save(w, "x.eml", LETTER("x")), MF_OK);
+	int fd = -1;
+	number = number_of(w, false, "x.eml");
+	assert_int_equal(outgoing_open_file(w->o, number, true, false, &fd), MF_OK); /* taken back, */
+	synced = 0;
+	assert_int_equal(outgoing_remove(w->o, false, "x.eml"), MF_OK);              /* and removed */
+	assert_int_equal(synced, 1);
+	outgoing_close_file(w->o, number, true, &(bool){ false });
+	assert_int_equal(outgoing_create(w->o, "y.eml", &number), MF_OK);
+	assert_int_equal(outgoing_write(w->o, number, &w->closing, LETTER("y"), strlen(LETTER("y")), 0), MF_OK);
+	synced = 0;
+	assert_int_equal(outgoing_flush(w->o, number, &w->closing), MF_OK);          /* into the queue */
+	assert_true(synced > 0);
+	outgoing_close_file(w->o, number, true, &w->closing);
+	assert_int_equal(save(w, ".y.eml.swp", "x"), MF_OK);
+	synced = 0;
+	assert_int_equal(outgoing_remove(w->o, false, ".y.eml.swp"), MF_OK);         /* never sent: that can wait */
+	assert_int_equal(synced, 0);
+}
+
 static void test_lock_names(void **state)
 {
 	(void)state;
@@ -454,6 +598,10 @@ int main(void)
 		cmocka_unit_test_setup_teardown(test_another_of_that_name, begin, end),
 		cmocka_unit_test_setup_teardown(test_renaming_what_is_being_sent, begin, end),
 		cmocka_unit_test_setup_teardown(test_too_big, begin, end),
+		cmocka_unit_test_setup_teardown(test_numbers, begin, end),
+		cmocka_unit_test_setup_teardown(test_old_notes, begin, end),
+		cmocka_unit_test_setup_teardown(test_notify, begin, end),
+		cmocka_unit_test_setup_teardown(test_gone_is_gone, begin, end),
 		cmocka_unit_test(test_lock_names),
 		cmocka_unit_test_setup_teardown(test_locks, begin, end),
 	};

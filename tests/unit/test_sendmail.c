@@ -86,7 +86,7 @@ static void the_account(void **state)
 		{ "x@y", MESSAGE, "two" }, { "-t -i -oi -oem -bm -B8BITMIME", MESSAGE, "two" },
 		{ "-f u@c.example x@y", MESSAGE, "three" }, { "-fu@c.example -FName -N never -- x@y", MESSAGE, "three" },
 		{ "-t", "From: Me <u@c.example>\n" MESSAGE, "three" }, { "--account three x@y", MESSAGE, "three" },
-		{ "--account=three x@y", MESSAGE, "three" },
+		{ "--account=three x@y", MESSAGE, "three" }, { "-R hdrs -N failure x@y", MESSAGE, "two" },
 	};
 	for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
 		int code = run(cases[i].words, cases[i].message);

@@ -265,7 +265,7 @@ static enum mf_err submit(struct world *w, size_t recipients, struct submit_resu
 	w->envelope.hidden = 10;
 	w->envelope.size = (uint64_t)lseek(w->fd, 0, SEEK_END);
 	return smtp_submit(w->smtp, &(struct submit_request){ .envelope = &w->envelope, .recipients = everybody, .recipient_count = recipients,
-		.fd = w->fd, .before_dot = before_dot, .context = w }, ret);
+		.id = 0xabc, .fd = w->fd, .before_dot = before_dot, .context = w }, ret);
 }
 
 #define HELLO "S 220 smtp.test\nC EHLO [127.0.0.1]\n"
@@ -346,13 +346,14 @@ static void pipelined_with_all_extensions(void **state)
 	struct world w;
 	struct submit_result r;
 	world_begin(&w, HELLO "S 250-smtp.test\nS 250-PIPELINING\nS 250-SIZE 1000\nS 250-8BITMIME\nS 250-SMTPUTF8\nS 250-DSN\nS 250 ENHANCEDSTATUSCODES\n"
-		"C MAIL FROM:<alice@example.org> SIZE=29 BODY=8BITMIME SMTPUTF8\nC RCPT TO:<bob@example.com> NOTIFY=FAILURE,DELAY\n"
+		"C MAIL FROM:<alice@example.org> SIZE=29 BODY=8BITMIME SMTPUTF8 RET=HDRS ENVID=0000000000000abc\n"
+		"C RCPT TO:<bob@example.com> NOTIFY=FAILURE,DELAY\n"
 		"C RCPT TO:<carol@example.com> NOTIFY=FAILURE,DELAY\nC RCPT TO:<dave@example.com> NOTIFY=FAILURE,DELAY\nC DATA\n"
 		"S 250 ok\nS 250 ok\nS 550-5.1.1 no such\nS 550 5.1.1 user\nS 451 4.7.1 later\nS 354 go\nD\nS 250 2.0.0 ok\nC QUIT\nS 221 bye\n", SIZE_MAX, false);
 	assert_int_equal(w.opened, MF_OK);
 	assert_int_equal(smtp_size_max(w.smtp), 1000);
 	w.envelope.eight_bit = w.envelope.utf8 = true;
-	w.envelope.notify = DSN_FAILURE | DSN_DELAY;
+	w.envelope.notify = DSN_FAILURE | DSN_DELAY | DSN_HEADERS;
 	assert_int_equal(CONTENT, 29);
 	assert_int_equal(submit(&w, 3, &r), MF_OK);
 	assert_int_equal(r.verdict, VERDICT_SENT);

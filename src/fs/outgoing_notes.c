@@ -1,0 +1,100 @@
+/* What a draft does not say itself: a line for each, "NUMBER INODE NOTIFY NAME" with its length in front of the name, written whole.
+ *
+ * INODE is that of the draft's own file: after a power failure a note may be older than the file that has its name. */
+#include <errno.h>
+#include <fcntl.h>
+#include <inttypes.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "base/buf.h"
+#include "base/log.h"
+#include "base/mem.h"
+#include "fs/outgoing_file.h"
+
+#define NOTES "../outbox-drafts.notes"
+#define NOTES_MAX (16U << 20)
+
+static uint64_t inode_of(const struct outgoing *o, const char *name)
+{
+	struct stat st;
+	return fstatat(o->drafts, name, &st, AT_SYMLINK_NOFOLLOW) < 0 ? 0 : (uint64_t)st.st_ino;
+}
+
+static bool write_notes(const struct outgoing *o, const struct buf *b)
+{
+	MF_CLEANUP(mf_close) int fd = openat(o->drafts, NOTES "-new", O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC | O_NOFOLLOW, 0600);
+	for (size_t at = 0; fd >= 0 && at < b->len;) {
+		ssize_t n = write(fd, b->data + at, b->len - at);
+		if (n < 0 && errno != EINTR)
+			return false;
+		at += n > 0 ? (size_t)n : 0;
+	}
+	return fd >= 0 && renameat(o->drafts, NOTES "-new", o->drafts, NOTES) == 0;
+}
+
+void notes_save(struct outgoing *o)
+{
+	struct buf b;
+	const struct file *f;
+	buf_init(&b, NOTES_MAX);
+	TAILQ_FOREACH(f, &o->files, link)
+		if (f->name)
+			(void)buf_addf(&b, "%" PRIu64 " %" PRIu64 " %u %zu %s\n", f->number, inode_of(o, f->name), f->notify, strlen(f->name), f->name);
+	if (!write_notes(o, &b))
+		log_warning("outbox-drafts.notes cannot be written: %s", strerror(errno));
+	buf_finish(&b);
+}
+
+static char *read_notes(const struct outgoing *o)
+{
+	struct stat st;
+	MF_CLEANUP(mf_close) int fd = openat(o->drafts, NOTES, O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
+	if (fd < 0 || fstat(fd, &st) < 0 || st.st_size > (off_t)NOTES_MAX)
+		return NULL;
+	char *text = mf_alloc((size_t)st.st_size + 1);
+	ssize_t n = pread(fd, text, (size_t)st.st_size, 0);
+	text[n > 0 ? n : 0] = 0;
+	return text;
+}
+
+static bool is_taken(struct outgoing *o, uint64_t number)
+{
+	const struct file *f;
+	TAILQ_FOREACH(f, &o->files, link)
+		if (f->number == number)
+			return true;
+	return outbox_id_of_number(o->outbox, number) != 0;
+}
+
+/* What is behind the line; NULL: nothing that can be read */
+static const char *take_line(struct outgoing *o, const char *line)
+{
+	uint64_t number, inode;
+	unsigned notify;
+	size_t len;
+	int at = 0;
+	if (sscanf(line, "%" SCNu64 " %" SCNu64 " %u %zu%n", &number, &inode, &notify, &len, &at) != 4 || line[at++] != ' ' || strnlen(line + at, len + 1) <= len)
+		return NULL;
+	MF_CLEANUP(mf_free) char *name = mf_strndup(line + at, len);
+	struct file *f = file_by_name(o, name);
+	if (f && !f->number && number && number <= OUTBOX_NUMBER_MAX && inode == inode_of(o, name) && !is_taken(o, number)) {
+		f->number = number;
+		f->notify = notify;
+	}
+	return line + at + len + 1;
+}
+
+void notes_load(struct outgoing *o)
+{
+	struct file *f;
+	MF_CLEANUP(mf_free) char *text = read_notes(o);
+	for (const char *line = text; line && *line;)
+		line = take_line(o, line);
+	TAILQ_FOREACH(f, &o->files, link)
+		if (!f->number)
+			f->number = outbox_number(o->outbox);
+	notes_save(o);
+}

@@ -1,0 +1,154 @@
+/* smtp/outbox.c: what holds from one life to the next, whatever the clock does meanwhile. */
+#include "unit/outbox_world.h"
+
+static uint64_t number_of(struct world *w, uint64_t id)
+{
+	struct outbox_item item;
+	assert_int_equal(outbox_item(w->outbox, id, &item), MF_OK);
+	uint64_t number = item.number;
+	outbox_item_finish(&item);
+	return number;
+}
+
+static void numbers(void **state)
+{
+	(void)state;
+	struct world w;
+	begin(&w);
+	uint64_t id = put(&w, "a.eml", SIMPLE), number = number_of(&w, id), own = outbox_number(w.outbox), other;
+	assert_true(number && own && own != number);
+	assert_int_equal(put_as(&w, SIMPLE, &(struct outbox_put){ .number = own }, &other, NULL), MF_OK);
+	reopen(&w);
+	assert_true(number_of(&w, id) == number && number_of(&w, other) == own);
+	assert_true(outbox_id_of_number(w.outbox, own) == other && !outbox_id_of_number(w.outbox, own + 1));
+	/* many in one life, and a few in many */
+	uint64_t last = own;
+	for (int i = 0; i < 5000; i++, last++)
+		assert_true(outbox_number(w.outbox) > last);
+	for (int i = 0; i < 5; i++) {
+		reopen(&w);
+		uint64_t next = outbox_number(w.outbox);
+		assert_true(next > last);
+		last = next;
+	}
+	/* a message of a version that gave none */
+	MF_CLEANUP(mf_free) char *command = mf_format("sed -i /^number:/d %s/outbox/%016llx.state", w.folder, (unsigned long long)id);
+	assert_int_equal(system(command), 0);
+	reopen(&w);
+	number = number_of(&w, id);
+	assert_true(number > last);
+	reopen(&w);
+	assert_true(number_of(&w, id) == number);
+	end(&w);
+}
+
+/* --- the clock was ahead, and is set back ------------------------------------------------------------------------------ */
+
+#define YEAR (365 * 86400)
+
+static int64_t at_of(struct world *w, uint64_t id)
+{
+	struct outbox_item item;
+	assert_int_equal(outbox_item(w->outbox, id, &item), MF_OK);
+	int64_t at_s = item.at_s;
+	outbox_item_finish(&item);
+	return at_s;
+}
+
+static void first_attempt_after_a_wrong_clock(void **state)
+{
+	struct world w;
+	begin(&w);
+	bool anew = *state != NULL;          /* mailfs was started anew meanwhile */
+	later(YEAR);
+	uint64_t id = put(&w, "a.eml", SIMPLE);
+	later(-YEAR);
+	if (anew)
+		reopen(&w);
+	assert_state(&w, id, OUTBOX_WAITING);
+	run(&w);
+	assert_int_equal(taken(&w), 0);      /* it can be taken back still */
+	assert_true(at_of(&w, id) <= clock_wall_s() + 10);
+	later(11);
+	run(&w);
+	assert_gone(&w, id);
+	assert_int_equal(taken(&w), 1);
+	end(&w);
+}
+
+static void retry_after_a_wrong_clock(void **state)
+{
+	struct world w;
+	begin(&w);
+	bool anew = *state != NULL;
+	later(YEAR);
+	uint64_t id = put(&w, "a.eml", "To: later@b\n\n");
+	later(11);
+	run(&w);
+	assert_state(&w, id, OUTBOX_RETRYING);
+	later(-YEAR);
+	if (anew)
+		reopen(&w);
+	run(&w);
+	assert_state(&w, id, OUTBOX_RETRYING);
+	assert_true(at_of(&w, id) <= clock_wall_s() + 300);
+	w.server.accept_later = true;
+	later(301);
+	run(&w);
+	assert_gone(&w, id);
+	end(&w);
+}
+
+/* The five days begin with the clock as it is now, and are over some time. */
+static void given_up_after_a_wrong_clock(void **state)
+{
+	(void)state;
+	struct world w;
+	begin(&w);
+	later(YEAR);
+	uint64_t id = put(&w, "a.eml", "To: later@b\n\n");
+	later(11);
+	run(&w);
+	later(-YEAR);
+	run(&w);
+	for (int i = 0; i < 40; i++) {
+		later(4 * 3600);
+		run(&w);
+	}
+	assert_state(&w, id, OUTBOX_FAILED);
+	end(&w);
+}
+
+static void link_after_a_wrong_clock(void **state)
+{
+	(void)state;
+	struct world w;
+	struct outbox_link link;
+	begin(&w);
+	w.server.refuse = MF_OFFLINE;
+	uint64_t id = put(&w, "a.eml", SIMPLE);
+	later(YEAR);
+	run(&w);
+	outbox_link(w.outbox, &link);
+	assert_true(link.error && link.next_try_s > clock_wall_s());
+	w.server.refuse = MF_OK;
+	later(-YEAR);
+	run(&w);
+	outbox_link(w.outbox, &link);
+	assert_true(link.next_try_s <= clock_wall_s() + 30);
+	later(31);
+	run(&w);
+	assert_gone(&w, id);
+	end(&w);
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = { 
+		cmocka_unit_test(numbers), cmocka_unit_test(first_attempt_after_a_wrong_clock),
+		cmocka_unit_test_prestate(first_attempt_after_a_wrong_clock, &(int){ 1 }), cmocka_unit_test(retry_after_a_wrong_clock),
+		cmocka_unit_test_prestate(retry_after_a_wrong_clock, &(int){ 1 }), cmocka_unit_test(given_up_after_a_wrong_clock),
+		cmocka_unit_test(link_after_a_wrong_clock),
+	};
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
