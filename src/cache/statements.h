@@ -55,6 +55,8 @@
 	X(MESSAGE_NAME_TAKEN, "SELECT 1 FROM message WHERE shelf = ?1 AND name = ?2") \
 	X(MESSAGE_ADD, "INSERT INTO message (shelf, uid, size, mtime, ctime, flags, keywords, modseq, match, name) " \
 	  "VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)") \
+	X(MESSAGE_ADD_IF_FREE, "INSERT OR IGNORE INTO message (shelf, uid, size, mtime, ctime, flags, keywords, modseq, match, name) " \
+	  "VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)") \
 	X(SUMMARY_ADD, "INSERT INTO summary (id, date, message_id, email_id, subject, sender, recipients) " \
 	  "VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)") \
 	X(MESSAGE_FLAGS, "UPDATE message SET flags = ?2, keywords = ?3, modseq = ?4, ctime = ?5 WHERE id = ?1") \
