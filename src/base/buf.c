@@ -66,16 +66,19 @@ enum mf_err buf_adds(struct buf *b, const char *s)
 enum mf_err buf_addf(struct buf *b, const char *format, ...)
 {
 	va_list arguments, again;
+	size_t room = b->capacity - b->len;
 	va_start(arguments, format);
 	va_copy(again, arguments);
-	int len = vsnprintf(NULL, 0, format, arguments);
+	int len = vsnprintf(room ? b->data + b->len : NULL, room, format, arguments);
 	va_end(arguments);
 	enum mf_err e = len < 0 ? MF_INVALID : grow(b, (size_t)len);
-	if (!e) {
+	if (!e && (size_t)len >= room) /* it did not fit */
 		vsnprintf(b->data + b->len, (size_t)len + 1, format, again);
-		b->len += (size_t)len;
-	}
 	va_end(again);
+	if (!e)
+		b->len += (size_t)len;
+	else if (room)
+		b->data[b->len] = 0;
 	return e;
 }
 

@@ -12,6 +12,7 @@ struct item {
 	struct change change;
 	char *name, *old_name;
 };
+STAILQ_HEAD(items, item);
 
 struct bus_subscription {
 	TAILQ_ENTRY(bus_subscription) link;
@@ -23,7 +24,7 @@ struct bus {
 	pthread_t thread;
 	pthread_mutex_t lock;        /* guards everything below */
 	pthread_cond_t wake, settled;
-	STAILQ_HEAD(, item) queue;
+	struct items queue;
 	TAILQ_HEAD(, bus_subscription) subscriptions;
 	struct bus_subscription *running; /* whose handler is being called */
 	uint64_t published, delivered;
@@ -107,21 +108,36 @@ void bus_destroy(struct bus *bus)
 	free(bus);
 }
 
-void bus_publish(struct bus *bus, const struct change *change)
+static struct item *item_create(const struct change *change)
 {
-	if (!bus)
-		return;
 	struct item *item = MF_NEW(struct item);
 	item->change = *change;
 	item->name = change->name ? mf_strdup(change->name) : NULL;
 	item->old_name = change->old_name ? mf_strdup(change->old_name) : NULL;
 	item->change.name = item->name;
 	item->change.old_name = item->old_name;
+	return item;
+}
+
+void bus_publish_all(struct bus *bus, const struct change *changes, size_t count)
+{
+	if (!bus || !count)
+		return;
+	struct items items = STAILQ_HEAD_INITIALIZER(items);
+	for (size_t i = 0; i < count; i++) {
+		struct item *item = item_create(&changes[i]);
+		STAILQ_INSERT_TAIL(&items, item, link);
+	}
 	pthread_mutex_lock(&bus->lock);
-	STAILQ_INSERT_TAIL(&bus->queue, item, link);
-	bus->published++;
+	STAILQ_CONCAT(&bus->queue, &items);
+	bus->published += count;
 	pthread_cond_signal(&bus->wake);
 	pthread_mutex_unlock(&bus->lock);
+}
+
+void bus_publish(struct bus *bus, const struct change *change)
+{
+	bus_publish_all(bus, change, 1);
 }
 
 static struct bus_subscription *subscription_create(bus_handler *handler, void *context)

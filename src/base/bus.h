@@ -6,6 +6,7 @@
 #ifndef MF_BASE_BUS_H
 #define MF_BASE_BUS_H
 
+#include <stddef.h>
 #include <stdint.h>
 
 enum change_kind {
@@ -40,6 +41,8 @@ typedef void bus_handler(void *context, const struct change *change);
 struct bus *bus_create(void);       /* starts the delivery thread */
 void bus_destroy(struct bus *bus);  /* delivers what is queued first; NULL is fine */
 void bus_publish(struct bus *bus, const struct change *change); /* NULL bus: does nothing */
+/* The same for several in a row; the delivery thread is woken once. */
+void bus_publish_all(struct bus *bus, const struct change *changes, size_t count);
 struct bus_subscription *bus_subscribe(struct bus *bus, bus_handler *handler, void *context);
 /* Called before all that have subscribed so far: for who must know before a person can hear of it. */
 struct bus_subscription *bus_subscribe_first(struct bus *bus, bus_handler *handler, void *context);

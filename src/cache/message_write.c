@@ -3,6 +3,7 @@
 
 #include "base/mem.h"
 #include "cache/txn.h"
+#include "mail/name.h"
 
 #define PURGE_MAX 2000 /* messages at a time: some 20 ms */
 #define PURGE_CLOCK_SLACK_MS 3600000
@@ -358,9 +359,9 @@ enum mf_err row_add_summary(struct txn *t, const struct message_put *put, const 
 	return db_run(t->db, s);
 }
 
-enum mf_err row_add(struct txn *t, const struct node *n, struct row *row)
+static enum mf_err insert(struct txn *t, enum statement which, const struct node *n, struct row *row)
 {
-	sqlite3_stmt *s = db_use(t->db, SQL_MESSAGE_ADD);
+	sqlite3_stmt *s = db_use(t->db, which);
 	sqlite3_bind_int64(s, 1, (int64_t)n->shelf);
 	bind_uid(s, 2, row->entry.uid);
 	sqlite3_bind_int64(s, 3, (int64_t)row->entry.size);
@@ -376,28 +377,63 @@ enum mf_err row_add(struct txn *t, const struct node *n, struct row *row)
 	return e ? e : row->entry.id > ROW_ID_MAX ? MF_TOO_BIG : MF_OK;
 }
 
-static enum mf_err put_new(struct txn *t, struct node *n, const struct message_put *put, int64_t mtime,
-                           uint64_t match, uint64_t *ret_id)
+enum mf_err row_add(struct txn *t, const struct node *n, struct row *row)
 {
-	struct row row = { .entry = { .uid = put->uid, .size = put->size, .mtime = mtime, .ctime = txn_now_s(t) },
-		           .flags = put->flags, .modseq = put->modseq, .match = match };
-	row_cap_keywords(put->keywords, row.keywords);
-	enum mf_err e = name_for_new(t, n, put, mtime, row.name);
-	if (!e)
-		e = row_add(t, n, &row);
-	if (!e)
-		e = row_add_summary(t, put, &row);
+	return insert(t, SQL_MESSAGE_ADD, n, row);
+}
+
+static void row_of_put(struct txn *t, const struct message_put *put, int64_t mtime, uint64_t match, struct row *ret)
+{
+	*ret = (struct row){ .entry = { .uid = put->uid, .size = put->size, .mtime = mtime, .ctime = txn_now_s(t) },
+		             .flags = put->flags, .modseq = put->modseq, .match = match };
+	row_cap_keywords(put->keywords, ret->keywords);
+}
+
+/* What belongs to a row that was added. */
+static enum mf_err put_added(struct txn *t, struct node *n, const struct message_put *put, const struct row *row, uint64_t *ret_id)
+{
+	enum mf_err e = row_add_summary(t, put, row);
 	if (e)
 		return e;
-	arrival_add(t, match, row.entry.id, n->m.id);
-	row_count(n, 1, row.flags);
-	row_show(t, n, &row, true);
-	struct change change = about(CHANGE_MESSAGE_ADDED, n, &row);
+	arrival_add(t, row->match, row->entry.id, n->m.id);
+	row_count(n, 1, row->flags);
+	row_show(t, n, row, true);
+	struct change change = about(CHANGE_MESSAGE_ADDED, n, row);
 	change.is_new = put->is_new;
 	txn_change(t, &change);
 	txn_names_changed(t, n->m.id);
-	*ret_id = row.entry.id;
+	*ret_id = row->entry.id;
 	return MF_OK;
+}
+
+static enum mf_err put_new(struct txn *t, struct node *n, const struct message_put *put, int64_t mtime,
+                           uint64_t match, uint64_t *ret_id)
+{
+	struct row row;
+	row_of_put(t, put, mtime, match, &row);
+	enum mf_err e = name_for_new(t, n, put, mtime, row.name);
+	if (!e)
+		e = row_add(t, n, &row);
+	return e ? e : put_added(t, n, put, &row, ret_id);
+}
+
+/* While a mailbox is read for the first time hardly any message is known already: the row is tried without asking for its UID
+ * and its name before. MF_EXISTS: one of them is taken, or what waits or left may have to do with it. */
+static enum mf_err put_first(struct txn *t, struct node *n, const struct message_put *put, int64_t mtime,
+                             uint64_t match, uint64_t *ret_id)
+{
+	if (n->m.complete || !put->uid || txn_has_ops(t) || txn_has_children(t, n->m.id))
+		return MF_EXISTS;
+	enum mf_err e = limbo_match(t, put, match, mtime, ret_id);
+	if (e != MF_NOT_FOUND || t->cache->limbo.rows.count)
+		return e && e != MF_NOT_FOUND ? e : MF_EXISTS;
+	struct row row;
+	row_of_put(t, put, mtime, match, &row);
+	mail_message_name(put->summary, mtime, 0, row.name);
+	e = insert(t, SQL_MESSAGE_ADD_IF_FREE, n, &row);
+	if (e || !sqlite3_changes(t->db->handle))
+		return e ? e : MF_EXISTS;
+	return put_added(t, n, put, &row, ret_id);
 }
 
 enum mf_err txn_message_put(struct txn *t, const struct message_put *put, uint64_t *ret_id)
@@ -407,8 +443,14 @@ enum mf_err txn_message_put(struct txn *t, const struct message_put *put, uint64
 		return t->failed ? t->failed : MF_NOT_FOUND;
 	if (put->size > INT64_MAX)
 		return MF_TOO_BIG;
+	const struct mail_summary *summary = put->summary;
+	int64_t mtime = put->internal_date ? put->internal_date : summary->has_date ? summary->date : 0;
+	uint64_t match = match_of(put, mtime), id;
+	enum mf_err e = put_first(t, n, put, mtime, match, ret_id);
+	if (e != MF_EXISTS)
+		return txn_fail(t, e);
 	struct row known;
-	enum mf_err e = put->uid ? row_by_uid(t, n, put->uid, &known) : MF_NOT_FOUND;
+	e = put->uid ? row_by_uid(t, n, put->uid, &known) : MF_NOT_FOUND;
 	if (!e) {
 		e = set_flags(t, n, &known, put->flags, put->keywords, put->modseq);
 		if (!e)
@@ -419,9 +461,6 @@ enum mf_err txn_message_put(struct txn *t, const struct message_put *put, uint64
 	}
 	if (e != MF_NOT_FOUND)
 		return txn_fail(t, e);
-	const struct mail_summary *summary = put->summary;
-	int64_t mtime = put->internal_date ? put->internal_date : summary->has_date ? summary->date : 0;
-	uint64_t match = match_of(put, mtime), id;
 	e = settle_put(t, n, put, mtime, match, &id);
 	if (!e) {
 		*ret_id = id;

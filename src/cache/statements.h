@@ -55,6 +55,8 @@
 	X(MESSAGE_NAME_TAKEN, "SELECT 1 FROM message WHERE shelf = ?1 AND name = ?2") \
 	X(MESSAGE_ADD, "INSERT INTO message (shelf, uid, size, mtime, ctime, flags, keywords, modseq, match, name) " \
 	  "VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)") \
+	X(MESSAGE_ADD_IF_FREE, "INSERT OR IGNORE INTO message (shelf, uid, size, mtime, ctime, flags, keywords, modseq, match, name) " \
+	  "VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)") \
 	X(SUMMARY_ADD, "INSERT INTO summary (id, date, message_id, email_id, subject, sender, recipients) " \
 	  "VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)") \
 	X(MESSAGE_FLAGS, "UPDATE message SET flags = ?2, keywords = ?3, modseq = ?4, ctime = ?5 WHERE id = ?1") \
@@ -139,6 +141,7 @@
 	X(OP_DELETES_RAW, "SELECT 1 FROM op WHERE kind = 7 AND raw = ?1 AND state != 3 LIMIT 1") \
 	X(PURGE_PICK, "SELECT id, match, name FROM message WHERE shelf = ?1 LIMIT ?2") \
 	X(UIDL_ALL, "SELECT key, uid, size, digest FROM uidl ORDER BY uid") \
+	X(UIDL_LEARNT, "UPDATE uidl SET size = ?3, digest = ?4 WHERE uid = ?1 AND key = ?2") \
 	X(UIDL_PUT, "INSERT OR REPLACE INTO uidl (uid, key, size, digest) VALUES (?1, ?2, ?3, ?4)") \
 	X(UIDL_REMOVE, "DELETE FROM uidl WHERE uid = ?1") \
 	X(UIDL_CLEAR, "DELETE FROM uidl") \

@@ -270,10 +270,12 @@ static void publish_node(struct txn *t, const struct node *n)
 
 static void publish(struct txn *t)
 {
-	struct cache *c = t->cache;
+	size_t kept = 0;
 	for (size_t i = 0; i < t->change_count; i++)
 		if (t->changes[i].kind != CHANGE_NONE)
-			bus_publish(c->bus, &t->changes[i]);
+			t->changes[kept++] = t->changes[i];
+	t->change_count = kept;
+	bus_publish_all(t->cache->bus, t->changes, kept);
 }
 
 static void apply(struct txn *t, struct timespec root_mtime)

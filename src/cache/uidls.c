@@ -95,14 +95,23 @@ static enum mf_err store_numbers(struct txn *t, const struct uidls_change *chang
 	return e ? e : meta_set_number(t->db, "uidl_next", change->uidnext);
 }
 
-static enum mf_err store_row(struct txn *t, const struct uidl *row)
+static enum mf_err run_with_row(struct txn *t, enum statement which, const struct uidl *row)
 {
-	sqlite3_stmt *s = db_use(t->db, SQL_UIDL_PUT);
+	sqlite3_stmt *s = db_use(t->db, which);
 	sqlite3_bind_int64(s, 1, row->uid);
 	db_bind_text(s, 2, row->key);
 	sqlite3_bind_int64(s, 3, (int64_t)row->size);
 	db_bind_text(s, 4, row->digest);
 	return db_run(t->db, s);
+}
+
+/* What has a digest has been stored without it before, as a rule: the key and its index stay as they are. */
+static enum mf_err store_row(struct txn *t, const struct uidl *row)
+{
+	enum mf_err e = *row->digest ? run_with_row(t, SQL_UIDL_LEARNT, row) : MF_NOT_FOUND;
+	if (!e && sqlite3_changes(t->db->handle))
+		return MF_OK;
+	return e && e != MF_NOT_FOUND ? e : run_with_row(t, SQL_UIDL_PUT, row);
 }
 
 static enum mf_err remove_row(struct txn *t, uint32_t uid)

@@ -24,10 +24,14 @@ struct eventlog {
 	struct bus_subscription *subscription;
 	struct account *const *accounts;
 	size_t count, limit;
-	/* only the bus's thread uses these: the last mailbox whose path was asked for */
+	/* only the bus's thread uses these: the last mailbox whose path was asked for, the last second that was written out, the
+	 * line under way */
 	uint64_t path_mailbox;
 	unsigned path_account;
 	char *path;
+	time_t second;
+	char second_text[40];
+	struct buf line;
 
 	pthread_mutex_t lock;        /* guards everything below */
 	pthread_cond_t grew;         /* on CLOCK_MONOTONIC */
@@ -94,19 +98,30 @@ static enum mf_err add_member(struct buf *b, const char *key, const char *value)
 {
 	if (!value)
 		return MF_OK;
-	enum mf_err e = buf_addf(b, ",\"%s\":", key);
+	enum mf_err e = buf_adds(b, ",\"");
+	if (!e)
+		e = buf_adds(b, key);
+	if (!e)
+		e = buf_adds(b, "\":");
 	return e ? e : json_add_quoted(b, value);
+}
+
+/* Many changes in a row are of one second. */
+static const char *recent_second(struct eventlog *log, time_t second)
+{
+	if (second != log->second || !log->second_text[0]) {
+		struct tm parts;
+		gmtime_r(&second, &parts);
+		strftime(log->second_text, sizeof log->second_text, "%Y-%m-%dT%H:%M:%S", &parts);
+		log->second = second;
+	}
+	return log->second_text;
 }
 
 static enum mf_err add_start(struct eventlog *log, struct buf *b, const struct change *change, const char *event)
 {
 	int64_t now = clock_wall_ns();
-	time_t seconds = (time_t)(now / 1000000000);
-	struct tm parts;
-	char time[40] = "";
-	gmtime_r(&seconds, &parts);
-	strftime(time, sizeof time, "%Y-%m-%dT%H:%M:%S", &parts);
-	enum mf_err e = buf_addf(b, "{\"time\":\"%s.%03dZ\"", time, (int)(now / 1000000 % 1000));
+	enum mf_err e = buf_addf(b, "{\"time\":\"%s.%03dZ\"", recent_second(log, (time_t)(now / 1000000000)), (int)(now / 1000000 % 1000));
 	if (!e && change->account < log->count)
 		e = add_member(b, "account", account_config(log->accounts[change->account])->name);
 	return e ? e : add_member(b, "event", event);
@@ -184,18 +199,18 @@ static void handle(void *context, const struct change *change)
 	const char *event = event_name(change->kind);
 	if (!event || change->account >= log->count)
 		return;
-	struct buf line;
-	buf_init(&line, LINE_MAX_BYTES);
-	enum mf_err e = add_start(log, &line, change, event);
+	struct buf *line = &log->line;
+	buf_reset(line);
+	enum mf_err e = add_start(log, line, change, event);
 	if (!e)
-		e = add_details(log, &line, change);
+		e = add_details(log, line, change);
 	if (!e)
-		e = buf_adds(&line, "}\n");
+		e = buf_adds(line, "}\n");
 	if (!e) {
 		pthread_mutex_lock(&log->lock);
-		append_locked(log, &log->streams[change->account], &line);
+		append_locked(log, &log->streams[change->account], line);
 		if (log->count > 1)
-			append_locked(log, &log->streams[log->count], &line);
+			append_locked(log, &log->streams[log->count], line);
 		void (*grown)(void *, unsigned) = log->grown;
 		void *grown_context = log->grown_context;
 		pthread_cond_broadcast(&log->grew);
@@ -203,7 +218,6 @@ static void handle(void *context, const struct change *change)
 		if (grown)
 			grown(grown_context, change->account);
 	}
-	buf_finish(&line);
 }
 
 struct eventlog *eventlog_create(struct bus *bus, struct account *const *accounts, size_t count, size_t limit)
@@ -216,6 +230,7 @@ struct eventlog *eventlog_create(struct bus *bus, struct account *const *account
 	log->streams = mf_alloc_array(count + 1, sizeof *log->streams);
 	for (size_t i = 0; i <= count; i++)
 		buf_init(&log->streams[i].data, limit);
+	buf_init(&log->line, LINE_MAX_BYTES);
 	pthread_condattr_t attributes;
 	pthread_condattr_init(&attributes);
 	pthread_condattr_setclock(&attributes, CLOCK_MONOTONIC);
@@ -237,6 +252,7 @@ void eventlog_destroy(struct eventlog *log)
 	pthread_mutex_destroy(&log->lock);
 	free(log->streams);
 	free(log->path);
+	buf_finish(&log->line);
 	free(log);
 }
 

@@ -42,7 +42,11 @@ static void read_quoted(struct address_reader *r)
 	while (r->p < r->end && *r->p != '"') {
 		if (*r->p == '\\' && r->p + 1 < r->end)
 			r->p++;
-		(void)buf_add(&r->phrase, r->p++, 1);
+		const char *stop = r->p + 1;
+		while (stop < r->end && *stop != '"' && *stop != '\\')
+			stop++;
+		(void)buf_add(&r->phrase, r->p, (size_t)(stop - r->p));
+		r->p = stop;
 	}
 	if (r->p < r->end)
 		r->p++;
@@ -69,9 +73,13 @@ static void read_comment(struct address_reader *r)
 
 static void add_without_space(struct buf *to, const char *s, const char *end)
 {
-	for (; s < end; s++)
-		if (!is_space(*s))
-			(void)buf_add(to, s, 1);
+	while (s < end) {
+		const char *stop = s;
+		while (stop < end && !is_space(*stop))
+			stop++;
+		(void)buf_add(to, s, (size_t)(stop - s));
+		s = stop < end ? stop + 1 : end;
+	}
 }
 
 /* <@route:local@domain>; where the '>' is missing it ends before a comma */
@@ -111,13 +119,23 @@ static const char *encoded_word_end(const char *p, const char *end)
 	return NULL;
 }
 
+/* what read_mailbox() has to look at before it is taken for text */
+static bool is_special(char c)
+{
+	return c == '"' || c == '(' || c == '<' || c == ';' || c == ',' || c == ':' || c == '@' || c == '=';
+}
+
+/* an encoded word, or a character and the usual ones behind it */
 static void read_plain(struct address_reader *r)
 {
 	const char *stop = NULL;
 	if (r->end - r->p > 2 && r->p[0] == '=' && r->p[1] == '?')
 		stop = encoded_word_end(r->p, r->end);
-	if (!stop)
+	if (!stop) {
 		stop = r->p + 1;
+		while (stop < r->end && !is_special(*stop))
+			stop++;
+	}
 	(void)buf_add(&r->phrase, r->p, (size_t)(stop - r->p));
 	(void)buf_add(&r->bare, r->p, (size_t)(stop - r->p));
 	r->p = stop;

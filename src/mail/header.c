@@ -34,7 +34,7 @@ static void keep_first(const char *name, size_t name_len, const char *const *nam
                        struct header_span span, struct header_span *ret)
 {
 	for (size_t i = 0; i < count; i++)
-		if (!ret[i].data && strncasecmp(name, names[i], name_len) == 0 && names[i][name_len] == '\0')
+		if (!ret[i].data && (*name | 0x20) == (*names[i] | 0x20) && strncasecmp(name, names[i], name_len) == 0 && names[i][name_len] == '\0')
 			ret[i] = span;
 }
 

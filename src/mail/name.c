@@ -37,10 +37,10 @@ static size_t filter(const char *text, char ret[static FILTERED_MAX], bool *ret_
 	bool gap = false, carrier = false; /* carrier: a mark has something to stand on */
 	*ret_ascii = true;
 	while (*text) {
-		gunichar c = g_utf8_get_char_validated(text, -1);
+		gunichar c = (unsigned char)*text < 0x80 ? (gunichar)*text : g_utf8_get_char_validated(text, -1);
 		bool valid = c < (gunichar)-2;
 		enum char_class class = valid ? classify(c) : CHAR_OTHER;
-		size_t size = valid ? (size_t)g_unichar_to_utf8(c, NULL) : 1;
+		size_t size = valid && c >= 0x80 ? (size_t)g_unichar_to_utf8(c, NULL) : 1;
 		bool keep = class == CHAR_LETTER || (class == CHAR_MARK && carrier) || class == CHAR_PUNCTUATION;
 		if (keep && n == 0 && c == '.')
 			keep = false;

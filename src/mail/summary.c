@@ -133,11 +133,14 @@ static void read_message_id(struct header_span span, struct buf *ret)
 	MF_CLEANUP(mf_free) char *raw = header_unfold(span, span.len, &len);
 	const char *open = memchr(raw, '<', len), *p = open ? open + 1 : raw, *end = raw + len;
 	buf_init(ret, span.len);
-	for (; p < end && *p != '>'; p++) {
-		if (*p != ' ' && *p != '\t')
-			(void)buf_add(ret, p, 1);
-		else if (!open)
+	while (p < end && *p != '>') {
+		const char *stop = p;
+		while (stop < end && *stop != '>' && *stop != ' ' && *stop != '\t')
+			stop++;
+		(void)buf_add(ret, p, (size_t)(stop - p));
+		if (stop < end && *stop != '>' && !open)
 			break;
+		p = stop < end && *stop != '>' ? stop + 1 : stop;
 	}
 }
 

@@ -281,26 +281,37 @@ static bool is_gap(gunichar c)
 	return c <= ' ' || (c >= 0x7f && c <= 0xa0) || c == 0x2028 || c == 0x2029;
 }
 
+/* how many characters of ASCII that are no gap stand at p: most of what is read consists of them */
+static size_t plain_run(const char *p, const char *end)
+{
+	size_t n = 0;
+	while (p + n < end && p[n] > ' ' && p[n] < 0x7f)
+		n++;
+	return n;
+}
+
 char *text_clean(const char *s, size_t len, size_t max)
 {
 	size_t limit = len < max ? len : max, n = 0;
 	char *text = mf_alloc(limit + 1);
 	bool gap = false;
 	for (const char *p = s, *end = s + len; p < end;) {
-		const char *next = text_next(p);
-		size_t size = (size_t)(next - p);
-		if (is_gap(g_utf8_get_char(p))) {
+		size_t run = plain_run(p, end), size = run ? run : (size_t)(text_next(p) - p);
+		if (!run && is_gap(g_utf8_get_char(p))) {
 			gap = n > 0;
 		} else {
-			if (n + size + gap > limit)
+			if (n + (run ? 1 : size) + gap > limit)
 				break;
 			if (gap)
 				text[n++] = ' ';
-			memcpy(text + n, p, size);
-			n += size;
+			size_t fitting = size < limit - n ? size : limit - n;
+			memcpy(text + n, p, fitting);
+			n += fitting;
 			gap = false;
+			if (fitting < size)
+				break;
 		}
-		p = next;
+		p += size;
 	}
 	text[n] = '\0';
 	return text;

@@ -65,9 +65,11 @@ static enum mf_err tell_kept(struct telling *t, uint32_t *places, size_t *count)
 	enum mf_err e = MF_OK;
 	for (size_t i = 0; i < *count && !e; i++) {
 		struct drop_item *item = &t->s->drop.items[places[i]];
-		if (item->header)
+		if (item->header && t->s->unsaved)
+			e = pop3_store(t->s);
+		if (!e && item->header)
 			e = tell_message(t, item, item->header, item->header_len);
-		else
+		else if (!e)
 			places[left++] = places[i];
 	}
 	*count = left;
@@ -83,10 +85,8 @@ static enum mf_err tell_new(struct telling *t, const struct mailbox_since *since
 		e = tell_kept(t, places, &count);
 	if (!e)
 		e = pop3_top(t->s, places, count, tell_message, t);
-	/* also after a failure: what was learnt stays true */
-	enum mf_err stored = t->s->dead ? MF_OK : pop3_store(t->s);
 	free(places);
-	return e ? e : stored;
+	return e;
 }
 
 /* The server allows no login now, and there is a last time whose answer can be repeated. */
@@ -103,30 +103,46 @@ static enum mf_err look(struct pop3 *s)
 {
 	enum mf_err e = pop3_need_news(s);
 	if (!e)
-		e = pop3_list(s);
+		e = pop3_number(s);
 	s->used |= !e;
 	return e;
+}
+
+/* The mailbox's numbers are told as those that hold, so they are stored first; they are already where TOP was asked for. */
+static enum mf_err tell_closed(const struct telling *t, enum mf_err result, const struct mailbox_status *status)
+{
+	enum mf_err e = t->s->unsaved ? pop3_store(t->s) : MF_OK;
+	return e ? e : t->sink->closed(t->sink->context, t->index, result, status);
+}
+
+static enum mf_err tell(struct telling *t, const struct mailbox_since *since, bool repeat)
+{
+	struct pop3 *s = t->s;
+	const struct change_sink *sink = t->sink;
+	const struct mailbox_status status = { .uidvalidity = s->numbers.uidvalidity, .uidnext = s->numbers.uidnext, .messages = (uint32_t)s->numbers.count };
+	enum mf_err e = sink->opened(sink->context, t->index, &status, false);
+	if (e)
+		return e;
+	if (since->method != CHANGES_ALL && since->uidvalidity != status.uidvalidity)
+		return tell_closed(t, MF_UIDVALIDITY, &status);
+	if (since->method == CHANGES_AUTO || since->method == CHANGES_VERIFY)
+		e = tell_present(t, since->uidnext);
+	if (!e && !repeat)
+		e = tell_new(t, since);
+	return e ? e : tell_closed(t, MF_OK, &status);
 }
 
 static enum mf_err inbox(struct telling *t, const struct mailbox_since *since)
 {
 	struct pop3 *s = t->s;
-	const struct change_sink *sink = t->sink;
 	bool repeat = may_repeat(s, since);
 	enum mf_err e = s->dead ? s->dead : repeat ? MF_OK : look(s);
 	if (e)
 		return e;
-	const struct mailbox_status status = { .uidvalidity = s->numbers.uidvalidity, .uidnext = s->numbers.uidnext, .messages = (uint32_t)s->numbers.count };
-	e = sink->opened(sink->context, t->index, &status, false);
-	if (e)
-		return e;
-	if (since->method != CHANGES_ALL && since->uidvalidity != status.uidvalidity)
-		return sink->closed(sink->context, t->index, MF_UIDVALIDITY, &status);
-	if (since->method == CHANGES_AUTO || since->method == CHANGES_VERIFY)
-		e = tell_present(t, since->uidnext);
-	if (!e && !repeat)
-		e = tell_new(t, since);
-	return e ? e : sink->closed(sink->context, t->index, MF_OK, &status);
+	e = tell(t, since, repeat);
+	/* also after a failure: what was learnt stays true. Last: nobody waits for it */
+	enum mf_err stored = s->dead ? MF_OK : pop3_store(s);
+	return e ? e : stored;
 }
 
 enum mf_err pop3_changes(struct pop3 *s, const struct mailbox_since *since, size_t count, const struct change_sink *sink)

@@ -50,6 +50,9 @@ struct pop3 {
 
 	struct uidls numbers;   /* as stored; ascending by uid */
 	bool numbers_loaded;
+	bool unsaved;           /* numbers is ahead of what is stored, and of that .gone is to go */
+	uint32_t *gone;
+	size_t gone_count;
 	struct maildrop drop;   /* this connection's view; count 0 and not listed: none yet */
 	bool listed;
 	bool borrowed;          /* the numbers are IMAP's */
@@ -76,8 +79,9 @@ void pop3_memory_narrow(struct pop3_memory *m);
 
 /* --- the wire (wire.c) ----------------------------------------------------------------------------------------------- */
 
-/* Gathers a command; it goes out at the next wait for an answer. */
+/* Gathers a command; it goes out at the next wait for an answer, or now. */
 enum mf_err pop3_send(struct pop3 *s, const char *format, ...) __attribute__((format(printf, 2, 3)));
+enum mf_err pop3_send_now(struct pop3 *s);
 enum mf_err pop3_send_secret(struct pop3 *s, const char *command, const char *secret);  /* command: "PASS " or "" */
 /* One line into s->line. */
 enum mf_err pop3_line(struct pop3 *s);
@@ -114,6 +118,9 @@ enum mf_err pop3_need_news(struct pop3 *s);
 enum mf_err pop3_load_numbers(struct pop3 *s);
 /* UIDL, and what else it takes to give every message its number: s->drop. The numbers are stored when it returns. */
 enum mf_err pop3_list(struct pop3 *s);
+/* The same, not stored yet: pop3_top() does that while its answers are on their way, pop3_store() in any case. */
+enum mf_err pop3_number(struct pop3 *s);
+void pop3_forget_unsaved(struct pop3 *s);             /* without storing it */
 enum mf_err pop3_need_sizes(struct pop3 *s);          /* LIST, once per connection, if need be */
 enum mf_err pop3_store(struct pop3 *s);               /* what was learnt of messages since pop3_list() */
 /* The header blocks of these messages (places in the maildrop), in this order. header NULL: could not be had; nothing of

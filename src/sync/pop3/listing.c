@@ -208,6 +208,8 @@ static enum mf_err save(struct pop3 *s, const struct uidls_change *change)
 		return pop3_fail(s, e, "the numbers of messages cannot be stored: %s", mf_err_words(e));
 	for (size_t i = 0; i < s->drop.count; i++)
 		s->drop.items[i].dirty = false;
+	s->unsaved = false;
+	pop3_forget_unsaved(s);
 	return MF_OK;
 }
 
@@ -217,29 +219,36 @@ enum mf_err pop3_store(struct pop3 *s)
 		return MF_OK;
 	struct uidl *put;
 	size_t count = dirty_rows(s, &put);
-	struct uidls_change change = { .uidvalidity = s->numbers.uidvalidity, .uidnext = s->numbers.uidnext, .put = put, .put_count = count };
-	enum mf_err e = count ? save(s, &change) : MF_OK;
-	if (!e && count)
+	struct uidls_change change = { .uidvalidity = s->numbers.uidvalidity, .uidnext = s->numbers.uidnext, .gone = s->gone, .gone_count = s->gone_count,
+		.put = put, .put_count = count };
+	bool news = count || s->unsaved;
+	enum mf_err e = news ? save(s, &change) : MF_OK;
+	if (!e && news)
 		adopt_numbers(s, change.uidvalidity, change.uidnext);
 	free(put);
 	return e;
 }
 
-static enum mf_err store_all(struct pop3 *s, uint32_t uidvalidity, uint32_t uidnext, const size_t *gone, size_t gone_count)
+void pop3_forget_unsaved(struct pop3 *s)
 {
-	struct uidl *put;
-	uint32_t *uids = mf_alloc_array(gone_count + 1, sizeof *uids);
-	struct uidls_change change = { .uidvalidity = uidvalidity, .uidnext = uidnext, .gone = uids };
-	if (uidvalidity == s->numbers.uidvalidity)
-		for (size_t i = 0; i < gone_count; i++)
-			uids[change.gone_count++] = s->numbers.rows[gone[i]].uid;
-	change.put_count = dirty_rows(s, &put);
-	change.put = put;
-	bool news = change.gone_count || change.put_count || uidvalidity != s->numbers.uidvalidity;
-	enum mf_err e = news ? save(s, &change) : MF_OK;
-	free(uids);
-	free(put);
-	return e;
+	free(s->gone);
+	s->gone = NULL;
+	s->gone_count = 0;
+	s->numbers_loaded &= !s->unsaved; /* what is not stored does not hold for another connection */
+	s->unsaved = false;
+}
+
+/* For pop3_store(). gone: places in s->numbers */
+static void leave_unsaved(struct pop3 *s, uint32_t uidvalidity, const size_t *gone, size_t gone_count)
+{
+	bool same = uidvalidity == s->numbers.uidvalidity;
+	s->gone_count = 0;
+	s->gone = mf_realloc_array(s->gone, gone_count + 1, sizeof *s->gone);
+	for (size_t i = 0; i < gone_count && same; i++)
+		s->gone[s->gone_count++] = s->numbers.rows[gone[i]].uid;
+	s->unsaved = !same || s->gone_count > 0;
+	for (size_t i = 0; i < s->drop.count && !s->unsaved; i++)
+		s->unsaved = s->drop.items[i].dirty;
 }
 
 /* Another one than before and than IMAP's */
@@ -327,15 +336,15 @@ static enum mf_err number_all(struct pop3 *s)
 		uidnext = 1;
 		(void)maildrop_number(&s->drop, &uidnext); /* there are fewer messages than numbers */
 	}
-	if (!e)
-		e = store_all(s, uidvalidity, uidnext, gone, gone_count);
-	free(gone);
-	if (!e)
+	if (!e) {
+		leave_unsaved(s, uidvalidity, gone, gone_count);
 		adopt_numbers(s, uidvalidity, uidnext);
+	}
+	free(gone);
 	return e;
 }
 
-enum mf_err pop3_list(struct pop3 *s)
+enum mf_err pop3_number(struct pop3 *s)
 {
 	if (s->listed)
 		return MF_OK;
@@ -353,4 +362,10 @@ enum mf_err pop3_list(struct pop3 *s)
 		e = number_all(s);
 	s->listed = !e;
 	return e;
+}
+
+enum mf_err pop3_list(struct pop3 *s)
+{
+	enum mf_err e = pop3_number(s);
+	return !e && s->unsaved ? pop3_store(s) : e;
 }

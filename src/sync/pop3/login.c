@@ -320,6 +320,7 @@ void pop3_drop(struct pop3 *s)
 	s->timestamp = NULL;
 	maildrop_finish(&s->drop);
 	maildrop_init(&s->drop);
+	pop3_forget_unsaved(s);
 }
 
 static enum mf_err settle(struct pop3 *s)

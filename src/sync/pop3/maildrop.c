@@ -167,7 +167,11 @@ static uint32_t *sorted(const struct maildrop *d, item_wanted *wanted, int (*ord
 		if (wanted(&d->items[i]))
 			places[n++] = (uint32_t)i;
 	struct view v = { d, NULL };
-	qsort_r(places, n, sizeof *places, order, &v);
+	size_t ascending = 1; /* most servers list in the order of their names */
+	while (ascending < n && order(&places[ascending - 1], &places[ascending], &v) <= 0)
+		ascending++;
+	if (ascending < n)
+		qsort_r(places, n, sizeof *places, order, &v);
 	*ret_count = n;
 	return places;
 }

@@ -79,6 +79,13 @@ static enum mf_err give(struct drop_item *item, const struct header *h, bool ok,
 	return taken(context, item, ok ? h->text.data : NULL, ok ? h->text.len : 0);
 }
 
+/* Nothing is told under a number that is not stored. */
+static enum mf_err store_meanwhile(struct pop3 *s)
+{
+	enum mf_err e = pop3_send_now(s);
+	return e ? e : pop3_store(s);
+}
+
 /* Those from *at on, until one is refused that may be had otherwise: *ret_refused. */
 static enum mf_err run(struct pop3 *s, const uint32_t *places, size_t count, size_t *at, size_t *window, struct header *h, bool *ret_refused,
                        pop3_top_taken *taken, void *context)
@@ -92,6 +99,8 @@ static enum mf_err run(struct pop3 *s, const uint32_t *places, size_t count, siz
 			e = send_one(s, &s->drop.items[places[sent++]]);
 		if (sent == *at)
 			break;
+		if (!e && !failed && s->unsaved)
+			failed = store_meanwhile(s);
 		if (!e)
 			e = take_answer(s, h, by_top, &ok);
 		if (e)

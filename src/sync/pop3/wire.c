@@ -34,6 +34,12 @@ enum mf_err pop3_send(struct pop3 *s, const char *format, ...)
 	return write_all(s, command, (size_t)len + 2);
 }
 
+enum mf_err pop3_send_now(struct pop3 *s)
+{
+	enum mf_err e = transport_flush(s->transport);
+	return e ? pop3_fail_transport(s, e) : MF_OK;
+}
+
 enum mf_err pop3_send_secret(struct pop3 *s, const char *command, const char *secret)
 {
 	size_t head = strlen(command), len = strlen(secret);
