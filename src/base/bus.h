@@ -20,8 +20,6 @@ enum change_kind {
 	CHANGE_MESSAGE_MOVED,    /* .mailbox and .name: the new ones; .old_mailbox and .old_name */
 	CHANGE_MESSAGE_FLAGS,    /* .mailbox, .message, .name, .uid */
 	CHANGE_MESSAGE_SIZE,     /* .mailbox, .message: the size was wrong, and with it what the kernel holds */
-	CHANGE_BODY_CACHED,      /* .mailbox, .message */
-	CHANGE_BODY_DROPPED,     /* .mailbox, .message */
 	CHANGE_LINK,             /* the account's connection state */
 };
 

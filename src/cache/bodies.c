@@ -88,21 +88,20 @@ void bodies_add(struct cache *c, uint64_t message, int files, int64_t bytes)
 	c->bodies.bytes[bodies_fan_of(message)] += bytes;
 }
 
-bool bodies_unlink(struct cache *c, uint64_t message)
+void bodies_unlink(struct cache *c, uint64_t message)
 {
 	char path[BODY_PATH_MAX];
 	struct stat st;
 	body_path(message, path);
 	if (fstatat(c->bodies.dir, path, &st, AT_SYMLINK_NOFOLLOW) < 0)
-		return false;
+		return;
 	if (unlinkat(c->bodies.dir, path, 0) < 0) {
 		if (errno != ENOENT)
 			log_warning("%s/bodies/%08x/%s: %s", c->cache_dir, c->epoch, path, strerror(errno));
-		return false;
+		return;
 	}
 	if (S_ISREG(st.st_mode))
 		bodies_add(c, message, -1, -(int64_t)st.st_size);
-	return true;
 }
 
 void bodies_total(struct cache *c, uint64_t *ret_count, uint64_t *ret_bytes)
@@ -118,16 +117,4 @@ void bodies_total(struct cache *c, uint64_t *ret_count, uint64_t *ret_bytes)
 	/* below zero only where a folder was cleared behind our back */
 	*ret_count = count > 0 ? (uint64_t)count : 0;
 	*ret_bytes = bytes > 0 ? (uint64_t)bytes : 0;
-}
-
-void bodies_publish(struct cache *c, enum change_kind kind, uint64_t message)
-{
-	if (!c->bus)
-		return;
-	struct entry entry = { 0 };
-	/* of a message that is gone there is no mailbox to be told */
-	if (cache_entry(c, message, &entry) != MF_OK)
-		entry.mailbox = 0;
-	bus_publish(c->bus, &(struct change){ .kind = kind, .account = c->account, .mailbox = entry.mailbox,
-		.message = message });
 }

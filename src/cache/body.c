@@ -5,6 +5,7 @@
 #include <stdio.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <sys/uio.h>
 #include <unistd.h>
 #include <zlib.h>
 
@@ -38,9 +39,11 @@ struct body {
 	bool dropped;                  /* bodies.lock: its message is gone, so it gets no name */
 	atomic_bool whole;
 	_Atomic uint64_t size;
-	pthread_mutex_t writing;       /* one writer at a time; guards crc and crc_end. Before lock */
+	pthread_mutex_t writing;       /* one writer at a time; guards what follows. Before lock */
 	uint32_t crc;
 	uint64_t crc_end;              /* the bytes from 0 to here are in crc */
+	uint64_t file_end;             /* nothing was written from here on */
+	bool sealed;                   /* with the trailer for crc_end bytes, and nothing behind it */
 	pthread_mutex_t lock;          /* guards ranges */
 	struct ranges ranges;
 };
@@ -425,6 +428,41 @@ static void checksum(struct body *b, uint64_t offset, const void *data, size_t l
 	}
 }
 
+static struct trailer trailer_of(const struct body *b)
+{
+	struct trailer trailer = { .length = b->crc_end, .crc = b->crc, .trust = b->cache->bodies.trust };
+	memcpy(trailer.magic, magic, sizeof magic);
+	return trailer;
+}
+
+/* what is behind the bytes goes with them */
+static enum mf_err write_with(int fd, uint64_t offset, const void *data, size_t len, const struct trailer *trailer)
+{
+	struct iovec parts[] = { { (void *)(uintptr_t)data, len }, { (void *)(uintptr_t)trailer, sizeof *trailer } };
+	if (pwritev(fd, parts, 2, (off_t)offset) == (ssize_t)(len + sizeof *trailer))
+		return MF_OK;
+	enum mf_err e = write_all(fd, offset, data, len);
+	return e ? e : write_all(fd, offset + len, trailer, sizeof *trailer);
+}
+
+/* Bytes that came in order to the end that is expected are sealed as they are written. */
+static enum mf_err write_part(struct body *b, uint64_t offset, const void *data, size_t len)
+{
+	checksum(b, offset, data, len);
+	uint64_t end = offset + len;
+	bool last = end == b->crc_end && end == body_size(b);
+	struct trailer trailer = trailer_of(b);
+	enum mf_err e = last ? write_with(b->fd, offset, data, len, &trailer) : write_all(b->fd, offset, data, len);
+	if (last)
+		end += sizeof trailer;
+	if (end > b->file_end)
+		b->file_end = end;
+	b->sealed = last && !e && end == b->file_end;
+	if (e)
+		b->crc = 0, b->crc_end = 0;
+	return e;
+}
+
 enum mf_err body_write(struct body *b, uint64_t offset, const void *data, size_t len)
 {
 	if (offset > SIZE_LIMIT || len > SIZE_LIMIT - offset)
@@ -432,9 +470,8 @@ enum mf_err body_write(struct body *b, uint64_t offset, const void *data, size_t
 	pthread_mutex_lock(&b->writing);
 	enum mf_err e = MF_OK;
 	if (!body_is_whole(b)) { /* else these bytes are there */
-		e = write_all(b->fd, offset, data, len);
+		e = write_part(b, offset, data, len);
 		if (!e) {
-			checksum(b, offset, data, len);
 			pthread_mutex_lock(&b->lock);
 			ranges_add(&b->ranges, offset, offset + len);
 			pthread_mutex_unlock(&b->lock);
@@ -460,14 +497,22 @@ static enum mf_err renew(struct body *b, uint64_t size)
 	return MF_OK;
 }
 
+/* what has the name already is worth less: it was damaged, or cut short */
 static int link_once(struct body *b, const char *path)
 {
 	int dir = b->cache->bodies.dir;
-	if (*b->temporary)
+	if (*b->temporary) {
+		bodies_unlink(b->cache, b->message);
 		return renameat(dir, b->temporary, dir, path);
+	}
 	char self[32];
 	snprintf(self, sizeof self, "/proc/self/fd/%d", b->fd);
-	return linkat(AT_FDCWD, self, dir, path, AT_SYMLINK_FOLLOW);
+	int result = linkat(AT_FDCWD, self, dir, path, AT_SYMLINK_FOLLOW);
+	if (result < 0 && errno == EEXIST) {
+		bodies_unlink(b->cache, b->message);
+		result = linkat(AT_FDCWD, self, dir, path, AT_SYMLINK_FOLLOW);
+	}
+	return result;
 }
 
 /* bodies.lock is held */
@@ -476,7 +521,6 @@ static enum mf_err give_name(struct body *b, uint64_t file_size)
 	struct cache *c = b->cache;
 	char path[BODY_PATH_MAX];
 	body_path(b->message, path);
-	bodies_unlink(c, b->message);
 	for (int attempt = 0; attempt < 2; attempt++) {
 		if (link_once(b, path) == 0) {
 			b->temporary[0] = 0;
@@ -497,16 +541,16 @@ static enum mf_err give_name(struct body *b, uint64_t file_size)
 
 static enum mf_err seal(struct body *b, uint64_t length)
 {
-	enum mf_err e = MF_OK;
+	if (b->sealed && b->crc_end == length)
+		return MF_OK;
 	if (b->crc_end > length) /* more came than there is */
 		b->crc = 0, b->crc_end = 0;
-	e = read_through(b->fd, b->crc_end, length, &b->crc, -1);
+	enum mf_err e = read_through(b->fd, b->crc_end, length, &b->crc, -1);
 	if (e)
 		return e;
 	b->crc_end = length;
-	struct trailer trailer = { .length = length, .crc = b->crc, .trust = b->cache->bodies.trust };
-	memcpy(trailer.magic, magic, sizeof magic);
-	if (ftruncate(b->fd, (off_t)length) < 0)
+	struct trailer trailer = trailer_of(b);
+	if (b->file_end > length && ftruncate(b->fd, (off_t)length) < 0)
 		return mf_err_from_errno(errno);
 	return write_all(b->fd, length, &trailer, sizeof trailer);
 }
@@ -514,16 +558,13 @@ static enum mf_err seal(struct body *b, uint64_t length)
 enum mf_err body_finish(struct body *b, uint64_t length)
 {
 	struct bodies *all = &b->cache->bodies;
-	bool named = false;
 	pthread_mutex_lock(&b->writing);
 	enum mf_err e = body_is_whole(b) || body_has(b, 0, length) ? MF_OK : MF_PROTOCOL;
 	if (!e && !body_is_whole(b)) {
 		e = seal(b, length);
 		pthread_mutex_lock(&all->lock);
-		if (!e && !b->dropped) {
+		if (!e && !b->dropped)
 			e = give_name(b, length + sizeof(struct trailer));
-			named = !e;
-		}
 		if (!e) {
 			atomic_store(&b->size, length);
 			atomic_store(&b->whole, true);
@@ -531,8 +572,6 @@ enum mf_err body_finish(struct body *b, uint64_t length)
 		pthread_mutex_unlock(&all->lock);
 	}
 	pthread_mutex_unlock(&b->writing);
-	if (named)
-		bodies_publish(b->cache, CHANGE_BODY_CACHED, b->message);
 	return e;
 }
 
@@ -542,6 +581,7 @@ void body_abandon(struct body *b)
 	if (!body_is_whole(b)) {
 		b->crc = 0;
 		b->crc_end = 0;
+		b->sealed = false;
 		pthread_mutex_lock(&b->lock);
 		ranges_finish(&b->ranges);
 		pthread_mutex_unlock(&b->lock);
@@ -578,8 +618,6 @@ void bodies_adopt(struct cache *c, uint64_t from, uint64_t to)
 		bodies_unlink(c, from);
 	}
 	pthread_mutex_unlock(&c->bodies.lock);
-	if (moved)
-		bodies_publish(c, CHANGE_BODY_CACHED, to);
 }
 
 void bodies_share(struct cache *c, uint64_t from, uint64_t to)
@@ -597,8 +635,6 @@ void bodies_share(struct cache *c, uint64_t from, uint64_t to)
 		c->bodies.named++;
 	}
 	pthread_mutex_unlock(&c->bodies.lock);
-	if (linked)
-		bodies_publish(c, CHANGE_BODY_CACHED, to);
 }
 
 enum mf_err bodies_import(struct cache *c, uint64_t message, int fd, uint64_t size)
@@ -618,8 +654,6 @@ enum mf_err bodies_import(struct cache *c, uint64_t message, int fd, uint64_t si
 		atomic_store(&b->whole, true);
 	pthread_mutex_unlock(&c->bodies.lock);
 	body_free(b);
-	if (!e)
-		bodies_publish(c, CHANGE_BODY_CACHED, message);
 	return e;
 }
 
@@ -628,8 +662,6 @@ void cache_body_drop(struct cache *c, uint64_t message)
 	struct bodies *all = &c->bodies;
 	pthread_mutex_lock(&all->lock);
 	detach(all, message);
-	bool was_there = bodies_unlink(c, message);
+	bodies_unlink(c, message);
 	pthread_mutex_unlock(&all->lock);
-	if (was_there)
-		bodies_publish(c, CHANGE_BODY_DROPPED, message);
 }

@@ -33,7 +33,7 @@ int body_fd(const struct body *b);              /* for pread(2) or splice(2) of 
 
 enum mf_err body_write(struct body *b, uint64_t offset, const void *data, size_t len);
 /* All bytes up to length have been written: verify that none is missing, add the trailer, give it its name. From here on
- * it is whole, with this size. Publishes CHANGE_BODY_CACHED. MF_PROTOCOL: there is a hole. */
+ * it is whole, with this size. MF_PROTOCOL: there is a hole. */
 enum mf_err body_finish(struct body *b, uint64_t length);
 /* A download failed: forget the ranges, so that no half-true body stays. Readers that have it keep what they have. */
 void body_abandon(struct body *b);

@@ -103,12 +103,11 @@ void bodies_adopt(struct cache *c, uint64_t from, uint64_t to);
 void bodies_share(struct cache *c, uint64_t from, uint64_t to);
 /* size bytes of fd are this message's body */
 enum mf_err bodies_import(struct cache *c, uint64_t message, int fd, uint64_t size);
-void bodies_publish(struct cache *c, enum change_kind kind, uint64_t message);
 #define BODY_PATH_MAX 32
 void body_path(uint64_t message, char ret[static BODY_PATH_MAX]);
 /* lock held: */
 void bodies_add(struct cache *c, uint64_t message, int files, int64_t bytes);
-bool bodies_unlink(struct cache *c, uint64_t message);      /* true: there was one */
+void bodies_unlink(struct cache *c, uint64_t message);
 unsigned bodies_fan_of(uint64_t message);
 bool keeper_is_stopping(struct cache *c);
 

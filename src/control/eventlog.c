@@ -63,8 +63,6 @@ static const char *event_name(enum change_kind kind)
 	case CHANGE_MAILBOX_LIST:
 	case CHANGE_MAILBOX_ATTR:
 	case CHANGE_MESSAGE_SIZE:
-	case CHANGE_BODY_CACHED:
-	case CHANGE_BODY_DROPPED:
 		return NULL; /* of the cache's own keeping: no event for a person */
 	}
 	return NULL;

@@ -15,6 +15,7 @@
 #include "fs/internal.h"
 
 #define HEADER_MAX 65536    /* who has read so much has read some of the text, wherever it begins */
+#define READ_MAX (128 * 1024) /* what the kernel asks for at a time */
 
 struct open_message {
 	LIST_ENTRY(open_message) link;   /* fs->open_lock */
@@ -236,23 +237,28 @@ static void waiting_bytes_destroy(struct waiting_bytes *w)
 	free(w);
 }
 
-static void answer_read(void *context, fuse_req_t req, enum mf_err result)
+static void answer_bytes(const struct waiting_bytes *w, fuse_req_t req, enum mf_err result, char *buffer, size_t room)
 {
-	struct waiting_bytes *w = context;
 	struct fs *fs = fs_of(req);
 	/* attributes only, which waits for nothing; the reader holds the inode */
 	if (believe_size(fs, w->message, w->body))
 		fuse_lowlevel_notify_inval_inode(fs->session, fs_ino(fs, &w->message->node), -1, 0);
 	size_t length = cut(fs, w->message, w->body, w->offset, w->length);
-	if (result == MF_OK && !body_has(w->body, w->offset, length))
+	if (result == MF_OK && length && !body_has(w->body, w->offset, length))
 		result = MF_PROTOCOL;
 	trace(TRACE_FS, "read of message %llu at %llu: %s", (unsigned long long)body_message(w->body), (unsigned long long)w->offset, mf_err_name(result));
-	if (result == MF_OK)
-		mark_seen(fs, w->message, w->body, length ? w->offset + length : 0);
-	if (result == MF_OK)
-		reply_bytes(req, w->body, w->offset, length, NULL, 0);
-	else
+	if (result != MF_OK) {
 		fs_reply(req, result);
+		return;
+	}
+	mark_seen(fs, w->message, w->body, length ? w->offset + length : 0);
+	reply_bytes(req, w->body, w->offset, length, buffer, room);
+}
+
+static void answer_read(void *context, fuse_req_t req, enum mf_err result)
+{
+	struct waiting_bytes *w = context;
+	answer_bytes(w, req, result, NULL, 0);
 	waiting_bytes_destroy(w);
 }
 
@@ -288,10 +294,12 @@ void message_read(fuse_req_t req, const struct node *node, size_t size, off_t of
 	size_t length = cut(fs, m, body, offset, size);
 	/* The account sees every first read, and every one of what is still coming, so that it has the next under way. */
 	bool noted = atomic_exchange(&m->noted, true) && body_is_whole(body);
-	if (length == 0 || noted) {
-		char buffer[64 * 1024];
-		mark_seen(fs, m, body, length ? offset + length : 0);
-		reply_bytes(req, body, offset, length, buffer, sizeof buffer);
+	if (length == 0 || body_has(body, offset, length)) {
+		char buffer[READ_MAX];
+		struct waiting_bytes here = { .account = fs_account(fs, node), .message = m, .body = body, .offset = offset, .length = length };
+		if (length && !noted)
+			account_passed(here.account->account, body, offset, length);
+		answer_bytes(&here, req, MF_OK, buffer, sizeof buffer);
 		body_unref(body);
 		return;
 	}

@@ -180,8 +180,6 @@ static void on_change(void *context, const struct change *c)
 		put(&n->fast, ITEM_ATTR, directory(n->fs, account, c->mailbox), NULL);
 		break;
 	case CHANGE_MESSAGE_ADDED:     /* CHANGE_MAILBOX_LIST says enough */
-	case CHANGE_BODY_CACHED:
-	case CHANGE_BODY_DROPPED:
 	case CHANGE_LINK:
 		break;
 	}

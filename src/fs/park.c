@@ -34,6 +34,7 @@ struct parking {
 	pthread_cond_t wake;    /* for the deadline's thread */
 	pthread_cond_t settled; /* a park has gone, or a .cancel() has returned */
 	TAILQ_HEAD(park_list, park) parks;
+	int64_t sleeps_until_ms; /* the deadline's thread; 0: it is awake */
 	bool stopping;
 	pthread_t thread;
 };
@@ -141,7 +142,8 @@ void park(struct parking *lot, fuse_req_t req, uint64_t directory, int64_t windo
 	}
 	p->starting = false;
 	bool mine = p->claimed;
-	pthread_cond_signal(&lot->wake);
+	if (!mine && p->deadline_ms < lot->sleeps_until_ms)
+		pthread_cond_signal(&lot->wake);
 	pthread_mutex_unlock(&lot->lock);
 	if (mine)
 		answer(p, false);
@@ -204,8 +206,10 @@ static void *watch_deadlines(void *context)
 			answer(expired, false);
 			pthread_mutex_lock(&lot->lock);
 		} else if (next == 0) {
+			lot->sleeps_until_ms = INT64_MAX;
 			pthread_cond_wait(&lot->wake, &lot->lock);
 		} else {
+			lot->sleeps_until_ms = next;
 			struct timespec until;
 			clock_gettime(CLOCK_MONOTONIC, &until);
 			int64_t wait = next - now + 1;
@@ -217,6 +221,7 @@ static void *watch_deadlines(void *context)
 			}
 			pthread_cond_timedwait(&lot->wake, &lot->lock, &until);
 		}
+		lot->sleeps_until_ms = 0;
 	}
 	pthread_mutex_unlock(&lot->lock);
 	return NULL;

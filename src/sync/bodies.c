@@ -10,6 +10,8 @@
 #define EVICT_BYTES (16U << 20)
 #define TRIES 3                         /* connections that one message may take down with it */
 #define REFILL 256
+#define KEPT 256                        /* bodies that stay open for their reader, */
+#define KEPT_BYTES (64U << 10)          /* up to this size: of a larger one the opening is the least */
 
 struct fetch_run {
 	struct session *session;
@@ -22,6 +24,9 @@ struct fetch_run {
 	struct body *body;
 	uint64_t offset, announced, got, told;
 	enum mf_err local_error;        /* the disk's, while the server goes on sending */
+	/* what has come whole, and is likely to be read next */
+	struct body *kept[KEPT];
+	size_t kept_next;
 };
 
 /* --- what to ask for ------------------------------------------------------------------------------------------------------ */
@@ -198,6 +203,20 @@ static bool run_find(struct fetch_run *run, uint32_t uid, uint64_t offset)
 	return false;
 }
 
+/* One who opens it finds it open. */
+static void run_keep(struct fetch_run *run)
+{
+	struct body **place = &run->kept[run->kept_next++ % KEPT];
+	body_unref(*place);
+	*place = body_ref(run->body);
+}
+
+static void run_forget_kept(struct fetch_run *run)
+{
+	for (size_t i = 0; i < KEPT; i++)
+		body_unref(run->kept[i]);
+}
+
 static void run_let_go(struct fetch_run *run)
 {
 	body_unref(run->body);
@@ -353,6 +372,8 @@ static void item_ended(struct fetch_run *run, enum mf_err result)
 		body_abandon(run->body);
 	if (result == MF_NOT_FOUND && is_elsewhere(a, d))
 		result = MF_UIDVALIDITY; /* looked for again, as after that */
+	if (result == MF_OK && verdict == WINDOW_LAST && !d->populating && run->got <= KEPT_BYTES)
+		run_keep(run);
 	pthread_mutex_lock(&a->lock);
 	if (f->length)
 		ranges_done(&d->ranges, f->offset);
@@ -452,6 +473,7 @@ enum mf_err bodies_fetch(struct session *s)
 	pthread_mutex_unlock(&a->lock);
 	/* after a success nothing is left, unless the session forgot an item: that one is asked for again, but not for ever */
 	run_put_back(&run, blame || run.first != NULL);
+	run_forget_kept(&run);
 	bodies_evict(a, e == MF_OK ? EVICT_BYTES / 4 : 0);
 	return e;
 }

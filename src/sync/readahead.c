@@ -100,6 +100,11 @@ static void readahead_remember(struct readahead *r, const struct recent *new)
 	r->recent[0] = *new;
 }
 
+static void walk_widen(struct walk *w)
+{
+	w->window = w->window * READAHEAD_GROWTH < READAHEAD_MAX ? w->window * READAHEAD_GROWTH : READAHEAD_MAX;
+}
+
 static void walk_plan(const struct readahead *r, struct walk *w, struct readahead_step *ret)
 {
 	size_t room = RING - (size_t)(w->tail - w->head);
@@ -135,7 +140,7 @@ static void walk_read(struct readahead *r, struct planned *p, bool missing, stru
 	/* one who reads at leisure has no use for more */
 	bool quick = missing || ret->now_ms - w->planned_ms < LEISURE_MS;
 	if (quick && (missing || low) && w->lead_bytes < READAHEAD_BYTES / 2 && !w->planning)
-		w->window = w->window * 2 < READAHEAD_MAX ? w->window * 2 : READAHEAD_MAX;
+		walk_widen(w);
 	if (missing || low)
 		walk_plan(r, w, ret);
 }
@@ -151,7 +156,7 @@ static void walk_continue(struct readahead *r, struct walk *w, struct readahead_
 	w->used_ms = ret->now_ms;
 	w->planning = w->at_end = false;
 	w->serial = ++r->serial; /* a plan under way is void */
-	w->window = w->window < READAHEAD_MAX ? w->window * 2 : READAHEAD_MAX;
+	walk_widen(w);
 	walk_plan(r, w, ret);
 }
 

@@ -2,7 +2,7 @@
  *
  * A walk is seen when one read follows another in the directory's order (readdir) or close behind in that of the names (a
  * shell's glob; the locale may shuffle names of one day, so order within a walk is not insisted on). Isolated reads start
- * nothing. The window doubles while the reader keeps up, and sooner when it has to wait.
+ * nothing. The window grows while the reader keeps up, and sooner when it has to wait: each step of it costs a round trip.
  *
  * The owner guards it with its lock. Looking into the cache needs that lock released, so a read goes in steps:
  * note -> (probe) -> plan -> done. */
@@ -15,7 +15,8 @@
 
 #include "cache/cache.h"
 
-#define READAHEAD_FIRST 4
+#define READAHEAD_FIRST 8
+#define READAHEAD_GROWTH 4
 #define READAHEAD_MAX 512
 #define READAHEAD_BYTES (24U << 20)     /* planned and not read yet */
 #define READAHEAD_PROBES 12

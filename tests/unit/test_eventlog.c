@@ -26,7 +26,7 @@ static void lines_are_json_and_offsets_count(void **state)
 	uint64_t at;
 	assert_int_equal(eventlog_size(w->events, 0), 0);
 	publish(w, CHANGE_MESSAGE_ADDED, "quote\" back\\ esc\x1b[31m bidi\xe2\x80\xae bad\xff.eml", 7);
-	publish(w, CHANGE_BODY_CACHED, NULL, 0); /* no event */
+	publish(w, CHANGE_MESSAGE_SIZE, NULL, 0); /* no event */
 	publish(w, CHANGE_MESSAGE_REMOVED, "b.eml", 8);
 	bus_flush(w->bus);
 	size_t len = read_at(w, 0, data, sizeof data, &at);
