@@ -403,6 +403,18 @@ static char *rejected_name(const char *name)
 	return !len || *name == '.' || strchr(name, '/') ? mf_strdup("message.eml") : mf_strndup(name, len);
 }
 
+static void discard_rejected(struct cache *c, const char *name)
+{
+	if (unlinkat(c->rejected_dir, name, 0) < 0)
+		log_warning("rejected/%s: %s", name, strerror(errno));
+}
+
+static void say_rejected(const char *name, const char *reason)
+{
+	char text[NAME_MAX_BYTES + 1];
+	log_warning("%s is kept in .mailfs/rejected: %s", mf_printable(text, sizeof text, name, strlen(name)), reason);
+}
+
 static enum mf_err reject_fd(struct cache *c, int fd, uint64_t size, const char *name, const char *reason)
 {
 	char own[NAME_MAX_BYTES + 1];
@@ -419,12 +431,31 @@ static enum mf_err reject_fd(struct cache *c, int fd, uint64_t size, const char 
 	if (!e && fsync(c->rejected_dir) < 0)
 		e = mf_err_from_errno(errno);
 	if (e) { /* the bytes stay where they are */
-		if (unlinkat(c->rejected_dir, own, 0) < 0)
-			log_warning("rejected/%s: %s", own, strerror(errno));
+		discard_rejected(c, own);
 		return e;
 	}
-	char text[NAME_MAX_BYTES + 1];
-	log_warning("%s is kept in .mailfs/rejected: %s", mf_printable(text, sizeof text, own, strlen(own)), reason);
+	say_rejected(own, reason);
+	return MF_OK;
+}
+
+/* What was being written goes there as it is: on a full disk there is no room for a copy, and maybe none for the reason. */
+static enum mf_err reject_edit(struct cache *c, const char *file, const char *name, const char *reason)
+{
+	char own[NAME_MAX_BYTES + 1];
+	MF_CLEANUP(mf_close) int taken = -1;
+	MF_CLEANUP(mf_free) char *wish = rejected_name(name);
+	enum mf_err e = make_rejected(c, wish, own, &taken);
+	if (e)
+		return e;
+	if (renameat(c->spool_dir, file, c->rejected_dir, own) < 0) {
+		e = mf_err_from_errno(errno);
+		discard_rejected(c, own);
+		return e;
+	}
+	MF_CLEANUP(mf_close) int fd = openat(c->rejected_dir, own, O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
+	if (fd < 0 || fsync(fd) < 0 || write_reason(c, own, reason) != MF_OK || fsync(c->rejected_dir) < 0)
+		log_warning("rejected/%s: %s", own, strerror(errno));
+	say_rejected(own, reason);
 	return MF_OK;
 }
 
@@ -433,17 +464,16 @@ enum mf_err spool_reject(struct cache *c, uint64_t message, bool edit, const cha
 	char file[SPOOL_NAME_MAX];
 	spool_name(message, edit, file);
 	MF_CLEANUP(mf_close) int fd = openat(c->spool_dir, file, O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
-	if (fd < 0)
-		return mf_err_from_errno(errno);
 	struct stat st;
 	struct tail tail;
-	if (fstat(fd, &st) < 0)
+	if (fd < 0 || fstat(fd, &st) < 0)
 		return mf_err_from_errno(errno);
-	uint64_t size = !edit && read_tail(fd, &tail) == MF_OK ? tail.size : (uint64_t)st.st_size;
-	enum mf_err e = size ? reject_fd(c, fd, size, name ? name : "message.eml", reason) : MF_OK;
-	if (!e && edit)
+	if (edit && st.st_size)
+		return reject_edit(c, file, name ? name : "message.eml", reason);
+	if (edit)
 		discard(c->spool_dir, file);
-	return e;
+	uint64_t size = read_tail(fd, &tail) == MF_OK ? tail.size : (uint64_t)st.st_size;
+	return size ? reject_fd(c, fd, size, name ? name : "message.eml", reason) : MF_OK;
 }
 
 /* --- at the start ---------------------------------------------------------------------------------------------------------------- */

@@ -34,7 +34,7 @@ enum mf_err spool_commit(struct cache *c, uint64_t message);
 enum mf_err spool_rename(struct cache *c, uint64_t from, uint64_t to);
 void spool_remove(struct cache *c, uint64_t message);
 
-/* Bytes of an edit, or of a spooled message, that are not to be sent: kept for a person. */
+/* Bytes of an edit, which moves there, or of a spooled message, that are not to be sent: kept for a person. */
 enum mf_err spool_reject(struct cache *c, uint64_t message, bool edit, const char *name, const char *reason);
 int rejected_dir(struct cache *c);                                   /* a descriptor of the folder, for reading and unlinking in it */
 uint64_t rejected_count(struct cache *c);

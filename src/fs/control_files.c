@@ -211,8 +211,6 @@ static enum mf_err run_lines(struct fs *fs, const struct node *node, struct buf 
 		err = run_line(fs, node, line->data);
 		buf_drop(line, (size_t)(end - line->data) + 1);
 	}
-	if (err != MF_OK)
-		buf_reset(line);
 	return err;
 }
 
@@ -227,6 +225,8 @@ void control_file_write(fuse_req_t req, const struct node *node, const char *dat
 	enum mf_err err = memchr(data, '\0', size) ? MF_INVALID : buf_add(&c->line, data, size);
 	if (err == MF_OK)
 		err = run_lines(fs_of(req), node, &c->line);
+	if (err != MF_OK)
+		buf_reset(&c->line); /* the beginning of a command is none */
 	pthread_mutex_unlock(&c->lock);
 	if (err == MF_OK)
 		fuse_reply_write(req, size);

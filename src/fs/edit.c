@@ -26,6 +26,7 @@ struct edit {
 	atomic_bool over;               /* it has ended, and is about to leave the list */
 	uint64_t mailbox;               /* where it was begun; 0: nothing is sent of it, or that is not known */
 	enum mf_err refused;            /* some of what was written is more than the server takes: not to be stored without it */
+	enum mf_err broken;             /* a write failed with that: what is there is a piece */
 	atomic_bool has_date;
 	_Atomic int64_t date;
 	_Atomic uint64_t copy_from, copy_size;  /* 0: it has bytes of its own */
@@ -218,7 +219,9 @@ enum mf_err edit_write(struct edit *e, const char *data, size_t size, uint64_t o
 {
 	pthread_mutex_lock(&e->lock);
 	enum mf_err err = e->over ? MF_STALE : write_all(e->fd, data, size, offset);
-	if (err == MF_OK && (err = takes(e, offset + size)) != MF_OK)
+	if (err != MF_OK)
+		e->broken = err;
+	else if ((err = takes(e, offset + size)) != MF_OK)
 		e->refused = err;
 	e->dirty = true;
 	pthread_mutex_unlock(&e->lock);
@@ -233,6 +236,8 @@ enum mf_err edit_truncate(struct edit *e, uint64_t size)
 		err = mf_err_from_errno(errno);
 	if (err == MF_OK)
 		e->refused = MF_OK;
+	if (err == MF_OK && size == 0)
+		e->broken = MF_OK;
 	if (size == 0)
 		e->copy_from = 0;
 	e->dirty = true;
@@ -457,8 +462,8 @@ static enum mf_err accept_locked(struct fs *fs, struct edit *e)
 	if (size == 0)
 		return MF_OK;
 	bool scratch = name_is_scratch(m.name);
-	if (e->refused != MF_OK && !scratch)
-		return e->refused;
+	if (!scratch && (e->broken != MF_OK || e->refused != MF_OK))
+		return e->broken != MF_OK ? e->broken : e->refused;
 	if (m.entry.uid && is_unchanged(cache, e, size, &m)) {
 		e->dirty = false;
 		return MF_OK;
@@ -491,8 +496,9 @@ enum mf_err edit_sync(struct fs *fs, struct edit *e)
 
 /* --- the end ------------------------------------------------------------------------------------------------------------------ */
 
-/* Bytes that are not a message: aside with them; a file that was made for them goes, a message stays as it was. */
-static void put_aside(struct fs *fs, struct edit *e, enum mf_err why)
+/* Bytes that are not a message: aside with them; a file that was made for them goes, a message stays as it was.
+ * false: they stay where they are, and are put aside at the next start. */
+static bool put_aside(struct fs *fs, struct edit *e, enum mf_err why)
 {
 	struct cache *cache = fs_account(fs, &e->node)->cache;
 	MF_CLEANUP(message_finish) struct message m = { 0 };
@@ -502,8 +508,9 @@ static void put_aside(struct fs *fs, struct edit *e, enum mf_err why)
 	if (err != MF_OK)
 		log_error("what was written into message %llu cannot be put aside: %s", (unsigned long long)e->node.id, mf_err_words(err));
 	struct txn *t;
+	bool aside = err == MF_OK;
 	if (!known || m.entry.uid || spool_has(cache, e->node.id) || cache_begin(cache, &t) != MF_OK)
-		return;
+		return aside;
 	err = txn_drop_local(t, e->node.id);
 	if (err == MF_OK)
 		err = txn_commit(t);
@@ -511,6 +518,7 @@ static void put_aside(struct fs *fs, struct edit *e, enum mf_err why)
 		txn_rollback(t);
 	if (err != MF_OK && err != MF_NOT_FOUND && err != MF_INVALID)
 		log_error("%s: %s", m.name, mf_err_words(err));
+	return aside;
 }
 
 /* An empty file has no bytes that could be found again after a restart; it is one all the same. */
@@ -534,12 +542,13 @@ static void end_locked(struct fs *fs, struct edit *e)
 {
 	enum mf_err err = accept_locked(fs, e);
 	struct stat st;
-	bool empty = fstat(e->fd, &st) == 0 && st.st_size == 0;
+	bool empty = fstat(e->fd, &st) == 0 && st.st_size == 0, kept = true;
 	if (err != MF_OK && !empty)
-		put_aside(fs, e, err);
+		kept = put_aside(fs, e, err);
 	else if (empty && !e->copy_from)
 		keep_empty(fs, e);
-	spool_discard_edit(fs_account(fs, &e->node)->cache, e->node.id);
+	if (kept)
+		spool_discard_edit(fs_account(fs, &e->node)->cache, e->node.id);
 	e->over = true;
 }
 

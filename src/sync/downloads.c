@@ -153,6 +153,8 @@ void download_fail_locked(struct account *a, struct download *d, enum mf_err res
 	download_unqueue_locked(a, d);
 	ranges_drop_unsent(&d->ranges);
 	download_tell_locked(a, d, result, true);
+	if (d->populating && (result == MF_NO_SPACE || result == MF_IO)) /* who asked for all of them is not to think that they are here */
+		parts_done_locked(a, &work_get_locked(a, d->mailbox)->populate_waiters, result);
 	d->in_flight--;
 	download_settle_locked(a, d);
 }
@@ -392,12 +394,13 @@ static void download_wait_locked(struct account *a, struct want *want, const str
 /* true: *ret_result says why waiting is pointless. */
 static bool link_answers_locked(const struct account *a, uint64_t mailbox, enum mf_err *ret_result)
 {
+	const struct link *l = &a->link;
 	if (a->stopping)
 		*ret_result = MF_CANCELLED;
-	else if (a->link.state == LINK_OFFLINE || !fallback_reaches(a->link.fallback, mailbox == a->inbox))
+	else if (l->state == LINK_OFFLINE || l->state == LINK_WAITING)
+		*ret_result = l->error == MF_AUTH || l->error == MF_NO_SPACE ? l->error : MF_OFFLINE;
+	else if (!fallback_reaches(l->fallback, mailbox == a->inbox))
 		*ret_result = MF_OFFLINE;
-	else if (a->link.state == LINK_WAITING)
-		*ret_result = a->link.error == MF_AUTH ? MF_AUTH : MF_OFFLINE;
 	else
 		return false;
 	return true;

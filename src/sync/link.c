@@ -10,6 +10,7 @@
 #define BACKOFF_MAX_MS 300000
 #define QUICK_RETRIES 2
 #define BACKOFF_TLS_MS 60000   /* a bad certificate is seldom repaired within seconds */
+#define BACKOFF_SPACE_MS 30000 /* the server is well, and nobody tells that there is room again */
 
 int64_t backoff_ms(unsigned failures, unsigned random)
 {
@@ -93,6 +94,8 @@ void link_failed_locked(struct account *a, bool was_connected, enum mf_err error
 	int64_t wait = backoff_ms(l->failures, link_random());
 	if (error == MF_TLS && wait < BACKOFF_TLS_MS)
 		wait = BACKOFF_TLS_MS;
+	if (error == MF_NO_SPACE && wait > BACKOFF_SPACE_MS)
+		wait = BACKOFF_SPACE_MS;
 	wait = fallback_cut_wait_locked(a, wait);
 	bool stop = error == MF_AUTH;
 	l->next_try_ms = stop ? INT64_MAX : clock_mono_ms() + wait;

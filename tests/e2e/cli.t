@@ -229,6 +229,31 @@ with Suite("the command", timeout=150) as suite:
         home.wait_link("online")
         assert mailfs.errno_of(lambda: os.write(os.open(mount / ".mailfs/ctl", os.O_WRONLY), b"nonsense\n")) == "EINVAL"
 
+    @suite.case("ctl: a line that is too long is EFBIG, and one command too many EBUSY; the next is taken")
+    def _():
+        proxy = suite.proxy(server.port)
+        account = suite.home(server, port=proxy.port, poll="24h", io_timeout="10m")
+        ctl = account.mount() / ".mailfs/ctl"
+
+        def command(line):
+            with open(ctl, "wb", buffering=0) as file:
+                file.write(line)
+        with open(ctl, "wb", buffering=0) as file:
+            file.write(b"sync " + b"x" * 40000)
+            assert mailfs.errno_of(file.write, b"x" * 40000) == "EFBIG"
+        with open(ctl, "wb", buffering=0) as file:
+            assert mailfs.errno_of(file.write, b"check \0") == "EINVAL"
+        proxy.do("pause")
+        taken = 0
+        while not (refused := mailfs.errno_of(command, b"sync\n")):
+            taken += 1
+            assert taken < 1000, "never too many"
+        assert refused == "EBUSY" and taken > 1, (refused, taken)
+        proxy.do("resume")
+        wait_until(lambda: mailfs.errno_of(command, b"sync\n") == "", "there is room for another")
+        log = (ctl.parent / "log").read_text()
+        assert "ctl: sync" in log and "ctl: sync x" not in log and "ctl: check" not in log, log
+
     @suite.case("SIGHUP reads the config again; the mount stays")
     def _():
         os.kill(mount.pid, signal.SIGHUP)

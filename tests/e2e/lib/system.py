@@ -11,6 +11,7 @@ import time
 
 LIBC = ctypes.CDLL(None, use_errno=True)
 PR_SET_PDEATHSIG = 1
+CLONE_NEWNS = 0x00020000
 SLOW = float(os.environ.get("MAILFS_TEST_SLOW", "1"))  # sanitizers: every deadline times this
 
 
@@ -140,6 +141,36 @@ def anonymous_kb(pid):
 
 
 # --- mounts ------------------------------------------------------------------------------------------------------
+
+def private_mounts():
+    """From here on this process and its children have mounts of their own, which end with the last of them. As root, and
+    before there are threads."""
+    if LIBC.unshare(CLONE_NEWNS) != 0:
+        raise OSError(ctypes.get_errno(), "unshare")
+    subprocess.run(["mount", "--make-rprivate", "/"], check=True)
+
+
+class SmallDisk:
+    """A file system in memory that can be filled to its last page. For root, behind private_mounts()."""
+
+    def __init__(self, where, megabytes):
+        self.where, self.ballast = where, where / "ballast"
+        where.mkdir()
+        subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={megabytes}m,mode=0700", "tmpfs", where], check=True)
+
+    def fill(self):
+        with open(self.ballast, "ab", buffering=0) as ballast:
+            for size in (1 << 20, 1 << 12):
+                with contextlib.suppress(OSError):
+                    while ballast.write(bytes(size)) == size:
+                        pass
+
+    def make_room(self, size=None):
+        """so many bytes, or all"""
+        os.truncate(self.ballast, self.ballast.stat().st_size - size if size else 0)
+
+    def end(self):
+        subprocess.run(["umount", "-l", self.where], check=True)
 
 def _unescape(text):
     return text.encode().decode("unicode_escape").encode("latin-1").decode(errors="surrogateescape")
