@@ -167,6 +167,12 @@ static uint64_t size_locked(const struct remote_write *w, struct memory_mailbox 
 	return size;
 }
 
+/* RFC 4315 3: numbers of a mailbox that may not be read are not told */
+static uint32_t told_validity(const struct memory_mailbox *to)
+{
+	return to->rights && !(to->rights & RIGHT('r')) ? 0 : to->uidvalidity;
+}
+
 static void copy_locked(struct memory_session *s, const struct remote_write *w, struct outcome *o)
 {
 	struct memory_mailbox *b = source_locked(s, w, o), *to = b ? destination_locked(s, w->to, o) : NULL;
@@ -181,7 +187,7 @@ static void copy_locked(struct memory_session *s, const struct remote_write *w, 
 		copy.bytes->users++;
 		add_pair(o, w->uids[i], memory_append_locked(to, &copy));
 	}
-	o->uidvalidity = to->uidvalidity;
+	o->uidvalidity = told_validity(to);
 	memory_notify_locked(s->server, to->raw, true);
 }
 
@@ -199,7 +205,7 @@ static void move_locked(struct memory_session *s, const struct remote_write *w, 
 	}
 	if (!to)
 		return;
-	o->uidvalidity = to->uidvalidity;
+	o->uidvalidity = told_validity(to);
 	memory_notify_locked(s->server, b->raw, false);
 	memory_notify_locked(s->server, to->raw, true);
 }
@@ -252,7 +258,7 @@ static void append_locked(struct memory_session *s, const struct remote_write *w
 	};
 	bytes->users++;
 	add_pair(o, 0, memory_append_locked(to, &message));
-	o->uidvalidity = to->uidvalidity;
+	o->uidvalidity = told_validity(to);
 	memory_notify_locked(m, to->raw, true);
 }
 

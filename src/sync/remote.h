@@ -177,8 +177,8 @@ struct write_result {
 	 * DELETE asks for the number of messages just before: MF_EXISTS where there are some, and nothing is done.
 	 * MF_QUOTA, MF_TOO_BIG, MF_DENIED, MF_NOT_FOUND (the destination does not exist), MF_UNSUPPORTED (MOVE without
 	 * REMOTE_MOVE; RENAME of INBOX), MF_UIDVALIDITY: the server will not do it, and has done nothing.
-	 * EXPUNGE without UIDPLUS, while others' messages are marked \Deleted there: MF_CANCELLED; ours are marked, and it
-	 * can be tried again later. */
+	 * MF_CANCELLED: it can be tried again later. EXPUNGE without UIDPLUS, while others' messages are marked \Deleted there:
+	 * ours are marked; anything else: the mailbox is in use (RFC 5530). */
 	enum mf_err result;
 	/* What takes several commands (adding and removing flags; a set of messages so large that it goes out in parts) may
 	 * fail in one of them, with the others done: the pairs, if any, are theirs. */
@@ -186,6 +186,7 @@ struct write_result {
 	/* COPYUID and APPENDUID (RFC 4315): uidvalidity 0 where the server did not say. Ascending by from; from is 0 for APPEND.
 	 * With it given, a UID that was asked for and is not here did not exist. */
 	uint32_t uidvalidity;
+	bool unclear;                   /* uidvalidity is 0, and it says nothing: not all numbers were told, or they make no sense */
 	const struct uid_pair *pairs;
 	size_t count;
 };

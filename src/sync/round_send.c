@@ -11,6 +11,8 @@
 #include "sync/round.h"
 
 #define AGAIN_MS 600000         /* an expunge that others' messages are in the way of */
+#define IN_USE_MS 10000         /* a mailbox that the server says is in use, and how often that is tried before a person is asked */
+#define IN_USE_TRIES 6
 
 struct group {                          /* becomes one entry of remote_write() */
 	struct remote_write write;
@@ -280,11 +282,18 @@ static const struct uid_pair *find_pair(const struct write_result *result, uint3
 	return low < result->count && result->pairs[low].from == uid ? &result->pairs[low] : NULL;
 }
 
-static enum mf_err placed(struct txn *t, const struct group *g, const struct op *op, const struct write_result *result)
+/* RFC 4315 3: of a mailbox that may be written to and not read no numbers are told */
+static bool keeps_numbers_secret(struct cache *cache, uint64_t mailbox)
+{
+	MF_CLEANUP(mailbox_finish) struct mailbox m = { 0 };
+	return cache_mailbox(cache, mailbox, &m) == MF_OK && !mailbox_permits(&m, "r");
+}
+
+static enum mf_err placed(struct round *r, struct txn *t, const struct group *g, const struct op *op, const struct write_result *result)
 {
 	uint32_t to = 0;
 	/* a server that tells numbers and tells none has found nothing to copy */
-	if (g->tells && !result->uidvalidity && g->write.kind != WRITE_APPEND)
+	if (g->tells && !result->uidvalidity && !result->unclear && g->write.kind != WRITE_APPEND && !keeps_numbers_secret(r->account->cache, op->dest))
 		return txn_op_gone(t, op->id);
 	if (result->uidvalidity && g->write.kind == WRITE_APPEND && result->count == 1) {
 		to = result->pairs[0].to;
@@ -297,13 +306,13 @@ static enum mf_err placed(struct txn *t, const struct group *g, const struct op 
 	return g->half ? txn_op_half_moved(t, op->id, result->uidvalidity, to) : txn_op_done(t, op->id, result->uidvalidity, to);
 }
 
-static enum mf_err took(struct txn *t, const struct group *g, const struct op *op, const struct write_result *result)
+static enum mf_err took(struct round *r, struct txn *t, const struct group *g, const struct op *op, const struct write_result *result)
 {
 	switch (g->write.kind) {
 	case WRITE_APPEND:
 	case WRITE_COPY:
 	case WRITE_MOVE:
-		return placed(t, g, op, result);
+		return placed(r, t, g, op, result);
 	case WRITE_CREATE:
 		return txn_op_mailbox_is(t, op->id, g->raw);
 	case WRITE_RENAME:
@@ -321,7 +330,8 @@ static enum mf_err took(struct txn *t, const struct group *g, const struct op *o
 /* For a person, with the server's words */
 static void explain(const struct group *g, const struct write_result *result, char *to, size_t size)
 {
-	const char *what = result->result == MF_EXISTS && g->write.kind == WRITE_DELETE ? "the mailbox has messages at the server" : mf_err_words(result->result);
+	const char *what = result->result == MF_EXISTS && g->write.kind == WRITE_DELETE ? "the mailbox has messages at the server"
+		: result->result == MF_CANCELLED ? "the mailbox is in use at the server" : mf_err_words(result->result);
 	snprintf(to, size, "%s%s%s", what, result->reason && *result->reason ? ": " : "", result->reason ? result->reason : "");
 }
 
@@ -354,8 +364,10 @@ static enum mf_err refused(struct round *r, struct txn *t, const struct group *g
 	enum mf_err e;
 	if (result->result == MF_NOT_FOUND && is_about_the_gone(r, t, op, now, &e))
 		return e;
-	if (result->result == MF_CANCELLED)
+	if (result->result == MF_CANCELLED && g->write.kind == WRITE_EXPUNGE)
 		return txn_op_again(t, op->id, now + AGAIN_MS);
+	if (result->result == MF_CANCELLED && op->tries < IN_USE_TRIES)
+		return txn_op_again(t, op->id, now + IN_USE_MS);
 	if (result->result == MF_UIDVALIDITY)
 		return txn_op_again(t, op->id, now + STUCK_MS);
 	bool together = g->write.kind == WRITE_EXPUNGE && !g->apart && op->tries > 1; /* that does not help */
@@ -400,7 +412,7 @@ static enum mf_err on_done(void *context, size_t i, const struct write_result *r
 	if (e != MF_OK)
 		return e;
 	for (size_t k = 0; k < g->count && e == MF_OK; k++)
-		e = result->result == MF_OK ? took(t, g, g->ops[k], result) : refused(r, t, g, g->ops[k], result);
+		e = result->result == MF_OK ? took(r, t, g, g->ops[k], result) : refused(r, t, g, g->ops[k], result);
 	if (e != MF_OK) {
 		txn_rollback(t);
 		return e;

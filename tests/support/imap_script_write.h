@@ -4,7 +4,7 @@
  * KIND: flags append copy move expunge create delete rename subscribe unsubscribe.
  * KEY: to; v (UIDVALIDITY); uids (1,3:5; "x2" behind a range takes every second); flags, remove (numbers); kw, unkw; date;
  * text, or size (of x) for APPEND, and short: the file has only so many bytes.
- * Told: "done N RESULT [UIDVALIDITY: from>to ...] [|the server's words]" for each, and "write RESULT". */
+ * Told: "done N RESULT [UIDVALIDITY: from>to ...] [unclear] [|the server's words]" for each, and "write RESULT". */
 
 struct write_arguments {
 	struct remote_write writes[64];
@@ -86,6 +86,8 @@ static enum mf_err on_done(void *context, size_t i, const struct write_result *r
 		(void)buf_addf(&line, " %u:", result->uidvalidity);
 	for (size_t k = 0; k < result->count; k++)
 		(void)buf_addf(&line, " %u>%u", result->pairs[k].from, result->pairs[k].to);
+	if (result->unclear)
+		(void)buf_addf(&line, " unclear");
 	if (*result->reason)
 		(void)buf_addf(&line, " |%s", result->reason);
 	say(c, "%s", line.data);

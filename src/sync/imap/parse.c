@@ -396,10 +396,14 @@ static void take_status_extension(const struct mailimap_extension_data *data, st
 		(void)scan_number(&(struct scan){ number, number + strlen(number) }, &to->append_limit);
 }
 
-static void take_status(const struct mailimap_status_info *info, struct mailbox_status *to)
+static void take_status(const struct mailimap_status_info *info, struct imap_data *ret)
 {
+	struct mailbox_status *to = &ret->mailbox.status;
 	switch (info->st_att) {
-	case MAILIMAP_STATUS_ATT_MESSAGES: to->messages = info->st_value; break;
+	case MAILIMAP_STATUS_ATT_MESSAGES:
+		to->messages = info->st_value;
+		ret->counted = true;
+		break;
 	case MAILIMAP_STATUS_ATT_UIDNEXT: to->uidnext = info->st_value; break;
 	case MAILIMAP_STATUS_ATT_UIDVALIDITY: to->uidvalidity = info->st_value; break;
 	case MAILIMAP_STATUS_ATT_UNSEEN: to->unseen = info->st_value; break;
@@ -440,7 +444,7 @@ static void parse_status(struct imap_parser *p, const struct imap_frame *f, stru
 	ret->mailbox.flags = MAILBOX_HAS_STATUS;
 	clist *list = data->mbd_data.mbd_status->st_info_list;
 	for (clistiter *i = list ? clist_begin(list) : NULL; i; i = clist_next(i))
-		take_status(clist_content(i), &ret->mailbox.status);
+		take_status(clist_content(i), ret);
 }
 
 /* --- any untagged response ------------------------------------------------------------------------------------------ */

@@ -12,7 +12,8 @@ static enum mf_err on_data(struct imap *s, void *verb, struct imap_data *data)
 	if (data->kind != DATA_QUOTA || !scan_skip(&at) || !scan_char(&at, ' ') || !scan_char(&at, '('))
 		return MF_OK;
 	while (scan_word(&at, &name) && scan_char(&at, ' ') && scan_number(&at, &used) && scan_char(&at, ' ') && scan_number(&at, &limit)) {
-		bool tighter = !q->limit || limit < used || limit - used < (q->limit - q->used) / 1024;
+		uint64_t room = q->used < q->limit ? (q->limit - q->used) / 1024 : 0;
+		bool tighter = !q->limit || limit < used || limit - used < room;
 		if (span_is(name, "STORAGE") && limit && limit < UINT64_MAX / 1024 && used < UINT64_MAX / 1024 && tighter)
 			*q = (struct quota){ .used = used * 1024, .limit = limit * 1024 };
 		(void)scan_char(&at, ' ');

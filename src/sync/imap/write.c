@@ -20,6 +20,8 @@ enum mf_err write_verdict(const struct imap_cond *cond)
 		return MF_OK;
 	if (span_is(cond->code, "TOOBIG") || span_is(cond->code, "LIMIT"))
 		return MF_TOO_BIG;
+	if (cond->kind == COND_NO && span_is(cond->code, "INUSE"))
+		return MF_CANCELLED; /* of one mailbox, for as long as somebody has it open */
 	enum mf_err e = imap_cond_classify(cond);
 	if (e == MF_PROTOCOL) /* BAD: the server does not know the command, or not like this */
 		return MF_UNSUPPORTED;
@@ -41,7 +43,7 @@ static enum mf_err tell(struct writer *v, size_t i)
 	struct write_item *item = &v->items[i];
 	write_pairs_finish(v, i);
 	struct write_result result = { .result = item->result, .reason = item->result && item->reason ? item->reason : "", .uidvalidity = item->uidvalidity,
-		.pairs = item->pairs, .count = item->count };
+		.unclear = item->unsaid, .pairs = item->pairs, .count = item->count };
 	item->told = true;
 	enum mf_err e = v->sink->done(v->sink->context, i, &result);
 	free(item->pairs);
@@ -111,19 +113,28 @@ static bool take_mailbox(struct writer *v, const struct imap_data *data)
 	v->listed |= data->kind == DATA_LIST;
 	v->selectable |= data->kind == DATA_LIST && !(data->mailbox.flags & MAILBOX_NOSELECT);
 	v->subscribed |= data->kind == DATA_LSUB || (data->mailbox.flags & MAILBOX_SUBSCRIBED);
-	if (data->kind == DATA_STATUS) {
+	/* what NOTIFY tells of it meanwhile says how many there are or says nothing of that */
+	if (data->kind == DATA_STATUS && data->counted) {
 		v->counted = true;
 		v->messages_there = data->mailbox.status.messages;
 	}
 	return true;
 }
 
+/* Behind the numbers there may be (MODSEQ ...). What cannot be read may be any message. */
 static void take_search(struct writer *v, struct scan s)
 {
-	uint32_t uid;
-	while (scan_uid(&s, &uid)) {
+	for (;;) {
+		uint32_t uid;
+		while (scan_char(&s, ' '))
+			;
+		if (scan_at_end(&s) || *s.p == '(')
+			return;
+		if (!scan_uid(&s, &uid) || (!scan_at_end(&s) && *s.p != ' ')) {
+			uidset_add(v->deleted, 1, UINT32_MAX);
+			return;
+		}
 		uidset_add(v->deleted, uid, uid);
-		(void)scan_char(&s, ' ');
 	}
 }
 

@@ -12,7 +12,7 @@ struct write_item {
 	bool issued, told;       /* everything has been sent; the sink knows */
 	bool doubt;              /* refused without a code: settle() finds out why */
 	bool said;               /* MOVE under way: its COPYUID has come */
-	bool unsaid;             /* some command went well without saying what became of the messages */
+	bool unsaid;             /* where all the messages are was not said, or makes no sense */
 	enum mf_err result;      /* the first failure */
 	char *reason;
 	uint32_t uidvalidity;

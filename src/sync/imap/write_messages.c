@@ -127,14 +127,20 @@ static int by_from(const void *a, const void *b)
 	return (x > y) - (x < y);
 }
 
-/* In order. What does not tell everything, or tells one message twice, tells nothing. */
+/* In order. What tells one message twice, or two of one, tells nothing. */
 void write_pairs_finish(struct writer *v, size_t i)
 {
 	struct write_item *item = &v->items[i];
+	struct uidset to;
+	uidset_init(&to);
 	if (item->count && v->writes[i].kind != WRITE_APPEND)
 		qsort(item->pairs, item->count, sizeof *item->pairs, by_from);
-	for (size_t k = 1; k < item->count; k++)
-		item->unsaid |= item->pairs[k].from == item->pairs[k - 1].from;
+	for (size_t k = 0; k < item->count; k++) {
+		uidset_add(&to, item->pairs[k].to, item->pairs[k].to);
+		item->unsaid |= k && item->pairs[k].from == item->pairs[k - 1].from;
+	}
+	item->unsaid |= uidset_size(&to) != item->count;
+	uidset_finish(&to);
 	if (item->unsaid)
 		item->uidvalidity = 0;
 	if (!item->uidvalidity)
@@ -216,17 +222,16 @@ static enum mf_err done(struct imap *s, struct imap_command *c, const struct ima
 	struct writer *v = c->owner;
 	struct write_item *item = &v->items[c->index];
 	enum write_kind kind = v->writes[c->index].kind;
-	(void)s;
 	v->messages -= count_between(&v->writes[c->index], c->first, c->last);
-	if (cond->kind == COND_NO && span_is(cond->code, "EXPUNGEISSUED") && !v->last_chance) {
-		remember(v, c);
-		return MF_OK;
-	}
 	if (cond->kind == COND_OK && (kind == WRITE_COPY || kind == WRITE_MOVE)) {
 		if (span_is(cond->code, "COPYUID"))
 			write_copyuid(v, c->index, cond->args);
-		item->unsaid |= !item->said;
-		item->said = false;
+		item->unsaid |= !item->said && !(s->caps & CAP(UIDPLUS)); /* who has that, and says nothing, found nothing */
+	}
+	item->said = false;
+	if (cond->kind == COND_NO && span_is(cond->code, "EXPUNGEISSUED") && !v->last_chance) {
+		remember(v, c);
+		return MF_OK;
 	}
 	return write_over(v, c->index, cond, c->what);
 }
