@@ -404,6 +404,7 @@ static enum mf_err awaited_load(struct txn *t, const struct node *n)
 		return MF_OK;
 	map_finish(&t->awaited.ids);
 	t->awaited.mailbox = 0;
+	/* the last of them are the first that the map finds */
 	sqlite3_stmt *s = db_use(t->db, SQL_OP_AWAITED_HASHES);
 	sqlite3_bind_int64(s, 1, (int64_t)n->m.id);
 	enum mf_err e;
@@ -444,7 +445,8 @@ static bool may_be_half(const struct op *op)
 	return op->kind == OP_MOVE && op->state == OP_SENT;
 }
 
-/* The first of those that are the message; of one that may be half a move also whether there is another. */
+/* The first of those that are the message: the server does in turn what it is sent. Of one that may be half a move also whether
+ * there is another. */
 static enum mf_err find_awaited(struct txn *t, const struct ops *ops, const struct message_put *put, int64_t mtime, uint64_t match,
                                 struct op **ret, bool *ret_twins)
 {
@@ -480,7 +482,7 @@ static enum mf_err adopt(struct txn *t, struct node *n, const struct message_put
 	if (!e && found) {
 		*ret_id = found->message;
 		/* The original is to go. Where it may be another's copy that has come, this one's original may be all there is: it
-		 * stays, and is shown where it is. */
+		 * stays, and the next look at its mailbox finds it missing here. */
 		e = may_be_half(found) && !twins ? half_moved(t, found, n->m.uidvalidity, put->uid) : landed(t, found, n, put->uid);
 	} else if (!e) {
 		e = MF_NOT_FOUND;

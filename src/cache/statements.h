@@ -108,9 +108,11 @@
 	X(OP_NUMBERED_OTHERWISE, "SELECT " OP_COLUMNS " FROM op o JOIN message m ON m.id = o.message WHERE o.mailbox = ?1 " \
 	  "AND o.uid IS NOT NULL AND o.uidvalidity != ?2 AND m.match = ?3") \
 	X(OP_AWAITED, "SELECT " OP_COLUMNS " FROM op o WHERE o.state != 0 AND o.state IN (1, 2) AND ((o.kind = 2 AND o.mailbox = ?1) OR " \
-	  "(o.kind IN (3, 4) AND o.dest = ?1)) ORDER BY o.id LIMIT ?2") \
+	  "(o.kind IN (3, 4) AND o.dest = ?1)) ORDER BY o.state DESC, o.kind, o.id LIMIT ?2") \
+	/* the last first: those with the server's word that they are done, then as they were sent, many as one command */ \
 	X(OP_AWAITED_HASHES, "SELECT m.match, o.id FROM op o CROSS JOIN message m ON m.id = o.message WHERE o.state != 0 AND o.state IN (1, 2) " \
-	  "AND ((o.kind = 2 AND o.mailbox = ?1) OR (o.kind IN (3, 4) AND o.dest = ?1))") \
+	  "AND ((o.kind = 2 AND o.mailbox = ?1) OR (o.kind IN (3, 4) AND o.dest = ?1)) " \
+	  "ORDER BY o.state, o.kind DESC, min(o.id) OVER (PARTITION BY o.state, o.kind, o.mailbox) DESC, o.uid DESC, o.id DESC") \
 	X(OP_ANY_NUMBERED_OTHERWISE, "SELECT 1 FROM op WHERE mailbox = ?1 AND uid IS NOT NULL AND uidvalidity != ?2 LIMIT 1") \
 	X(OP_DOUBTFUL, "SELECT " OP_COLUMNS " FROM op o WHERE o.state != 0 AND o.state = 1 ORDER BY o.id") \
 	X(OP_NUMBER, "UPDATE op SET uid = ?3, uidvalidity = ?4 WHERE message = ?1 AND message != 0 AND mailbox = ?2 AND uid IS NULL AND kind != 2") \

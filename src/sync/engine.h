@@ -76,6 +76,7 @@ struct mailbox_work {
 	bool unread;                    /* the server has it, and did not let it be read the last time */
 	unsigned doubt_serial;          /* replay.c: this one is among those looked at */
 	unsigned insane;                /* short checks in a row after which the index was not what the server said */
+	bool read_anew;                 /* messages were missing after a comparison in full too; all was asked for, once until it is right again */
 	struct part *waiters;           /* for the next check that begins; or the one running if all they want is completeness */
 	struct part *running_waiters;   /* for the one that runs */
 	struct download *parked;        /* downloads that wait for the mailbox to be numbered anew */

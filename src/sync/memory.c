@@ -373,6 +373,15 @@ void memory_hide_vanished(struct memory_server *m, bool hide)
 	SET(m, m->hide_vanished = hide);
 }
 
+void memory_hide_newest(struct memory_server *m, const char *raw, size_t count)
+{
+	pthread_mutex_lock(&m->lock);
+	struct memory_mailbox *b = memory_find_locked(m, raw);
+	if (b)
+		b->hidden = count;
+	pthread_mutex_unlock(&m->lock);
+}
+
 void memory_empty_status(struct memory_server *m, bool empty)
 {
 	SET(m, m->empty_status = empty);

@@ -14,6 +14,7 @@
 
 struct change_copy {            /* a message as it was when the command was carried out */
 	struct memory_message message;
+	bool hidden;
 	char keywords[128];
 };
 struct mailbox_copy {
@@ -49,6 +50,7 @@ static enum mf_err copy_mailbox(struct memory_session *s, const char *raw, struc
 			struct change_copy *c = &ret->messages[ret->count++];
 			c->message = b->messages[i];
 			c->message.bytes->users++;
+			c->hidden = i + b->hidden >= b->count;
 			snprintf(c->keywords, sizeof c->keywords, "%s", b->messages[i].keywords);
 		}
 		ret->gone = mf_alloc_array(b->gone_count + 1, sizeof *ret->gone);
@@ -72,6 +74,8 @@ struct telling {                /* one mailbox being told */
 static enum mf_err tell_message(const struct telling *t, const struct change_copy *c)
 {
 	const struct memory_message *message = &c->message;
+	if (c->hidden)
+		return MF_OK;
 	enum mf_err e = memory_answer(t->s, METADATA_BYTES + message->bytes->header_len);
 	if (e != MF_OK)
 		return e;

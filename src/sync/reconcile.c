@@ -99,6 +99,21 @@ size_t reconcile_missing(const struct uid_id *local, size_t count, const struct 
 	return reconcile_pick(local, count, present, present_count, false, below, ret);
 }
 
+bool reconcile_lacks(const struct uid_id *local, size_t count, const struct uid_range *present, size_t present_count)
+{
+	size_t at = 0;
+	for (size_t r = 0; r < present_count; r++) {
+		while (at < count && local[at].uid < present[r].first)
+			at++;
+		size_t from = at;
+		while (at < count && local[at].uid <= present[r].last)
+			at++;
+		if (at - from <= present[r].last - present[r].first)
+			return true;
+	}
+	return false;
+}
+
 size_t reconcile_vanished(const struct uid_id *local, size_t count, const struct uid_range *gone, size_t gone_count,
                           uint32_t **ret)
 {

@@ -26,6 +26,8 @@ bool uid_ranges_have(const struct uid_range *items, size_t count, uint32_t uid);
  * frees *ret; the count is returned. */
 size_t reconcile_missing(const struct uid_id *local, size_t count, const struct uid_range *present, size_t present_count,
                          uint32_t below, uint32_t **ret);
+/* Some of the present ones are not among the local UIDs. */
+bool reconcile_lacks(const struct uid_id *local, size_t count, const struct uid_range *present, size_t present_count);
 /* The local UIDs that are in the vanished ranges. */
 size_t reconcile_vanished(const struct uid_id *local, size_t count, const struct uid_range *gone, size_t gone_count,
                           uint32_t **ret);

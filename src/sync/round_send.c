@@ -16,6 +16,7 @@
 
 struct group {                          /* becomes one entry of remote_write() */
 	struct remote_write write;
+	size_t turn;                    /* among those of its kind */
 	struct op **ops;                /* in ascending uid */
 	size_t count, room;
 	uint32_t *uids;
@@ -66,7 +67,7 @@ static struct group *group_create(struct round *r, const struct op *op, enum wri
 		r->groups = mf_realloc_array(r->groups, r->group_room, sizeof *r->groups);
 	}
 	struct group *g = &r->groups[r->group_count++];
-	*g = (struct group){ .raw = raw, .to = to, .half = half, .tells = r->caps & REMOTE_UIDPLUS,
+	*g = (struct group){ .turn = r->group_count, .raw = raw, .to = to, .half = half, .tells = r->caps & REMOTE_UIDPLUS,
 		.apart = !(r->caps & REMOTE_MAILBOXES) };
 	g->write = (struct remote_write){ .kind = kind, .raw = raw, .to = to, .uidvalidity = op->uidvalidity, .flags = op->flags,
 		.flags_remove = op->flags_remove, .keywords = op->keywords, .keywords_remove = op->keywords_remove, .fd = -1 };
@@ -121,8 +122,10 @@ static int by_uid(const void *a, const void *b)
 static int by_kind(const void *a, const void *b)
 {
 	const struct group *x = a, *y = b;
-	/* flags and copies of what is moved away in the same round come first */
-	return (int)x->write.kind - (int)y->write.kind;
+	/* flags and copies of what is moved away in the same round come first; of one kind what was asked for first, which is what
+	 * tells those apart that look alike and were not answered (OP_AWAITED_HASHES) */
+	int order = (int)x->write.kind - (int)y->write.kind;
+	return order ? order : (x->turn > y->turn) - (x->turn < y->turn);
 }
 
 /* One COPY makes one copy of each: another of the same message goes into a command of its own. */

@@ -137,15 +137,24 @@ static size_t local_without(struct uid_id *local, size_t count, const uint32_t *
 	return kept;
 }
 
-/* The index is not what the server says: ask for everything; if that explains it, the short way is not to be trusted. */
-static void item_distrust(struct sync_run *run, struct sync_item *item)
+/* The server has messages that the index has not. */
+static bool item_lacks(const struct sync_item *item, const struct uid_id *local, size_t count, uint32_t messages)
+{
+	return item->has_present ? reconcile_lacks(local, count, item->present.items, item->present.count) : count < messages;
+}
+
+/* The index is not what the server says: ask for everything; if that explains it, the short way is not to be trusted. A comparison
+ * in full brings flags alone of what is below UIDNEXT: what is missing there is asked for as if for the first time. */
+static void item_distrust(struct sync_run *run, struct sync_item *item, bool missing)
 {
 	struct account *a = run->account;
 	bool note = false;
 	pthread_mutex_lock(&a->lock);
 	struct mailbox_work *w = work_get_locked(a, item->id);
 	bool full = item->rung.method == CHANGES_VERIFY || item->rung.method == CHANGES_ALL;
-	item->distrusted = !full;
+	item->lacking = missing && item->rung.method == CHANGES_VERIFY && !w->read_anew;
+	w->read_anew |= item->lacking;
+	item->distrusted = !full || item->lacking;
 	if (!full && item->rung.method == CHANGES_AUTO && item->m.modseq && item->rung.with_modseq && ++w->insane >= 2 && !a->no_qresync)
 		note = a->no_qresync = true;
 	pthread_mutex_unlock(&a->lock);
@@ -191,11 +200,12 @@ static enum mf_err item_complete(struct sync_run *run, struct sync_item *item, c
 	uint32_t first_uid = item_first_uid(item, local + cut, kept - cut, trimmed, now.messages);
 	bool sane = reconcile_is_sane(local, kept, &now, first_uid);
 	if (!sane)
-		item_distrust(run, item);
+		item_distrust(run, item, first_uid <= 1 && item_lacks(item, local, kept, now.messages));
 	if (now.uidnext < after_last)
 		now.uidnext = after_last;
 	if (item->rung.method == CHANGES_NEW_ONLY)
 		now.modseq = item->m.modseq; /* what else happened has not been told */
+	item->sane = sane;
 	if (!sane && !item->distrusted)
 		now.modseq = 0; /* nothing better is to be had: compare again next time */
 	for (size_t i = 0; i < gone_count && e == MF_OK; i++)
@@ -209,6 +219,11 @@ static enum mf_err item_complete(struct sync_run *run, struct sync_item *item, c
 	free(gone);
 	free(local);
 	return e;
+}
+
+static enum change_method item_next(const struct sync_item *item)
+{
+	return item->lacking ? CHANGES_ALL : item->rung.method == CHANGES_NEW_ONLY ? CHANGES_AUTO : CHANGES_VERIFY;
 }
 
 /* Tells who waits, and what follows from it. */
@@ -228,8 +243,9 @@ static void item_settle(struct sync_run *run, struct sync_item *item, enum mf_er
 			}
 		}
 		w->running_waiters = NULL;
-		work_want_locked(a, w, w->waiters ? PRIORITY_PERSON : PRIORITY_BACKGROUND, item->rung.method == CHANGES_NEW_ONLY ? CHANGES_AUTO : CHANGES_VERIFY);
+		work_want_locked(a, w, w->waiters ? PRIORITY_PERSON : PRIORITY_BACKGROUND, item_next(item));
 	} else if (result == MF_OK) {
+		w->read_anew &= !item->sane;
 		if (item->rung.method == CHANGES_AUTO && item->m.modseq && item->rung.with_modseq)
 			w->insane = 0; /* the short way was right this time */
 		w->cold = false;

@@ -22,7 +22,9 @@ struct sync_item {
 	uint64_t received;               /* new messages */
 	struct crossing *crossing;       /* of everything read anew: what was known, where another protocol may be why */
 	bool renumbered, reread;         /* SELECT said another UIDVALIDITY; it is read again because of that */
-	bool distrusted;                 /* not complete: to be compared in full */
+	bool distrusted;                 /* not complete: to be compared in full, */
+	bool lacking;                    /* or read anew: messages are missing that comparing does not bring */
+	bool sane;                       /* the index is what the server says */
 	bool unread;                     /* the server has it, and does not let it be read */
 	bool done;
 };

@@ -148,6 +148,45 @@ static void a_server_that_hides_what_vanished(void **state)
 	assert_int_equal(message_id(w, "INBOX", 9), 0);
 }
 
+/* What comparing in full does not bring, since it tells only flags of what is below UIDNEXT */
+static void what_was_not_told_of_is_fetched(void **state)
+{
+	struct world *w = *state;
+	w->config->idle = false;
+	fill(w, "INBOX", 10);
+	memory_hide_newest(w->server, "INBOX", 2);
+	world_start(w);
+	assert_int_equal(want_sync(w, false), MF_OK);
+	assert_int_equal(message_count(w, "INBOX"), 8);
+	memory_hide_newest(w->server, "INBOX", 0);
+	assert_int_equal(want_sync(w, false), MF_OK);
+	assert_int_equal(message_count(w, "INBOX"), 10);
+}
+
+/* ... is asked for once, where the server goes on listing what it does not tell, and again when all was right meanwhile */
+static void what_is_never_told_is_asked_for_once(void **state)
+{
+	struct world *w = *state;
+	w->config->idle = false;
+	fill(w, "INBOX", 10);
+	memory_hide_newest(w->server, "INBOX", 2);
+	world_start(w);
+	assert_int_equal(want_sync(w, false), MF_OK);
+	for (unsigned round = 0; round < 2; round++) {
+		for (unsigned checks = 2; checks > 0; checks--) {
+			memory_forget_calls(w->server);
+			assert_int_equal(want_verify(w), MF_OK);
+			assert_int_equal(memory_mailboxes_checked(w->server), checks);
+		}
+		for (uint32_t uid = 9 + 2 * round; uid < 11 + 2 * round; uid++)
+			assert_true(memory_expunge(w->server, "INBOX", uid));
+		assert_int_equal(want_verify(w), MF_OK);
+		for (int i = 0; i < 2; i++)
+			deliver(w, "INBOX", 20 + i, 500);
+		assert_int_equal(want_sync(w, false), MF_OK);
+	}
+}
+
 static void pushed_mail_arrives(void **state)
 {
 	struct world *w = *state;
@@ -436,7 +475,8 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		TEST(first_sync), TEST(nothing_changed_asks_nothing), TEST(changes_by_qresync), TEST(changes_by_condstore),
-		TEST(changes_by_comparing), TEST(a_list_without_numbers), TEST(a_server_that_hides_what_vanished), TEST(pushed_mail_arrives),
+		TEST(changes_by_comparing), TEST(a_list_without_numbers), TEST(a_server_that_hides_what_vanished),
+		TEST(what_was_not_told_of_is_fetched), TEST(what_is_never_told_is_asked_for_once), TEST(pushed_mail_arrives),
 		TEST(pushed_everywhere), TEST(one_connection_does_everything), TEST(a_server_that_takes_one_connection),
 		TEST(numbered_anew_keeps_ids_and_bodies), TEST(moved_by_another_client_keeps_the_id), TEST(mailboxes_come_and_go),
 		TEST(settings_leave_mailboxes_out), TEST(only_the_newest_are_kept), TEST(on_demand_only_what_is_opened),

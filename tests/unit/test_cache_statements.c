@@ -37,10 +37,10 @@ static bool may(const char *name)
 	return false;
 }
 
-/* "SCAN x", but not of an index in its order; "SEARCH x" alone is a scan for a minimum */
+/* "SCAN x", but not of an index in its order, or of what a part of the statement has found; "SEARCH x" alone is a scan for a minimum */
 static bool scans(const char *detail)
 {
-	return strncmp(detail, "SCAN", 4) == 0 || (strncmp(detail, "SEARCH", 6) == 0 && !strstr(detail, " USING "));
+	return (strncmp(detail, "SCAN", 4) == 0 && !strstr(detail, "(subquery")) || (strncmp(detail, "SEARCH", 6) == 0 && !strstr(detail, " USING "));
 }
 
 static void open_db(struct db *db, char path[static 64])

@@ -352,6 +352,30 @@ static void twins_keep_their_originals(void **state)
 	assert_int_equal(list_count(f, b), 2);
 }
 
+/* What looks alike has come in the order in which it was sent: by kind, many from one mailbox as one command. */
+static void twins_come_as_they_were_sent(void **state)
+{
+	struct fixture *f = *state;
+	uint64_t inbox = mailbox_with(f, "INBOX", 2), a = mailbox_with(f, "A", 0), b = mailbox_with(f, "B", 0), copy = create(f, b, "copy.eml");
+	unsigned number = (unsigned)inbox * 1000 + 2;
+	uint64_t other = by_uid(f, inbox, 1), later = by_uid(f, inbox, 2), first = add_message(f, a, 1, number), copied = add_message(f, a, 2, number), got = 0;
+	uint64_t done = create(f, b, "done.eml");
+	struct test_message m;
+	DO(f, txn_copied(t, done, first, 0));
+	send_all(f);
+	DO(f, txn_op_done(t, nth_op(f, 0).id, 0, 0)); /* it did not say where */
+	DO(f, txn_move(t, other, b, "other.eml", &expunge));
+	DO(f, txn_copied(t, copy, copied, 0));
+	DO(f, txn_move(t, first, b, "first.eml", &expunge));
+	DO(f, txn_move(t, later, b, "later.eml", &expunge));
+	send_all(f);
+	const uint64_t wanted[] = { done, copy, later, first };
+	for (uint32_t uid = 1; uid <= 4; uid++) {
+		DO(f, txn_message_put(t, message_make(&m, b, uid, number), &got));
+		assert_int_equal(got, wanted[uid - 1]);
+	}
+}
+
 /* Only what LIST does not know is lost with what was in it: not what was removed here */
 static void lost_with_its_mailbox(void **state)
 {
@@ -382,6 +406,7 @@ int main(void)
 		WITH_CACHE(sent_and_vanished_waits_for_its_answer), WITH_CACHE(lost_answers_are_adopted), WITH_CACHE(half_a_move),
 		WITH_CACHE(copies_that_wait_follow_a_move), WITH_CACHE(without_a_number), WITH_CACHE(refused_parked_retried),
 		WITH_CACHE(renumbered_mailbox), WITH_CACHE(flags_follow_a_move_elsewhere), WITH_CACHE(lost_with_its_mailbox), WITH_CACHE(twins_keep_their_originals),
+		WITH_CACHE(twins_come_as_they_were_sent),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

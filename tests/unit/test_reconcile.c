@@ -69,6 +69,13 @@ static void missing_and_vanished(void **state)
 	free(uids);
 	assert_int_equal(reconcile_missing(NULL, 0, huge, 1, 0, &uids), 0);
 	free(uids);
+	static const struct uid_range known[] = {{1, 2}, {6, 6}}, beside[] = {{3, 4}};
+	assert_false(reconcile_lacks(local, COUNT(local), known, COUNT(known)));
+	assert_true(reconcile_lacks(local, COUNT(local), ranges, COUNT(ranges)));
+	assert_true(reconcile_lacks(local, COUNT(local), beside, COUNT(beside)));
+	assert_true(reconcile_lacks(local, COUNT(local), huge, 1));
+	assert_true(reconcile_lacks(NULL, 0, known, COUNT(known)));
+	assert_false(reconcile_lacks(local, COUNT(local), NULL, 0));
 }
 
 static struct mailbox clean_mailbox(void)
