@@ -175,6 +175,14 @@ static void number_is_known(struct node *n, uint32_t uid)
 	txn_attributes_changed(n);
 }
 
+/* The server has it where nobody here may look (RFC 4314, no right to read), so that nothing will ever show it. */
+static enum mf_err out_of_sight(struct txn *t, const struct op *op)
+{
+	if (spool_has(t->cache, op->message))
+		txn_spool(t, op->message, SPOOL_GOES);
+	return settle_leaves(t, op->message);
+}
+
 static enum mf_err done(struct txn *t, struct op *op, uint32_t uidvalidity, uint32_t uid)
 {
 	if (op->kind == OP_EXPUNGE)
@@ -183,7 +191,7 @@ static enum mf_err done(struct txn *t, struct op *op, uint32_t uidvalidity, uint
 		return op_remove(t, op->id);
 	struct node *n = txn_node(t, op_landing(op));
 	if (!accept_validity(n, uidvalidity, uid))
-		return await(t, op);
+		return n && !mailbox_permits(&n->m, "r") ? out_of_sight(t, op) : await(t, op);
 	if (op->kind != OP_APPEND || spool_ends_line(t->cache, op->message)) /* else a server may have ended it: it will tell */
 		number_is_known(n, uid);
 	return landed(t, op, n, uid);
