@@ -394,7 +394,7 @@ with Suite("outbox/: a file dropped into it is sent", timeout=400) as suite:
         dovecot.stop()
         (mount / "outbox/y.eml").write_text(letter("meanwhile"))
         system.wait_until(lambda: any('<= alice' in line for line in exim.received()) and box(mount) == [], "it is sent", 30)
-        assert any("meanwhile" in n for n in mount.names("Copies/Mine"))
+        system.wait_until(lambda: any("meanwhile" in n for n in mount.names("Copies/Mine")), "the copy is in the tree", 30)
         dovecot.start()
         os.kill(mount.pid, 10)
         system.wait_until(lambda: stored("Copies/Mine", "meanwhile"), "the copy is there", 60)
