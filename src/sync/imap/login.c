@@ -9,14 +9,18 @@
 
 #define LOGIN_BUDGET (8U << 20)
 #define SECRET_TIMEOUT_MS 60000   /* a password-command may ask a person */
+/* what every Dovecot has since 2.1, and does not say before the login */
+#define DOVECOT_CAPS (CAP(ENABLE) | CAP(NAMESPACE) | CAP(LIST_EXTENDED) | CAP(LIST_STATUS) | CAP(SPECIAL_USE) | CAP(CONDSTORE) | CAP(QRESYNC))
+/* any of these before the login: somebody has set by hand what it says, and nothing is known of the rest */
+#define DOVECOT_SET (CAP(NAMESPACE) | CAP(UIDPLUS) | CAP(ESEARCH) | CAP(UNSELECT))
 
 struct login {
-	bool greeted, preauth;
+	bool greeted, preauth, dovecot;
 	struct imap_known known;
 	char *secret;
 	struct sasl *sasl;
 	bool initial_response;        /* SASL-IR may be used; given up after a BAD */
-	bool ahead;                   /* commands went out behind AUTHENTICATE, on the strength of what is remembered */
+	bool ahead;                   /* commands went out behind AUTHENTICATE, on the strength of what is remembered or presumed */
 	bool asked;                   /* the server asked for more than the initial response, which `ahead` cannot answer */
 	enum mf_err result;           /* of the last command that was waited for */
 	bool bad;                     /* it was BAD */
@@ -29,6 +33,12 @@ static bool is_cyrus(struct span text)
 	return memmem(text.p, text.len, " Cyrus IMAP", strlen(" Cyrus IMAP"));
 }
 
+/* Dovecot hands over to the process that serves the mailboxes what came behind AUTHENTICATE: a first login need not wait. */
+static bool is_dovecot(struct span text)
+{
+	return memmem(text.p, text.len, "Dovecot", strlen("Dovecot"));
+}
+
 static enum mf_err on_data(struct imap *s, void *verb, struct imap_data *data)
 {
 	struct login *l = verb;
@@ -36,6 +46,7 @@ static enum mf_err on_data(struct imap *s, void *verb, struct imap_data *data)
 		l->greeted = true;
 		l->preauth = data->cond.kind == COND_PREAUTH;
 		l->known.alone |= is_cyrus(data->cond.text);
+		l->dovecot = is_dovecot(data->cond.text);
 	}
 	(void)s;
 	return MF_OK;
@@ -147,6 +158,14 @@ static enum mf_err compressed(struct imap *s, struct imap_command *c, const stru
 	return e ? imap_fail_transport(s, e) : MF_OK;
 }
 
+static enum mf_err send_compress(struct imap *s)
+{
+	if (!s->options.compress || !(s->caps & CAP(COMPRESS)) || s->compress_serial)
+		return MF_OK;
+	imap_put(s, "COMPRESS DEFLATE");
+	return imap_send(s, &(struct imap_command){ .what = "COMPRESS", .done = compressed }, &s->compress_serial);
+}
+
 /* *ret_serial: the last one that login has to wait for; 0: none */
 static enum mf_err send_behind(struct imap *s, struct login *l, unsigned *ret_serial)
 {
@@ -166,11 +185,7 @@ static enum mf_err send_behind(struct imap *s, struct login *l, unsigned *ret_se
 	}
 	if (!e && s->options.list_ahead)
 		e = imap_lister_send(s);
-	if (!e && s->options.compress && (s->caps & CAP(COMPRESS))) {
-		imap_put(s, "COMPRESS DEFLATE");
-		e = imap_send(s, &(struct imap_command){ .what = "COMPRESS", .done = compressed }, &s->compress_serial);
-	}
-	return e;
+	return e ? e : send_compress(s);
 }
 
 /* --- authenticating -------------------------------------------------------------------------------------------------- */
@@ -265,6 +280,15 @@ static enum mf_err converse(struct imap *s, struct login *l, unsigned serial)
 	}
 }
 
+/* What the server will be able to do after the login, as it was the last time; 0: not known. What is sent ahead because of it
+ * must have few commands that a Dovecot does not take before the login: at the third one it hangs up. */
+static imap_caps expected(const struct login *l, imap_caps told)
+{
+	if (l->known.after_auth || !l->dovecot)
+		return l->known.after_auth;
+	return told & DOVECOT_SET ? 0 : told | DOVECOT_CAPS;
+}
+
 /* One attempt. l->result says how it went; an error is of the session. */
 static enum mf_err attempt(struct imap *s, struct login *l, imap_caps caps, bool trust_memory, unsigned *ret_behind)
 {
@@ -280,9 +304,10 @@ static enum mf_err attempt(struct imap *s, struct login *l, imap_caps caps, bool
 	s->caps_told = false;
 	e = mechanism ? send_authenticate(s, l, mechanism, &serial) : send_login_command(s, l, &serial);
 	bool one_round = mechanism == AUTH_PLAIN || sasl_is_token(mechanism);
-	if (!e && trust_memory && l->known.after_auth && !l->known.alone && (!mechanism || (one_round && l->initial_response))) {
+	imap_caps after = trust_memory && !l->known.alone ? expected(l, caps) : 0;
+	if (!e && after && (!mechanism || (one_round && l->initial_response))) {
 		l->ahead = true;
-		s->caps = l->known.after_auth & ~imap_memory_distrusted(s->options.memory);
+		s->caps = after & ~imap_memory_distrusted(s->options.memory);
 		e = send_behind(s, l, ret_behind);
 	}
 	if (!e)
@@ -363,6 +388,8 @@ static enum mf_err settle(struct imap *s, struct login *l, unsigned behind)
 		e = imap_pump_until(s, behind);
 	if (!e && !s->caps_told) /* remembered that the login would tell, and it did not */
 		e = ask_caps(s, l);
+	if (!e)
+		e = send_compress(s); /* where it was not known that there is any */
 	if (e)
 		return e;
 	l->known.after_auth = s->caps;
