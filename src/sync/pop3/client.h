@@ -38,6 +38,8 @@ struct pop3 {
 	bool in_transaction;    /* logged in: QUIT ends more than the connection */
 	int64_t login_ms;       /* monotonic, of this connection's login */
 	bool used;              /* its view of the maildrop has been used for news */
+	bool dovecot;           /* by its greeting: what comes behind PASS is not lost */
+	enum { AHEAD_NOTHING, AHEAD_NAMES, AHEAD_NAMES_AND_SIZES } ahead;  /* UIDL, and LIST, went out behind PASS; their answers are not read yet */
 	bool no_top, top_works; /* learnt: the server has no TOP; it has */
 	bool no_uidl;           /* likewise UIDL */
 	bool sizes_asked;       /* LIST, on this connection */
@@ -118,7 +120,9 @@ enum mf_err pop3_need_news(struct pop3 *s);
 enum mf_err pop3_load_numbers(struct pop3 *s);
 /* UIDL, and what else it takes to give every message its number: s->drop. The numbers are stored when it returns. */
 enum mf_err pop3_list(struct pop3 *s);
-/* The same, not stored yet: pop3_top() does that while its answers are on their way, pop3_store() in any case. */
+/* Asks for what that needs, and leaves the answers to it. For who has just sent PASS. */
+enum mf_err pop3_list_ahead(struct pop3 *s);
+/* pop3_list(), but not stored yet: pop3_top() does that while its answers are on their way, pop3_store() in any case. */
 enum mf_err pop3_number(struct pop3 *s);
 void pop3_forget_unsaved(struct pop3 *s);             /* without storing it */
 enum mf_err pop3_need_sizes(struct pop3 *s);          /* LIST, once per connection, if need be */

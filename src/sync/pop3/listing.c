@@ -110,12 +110,24 @@ enum mf_err pop3_need_sizes(struct pop3 *s)
 
 /* Every message with its UIDL, or without where the server has none. Where all of them will be new, their sizes come in the same
  * round trip. */
+static enum mf_err ask_for_lists(struct pop3 *s, bool both)
+{
+	enum mf_err e = s->no_uidl ? MF_OK : pop3_send(s, "UIDL");
+	return !e && both ? pop3_send(s, "LIST") : e;
+}
+
+enum mf_err pop3_list_ahead(struct pop3 *s)
+{
+	s->ahead = s->numbers.count ? AHEAD_NAMES : AHEAD_NAMES_AND_SIZES;
+	return ask_for_lists(s, s->ahead == AHEAD_NAMES_AND_SIZES);
+}
+
 static enum mf_err list_all(struct pop3 *s)
 {
-	bool ok = false, both = s->no_uidl || (!s->numbers.count && pop3_window(s) > 1);
-	enum mf_err e = s->no_uidl ? MF_OK : pop3_send(s, "UIDL");
-	if (!e && both)
-		e = pop3_send(s, "LIST");
+	bool asked = s->ahead != AHEAD_NOTHING, ok = false;
+	bool both = asked ? s->ahead == AHEAD_NAMES_AND_SIZES : s->no_uidl || (!s->numbers.count && pop3_window(s) > 1);
+	enum mf_err e = asked ? MF_OK : ask_for_lists(s, both);
+	s->ahead = AHEAD_NOTHING;
 	if (!e && !s->no_uidl)
 		e = take_list(s, "UIDL", take_uidl, &ok);
 	if (e || (ok && !both))

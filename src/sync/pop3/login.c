@@ -22,7 +22,7 @@
 #define QUIT_TIMEOUT_MS 10000
 #define FRESH_MS 1000            /* a login so long ago is still news */
 
-enum verdict { ACCEPTED, REFUSED, IN_USE };
+enum verdict { ACCEPTED, REFUSED, IN_USE, UNCLEAR }; /* UNCLEAR: it has no USER, and its refusal says nothing of the password */
 
 /* --- what the server can do ---------------------------------------------------------------------------------------------------- */
 
@@ -72,12 +72,10 @@ static void take_capability(struct pop3_caps *caps, const char *line)
 		take_delay(caps, line + len);
 }
 
-static enum mf_err ask_caps(struct pop3 *s)
+static enum mf_err take_caps(struct pop3 *s)
 {
 	bool ok = false, end = false;
-	enum mf_err e = pop3_send(s, "CAPA");
-	if (!e)
-		e = pop3_answer(s, &ok);
+	enum mf_err e = pop3_answer(s, &ok);
 	if (e)
 		return e;
 	s->caps = (struct pop3_caps){ .known = ok };
@@ -89,6 +87,12 @@ static enum mf_err ask_caps(struct pop3 *s)
 			take_capability(&s->caps, s->line);
 	}
 	return e;
+}
+
+static enum mf_err ask_caps(struct pop3 *s)
+{
+	enum mf_err e = pop3_send(s, "CAPA");
+	return e ? e : take_caps(s);
 }
 
 /* --- the beginning ---------------------------------------------------------------------------------------------------------------- */
@@ -129,6 +133,7 @@ static enum mf_err greet(struct pop3 *s, enum verdict *ret)
 		return MF_OK;
 	}
 	take_timestamp(s);
+	s->dovecot = strstr(s->line, "Dovecot") != NULL;
 	return MF_OK;
 }
 
@@ -225,8 +230,8 @@ static bool is_simple(const char *text, bool spaces)
 }
 
 /* USER and PASS tell the server as much as PLAIN, and in one round trip where it has PIPELINING: PLAIN takes two, since not every
- * server knows an initial response (RFC 5034). Nothing goes out behind PASS: what reads on may be another program, which never
- * sees what the first one has read (Courier's). */
+ * server knows an initial response (RFC 5034). Nothing goes out behind PASS, but to a Dovecot: what reads on may be another program,
+ * which never sees what the first one has read (Courier's). */
 static bool are_user_and_pass_faster(const struct pop3 *s, const char *secret)
 {
 	return (s->caps.caps & POP3_PIPELINING) && (s->caps.caps & POP3_USER) && is_simple(credentials_user(s->options.credentials), false) && is_simple(secret, true);
@@ -308,13 +313,53 @@ static enum mf_err authenticate(struct pop3 *s, const char *secret, enum verdict
 	return pop3_fail(s, MF_AUTH, "%s offers none of the ways to log in that the account allows", s->host);
 }
 
+/* Dovecot hands over to the process that has the maildrop what came behind PASS: all goes out at once, where PLAIN would be
+ * chosen whatever else it offers. */
+static bool may_go_ahead(const struct pop3 *s, const char *secret)
+{
+	unsigned better = AUTH_XOAUTH2 | AUTH_OAUTHBEARER | (transport_is_verified(s->transport) ? 0U : AUTH_CRAM_MD5 | AUTH_SCRAM_SHA_1 | AUTH_SCRAM_SHA_256);
+	return s->dovecot && !s->no_uidl && may_send_secret(s) && (s->options.auth & AUTH_PLAIN) && !(s->options.auth & better)
+		&& is_simple(credentials_user(s->options.credentials), false) && is_simple(secret, true);
+}
+
+static enum mf_err go_ahead(struct pop3 *s, const char *secret, enum verdict *ret)
+{
+	bool ok = false, pass_ok = false;
+	enum mf_err e = pop3_load_numbers(s);
+	if (!e)
+		e = pop3_send(s, "CAPA");
+	if (!e)
+		e = pop3_send(s, "USER %s", credentials_user(s->options.credentials));
+	if (!e)
+		e = pop3_send_secret(s, "PASS ", secret);
+	if (!e)
+		e = pop3_list_ahead(s);
+	if (!e)
+		e = take_caps(s);
+	if (!e)
+		e = pop3_answer(s, &ok);
+	if (!e)
+		e = pop3_answer(s, &pass_ok);
+	*ret = UNCLEAR;
+	return e || (!pass_ok && !(s->caps.caps & POP3_USER)) ? e : judge(s, pass_ok, "PASS", NULL, ret);
+}
+
+static enum mf_err log_in(struct pop3 *s, const char *secret, bool careful, enum verdict *ret)
+{
+	if (!careful && may_go_ahead(s, secret))
+		return go_ahead(s, secret, ret);
+	enum mf_err e = ask_caps(s);
+	return e ? e : authenticate(s, secret, ret);
+}
+
 /* --- one attempt, and all of them ------------------------------------------------------------------------------------------------------ */
 
 void pop3_drop(struct pop3 *s)
 {
 	transport_destroy(s->transport);
 	s->transport = NULL;
-	s->in_transaction = s->listed = s->used = false;
+	s->in_transaction = s->listed = s->used = s->dovecot = false;
+	s->ahead = AHEAD_NOTHING;
 	s->in_start = s->in_end = 0;
 	free(s->timestamp);
 	s->timestamp = NULL;
@@ -325,7 +370,7 @@ void pop3_drop(struct pop3 *s)
 
 static enum mf_err settle(struct pop3 *s)
 {
-	enum mf_err e = s->caps.known && !s->caps.delay_differs ? MF_OK : ask_caps(s);
+	enum mf_err e = (s->caps.known && !s->caps.delay_differs) || s->ahead ? MF_OK : ask_caps(s);
 	s->in_transaction = true;
 	s->login_ms = clock_mono_ms();
 	pop3_memory_login(s->options.memory, (int64_t)s->caps.login_delay_s * 1000);
@@ -334,7 +379,7 @@ static enum mf_err settle(struct pop3 *s)
 	return e;
 }
 
-static enum mf_err attempt(struct pop3 *s, const char *secret, enum verdict *ret)
+static enum mf_err attempt(struct pop3 *s, const char *secret, bool careful, enum verdict *ret)
 {
 	struct mf_reason why = { "" };
 	const struct transport_options *o = &s->options.transport;
@@ -348,9 +393,7 @@ static enum mf_err attempt(struct pop3 *s, const char *secret, enum verdict *ret
 	if (!e && *ret == ACCEPTED && s->options.require_starttls && !transport_is_encrypted(s->transport))
 		e = start_tls(s);
 	if (!e && *ret == ACCEPTED)
-		e = ask_caps(s);
-	if (!e && *ret == ACCEPTED)
-		e = authenticate(s, secret, ret);
+		e = log_in(s, secret, careful, ret);
 	if (!e && *ret == ACCEPTED)
 		e = settle(s);
 	if (!e)
@@ -405,10 +448,11 @@ enum mf_err pop3_connect(struct pop3 *s)
 	for (int tries = 1; !e; tries++) {
 		e = leave_alone(s);
 		if (!e)
-			e = attempt(s, secret, &verdict);
+			e = attempt(s, secret, verdict == UNCLEAR, &verdict);
 		if (e || verdict == ACCEPTED)
 			break;
-		e = verdict == REFUSED ? new_secret(s, &secret) : wait_for_release(s, tries);
+		if (verdict != UNCLEAR)
+			e = verdict == REFUSED ? new_secret(s, &secret) : wait_for_release(s, tries);
 	}
 	if (!e)
 		credentials_accepted(s->options.credentials);
@@ -423,6 +467,8 @@ enum mf_err pop3_connect(struct pop3 *s)
 enum mf_err pop3_quit(struct pop3 *s, bool *ret_ok)
 {
 	*ret_ok = false;
+	if (s->ahead) /* its answer would come behind others, and nothing was done that it would end */
+		pop3_drop(s);
 	if (!s->transport)
 		return MF_OK;
 	int64_t patience = s->options.transport.io_timeout_ms;
