@@ -279,6 +279,8 @@ static void listing_apply(struct session *s, const struct listing *l)
 	int64_t now = clock_mono_ms();
 	pthread_mutex_lock(&a->lock);
 	a->list_running = false;
+	if (a->index_is_new)
+		sessions_wake_locked(a, ROLE_WATCH); /* it may wait for this */
 	a->index_is_new = false;
 	a->cycle_open = true;
 	a->list_serial++;

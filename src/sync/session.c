@@ -87,6 +87,14 @@ void session_progress(struct session *s, uint64_t total, bool bytes, const char 
 
 /* --- connecting ------------------------------------------------------------------------------------------------------ */
 
+/* The INBOX is being read for the first time. Its news would have to wait for that, and a second login takes time from it, here
+ * and at the server. */
+static bool session_inbox_is_coming_locked(struct account *a)
+{
+	const struct mailbox_work *w = a->index_is_new ? NULL : id_table_get(&a->mailboxes, a->inbox);
+	return a->index_is_new || (w && w->cold && (w->running || w->pending != PRIORITY_NONE));
+}
+
 /* How long until this session may connect; 0: now, -1: only when woken. */
 static int64_t session_turn_locked(struct session *s)
 {
@@ -99,7 +107,7 @@ static int64_t session_turn_locked(struct session *s)
 	}
 	if (a->link.state != LINK_ONLINE || s->useless || a->link.fallback)
 		return -1; /* a POP3 server locks the mailbox for one session */
-	if (!(s->roles & ROLE_WATCH) && !jobs_bulk_is_wanted_locked(a))
+	if (s->roles & ROLE_WATCH ? session_inbox_is_coming_locked(a) : !jobs_bulk_is_wanted_locked(a))
 		return -1;
 	return s->next_try_ms > now ? s->next_try_ms - now : 0;
 }

@@ -235,6 +235,8 @@ static void item_settle(struct sync_run *run, struct sync_item *item, enum mf_er
 	struct mailbox_work *w = work_get_locked(a, item->id);
 	w->running = w->renumbering = false;
 	w->unread = item->unread;
+	if (w->is_inbox && w->cold)
+		sessions_wake_locked(a, ROLE_WATCH); /* it may wait for this */
 	if (item->distrusted) {
 		for (struct part **tail = &w->waiters;; tail = &(*tail)->next) {
 			if (!*tail) {
