@@ -262,8 +262,8 @@ def pop3_floor(server, port, commands):
 
     Three round trips: TLS, the greeting, everything. A client that knows neither the server nor the number of messages needs six:
     TLS, the greeting, CAPA, USER and PASS, UIDL and LIST, TOP. Behind PASS nothing may be sent to a server that is not known, since
-    what reads on can be another program (Courier's), which never sees it. The rest of mailfs's time is the work of both processors:
-    starting and mounting, names and rows of all messages, what ls asks for."""
+    what reads on can be another program (Courier's), which never sees it. mailfs knows a Dovecot by its greeting, and needs four. The
+    rest of its time is the work of both processors: starting and mounting, names and rows of all messages, what ls asks for."""
     context = ssl.create_default_context(cafile=str(server.authority.ca))
     begun, received = time.monotonic(), 0
     with socket.create_connection(("127.0.0.1", port)) as plain:
