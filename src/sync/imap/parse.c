@@ -284,120 +284,6 @@ static void scan_items(struct scan s, struct imap_fetch *f)
 	}
 }
 
-/* --- FETCH as it mostly is -------------------------------------------------------------------------------------------- */
-
-/* flags of the system alone */
-static bool read_flags(struct scan *s, struct imap_fetch *f)
-{
-	static const struct { const char *name; unsigned flag; } known[] = {
-		{ "\\Seen", FLAG_SEEN }, { "\\Answered", FLAG_ANSWERED }, { "\\Flagged", FLAG_FLAGGED }, { "\\Deleted", FLAG_DELETED },
-		{ "\\Draft", FLAG_DRAFT }, { "\\Recent", 0 },
-	};
-	struct span word;
-	f->has_flags = true;
-	f->flags = 0;
-	if (!scan_char(s, '('))
-		return false;
-	while (scan_word(s, &word)) {
-		size_t i = 0;
-		while (i < sizeof known / sizeof *known && !span_is(word, known[i].name))
-			i++;
-		if (i == sizeof known / sizeof *known)
-			return false;
-		f->flags |= known[i].flag;
-		(void)scan_char(s, ' ');
-	}
-	return scan_char(s, ')');
-}
-
-/* len digits at text; -1: there is something else */
-static int digits(const char *text, size_t len)
-{
-	int value = 0;
-	for (size_t i = 0; i < len; i++) {
-		if (text[i] < '0' || text[i] > '9')
-			return -1;
-		value = value * 10 + (text[i] - '0');
-	}
-	return value;
-}
-
-/* "17-Jul-1996 02:44:25 -0700", the day with a space or a nought before it (RFC 9051 9, date-time) */
-static bool read_date(struct scan *s, struct imap_fetch *f)
-{
-	static const char months[] = "JanFebMarAprMayJunJulAugSepOctNovDec", form[] = "\"..-...-.... ..:..:.. .....\"";
-	const char *t = s->p;
-	if ((size_t)(s->end - t) < sizeof form - 1)
-		return false;
-	for (size_t i = 0; i < sizeof form - 1; i++)
-		if (form[i] != '.' && t[i] != form[i])
-			return false;
-	struct mailimap_date_time d = { .dt_day = t[1] == ' ' ? digits(t + 2, 1) : digits(t + 1, 2), .dt_year = digits(t + 8, 4),
-		.dt_hour = digits(t + 13, 2), .dt_min = digits(t + 16, 2), .dt_sec = digits(t + 19, 2), .dt_zone = digits(t + 23, 4) };
-	for (int i = 0; i < 12; i++)
-		if (!memcmp(t + 4, months + i * 3, 3))
-			d.dt_month = i + 1;
-	if (d.dt_zone < 0 || (t[22] != '+' && t[22] != '-'))
-		return false;
-	if (t[22] == '-')
-		d.dt_zone = -d.dt_zone;
-	f->has_date = seconds_of(&d, &f->date);
-	s->p += sizeof form - 1;
-	return f->has_date;
-}
-
-/* BODY[HEADER.FIELDS (...)] with names of fields in it, none of them quoted */
-static bool is_header(struct span name)
-{
-	static const char before[] = "BODY[HEADER.FIELDS (";
-	size_t i = sizeof before - 1;
-	if (!span_begins(name, before))
-		return false;
-	while (i < name.len && (name.p[i] == '-' || name.p[i] == ' ' || (name.p[i] >= 'A' && name.p[i] <= 'Z') || (name.p[i] >= 'a' && name.p[i] <= 'z')))
-		i++;
-	return name.len - i == 2 && name.p[i] == ')' && name.p[i + 1] == ']';
-}
-
-/* as a literal, which stands behind a line's end */
-static bool read_header(struct imap_parser *p, struct scan *s, struct imap_fetch *f)
-{
-	struct span text;
-	if (s->p == s->end || *s->p != '{' || !scan_nstring(s, &p->scratch, &text) || text.p[-1] != '\n')
-		return false;
-	f->header = text.p;
-	f->header_len = text.len;
-	return true;
-}
-
-static bool read_usual_item(struct imap_parser *p, struct span name, struct scan *s, struct imap_fetch *f)
-{
-	if (span_is(name, "UID"))
-		return scan_uid(s, &f->uid);
-	if (span_is(name, "FLAGS"))
-		return read_flags(s, f);
-	if (span_is(name, "INTERNALDATE"))
-		return read_date(s, f);
-	if (span_is(name, "RFC822.SIZE"))
-		return f->has_size = scan_number(s, &f->size);
-	if (span_is(name, "MODSEQ"))
-		return scan_char(s, '(') && scan_number(s, &f->modseq) && scan_char(s, ')');
-	return is_header(name) && read_header(p, s, f);
-}
-
-/* What a first reading has thousands of, and libetpan takes seven times as long for. false: there is something else in it, and all
- * of it is left to libetpan. */
-static bool read_usual(struct imap_parser *p, struct scan s, struct imap_fetch *f)
-{
-	struct span name;
-	if (!scan_char(&s, '('))
-		return false;
-	do {
-		if (!scan_item(&s, &name) || !scan_char(&s, ' ') || !read_usual_item(p, name, &s, f))
-			return false;
-	} while (scan_char(&s, ' '));
-	return scan_char(&s, ')') && scan_at_end(&s);
-}
-
 /* --- handing a frame to libetpan ------------------------------------------------------------------------------------ */
 
 static struct mailimap_response_data *etpan_parse(struct imap_parser *p, const struct imap_frame *f)
@@ -420,12 +306,6 @@ static struct mailimap_response_data *etpan_parse(struct imap_parser *p, const s
 
 static void parse_fetch(struct imap_parser *p, const struct imap_frame *f, struct scan items, struct imap_data *ret)
 {
-	ret->kind = DATA_FETCH;
-	if (read_usual(p, items, &ret->fetch)) {
-		ret->fetch.keywords = "";
-		return;
-	}
-	ret->fetch = (struct imap_fetch){ 0 };
 	ret->kind = DATA_SKIPPED;
 	p->held = etpan_parse(p, f);
 	if (p->held && p->held->rsp_type == MAILIMAP_RESP_DATA_TYPE_MESSAGE_DATA && p->held->rsp_data.rsp_message_data->mdt_msg_att) {

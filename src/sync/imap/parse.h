@@ -1,6 +1,5 @@
 /* parse.h: one response as data. libetpan parses what has structure (FETCH, LIST, STATUS); status lines, numbers and
- * sets are read here, where its parser crashes, copies or loses what we need (64-bit numbers, text without words), and so is a
- * FETCH that has the usual items in their usual form and nothing else.
+ * sets are read here, where its parser crashes, copies or loses what we need (64-bit numbers, text without words).
  *
  * Registered with libetpan once: an extension that takes any FETCH item or STATUS attribute it does not know or cannot
  * read, so that the other items of that message survive. */
