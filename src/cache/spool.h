@@ -28,10 +28,8 @@ enum mf_err spool_sync(struct cache *c, uint64_t message);          /* on the di
 enum mf_err spool_sync_all(struct cache *c, const uint64_t *messages, size_t count, enum mf_err *results);
 /* The server has it: the file becomes the message's body in the cache. */
 void spool_to_body(struct cache *c, uint64_t message);
-/* In a transaction: what was prepared is in place. */
+/* What was prepared is in place. */
 enum mf_err spool_commit(struct cache *c, uint64_t message);
-/* In a transaction: this content belongs to another row now */
-enum mf_err spool_rename(struct cache *c, uint64_t from, uint64_t to);
 void spool_remove(struct cache *c, uint64_t message);
 
 /* Bytes of an edit, which moves there, or of a spooled message, that are not to be sent: kept for a person. */

@@ -167,7 +167,7 @@ static uint64_t size_locked(const struct remote_write *w, struct memory_mailbox 
 	return size;
 }
 
-/* RFC 4315 3: numbers of a mailbox that may not be read are not told */
+/* RFC 4315 3: what has been copied into a mailbox that may not be read has no numbers that are told */
 static uint32_t told_validity(const struct memory_mailbox *to)
 {
 	return to->rights && !(to->rights & RIGHT('r')) ? 0 : to->uidvalidity;
@@ -258,7 +258,7 @@ static void append_locked(struct memory_session *s, const struct remote_write *w
 	};
 	bytes->users++;
 	add_pair(o, 0, memory_append_locked(to, &message));
-	o->uidvalidity = told_validity(to);
+	o->uidvalidity = to->uidvalidity;
 	memory_notify_locked(m, to->raw, true);
 }
 

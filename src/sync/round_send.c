@@ -295,8 +295,9 @@ static bool keeps_numbers_secret(struct cache *cache, uint64_t mailbox)
 static enum mf_err placed(struct round *r, struct txn *t, const struct group *g, const struct op *op, const struct write_result *result)
 {
 	uint32_t to = 0;
+	bool placed_silently = g->write.kind == WRITE_APPEND || (g->write.kind == WRITE_COPY && keeps_numbers_secret(r->account->cache, op->dest));
 	/* a server that tells numbers and tells none has found nothing to copy */
-	if (g->tells && !result->uidvalidity && !result->unclear && g->write.kind != WRITE_APPEND && !keeps_numbers_secret(r->account->cache, op->dest))
+	if (g->tells && !result->uidvalidity && !result->unclear && !placed_silently)
 		return txn_op_gone(t, op->id);
 	if (result->uidvalidity && g->write.kind == WRITE_APPEND && result->count == 1) {
 		to = result->pairs[0].to;
