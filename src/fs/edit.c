@@ -215,16 +215,33 @@ static enum mf_err takes(const struct edit *e, uint64_t size)
 }
 
 /* What is refused is kept all the same, to be put aside: half of a message is none. */
-enum mf_err edit_write(struct edit *e, const char *data, size_t size, uint64_t offset)
+static enum mf_err write_locked(struct edit *e, const char *data, size_t size, uint64_t offset)
 {
-	pthread_mutex_lock(&e->lock);
 	enum mf_err err = e->over ? MF_STALE : write_all(e->fd, data, size, offset);
 	if (err != MF_OK)
 		e->broken = err;
 	else if ((err = takes(e, offset + size)) != MF_OK)
 		e->refused = err;
 	e->dirty = true;
+	return err;
+}
+
+enum mf_err edit_write(struct edit *e, const char *data, size_t size, uint64_t offset)
+{
+	pthread_mutex_lock(&e->lock);
+	enum mf_err err = write_locked(e, data, size, offset);
 	pthread_mutex_unlock(&e->lock);
+	return err;
+}
+
+enum mf_err edit_append(struct edit *e, const char *data, size_t size, uint64_t *ret_offset)
+{
+	struct stat st;
+	pthread_mutex_lock(&e->lock);
+	enum mf_err err = fstat(e->fd, &st) < 0 ? mf_err_from_errno(errno) : write_locked(e, data, size, (uint64_t)st.st_size);
+	pthread_mutex_unlock(&e->lock);
+	if (err == MF_OK)
+		*ret_offset = (uint64_t)st.st_size;
 	return err;
 }
 

@@ -164,11 +164,42 @@ static void test_overwritten_under_a_scratch_name(void **state)
 	world_finish(&w);
 }
 
+static int64_t do_append(const char *path, char *data, size_t *ret_len)
+{
+	(void)data, (void)ret_len;
+	int fd = open(path, O_WRONLY | O_APPEND | O_CLOEXEC);
+	if (fd < 0 || write(fd, "more\r\n", 6) != 6 || write(fd, "and more\r\n", 10) != 10)
+		return -errno;
+	return close(fd) < 0 ? -errno : 0;
+}
+
+static void fill_with_lies(struct memory_server *s)
+{
+	fill(s);
+	memory_claim_size(s, "INBOX", 1, sizeof text - 1 - 5);
+}
+
+/* The end is where the bytes end, whatever the server has said: none of them is overwritten */
+static void test_appended(void **state)
+{
+	(void)state;
+	struct world w;
+	world_start(&w, fill_with_lies);
+	const char *name = letter(&w);
+	assert_int_equal(size_of(&w, name), sizeof text - 1 - 5);
+	assert_int_equal(hands(do_append, world_path(&w, name)), 0);
+	world_until(size_of(&w, name) == sizeof text - 1 + 16);
+	assert_int_equal(hands(do_read, world_path(&w, name)), sizeof text - 1 + 16);
+	assert_memory_equal(hands_last.data, text, sizeof text - 1);
+	assert_memory_equal(hands_last.data + sizeof text - 1, "more\r\nand more\r\n", 16);
+	world_finish(&w);
+}
+
 int main(int argc, char **argv)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_full_disk), cmocka_unit_test(test_removed_under_a_scratch_name),
-		cmocka_unit_test(test_overwritten_under_a_scratch_name),
+		cmocka_unit_test(test_overwritten_under_a_scratch_name), cmocka_unit_test(test_appended),
 	};
 	if (!world_begin(argc, argv))
 		return 0;
