@@ -2,8 +2,9 @@
  * to have any more (OP_KEEP).
  *
  * STATE/spool/ID is the content of message row ID, with a trailer that says what it is, so that it survives the loss of the
- * index; STATE/spool/ID.edit is being written. What cannot be sent lies in STATE/rejected/ under the name it was given,
- * with NAME.reason.txt beside it. Nothing in either is ever removed but by an answer of the server or by a person. */
+ * index; STATE/spool/ID.edit is being written; ID.new and ID.old belong to a call and a transaction under way. What cannot be
+ * sent lies in STATE/rejected/ under the name it was given, with NAME.reason.txt beside it. Nothing in either is ever removed
+ * but by an answer of the server or by a person. */
 #ifndef MF_CACHE_SPOOL_H
 #define MF_CACHE_SPOOL_H
 

@@ -173,10 +173,9 @@ static uint32_t told_validity(const struct memory_mailbox *to)
 	return to->rights && !(to->rights & RIGHT('r')) ? 0 : to->uidvalidity;
 }
 
-static void copy_locked(struct memory_session *s, const struct remote_write *w, struct outcome *o)
+static void copy_part_locked(struct memory_session *s, const struct remote_write *w, struct memory_mailbox *b, struct memory_mailbox *to, struct outcome *o)
 {
-	struct memory_mailbox *b = source_locked(s, w, o), *to = b ? destination_locked(s, w->to, o) : NULL;
-	if (!to || !takes_quota_locked(s->server, size_locked(w, b), o))
+	if (!takes_quota_locked(s->server, size_locked(w, b), o))
 		return;
 	for (size_t i = 0; i < w->count; i++) {
 		struct memory_message *message = memory_message_locked(b, w->uids[i]);
@@ -189,6 +188,17 @@ static void copy_locked(struct memory_session *s, const struct remote_write *w, 
 	}
 	o->uidvalidity = told_validity(to);
 	memory_notify_locked(s->server, to->raw, true);
+}
+
+static void copy_locked(struct memory_session *s, const struct remote_write *w, struct outcome *o)
+{
+	struct memory_mailbox *b = source_locked(s, w, o), *to = b ? destination_locked(s, w->to, o) : NULL;
+	struct remote_write part = *w;
+	for (size_t left = to ? w->count : 0; left && o->result == MF_OK; left -= part.count) {
+		part.uids = w->uids + (w->count - left);
+		part.count = left < s->server->copy_part ? left : s->server->copy_part;
+		copy_part_locked(s, &part, b, to, o);
+	}
 }
 
 static void move_locked(struct memory_session *s, const struct remote_write *w, struct outcome *o)

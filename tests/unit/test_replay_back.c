@@ -96,6 +96,58 @@ static void into_one_that_cannot_be_read(void **state)
 	world_finish(&w);
 }
 
+static void copy_all(struct world *w, int first, int count, const char *to)
+{
+	struct txn *t = NULL;
+	char name[40];
+	uint64_t *from = mf_alloc_array((size_t)count, sizeof *from), made = 0;
+	for (int i = 0; i < count; i++)
+		assert_true((from[i] = numbered(w, "INBOX", first + i)) != 0);
+	uint64_t there = box(w, to);
+	assert_int_equal(cache_begin(w->cache, &t), MF_OK);
+	for (int i = 0; i < count; i++) {
+		snprintf(name, sizeof name, "copy-%d.eml", i);
+		assert_int_equal(txn_create(t, there, name, &made), MF_OK);
+		assert_int_equal(txn_copied(t, made, from[i], 0), MF_OK);
+	}
+	assert_int_equal(txn_commit(t), MF_OK);
+	free(from);
+	account_journal_changed(w->account);
+}
+
+/* A set so large that it goes out in parts meets the end of the quota: what was copied is not copied again */
+static void quota_ends_in_the_middle(void **state)
+{
+	(void)state;
+	static const struct { unsigned caps; int count; size_t part; } cases[] = {
+		{ FULL, 10, 4 }, { FULL & ~(unsigned)(REMOTE_UIDPLUS), 620, 600 },
+	};
+	for (size_t c = 0; c < sizeof cases / sizeof *cases; c++) {
+		struct world w;
+		const int count = cases[c].count, room = (int)cases[c].part + 2;
+		build(&w, cases[c].caps);
+		for (int i = 0; i < count; i++)
+			deliver(&w, "INBOX", 1000 + i, 700);
+		assert_int_equal(want_sync(&w, false), MF_OK);
+		world_until(is_quiet(&w));
+		size_t len;
+		free(message_text(1000, 700, &len));
+		memory_copy_part(w.server, cases[c].part);
+		memory_quota(w.server, 0, (uint64_t)room * len + len / 2);
+		copy_all(&w, 1000, count, "Old");
+		assert_int_equal(want_settled(&w), MF_DENIED);
+		assert_int_equal(want_verified(&w), MF_OK);
+		assert_int_equal(count_state(&w, OP_PARKED), count - room);
+		char *text = server_text(&w);
+		int there = 0;
+		for (const char *at = text; (at = strstr(at, "Old/Message number 1")); at++)
+			there++;
+		assert_int_equal(there, room);
+		free(text);
+		world_finish(&w);
+	}
+}
+
 static bool is_tried(struct world *w, uint64_t id)
 {
 	struct op op = { 0 };
@@ -138,7 +190,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(a_move_that_stays_half), cmocka_unit_test(marked_and_taken_back), cmocka_unit_test(renamed_by_another),
-		cmocka_unit_test(into_one_that_cannot_be_read), cmocka_unit_test(in_use),
+		cmocka_unit_test(into_one_that_cannot_be_read), cmocka_unit_test(in_use), cmocka_unit_test(quota_ends_in_the_middle),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }
