@@ -1,6 +1,7 @@
 /* main: the only place that puts the parts together. What is held (locks, indexes, engines) and how a mount is served;
  * which accounts and why is decided by the commands (cli/). */
 #include <errno.h>
+#include <fcntl.h>
 #include <malloc.h>
 #include <poll.h>
 #include <pthread.h>
@@ -517,9 +518,19 @@ static enum exit_code mount_serve(const struct mount_plan *plan, struct detach *
 
 /* --- the program --------------------------------------------------------------------------------------------------- */
 
+/* Where one is closed, the first file of ours that is opened would be it, and what is printed would be written into that. */
+static void open_standard_files(void)
+{
+	int fd;
+	while ((fd = open("/dev/null", O_RDWR)) >= 0 && fd <= STDERR_FILENO)
+		;
+	mf_close(&fd);
+}
+
 /* What runs at boot or from a unit may have no search path at all, and fusermount3 has to be found. */
 static void prepare_process(void)
 {
+	open_standard_files();
 	struct rlimit none = { 0, 0 };
 	setrlimit(RLIMIT_CORE, &none);     /* a core file would hold mail and passwords */
 	umask(077);

@@ -146,6 +146,8 @@ static enum mf_err add(struct txn *t, uint64_t mailbox, const struct append *wha
 		e = spool_prepare(t->cache, *ret, what->fd, what->size, true, &note, &written.size);
 	if (!e)
 		e = txn_written(t, *ret, &written, &(struct disposal){ .expunge = true });
+	if (e)
+		spool_discard_prepared(t->cache, *ret);
 	return e || !what->look_ms ? e : look_first(t, mailbox, *ret);
 }
 

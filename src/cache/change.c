@@ -116,14 +116,16 @@ static void replace_text(char **text, char *with)
 	*text = with;
 }
 
-/* What was asked for before and has not been sent, and this: one change. What cancels out is left out. */
+/* What was asked for before and has not been done, and this: one change. What cancels out is left out, unless the server may have
+ * had the half of it that was sent. */
 static void merge_flags(struct op *op, unsigned add, unsigned remove, const char *keywords_add, const char *keywords_remove)
 {
 	unsigned was_added = op->flags, was_removed = op->flags_remove;
-	op->flags = (was_added & ~remove) | (add & ~was_removed);
-	op->flags_remove = (was_removed & ~add) | (remove & ~was_added);
-	MF_CLEANUP(mf_free) char *fresh_add = keywords_of(keywords_add, op->keywords_remove, false);
-	MF_CLEANUP(mf_free) char *fresh_remove = keywords_of(keywords_remove, op->keywords, false);
+	bool sent = op->tries > 0;
+	op->flags = (was_added & ~remove) | (sent ? add : add & ~was_removed);
+	op->flags_remove = (was_removed & ~add) | (sent ? remove : remove & ~was_added);
+	MF_CLEANUP(mf_free) char *fresh_add = keywords_of(keywords_add, sent ? "" : op->keywords_remove, false);
+	MF_CLEANUP(mf_free) char *fresh_remove = keywords_of(keywords_remove, sent ? "" : op->keywords, false);
 	char *added = keywords_change(op->keywords, fresh_add, keywords_remove);
 	replace_text(&op->keywords_remove, keywords_change(op->keywords_remove, fresh_remove, keywords_add));
 	replace_text(&op->keywords, added);
@@ -633,7 +635,7 @@ enum mf_err txn_move(struct txn *t, uint64_t message, uint64_t mailbox, const ch
 		e = note_aside(t, &row, from == to, name);
 	if (!e)
 		e = from == to ? rename_row(t, &row, to, name) : move_row(t, &row, from, to, row.name, name, &op);
-	if (!e && append) /* patch(1) writes a file of another name, and renames that */
+	if (!e && append && !name_is_scratch(name)) /* patch(1) writes a file of another name, and renames that */
 		e = written_takes_name(t, to, &row, append, how);
 	return txn_fail(t, e);
 }

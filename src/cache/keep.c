@@ -57,7 +57,7 @@ enum mf_err txn_keep(struct txn *t, uint64_t message)
 	if (e == MF_NOT_FOUND || e == MF_BUSY)
 		return e;
 	if (!e)
-		e = spool_commit(t->cache, message);
+		e = txn_spool_commit(t, message);
 	return txn_fail(t, e ? e : claim(t, n, &row));
 }
 

@@ -713,10 +713,7 @@ static bool is_being_renamed(struct txn *t, const struct node *n)
 
 enum mf_err settle_unlisted(struct txn *t, struct node *n, bool *ret_stays)
 {
-	*ret_stays = (n->m.flags & CACHE_MAILBOX_LOCAL) != 0;
-	if (*ret_stays || !txn_has_ops(t))
-		return MF_OK;
-	*ret_stays = is_being_renamed(t, n);
+	*ret_stays = (n->m.flags & CACHE_MAILBOX_LOCAL) || (txn_has_ops(t) && is_being_renamed(t, n));
 	if (*ret_stays)
 		return MF_OK;
 	enum mf_err e = needs_it(t, n, ret_stays);

@@ -103,6 +103,34 @@ static enum mf_err copies_follow(struct txn *t, const struct op *move, const str
 	return db_run(t->db, s);
 }
 
+/* The place is claimed: a message that has been moved away or removed here, and not there yet. */
+static enum mf_err claimed(struct txn *t, const struct node *n, uint32_t uid, struct op *ret)
+{
+	sqlite3_stmt *s = db_use(t->db, SQL_OP_CLAIM);
+	sqlite3_bind_int64(s, 1, (int64_t)n->m.id);
+	sqlite3_bind_int64(s, 2, uid);
+	enum mf_err e = op_take(t, s, ret);
+	if (!e && ret->uidvalidity != n->m.uidvalidity) {
+		op_finish(ret);
+		return MF_NOT_FOUND;
+	}
+	return e;
+}
+
+/* A server that stores a message only once gives what it has already the number that it has: what was to leave that place is what has
+ * arrived, and stays. */
+static enum mf_err claim_is_void(struct txn *t, const struct node *n, uint64_t message, uint32_t uid)
+{
+	struct op op;
+	enum mf_err e = claimed(t, n, uid, &op);
+	if (e)
+		return e == MF_NOT_FOUND ? MF_OK : e;
+	if (op_is_open(&op) && op.message != message) /* its own: it goes on from there */
+		e = op.message ? settle_leaves(t, op.message) : op_remove(t, op.id);
+	op_finish(&op);
+	return e;
+}
+
 static enum mf_err landed(struct txn *t, const struct op *op, struct node *n, uint32_t uid)
 {
 	enum mf_err e = op_remove(t, op->id);
@@ -110,6 +138,8 @@ static enum mf_err landed(struct txn *t, const struct op *op, struct node *n, ui
 		e = number_ops(t, op->message, n->m.id, n->m.uidvalidity, uid);
 	if (!e && op->kind == OP_MOVE)
 		e = copies_follow(t, op, n, uid);
+	if (!e)
+		e = claim_is_void(t, n, op->message, uid);
 	if (!e)
 		e = number_row(t, n, op->message, uid);
 	if (!e && op->kind == OP_APPEND)
@@ -332,20 +362,6 @@ enum mf_err txn_retry(struct txn *t, uint64_t id)
 }
 
 /* --- what the server tells ------------------------------------------------------------------------------------------------------ */
-
-/* The place is claimed: a message that has been moved away or removed here, and not there yet. */
-static enum mf_err claimed(struct txn *t, const struct node *n, uint32_t uid, struct op *ret)
-{
-	sqlite3_stmt *s = db_use(t->db, SQL_OP_CLAIM);
-	sqlite3_bind_int64(s, 1, (int64_t)n->m.id);
-	sqlite3_bind_int64(s, 2, uid);
-	enum mf_err e = op_take(t, s, ret);
-	if (!e && ret->uidvalidity != n->m.uidvalidity) {
-		op_finish(ret);
-		return MF_NOT_FOUND;
-	}
-	return e;
-}
 
 enum mf_err settle_claimed(struct txn *t, const struct node *n, uint32_t uid, struct row *ret)
 {

@@ -323,12 +323,67 @@ bool spool_ends_line(struct cache *c, uint64_t message)
 	return spool_open(c, message, &fd, &size) == MF_OK && size && pread(fd, &last, 1, (off_t)size - 1) == 1 && last == '\n';
 }
 
-enum mf_err spool_rename(struct cache *c, uint64_t from, uint64_t to)
+/* --- in a transaction ------------------------------------------------------------------------------------------------------- */
+
+static void old_name(uint64_t message, char ret[static SPOOL_NAME_MAX])
+{
+	snprintf(ret, SPOOL_NAME_MAX, "%" PRIu64 ".old", message);
+}
+
+enum mf_err txn_spool_commit(struct txn *t, uint64_t message)
+{
+	char name[SPOOL_NAME_MAX], old[SPOOL_NAME_MAX];
+	int dir = t->cache->spool_dir;
+	spool_name(message, false, name);
+	old_name(message, old);
+	/* EEXIST: the transaction has put something there before, and what was there is kept. Where there are no links nothing is. */
+	bool over = linkat(dir, name, dir, old, 0) == 0, vacant = !over && errno == ENOENT;
+	if (over || vacant)
+		txn_undo(t, message, 0, over);
+	return spool_commit(t->cache, message);
+}
+
+static enum mf_err rename_spooled(struct cache *c, uint64_t from, uint64_t to)
 {
 	char old[SPOOL_NAME_MAX], name[SPOOL_NAME_MAX];
 	spool_name(from, false, old);
 	spool_name(to, false, name);
 	return renameat(c->spool_dir, old, c->spool_dir, name) < 0 ? mf_err_from_errno(errno) : MF_OK;
+}
+
+enum mf_err txn_spool_rename(struct txn *t, uint64_t from, uint64_t to)
+{
+	enum mf_err e = rename_spooled(t->cache, from, to);
+	if (!e)
+		txn_undo(t, to, from, false);
+	return e;
+}
+
+static enum mf_err put_back(struct cache *c, const struct txn_undo *undo)
+{
+	char old[SPOOL_NAME_MAX], name[SPOOL_NAME_MAX];
+	if (undo->from)
+		return rename_spooled(c, undo->message, undo->from);
+	spool_name(undo->message, false, name);
+	old_name(undo->message, old);
+	if (!undo->over)
+		discard(c->spool_dir, name);
+	else if (renameat(c->spool_dir, old, c->spool_dir, name) < 0)
+		return mf_err_from_errno(errno);
+	return MF_OK;
+}
+
+void spool_settle_undos(struct txn *t, bool rolled_back)
+{
+	char old[SPOOL_NAME_MAX];
+	for (size_t i = t->undo_count; i-- > 0;) {
+		enum mf_err e = rolled_back ? put_back(t->cache, &t->undos[i]) : MF_OK;
+		if (e)
+			log_error("the spool of message %" PRIu64 ": %s", t->undos[i].message, mf_err_words(e));
+		old_name(t->undos[i].message, old);
+		if (t->undos[i].over)
+			discard(t->cache->spool_dir, old);
+	}
 }
 
 bool keep_bytes(struct txn *t, const struct row *row)
@@ -339,7 +394,7 @@ bool keep_bytes(struct txn *t, const struct row *row)
 	if (cache_body_get(t->cache, row->entry.id, &body))
 		return false;
 	bool kept = body_is_whole(body) && !spool_prepare(t->cache, row->entry.id, body_fd(body), body_size(body), false, &note, &size) &&
-	            !spool_commit(t->cache, row->entry.id);
+	            !txn_spool_commit(t, row->entry.id);
 	body_unref(body);
 	return kept;
 }
@@ -631,8 +686,8 @@ static enum mf_err recover_file(struct txn *t, const char *file)
 	char *end;
 	uint64_t message = strtoull(file, &end, 10);
 	bool edit = strcmp(end, ".edit") == 0, wanted = false, spare = false;
-	/* a call that prepared something never returned; or one that has returned has stored it */
-	if (strcmp(end, ".new") == 0 || (edit && was_accepted(t->cache, file, message))) {
+	/* a call that prepared something, or put it over another, never returned; or one that has returned has stored it */
+	if (strcmp(end, ".new") == 0 || strcmp(end, ".old") == 0 || (edit && was_accepted(t->cache, file, message))) {
 		discard(t->cache->spool_dir, file);
 		return MF_OK;
 	}

@@ -2,8 +2,9 @@
  * to have any more (OP_KEEP).
  *
  * STATE/spool/ID is the content of message row ID, with a trailer that says what it is, so that it survives the loss of the
- * index; STATE/spool/ID.edit is being written. What cannot be sent lies in STATE/rejected/ under the name it was given,
- * with NAME.reason.txt beside it. Nothing in either is ever removed but by an answer of the server or by a person. */
+ * index; STATE/spool/ID.edit is being written; ID.new and ID.old belong to a call and a transaction under way. What cannot be
+ * sent lies in STATE/rejected/ under the name it was given, with NAME.reason.txt beside it. Nothing in either is ever removed
+ * but by an answer of the server or by a person. */
 #ifndef MF_CACHE_SPOOL_H
 #define MF_CACHE_SPOOL_H
 
@@ -28,10 +29,8 @@ enum mf_err spool_sync(struct cache *c, uint64_t message);          /* on the di
 enum mf_err spool_sync_all(struct cache *c, const uint64_t *messages, size_t count, enum mf_err *results);
 /* The server has it: the file becomes the message's body in the cache. */
 void spool_to_body(struct cache *c, uint64_t message);
-/* In a transaction: what was prepared is in place. */
+/* What was prepared is in place. */
 enum mf_err spool_commit(struct cache *c, uint64_t message);
-/* In a transaction: this content belongs to another row now */
-enum mf_err spool_rename(struct cache *c, uint64_t from, uint64_t to);
 void spool_remove(struct cache *c, uint64_t message);
 
 /* Bytes of an edit, which moves there, or of a spooled message, that are not to be sent: kept for a person. */

@@ -148,6 +148,7 @@ static void txn_free(struct txn *t)
 	free(t->changes);
 	free(t->bodies);
 	free(t->spools);
+	free(t->undos);
 	map_finish(&t->nodes_by_id);
 	map_finish(&t->awaited.ids);
 	free(t);
@@ -299,6 +300,12 @@ void txn_spool(struct txn *t, uint64_t message, enum spool_fate fate)
 	t->spools[t->spool_count++] = (struct txn_spool){ message, fate };
 }
 
+void txn_undo(struct txn *t, uint64_t message, uint64_t from, bool over)
+{
+	FIT(t->undos, t->undo_count, t->undo_room);
+	t->undos[t->undo_count++] = (struct txn_undo){ message, from, over };
+}
+
 static void settle_spools(struct txn *t)
 {
 	for (size_t i = 0; i < t->spool_count; i++) {
@@ -332,6 +339,7 @@ void txn_rollback(struct txn *t)
 		if (e)
 			log_error("%s: rolling back: %s", c->db_path, mf_err_words(e));
 	}
+	spool_settle_undos(t, true); /* ids that were given in vain are given again: nothing may lie under them */
 	/* made again from what the database holds */
 	limbo_finish(&c->limbo);
 	c->held_shelf = 0;
@@ -360,6 +368,7 @@ enum mf_err txn_commit(struct txn *t)
 	publish(t); /* under the writer lock: in the order of the commits */
 	keeper_committed(c);
 	atomic_fetch_add(&c->op_count, (uint64_t)t->op_change);
+	spool_settle_undos(t, false);
 	pthread_mutex_unlock(&c->writer);
 	settle_bodies(t);
 	settle_spools(t);

@@ -11,6 +11,8 @@
 struct txn_body { uint64_t message, heir; bool shared; };   /* heir 0: the body goes; shared: both have it */
 enum spool_fate { SPOOL_IS_BODY, SPOOL_GOES };
 struct txn_spool { uint64_t message; enum spool_fate fate; };
+/* What a rollback takes back in the spool: bytes put in place (from 0), perhaps over others, or another row's */
+struct txn_undo { uint64_t message, from; bool over; };
 
 struct txn {
 	struct cache *cache;
@@ -29,6 +31,8 @@ struct txn {
 	size_t body_count, body_room;
 	struct txn_spool *spools;
 	size_t spool_count, spool_room;
+	struct txn_undo *undos;
+	size_t undo_count, undo_room;
 	int64_t op_change;             /* operations added, less those removed */
 	/* what settle_put() has asked before; a mailbox of 0: nothing yet */
 	struct { uint64_t mailbox; struct map ids; } awaited;       /* hashes of messages that are to arrive there, to operations */
@@ -53,6 +57,7 @@ bool txn_change_cancel(struct txn *t, enum change_kind kind, uint64_t message);
 void txn_body(struct txn *t, uint64_t message, uint64_t heir);
 void txn_body_shared(struct txn *t, uint64_t message, uint64_t other);
 void txn_spool(struct txn *t, uint64_t message, enum spool_fate fate);      /* after the commit */
+void txn_undo(struct txn *t, uint64_t message, uint64_t from, bool over);
 struct node *txn_node_of_shelf(struct txn *t, uint64_t shelf);              /* NULL: not one that is seen */
 
 /* limbo.c */
@@ -91,6 +96,10 @@ enum mf_err flags_overlay(struct txn *t, uint64_t message, unsigned *flags, char
 void row_undo_flags(struct row *row, const struct op *op);   /* as it was before that FLAGS */
 /* spool.c: the bytes of a message as a file in the spool; false: they are not all here */
 bool keep_bytes(struct txn *t, const struct row *row);
+/* What was prepared is in place; this content belongs to another row now. A rollback takes both back. */
+enum mf_err txn_spool_commit(struct txn *t, uint64_t message);
+enum mf_err txn_spool_rename(struct txn *t, uint64_t from, uint64_t to);
+void spool_settle_undos(struct txn *t, bool rolled_back);
 
 /* op.c: the rows of operations */
 enum mf_err op_take(struct txn *t, sqlite3_stmt *s, struct op *ret);        /* one row, read; MF_NOT_FOUND */

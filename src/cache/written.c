@@ -219,7 +219,7 @@ static enum mf_err is_replaced(struct txn *t, struct node *n, struct row *row, c
 		bool spooled = change_is_here_alone(row, placing) || (placing && placing->kind == OP_APPEND);
 		e = split(t, n, row, &ops, &old);
 		if (!e && spooled)
-			e = spool_rename(t->cache, row->entry.id, old.entry.id);
+			e = txn_spool_rename(t, row->entry.id, old.entry.id);
 		if (!e)
 			e = change_append(t, n, row, what->due_ms, &append);
 		if (!e)
@@ -247,7 +247,7 @@ enum mf_err txn_written(struct txn *t, uint64_t message, const struct written *w
 	if (was_local)
 		txn_body(t, message, 0);
 	if (!e)
-		e = spool_commit(t->cache, message);
+		e = txn_spool_commit(t, message);
 	if (!e)
 		e = store_content(t, &row, &put);
 	if (e)

@@ -36,11 +36,13 @@ static enum mf_err remove_message(struct fs *fs, const struct node *dir, const c
 		return err;
 	struct txn *t;
 	struct disposal how = { 0 };
+	bool local = false;
 	err = cache_begin(account->cache, &t);
 	if (err != MF_OK)
 		return err;
+	err = txn_is_local(t, entry.id, &local);
 	/* what was never at the server needs no Trash */
-	if (entry.uid || !name_is_scratch(name))
+	if (err == MF_OK && !local)
 		err = fs_disposal(account, t, dir->id, false, &how);
 	return fs_finish_change(account, t, err == MF_OK ? txn_remove(t, entry.id, &how) : err);
 }
@@ -96,6 +98,8 @@ static enum mf_err upload(struct fs_account *account, struct txn *t, const struc
 	if (err == MF_OK && size && !being_written)
 		err = txn_written(t, node->id, &(struct written){ .size = final, .summary = &summary, .internal_date = entry.mtime, .upload = true,
 			.due_ms = clock_wall_ns() / 1000000 + FS_DATE_MS }, how);
+	if (err != MF_OK)
+		spool_discard_prepared(account->cache, node->id);
 	mail_summary_finish(&summary);
 	return err;
 }

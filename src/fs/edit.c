@@ -215,16 +215,33 @@ static enum mf_err takes(const struct edit *e, uint64_t size)
 }
 
 /* What is refused is kept all the same, to be put aside: half of a message is none. */
-enum mf_err edit_write(struct edit *e, const char *data, size_t size, uint64_t offset)
+static enum mf_err write_locked(struct edit *e, const char *data, size_t size, uint64_t offset)
 {
-	pthread_mutex_lock(&e->lock);
 	enum mf_err err = e->over ? MF_STALE : write_all(e->fd, data, size, offset);
 	if (err != MF_OK)
 		e->broken = err;
 	else if ((err = takes(e, offset + size)) != MF_OK)
 		e->refused = err;
 	e->dirty = true;
+	return err;
+}
+
+enum mf_err edit_write(struct edit *e, const char *data, size_t size, uint64_t offset)
+{
+	pthread_mutex_lock(&e->lock);
+	enum mf_err err = write_locked(e, data, size, offset);
 	pthread_mutex_unlock(&e->lock);
+	return err;
+}
+
+enum mf_err edit_append(struct edit *e, const char *data, size_t size, uint64_t *ret_offset)
+{
+	struct stat st;
+	pthread_mutex_lock(&e->lock);
+	enum mf_err err = fstat(e->fd, &st) < 0 ? mf_err_from_errno(errno) : write_locked(e, data, size, (uint64_t)st.st_size);
+	pthread_mutex_unlock(&e->lock);
+	if (err == MF_OK)
+		*ret_offset = (uint64_t)st.st_size;
 	return err;
 }
 
@@ -249,6 +266,10 @@ void edit_read(struct edit *e, fuse_req_t req, uint64_t offset, size_t size)
 {
 	MF_CLEANUP(mf_free) char *buffer = mf_alloc_array(size ? size : 1, 1);
 	size_t got = 0;
+	if (e->fd < 0) { /* it is getting its first bytes */
+		pthread_mutex_lock(&e->lock);
+		pthread_mutex_unlock(&e->lock);
+	}
 	while (got < size) {
 		ssize_t n = pread(e->fd, buffer + got, size - got, (off_t)(offset + got));
 		if (n < 0 && errno == EINTR)
@@ -436,8 +457,17 @@ static enum mf_err accept_bytes(struct fs *fs, struct edit *e, const struct mess
 		err = fs_disposal(account, t, m->entry.mailbox, true, &how);
 	if (t)
 		err = fs_finish_change(account, t, err == MF_OK ? txn_written(t, e->node.id, &what, &how) : err);
+	if (err != MF_OK)
+		spool_discard_prepared(account->cache, e->node.id);
 	mail_summary_finish(&summary);
 	return err;
+}
+
+/* A file under a scratch name, which is sent nowhere; a message that was given such a name is one all the same. */
+static bool is_scratch(struct cache *cache, const struct message *m)
+{
+	MF_CLEANUP(mf_free) char *state = NULL;
+	return name_is_scratch(m->name) && !m->entry.uid && journal_state_of(cache, m->entry.id, &state) == MF_OK && !strcmp(state, "local");
 }
 
 static enum mf_err accept_locked(struct fs *fs, struct edit *e)
@@ -461,7 +491,7 @@ static enum mf_err accept_locked(struct fs *fs, struct edit *e)
 	/* a shell closes once before it has written anything */
 	if (size == 0)
 		return MF_OK;
-	bool scratch = name_is_scratch(m.name);
+	bool scratch = is_scratch(cache, &m);
 	if (!scratch && (e->broken != MF_OK || e->refused != MF_OK))
 		return e->broken != MF_OK ? e->broken : e->refused;
 	if (m.entry.uid && is_unchanged(cache, e, size, &m)) {

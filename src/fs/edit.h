@@ -20,6 +20,7 @@ void edit_unref(struct edit *e);       /* NULL is fine */
 
 /* MF_STALE: it has ended since it was found */
 enum mf_err edit_write(struct edit *e, const char *data, size_t size, uint64_t offset);
+enum mf_err edit_append(struct edit *e, const char *data, size_t size, uint64_t *ret_offset);   /* at its end, and says where that was */
 enum mf_err edit_truncate(struct edit *e, uint64_t size);
 void edit_read(struct edit *e, fuse_req_t req, uint64_t offset, size_t size);   /* replies */
 /* what stat(2) says while it is written */

@@ -170,7 +170,7 @@ enum mf_err fs_disposal(struct fs_account *account, struct txn *t, uint64_t mail
 enum mf_err fs_may_write(struct fs *fs, const struct node *message);
 /* Whether the server stores a message of that size there, as far as it has told: else MF_TOO_BIG or MF_QUOTA */
 enum mf_err fs_takes(struct fs_account *account, uint64_t mailbox, uint64_t size);
-void message_write(fuse_req_t req, const struct node *node, const char *data, size_t size, off_t off);
+void message_write(fuse_req_t req, const struct node *node, const char *data, size_t size, off_t off, const struct fuse_file_info *fi);
 void write_create(fuse_req_t req, fuse_ino_t parent, const char *name, mode_t mode, struct fuse_file_info *fi);
 void write_mknod(fuse_req_t req, fuse_ino_t parent, const char *name, mode_t mode, dev_t rdev);
 void write_flush(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi);

@@ -62,7 +62,7 @@ static void write_any(fuse_req_t req, fuse_ino_t ino, const char *data, size_t s
 	else if (node.kind == NODE_CONTROL_FILE)
 		control_file_write(req, &node, data, size, fi);
 	else if (node.kind == NODE_MESSAGE && off >= 0)
-		message_write(req, &node, data, size, off);
+		message_write(req, &node, data, size, off, fi);
 	else if (node.kind == NODE_QUEUED && off >= 0)
 		queued_write(req, &node, data, size, off, fi);
 	else

@@ -65,14 +65,16 @@ enum mf_err fs_takes(struct fs_account *account, uint64_t mailbox, uint64_t size
 
 /* --- beginning an edit, with the old bytes ---------------------------------------------------------------------------------- */
 
+/* data NULL: a truncation, to offset. at_end: O_APPEND; the offset is where the kernel believes the end to be */
+struct bytes { const char *data; size_t size; uint64_t offset; bool at_end; };
+
 /* What is to be done once the edit is there */
 struct pending_write {
 	struct fs_account *account;    /* first: see wait_cancel() */
 	struct node node;
 	struct body *body;
-	char *data;                    /* of a write; NULL: a truncation */
-	size_t size;
-	uint64_t offset;               /* of a truncation: the new size */
+	struct bytes bytes;
+	char *data;                    /* of bytes */
 };
 
 static void reply_attr_of(fuse_req_t req, const struct node *node)
@@ -85,15 +87,25 @@ static void reply_attr_of(fuse_req_t req, const struct node *node)
 		fs_reply(req, err);
 }
 
-static void apply(fuse_req_t req, struct edit *e, const struct node *node, const char *data, size_t size, uint64_t offset)
+/* The kernel's end is an old one where lines have got their CR meanwhile, or the server's word for the size was wrong. */
+static enum mf_err append(struct fs *fs, struct edit *e, const struct node *node, const struct bytes *b)
 {
-	enum mf_err err = data ? edit_write(e, data, size, offset) : edit_truncate(e, offset);
-	if (err == MF_OK && !data)
+	uint64_t offset = b->offset;
+	enum mf_err err = edit_append(e, b->data, b->size, &offset);
+	if (err == MF_OK && offset != b->offset && fs->notifier)
+		notifier_data(fs->notifier, fs_ino(fs, node));
+	return err;
+}
+
+static void apply(fuse_req_t req, struct edit *e, const struct node *node, const struct bytes *b)
+{
+	enum mf_err err = !b->data ? edit_truncate(e, b->offset) : b->at_end ? append(fs_of(req), e, node, b) : edit_write(e, b->data, b->size, b->offset);
+	if (err == MF_OK && !b->data)
 		edit_end(fs_of(req), e); /* truncate(2) opens nothing, and so closes nothing */
 	if (err != MF_OK)
 		fs_reply(req, err);
-	else if (data)
-		fuse_reply_write(req, size);
+	else if (b->data)
+		fuse_reply_write(req, b->size);
 	else
 		reply_attr_of(req, node);
 }
@@ -116,7 +128,7 @@ static void answer_base(void *context, fuse_req_t req, enum mf_err result)
 	if (result == MF_OK && edit_copy_from(e))
 		result = edit_materialise(e, w->body);
 	if (result == MF_OK)
-		apply(req, e, &w->node, w->data, w->size, w->offset);
+		apply(req, e, &w->node, &w->bytes);
 	else
 		fs_reply(req, result);
 	edit_unref(e);
@@ -140,7 +152,7 @@ static enum mf_err find_base(struct cache *cache, uint64_t message, struct body 
 }
 
 /* from: whose bytes; the message's own, or those of what it is to be a copy of */
-static void park_write(fuse_req_t req, const struct node *node, uint64_t from, const char *data, size_t size, uint64_t offset)
+static void park_write(fuse_req_t req, const struct node *node, uint64_t from, const struct bytes *b)
 {
 	struct fs *fs = fs_of(req);
 	struct fs_account *account = fs_account(fs, node);
@@ -151,10 +163,10 @@ static void park_write(fuse_req_t req, const struct node *node, uint64_t from, c
 		return;
 	}
 	struct pending_write *w = MF_NEW(struct pending_write);
-	*w = (struct pending_write){ .account = account, .node = *node, .body = body, .size = size, .offset = offset };
-	if (data) {
-		w->data = mf_alloc_array(size ? size : 1, 1);
-		memcpy(w->data, data, size);
+	*w = (struct pending_write){ .account = account, .node = *node, .body = body, .bytes = *b };
+	if (b->data) {
+		w->bytes.data = w->data = mf_alloc_array(b->size ? b->size : 1, 1);
+		memcpy(w->data, b->data, b->size);
 	}
 	park(fs->parking, req, 0, fs_wait_window(account), &base_call, w);
 }
@@ -165,11 +177,11 @@ static bool has_no_bytes(struct cache *cache, uint64_t message)
 	return cache_entry(cache, message, &entry) == MF_OK && !entry.uid && entry.size == 0;
 }
 
-static void change_bytes(fuse_req_t req, const struct node *node, const char *data, size_t size, uint64_t offset)
+static void change_bytes(fuse_req_t req, const struct node *node, const struct bytes *b)
 {
 	struct fs *fs = fs_of(req);
 	struct edit *e = edit_find(fs, node);
-	bool empties = !data && offset == 0;
+	bool empties = !b->data && b->offset == 0;
 	enum mf_err err = MF_OK;
 	if (!e && (empties || has_no_bytes(fs_account(fs, node)->cache, node->id)))
 		err = edit_begin(fs, node, NULL, &e);
@@ -177,15 +189,16 @@ static void change_bytes(fuse_req_t req, const struct node *node, const char *da
 	if (err != MF_OK)
 		fs_reply(req, err);
 	else if (e && (!from || empties))
-		apply(req, e, node, data, size, offset);
+		apply(req, e, node, b);
 	else
-		park_write(req, node, from, data, size, offset);
+		park_write(req, node, from, b);
 	edit_unref(e);
 }
 
-void message_write(fuse_req_t req, const struct node *node, const char *data, size_t size, off_t off)
+void message_write(fuse_req_t req, const struct node *node, const char *data, size_t size, off_t off, const struct fuse_file_info *fi)
 {
-	change_bytes(req, node, data, size, (uint64_t)off);
+	bool at_end = (fi->flags & O_APPEND) && !fi->writepage;
+	change_bytes(req, node, &(struct bytes){ data, size, (uint64_t)off, at_end });
 }
 
 /* --- create -------------------------------------------------------------------------------------------------------------------- */
@@ -385,7 +398,7 @@ static void setattr_of_message(fuse_req_t req, const struct node *node, const st
 	if (err != MF_OK)
 		fs_reply(req, err);
 	else if (to_set & FUSE_SET_ATTR_SIZE)
-		change_bytes(req, node, NULL, 0, (uint64_t)attr->st_size);
+		change_bytes(req, node, &(struct bytes){ .offset = (uint64_t)attr->st_size });
 	else
 		reply_attr_of(req, node);
 }

@@ -48,6 +48,7 @@ void memory_cut_answers(struct memory_server *m, unsigned answers);
 void memory_refuse_writes(struct memory_server *m, enum write_kind kind, enum mf_err e);
 void memory_append_limit(struct memory_server *m, uint64_t bytes);     /* larger messages are MF_TOO_BIG; nobody is told before */
 void memory_tell_append_limit(struct memory_server *m, const char *raw, uint64_t bytes); /* of this mailbox, as LIST tells; 0: none */
+void memory_copy_part(struct memory_server *m, size_t count);          /* a COPY of more goes out in parts, each of which may fail */
 void memory_hide_vanished(struct memory_server *m, bool hide);         /* QRESYNC does not tell what was expunged */
 void memory_hide_newest(struct memory_server *m, const char *raw, size_t count); /* are counted and listed, and not told of */
 void memory_empty_status(struct memory_server *m, bool empty);         /* LIST brings no numbers */

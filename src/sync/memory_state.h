@@ -69,6 +69,7 @@ struct memory_server {
 	bool hide_vanished, empty_status;
 	enum mf_err refusals[WRITE_UNSUBSCRIBE + 1];
 	uint64_t append_limit;
+	size_t copy_part;                /* messages that one command copies; SIZE_MAX: all */
 	bool blocking[MEMORY_VERBS];
 	unsigned blocked;
 	int release_fd;                  /* eventfd: readable while nothing is to block */

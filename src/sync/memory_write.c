@@ -167,16 +167,15 @@ static uint64_t size_locked(const struct remote_write *w, struct memory_mailbox 
 	return size;
 }
 
-/* RFC 4315 3: numbers of a mailbox that may not be read are not told */
+/* RFC 4315 3: what has been copied into a mailbox that may not be read has no numbers that are told */
 static uint32_t told_validity(const struct memory_mailbox *to)
 {
 	return to->rights && !(to->rights & RIGHT('r')) ? 0 : to->uidvalidity;
 }
 
-static void copy_locked(struct memory_session *s, const struct remote_write *w, struct outcome *o)
+static void copy_part_locked(struct memory_session *s, const struct remote_write *w, struct memory_mailbox *b, struct memory_mailbox *to, struct outcome *o)
 {
-	struct memory_mailbox *b = source_locked(s, w, o), *to = b ? destination_locked(s, w->to, o) : NULL;
-	if (!to || !takes_quota_locked(s->server, size_locked(w, b), o))
+	if (!takes_quota_locked(s->server, size_locked(w, b), o))
 		return;
 	for (size_t i = 0; i < w->count; i++) {
 		struct memory_message *message = memory_message_locked(b, w->uids[i]);
@@ -189,6 +188,17 @@ static void copy_locked(struct memory_session *s, const struct remote_write *w, 
 	}
 	o->uidvalidity = told_validity(to);
 	memory_notify_locked(s->server, to->raw, true);
+}
+
+static void copy_locked(struct memory_session *s, const struct remote_write *w, struct outcome *o)
+{
+	struct memory_mailbox *b = source_locked(s, w, o), *to = b ? destination_locked(s, w->to, o) : NULL;
+	struct remote_write part = *w;
+	for (size_t left = to ? w->count : 0; left && o->result == MF_OK; left -= part.count) {
+		part.uids = w->uids + (w->count - left);
+		part.count = left < s->server->copy_part ? left : s->server->copy_part;
+		copy_part_locked(s, &part, b, to, o);
+	}
 }
 
 static void move_locked(struct memory_session *s, const struct remote_write *w, struct outcome *o)
@@ -258,7 +268,7 @@ static void append_locked(struct memory_session *s, const struct remote_write *w
 	};
 	bytes->users++;
 	add_pair(o, 0, memory_append_locked(to, &message));
-	o->uidvalidity = told_validity(to);
+	o->uidvalidity = to->uidvalidity;
 	memory_notify_locked(m, to->raw, true);
 }
 

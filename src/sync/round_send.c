@@ -13,6 +13,7 @@
 #define AGAIN_MS 600000         /* an expunge that others' messages are in the way of */
 #define IN_USE_MS 10000         /* a mailbox that the server says is in use, and how often that is tried before a person is asked */
 #define IN_USE_TRIES 6
+#define COPIES_AT_ONCE 600      /* without UIDPLUS: no more than go out as one command, which copies all of them or none */
 
 struct group {                          /* becomes one entry of remote_write() */
 	struct remote_write write;
@@ -51,7 +52,8 @@ static bool belongs(const struct group *g, const struct op *op, enum write_kind 
 	const struct remote_write *w = &g->write;
 	/* without UIDPLUS an EXPUNGE is about all that is marked */
 	bool alone = (kind != WRITE_EXPUNGE || g->apart) && (op->tries > 1 || g->ops[0]->tries > 1);
-	if (w->kind != kind || g->half != half || kind == WRITE_APPEND || kind >= WRITE_CREATE || alone)
+	bool full = kind == WRITE_COPY && !g->tells && g->count >= COPIES_AT_ONCE;
+	if (w->kind != kind || g->half != half || kind == WRITE_APPEND || kind >= WRITE_CREATE || alone || full)
 		return false;
 	if (strcmp(g->raw, raw) != 0 || w->uidvalidity != op->uidvalidity || strcmp(g->to ? g->to : "", to ? to : "") != 0)
 		return false;
@@ -295,8 +297,9 @@ static bool keeps_numbers_secret(struct cache *cache, uint64_t mailbox)
 static enum mf_err placed(struct round *r, struct txn *t, const struct group *g, const struct op *op, const struct write_result *result)
 {
 	uint32_t to = 0;
+	bool placed_silently = g->write.kind == WRITE_APPEND || (g->write.kind == WRITE_COPY && keeps_numbers_secret(r->account->cache, op->dest));
 	/* a server that tells numbers and tells none has found nothing to copy */
-	if (g->tells && !result->uidvalidity && !result->unclear && g->write.kind != WRITE_APPEND && !keeps_numbers_secret(r->account->cache, op->dest))
+	if (g->tells && !result->uidvalidity && !result->unclear && !placed_silently)
 		return txn_op_gone(t, op->id);
 	if (result->uidvalidity && g->write.kind == WRITE_APPEND && result->count == 1) {
 		to = result->pairs[0].to;
@@ -307,6 +310,12 @@ static enum mf_err placed(struct round *r, struct txn *t, const struct group *g,
 		to = pair->to;
 	}
 	return g->half ? txn_op_half_moved(t, op->id, result->uidvalidity, to) : txn_op_done(t, op->id, result->uidvalidity, to);
+}
+
+/* Of a set that went out in parts some were refused: these were not, and are not to be copied once more. */
+static bool is_told_done(const struct group *g, const struct op *op, const struct write_result *result)
+{
+	return result->uidvalidity && (g->write.kind == WRITE_COPY || g->write.kind == WRITE_MOVE) && find_pair(result, op->uid);
 }
 
 static enum mf_err took(struct round *r, struct txn *t, const struct group *g, const struct op *op, const struct write_result *result)
@@ -415,7 +424,7 @@ static enum mf_err on_done(void *context, size_t i, const struct write_result *r
 	if (e != MF_OK)
 		return e;
 	for (size_t k = 0; k < g->count && e == MF_OK; k++)
-		e = result->result == MF_OK ? took(r, t, g, g->ops[k], result) : refused(r, t, g, g->ops[k], result);
+		e = result->result == MF_OK || is_told_done(g, g->ops[k], result) ? took(r, t, g, g->ops[k], result) : refused(r, t, g, g->ops[k], result);
 	if (e != MF_OK) {
 		txn_rollback(t);
 		return e;

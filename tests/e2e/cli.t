@@ -1,4 +1,5 @@
 #!/usr/bin/python3
+import fcntl
 import json
 import os
 import pty
@@ -67,6 +68,22 @@ with Suite("the command", timeout=150) as suite:
         home.run("umount", m, check=0)
         assert not system.fuse_device(m)
         wait_until(lambda: home.run("list").returncode in (0, 8, 10) and not (home.folder / "run/mailfs/work.sock").exists(), "the socket is gone")
+
+    @suite.case("started with nothing open, it has no file of its own where output goes")
+    def _():
+        m = where()
+        closed = ["sh", "-c", 'exec "$0" mount work "$1" <&- >&- 2>&-', str(PROGRAM), str(m)]
+        assert subprocess.run(closed, env=home.environment(), timeout=60 * system.SLOW).returncode == 0
+        lock = next(home.state.rglob("lock"))
+        pid = int(lock.read_text())
+        assert {os.readlink(f"/proc/{pid}/fd/{n}") for n in range(3)} == {"/dev/null"}
+        with open(lock) as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                raise AssertionError("the state is not locked")
+            except BlockingIOError:
+                pass
+        home.run("umount", m, check=0)
 
     @suite.case("the bare form, mount.mailfs, mount.fuse.mailfs, and options of fstab")
     def _():

@@ -251,15 +251,25 @@ static void a_crash_leaves_nothing_twice(void **state)
 	struct fixture *f = *state;
 	uint64_t inbox = add_inbox(f), message = add_message(f, inbox, 5, 1), other = add_message(f, inbox, 6, 2);
 	spool(f, message, 1001);
-	struct txn *t = begin(f);
-	assert_int_equal(txn_keep(t, message), MF_OK);
-	txn_rollback(t);
+	assert_int_equal(spool_commit(f->c, message), MF_OK);
 	spool(f, other, 1002); /* and before it */
 	reopen(f);
 	assert_int_equal(rejected_count(f->c), 0);
 	assert_int_equal(entry_of(f, message).uid, 5);
 	assert_false(in_spool(f, message) || in_spool(f, other));
 	assert_true(cache_body_is_cached(f->c, message));
+}
+
+static void a_rollback_leaves_nothing(void **state)
+{
+	struct fixture *f = *state;
+	uint64_t inbox = add_inbox(f), message = add_message(f, inbox, 5, 1);
+	spool(f, message, 1001);
+	struct txn *t = begin(f);
+	assert_int_equal(txn_keep(t, message), MF_OK);
+	txn_rollback(t);
+	assert_false(in_spool(f, message));
+	assert_int_equal(entry_of(f, message).uid, 5);
 }
 
 static void not_twice_and_not_of_what_is_leaving(void **state)
@@ -352,6 +362,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(removed_when_only_we_have_it, setup, fixture_teardown),
 		cmocka_unit_test_setup_teardown(taken_back, setup, fixture_teardown),
 		cmocka_unit_test_setup_teardown(a_crash_leaves_nothing_twice, setup, fixture_teardown),
+		cmocka_unit_test_setup_teardown(a_rollback_leaves_nothing, setup, fixture_teardown),
 		cmocka_unit_test_setup_teardown(not_twice_and_not_of_what_is_leaving, setup, fixture_teardown),
 		cmocka_unit_test_setup_teardown(what_pop3_cannot_do, setup, fixture_teardown),
 		cmocka_unit_test_setup_teardown(what_was_kept_can_be_stored_at_another_server, setup, fixture_teardown),

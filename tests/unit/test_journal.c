@@ -48,6 +48,29 @@ static void flags_sent_are_followed(void **state)
 	assert_int_equal(flags_of(f, id), SEEN | ANSWERED);
 }
 
+/* What was sent and not answered may have been done: taking it back is something to be done as well */
+static void flags_in_doubt_are_not_cancelled_out(void **state)
+{
+	struct fixture *f = *state;
+	uint64_t inbox = mailbox_with(f, "INBOX", 3), id = by_uid(f, inbox, 2);
+	DO(f, txn_change_flags(t, id, SEEN, 0, "A", NULL));
+	send_all(f);
+	DO(f, txn_op_again(t, nth_op(f, 0).id, 0));
+	DO(f, txn_change_flags(t, id, FLAGGED, SEEN, NULL, "A"));
+	assert_ops(f, "flags");
+	struct op op = { 0 };
+	assert_int_equal(journal_op(f->c, nth_op(f, 0).id, &op), MF_OK);
+	assert_int_equal(op.flags, FLAGGED);
+	assert_int_equal(op.flags_remove, SEEN);
+	assert_string_equal(op.keywords, "");
+	assert_string_equal(op.keywords_remove, "A");
+	op_finish(&op);
+	/* the server did it: what waits lies on top */
+	DO(f, txn_message_flags(t, inbox, 2, SEEN, "A", 9));
+	assert_int_equal(flags_of(f, id), FLAGGED);
+	assert_keywords(f, id, "");
+}
+
 static void flags_of_what_is_expunged_are_taken_back(void **state)
 {
 	struct fixture *f = *state;
@@ -231,6 +254,61 @@ static void held_after_rollback(void **state)
 }
 
 /* --- writing ------------------------------------------------------------------------------------------------------------ */
+
+/* What a rollback gives back is the same in the spool: ids that were given in vain are given again */
+static void bytes_after_rollback(void **state)
+{
+	struct fixture *f = *state;
+	uint64_t inbox = mailbox_with(f, "INBOX", 1), trash = mailbox_with(f, "Trash", 0), made = 0;
+	struct disposal how = { .trash = trash };
+	uint64_t waiting = create_written(f, inbox, "waiting.eml", TEXT("1")), under_way = create_written(f, inbox, "under-way.eml", TEXT("2"));
+	struct op op = nth_op(f, 1);
+	assert_int_equal(journal_op(f->c, op.id, &op), MF_OK);
+	assert_int_equal(journal_mark_sent(f->c, &op, 1), MF_OK);
+	op_finish(&op);
+	struct txn *undone = begin(f);
+	assert_int_equal(txn_create(undone, inbox, "new.eml", &made), MF_OK);
+	prepare(f, made, TEXT("3"));
+	assert_int_equal(written_in(undone, made, TEXT("3"), true, &expunge), MF_OK);
+	prepare(f, waiting, TEXT("44"));
+	assert_int_equal(written_in(undone, waiting, TEXT("44"), true, &how), MF_OK);
+	prepare(f, waiting, TEXT("55"));
+	assert_int_equal(written_in(undone, waiting, TEXT("55"), true, &how), MF_OK);
+	prepare(f, under_way, TEXT("66"));
+	assert_int_equal(written_in(undone, under_way, TEXT("66"), true, &how), MF_OK);
+	txn_rollback(undone);
+	check_index(f->c, f->state);
+	assert_false(spool_has(f->c, made));
+	assert_true(spool_is(f, waiting, TEXT("1")));
+	assert_true(spool_is(f, under_way, TEXT("2")));
+	/* none has another's bytes */
+	add_message(f, inbox, 7, 7);
+	add_message(f, inbox, 8, 8);
+	assert_int_equal(by_uid(f, inbox, 7), made);
+	assert_false(cache_body_is_cached(f->c, made));
+	assert_false(cache_body_is_cached(f->c, by_uid(f, inbox, 8)));
+	/* and it can be done after all */
+	write_message(f, waiting, TEXT("44"), true, &how);
+	write_message(f, under_way, TEXT("66"), true, &how);
+	assert_true(spool_is(f, waiting, TEXT("44")));
+	assert_true(spool_is(f, under_way, TEXT("66")));
+	assert_true(spool_is(f, by_name(f, trash, "under-way.eml"), TEXT("2")));
+}
+
+/* A message that was written here takes no place of one that has a scratch name, whatever that was called before */
+static void named_as_scratch(void **state)
+{
+	struct fixture *f = *state;
+	uint64_t inbox = mailbox_with(f, "INBOX", 2), archive = mailbox_with(f, "Archive", 0), id = by_uid(f, inbox, 1);
+	struct disposal none = { 0 };
+	DO(f, txn_move(t, id, archive, "a.eml~", &none));
+	DO(f, txn_move(t, id, archive, ".aside", &none));
+	uint64_t made = create_written(f, archive, "new.eml", TEXT("1"));
+	assert_ops(f, "move append");
+	DO(f, txn_move(t, made, archive, "a.eml~", &none));
+	assert_ops(f, "move append");
+	assert_int_equal(by_name(f, archive, ".aside"), id);
+}
 
 static void overwritten_twice_is_one_append(void **state)
 {
@@ -508,11 +586,12 @@ static void touched_and_redated(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		WITH_CACHE(flags_are_merged), WITH_CACHE(flags_sent_are_followed), WITH_CACHE(flags_of_what_is_expunged_are_taken_back),
+		WITH_CACHE(flags_are_merged), WITH_CACHE(flags_sent_are_followed), WITH_CACHE(flags_in_doubt_are_not_cancelled_out),
+		WITH_CACHE(flags_of_what_is_expunged_are_taken_back),
 		WITH_CACHE(moves_are_one), WITH_CACHE(a_move_that_was_sent_is_followed), WITH_CACHE(expunged_with_flags_sent),
 		WITH_CACHE(removed_goes_to_trash_or_out_of_sight), WITH_CACHE(unsent_is_dropped), WITH_CACHE(trash_is_made_once),
 		WITH_CACHE(trash_is_made_at_home),
-		WITH_CACHE(held_after_rollback), WITH_CACHE(overwritten_twice_is_one_append), WITH_CACHE(overwriting_splits),
+		WITH_CACHE(held_after_rollback), WITH_CACHE(bytes_after_rollback), WITH_CACHE(named_as_scratch), WITH_CACHE(overwritten_twice_is_one_append), WITH_CACHE(overwriting_splits),
 		WITH_CACHE(overwriting_what_is_being_sent), WITH_CACHE(overwriting_expunges), WITH_CACHE(backup_by_renaming),
 		WITH_CACHE(backup_without_bytes), WITH_CACHE(backup_of_what_was_never_sent), WITH_CACHE(renamed_over), WITH_CACHE(message_over_message),
 		WITH_CACHE(copies), WITH_CACHE(copy_of_what_is_gone_is_appended), WITH_CACHE(touched_and_redated),

@@ -388,6 +388,21 @@ static void removed_by_another_client(void **state)
 }
 
 /* it was sent, not done, and is to have its old name again; or another one by the time that this is noticed */
+/* nor are files that are only here, whether anything waits or not */
+static void removed_with_files(void **state)
+{
+	struct fixture *f = *state;
+	(void)mailbox_with(f, "INBOX", 1);
+	uint64_t b = mailbox_with(f, "B", 2), scratch = create_written(f, b, ".notes", "only here");
+	assert_ops(f, "");
+	LIST(f, "INBOX");
+	assert_int_equal(by_name(f, b, ".notes"), scratch);
+	assert_int_equal(list_count(f, b), 1);
+	assert_true(spool_is(f, scratch, "only here"));
+	assert_ops(f, "create");
+	assert_int_equal(nth_op(f, 0).state, OP_PARKED);
+}
+
 static void called_so_already(void **state)
 {
 	struct fixture *f = *state;
@@ -431,7 +446,7 @@ int main(void)
 		WITH_CACHE(renamed_and_the_answer_lost), WITH_CACHE(twin_is_merged), WITH_CACHE(names_of_others), WITH_CACHE(mailbox_deleted), WITH_CACHE(renamed_and_deleted),
 		WITH_CACHE(deleted_and_made_again), WITH_CACHE(names_are_given_up_first), WITH_CACHE(taken_back_while_aside),
 		WITH_CACHE(deleted_inside_first), WITH_CACHE(deleted_with_half_a_move), WITH_CACHE(deleted_while_in_transit),
-		WITH_CACHE(removed_by_another_client), WITH_CACHE(subscriptions), WITH_CACHE(called_so_already),
+		WITH_CACHE(removed_by_another_client), WITH_CACHE(removed_with_files), WITH_CACHE(subscriptions), WITH_CACHE(called_so_already),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -118,6 +118,27 @@ static void claimed_places_make_no_rows(void **state)
 }
 
 /* What others do to the flags of what has been moved away here is seen where it is */
+/* A server that stores what it has already only once answers with the number of what it has: that does not go then */
+static void stored_where_it_is(void **state)
+{
+	struct fixture *f = *state;
+	uint64_t drafts = mailbox_with(f, "Drafts", 3), inbox = mailbox_with(f, "INBOX", 3), trash = mailbox_with(f, "Trash", 0);
+	struct disposal how = { .trash = trash };
+	uint64_t draft = by_uid(f, drafts, 2), mail = by_uid(f, inbox, 2);
+	write_message(f, draft, TEXT("1"), true, &expunge);
+	write_message(f, mail, TEXT("2"), true, &how);
+	assert_ops(f, "append expunge append move");
+	DO(f, txn_op_done(t, nth_op(f, 0).id, VALIDITY, 2));
+	DO(f, txn_op_done(t, nth_op(f, 0).id, VALIDITY, 2));
+	assert_ops(f, "");
+	assert_int_equal(by_uid(f, drafts, 2), draft);
+	assert_int_equal(by_uid(f, inbox, 2), mail);
+	assert_int_equal(list_count(f, drafts), 3);
+	assert_int_equal(list_count(f, inbox), 3);
+	assert_int_equal(list_count(f, trash), 0);
+	assert_true(has_body(f, mail, TEXT("2")));
+}
+
 static void claimed_flags(void **state)
 {
 	struct fixture *f = *state;
@@ -402,7 +423,7 @@ static void lost_with_its_mailbox(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		WITH_CACHE(done_with_a_number), WITH_CACHE(last_line_ended_by_the_server), WITH_CACHE(double_is_absorbed), WITH_CACHE(claimed_places_make_no_rows), WITH_CACHE(claimed_flags),
+		WITH_CACHE(done_with_a_number), WITH_CACHE(last_line_ended_by_the_server), WITH_CACHE(double_is_absorbed), WITH_CACHE(claimed_places_make_no_rows), WITH_CACHE(stored_where_it_is), WITH_CACHE(claimed_flags),
 		WITH_CACHE(sent_and_vanished_waits_for_its_answer), WITH_CACHE(lost_answers_are_adopted), WITH_CACHE(half_a_move),
 		WITH_CACHE(copies_that_wait_follow_a_move), WITH_CACHE(without_a_number), WITH_CACHE(refused_parked_retried),
 		WITH_CACHE(renumbered_mailbox), WITH_CACHE(flags_follow_a_move_elsewhere), WITH_CACHE(lost_with_its_mailbox), WITH_CACHE(twins_keep_their_originals),

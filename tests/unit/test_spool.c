@@ -2,6 +2,8 @@
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <signal.h>
+#include <sys/resource.h>
 
 #include "unit/test_cache_fixture.h"
 #include "unit/test_journal_check.h"
@@ -406,12 +408,33 @@ static void rejected_edits(void **state)
 	assert_int_equal(rejected_count(f->c), 1);
 }
 
+/* no room for the bytes a second time */
+static void rejected_on_a_full_disk(void **state)
+{
+	struct fixture *f = *state;
+	int fd;
+	struct rlimit old, none;
+	assert_int_equal(spool_edit(f->c, 9, &fd), MF_OK);
+	assert_int_equal(write(fd, "no mail", 7), 7);
+	close(fd);
+	assert_int_equal(getrlimit(RLIMIT_FSIZE, &old), 0);
+	signal(SIGXFSZ, SIG_IGN);
+	none = old;
+	none.rlim_cur = 0;
+	assert_int_equal(setrlimit(RLIMIT_FSIZE, &none), 0);
+	enum mf_err e = spool_reject(f->c, 9, true, "edit.eml", "a full disk");
+	assert_int_equal(setrlimit(RLIMIT_FSIZE, &old), 0);
+	assert_int_equal(e, MF_OK);
+	assert_true(file_is(f, "rejected/edit.eml", "no mail"));
+	assert_int_equal(files_in(f, "spool"), 0);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		WITH_CACHE(lines_end_with_crlf), WITH_CACHE(prepared_is_not_in_place), WITH_CACHE(what_is_wanted_stays), WITH_CACHE(leftovers),
 		WITH_CACHE(torn_anywhere), WITH_CACHE(lying_trailers), WITH_CACHE(lost_index), WITH_CACHE(in_place_but_not_committed),
-		WITH_CACHE(rejected_names), WITH_CACHE(rejected_edits),
+		WITH_CACHE(rejected_names), WITH_CACHE(rejected_edits), WITH_CACHE(rejected_on_a_full_disk),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -1,0 +1,209 @@
+/* What is written on a full disk, and messages under scratch names: through the tree mounted with the memory back-end behind it, as
+ * in test_fs_mount.c. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <cmocka.h>
+#include <stdbool.h>
+#include <sys/resource.h>
+
+static char world_root[] = "/tmp/mailfs-writing-XXXXXX";
+
+#pragma GCC diagnostic ignored "-Wunused-function" /* the hands can do more than is needed here */
+#include "base/log.h"
+#include "cache/journal.h"
+#include "support/fs_works.h"
+#include "support/fs_world.h"
+#include "sync/remote.h"
+
+static const char text[] = "From: Alice <alice@example.org>\r\nSubject: one\r\nMessage-ID: <one@x>\r\n\r\nfirst\r\n";
+
+static void fill(struct memory_server *s)
+{
+	memory_deliver(s, "INBOX", text, sizeof text - 1, 1795000000, 0);
+	memory_mailbox_add(s, "Archive", 0, USE_ARCHIVE);
+	memory_mailbox_add(s, "Trash", 0, USE_TRASH);
+}
+
+static void go_offline(struct world *w)
+{
+	struct link_info link;
+	memory_login_result(w->server, MF_OFFLINE);
+	memory_drop_sessions(w->server);
+	world_until((account_link(w->account, &link), link.state == LINK_OFFLINE));
+}
+
+/* "FROM TO", below the mount: hands know one argument */
+static int64_t do_move(const char *argument, char *data, size_t *ret_len)
+{
+	char from[2048], to[2048];
+	(void)data, (void)ret_len;
+	if (sscanf(argument, "%2047s %2047s", from, to) != 2)
+		return -ENOTRECOVERABLE;
+	return rename(from, to) < 0 ? -errno : 0;
+}
+
+static int64_t move(struct world *w, const char *from, const char *to)
+{
+	char argument[4096];
+	snprintf(argument, sizeof argument, "%s %s", world_path(w, from), world_path(w, to));
+	return hands(do_move, argument);
+}
+
+/* the one message in INBOX */
+static const char *letter(struct world *w)
+{
+	static char name[512];
+	assert_true(hands(do_list, world_path(w, "INBOX")) >= 1);
+	hands_last.data[hands_last.len] = 0;
+	char *end = strstr(hands_last.data, ".eml");
+	assert_non_null(end);
+	char *start = end;
+	while (start > hands_last.data && start[-1] != '\n')
+		start--;
+	snprintf(name, sizeof name, "INBOX/%.*s.eml", (int)(end - start), start);
+	return name;
+}
+
+/* "SIZE PATH": a message of so many bytes over what is there; what close(2) said where write(2) said ENOSPC, else 1 */
+static int64_t do_overwrite(const char *argument, char *data, size_t *ret_len)
+{
+	(void)ret_len;
+	int at = 0;
+	size_t size;
+	if (sscanf(argument, "%zu %n", &size, &at) != 1 || size > HANDS_MAX)
+		return -ENOTRECOVERABLE;
+	memset(data, 'x', size);
+	memcpy(data, "Subject: two\r\n\r\n", 16);
+	int fd = open(argument + at, O_WRONLY | O_TRUNC | O_CLOEXEC);
+	if (fd < 0)
+		return -errno;
+	bool full = false;
+	for (size_t done = 0; done < size && !full; done += 4096)
+		full = pwrite(fd, data + done, 4096, (off_t)done) < 0 && errno == ENOSPC;
+	int64_t closed = close(fd) < 0 ? -errno : 0;
+	return full ? closed : 1;
+}
+
+static int64_t size_of(struct world *w, const char *name)
+{
+	int64_t result = hands(do_stat, world_path(w, name));
+	return result < 0 ? result : ((const struct stat *)(const void *)hands_last.data)->st_size;
+}
+
+/* Half of a message is none: the close fails behind the write, the message is as it was, and the half is put aside. */
+static void test_full_disk(void **state)
+{
+	(void)state;
+	struct world w;
+	char argument[4096];
+	world_start(&w, fill);
+	const char *name = letter(&w);
+	struct rlimit old, small;
+	assert_int_equal(getrlimit(RLIMIT_FSIZE, &old), 0);
+	signal(SIGXFSZ, SIG_IGN);
+	small = old;
+	snprintf(argument, sizeof argument, "%zu %s", (size_t)65536, world_path(&w, name));
+	small.rlim_cur = 32768;
+	assert_int_equal(setrlimit(RLIMIT_FSIZE, &small), 0);
+	int64_t closed = hands(do_overwrite, argument);
+	assert_int_equal(setrlimit(RLIMIT_FSIZE, &old), 0);
+	assert_int_equal(closed, -ENOSPC);
+	world_until(size_of(&w, name) == sizeof text - 1);
+	assert_int_equal(journal_count(w.cache), 0);
+	char rejected[700];
+	snprintf(rejected, sizeof rejected, ".mailfs/rejected/%s", strchr(name, '/') + 1);
+	world_until(size_of(&w, rejected) == 32768);
+	world_finish(&w);
+}
+
+static bool is_move(void *context, const struct op *op)
+{
+	*(bool *)context = op->kind == OP_MOVE;
+	return false;
+}
+
+/* It is a message, whatever it is called: it goes to Trash */
+static void test_removed_under_a_scratch_name(void **state)
+{
+	(void)state;
+	struct world w;
+	world_start(&w, fill);
+	go_offline(&w);
+	assert_int_equal(move(&w, letter(&w), "Archive/one.eml~"), 0);
+	assert_int_equal(hands(do_unlink, world_path(&w, "Archive/one.eml~")), 0);
+	bool moves = false;
+	assert_int_equal(journal_list(w.cache, 0, is_move, &moves), MF_OK);
+	assert_true(moves && journal_count(w.cache) == 1);
+	assert_true(hands(do_list, world_path(&w, "Trash")) > 0);
+	hands_last.data[hands_last.len] = 0;
+	assert_non_null(strstr(hands_last.data, "one.eml"));
+	world_finish(&w);
+}
+
+static int64_t do_scribble(const char *path, char *data, size_t *ret_len)
+{
+	(void)data, (void)ret_len;
+	int fd = open(path, O_WRONLY | O_TRUNC | O_CLOEXEC);
+	if (fd < 0 || write(fd, "no message\n", 11) != 11)
+		return -errno;
+	return close(fd) < 0 ? -errno : 0;
+}
+
+/* and what is written over it is to be a message as well */
+static void test_overwritten_under_a_scratch_name(void **state)
+{
+	(void)state;
+	struct world w;
+	world_start(&w, fill);
+	assert_int_equal(move(&w, letter(&w), "INBOX/one.eml~"), 0);
+	assert_int_equal(hands(do_scribble, world_path(&w, "INBOX/one.eml~")), -EINVAL);
+	world_until(size_of(&w, "INBOX/one.eml~") == sizeof text - 1);
+	assert_int_equal(journal_count(w.cache), 0);
+	world_finish(&w);
+}
+
+static int64_t do_append(const char *path, char *data, size_t *ret_len)
+{
+	(void)data, (void)ret_len;
+	int fd = open(path, O_WRONLY | O_APPEND | O_CLOEXEC);
+	if (fd < 0 || write(fd, "more\r\n", 6) != 6 || write(fd, "and more\r\n", 10) != 10)
+		return -errno;
+	return close(fd) < 0 ? -errno : 0;
+}
+
+static void fill_with_lies(struct memory_server *s)
+{
+	fill(s);
+	memory_claim_size(s, "INBOX", 1, sizeof text - 1 - 5);
+}
+
+/* The end is where the bytes end, whatever the server has said: none of them is overwritten */
+static void test_appended(void **state)
+{
+	(void)state;
+	struct world w;
+	world_start(&w, fill_with_lies);
+	const char *name = letter(&w);
+	assert_int_equal(size_of(&w, name), sizeof text - 1 - 5);
+	assert_int_equal(hands(do_append, world_path(&w, name)), 0);
+	world_until(size_of(&w, name) == sizeof text - 1 + 16);
+	assert_int_equal(hands(do_read, world_path(&w, name)), sizeof text - 1 + 16);
+	assert_memory_equal(hands_last.data, text, sizeof text - 1);
+	assert_memory_equal(hands_last.data + sizeof text - 1, "more\r\nand more\r\n", 16);
+	world_finish(&w);
+}
+
+int main(int argc, char **argv)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(test_full_disk), cmocka_unit_test(test_removed_under_a_scratch_name),
+		cmocka_unit_test(test_overwritten_under_a_scratch_name), cmocka_unit_test(test_appended),
+	};
+	if (!world_begin(argc, argv))
+		return 0;
+	int result = cmocka_run_group_tests(tests, NULL, NULL);
+	world_end();
+	return result;
+}
