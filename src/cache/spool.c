@@ -64,7 +64,7 @@ static enum mf_err copy_bytes(int from, int to, uint64_t size)
 	return MF_OK;
 }
 
-/* Each LF that no CR goes before gets one. */
+/* Each LF that no CR goes before gets one. MF_INVALID: there is a NUL, which no APPEND carries as it is (RFC 3501 9, CHAR8). */
 static enum mf_err copy_lines(int from, int to, uint64_t size, uint64_t *ret_size)
 {
 	char in[32768], out[2 * sizeof in], before = 0;
@@ -76,6 +76,8 @@ static enum mf_err copy_lines(int from, int to, uint64_t size, uint64_t *ret_siz
 			continue;
 		if (n <= 0)
 			return n < 0 ? mf_err_from_errno(errno) : MF_IO;
+		if (memchr(in, '\0', (size_t)n))
+			return MF_INVALID;
 		for (ssize_t i = 0; i < n; i++) {
 			if (in[i] == '\n' && before != '\r')
 				out[len++] = '\r';

@@ -13,7 +13,8 @@
 /* A file to write into, empty. There is at most one for a message: MF_EXISTS. The caller closes *ret. */
 enum mf_err spool_edit(struct cache *c, uint64_t message, int *ret);
 /* size bytes of fd are to be the message. mail: a bare LF becomes CRLF, as every server would have it (RFC 9051 2.2), and
- * *ret_size says what that makes. The note is for finding it again without an index. txn_written() puts it in place. */
+ * *ret_size says what that makes; MF_INVALID where it has a NUL. The note is for finding it again without an index.
+ * txn_written() puts it in place. */
 struct spool_note { const char *mailbox, *name; int64_t internal_date; };
 enum mf_err spool_prepare(struct cache *c, uint64_t message, int fd, uint64_t size, bool mail, const struct spool_note *note, uint64_t *ret_size);
 enum mf_err spool_flush(struct cache *c, uint64_t message);         /* what was prepared is on the disk */

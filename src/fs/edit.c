@@ -534,7 +534,7 @@ static bool put_aside(struct fs *fs, struct edit *e, enum mf_err why)
 	MF_CLEANUP(message_finish) struct message m = { 0 };
 	bool known = cache_message(cache, e->node.id, &m) == MF_OK;
 	enum mf_err err = spool_reject(cache, e->node.id, true, known ? m.name : NULL, why == MF_INVALID
-		? "it does not begin like a message: a header field such as \"Subject: ...\" is needed first" : mf_err_words(why));
+		? "it is not a message: one begins with a header field such as \"Subject: ...\", and has no NUL in it" : mf_err_words(why));
 	if (err != MF_OK)
 		log_error("what was written into message %llu cannot be put aside: %s", (unsigned long long)e->node.id, mf_err_words(err));
 	struct txn *t;

@@ -26,6 +26,18 @@ with Suite("writing", timeout=300) as suite:
     ordinary_use(suite, world, "Maildir")
     box, mount = world.box, world.mount
 
+    @suite.case("a message with a NUL, which IMAP does not carry, is refused at close, and kept as it is")
+    def _():
+        file = os.open(box / "nul.eml", os.O_WRONLY | os.O_CREAT, 0o600)
+        os.write(file, message("nul") + b"one\0two\r\n")
+        assert errno_of(os.close, file) == "EINVAL"
+        kept = mount / ".mailfs" / "rejected"
+        wait_until(lambda: "nul.eml" in os.listdir(kept) and not (box / "nul.eml").exists(), "its bytes are kept")
+        assert read(kept / "nul.eml") == message("nul") + b"one\0two\r\n"
+        assert b"NUL" in read(kept / "nul.eml.reason.txt")
+        os.unlink(kept / "nul.eml")
+        os.unlink(kept / "nul.eml.reason.txt")
+
     @suite.case("what is not a message is refused at close, and kept")
     def _():
         file = os.open(box / "junk.eml", os.O_WRONLY | os.O_CREAT, 0o600)
