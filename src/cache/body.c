@@ -37,7 +37,7 @@ struct body {
 	int fd;
 	char temporary[TEMPORARY_MAX]; /* its name until it is whole, where it has one */
 	bool dropped;                  /* bodies.lock: its message is gone, so it gets no name */
-	atomic_bool whole;
+	atomic_bool whole, fresh;
 	_Atomic uint64_t size;
 	pthread_mutex_t writing;       /* one writer at a time; guards what follows. Before lock */
 	uint32_t crc;
@@ -105,6 +105,11 @@ uint64_t body_size(const struct body *b)
 bool body_is_whole(const struct body *b)
 {
 	return atomic_load(&b->whole);
+}
+
+bool body_take_fresh(struct body *b)
+{
+	return atomic_exchange(&b->fresh, false);
 }
 
 int body_fd(const struct body *b)
@@ -345,6 +350,14 @@ static enum mf_err get(struct cache *c, uint64_t message, struct body **ret, uin
 	return MF_OK;
 }
 
+struct body *cache_body_find(struct cache *c, uint64_t message)
+{
+	pthread_mutex_lock(&c->bodies.lock);
+	struct body *b = find_open(&c->bodies, message);
+	pthread_mutex_unlock(&c->bodies.lock);
+	return b;
+}
+
 enum mf_err cache_body_get(struct cache *c, uint64_t message, struct body **ret)
 {
 	uint64_t named;
@@ -567,6 +580,7 @@ enum mf_err body_finish(struct body *b, uint64_t length)
 			e = give_name(b, length + sizeof(struct trailer));
 		if (!e) {
 			atomic_store(&b->size, length);
+			atomic_store(&b->fresh, true);
 			atomic_store(&b->whole, true);
 		}
 		pthread_mutex_unlock(&all->lock);

@@ -19,12 +19,14 @@ enum mf_err cache_body_get(struct cache *c, uint64_t message, struct body **ret)
 /* The same, or an empty one to fill; size is what it is expected to have. */
 enum mf_err cache_body_create(struct cache *c, uint64_t message, uint64_t size, struct body **ret);
 bool cache_body_is_cached(struct cache *c, uint64_t message);     /* whole on disk; no side effect */
+struct body *cache_body_find(struct cache *c, uint64_t message);  /* one that somebody holds; NULL: nobody does. Looks for no file */
 struct body *body_ref(struct body *b);
 void body_unref(struct body *b);                                  /* NULL is fine */
 
 uint64_t body_message(const struct body *b);
 uint64_t body_size(const struct body *b);       /* exact once whole, else what is expected */
 bool body_is_whole(const struct body *b);
+bool body_take_fresh(struct body *b);           /* it has come since it was made, and nobody has asked so yet */
 /* Whether these bytes can be read now. A range that goes over the end of a whole body is cut there. */
 bool body_has(const struct body *b, uint64_t offset, uint64_t length);
 /* The first part of [begin, end) that is not there yet. false: all of it is. */

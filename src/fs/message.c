@@ -155,11 +155,8 @@ static size_t cut(struct fs *fs, const struct open_message *m, const struct body
 }
 
 /* Bytes that are there; a file cut short behind our back is an error, never an early end. */
-static void reply_bytes(fuse_req_t req, const struct body *b, uint64_t offset, size_t length, char *buffer, size_t room)
+static bool read_bytes(const struct body *b, uint64_t offset, size_t length, char *buffer)
 {
-	MF_CLEANUP(mf_free) char *own = NULL;
-	if (length > room)
-		buffer = own = mf_alloc_array(length, 1);
 	size_t got = 0;
 	while (got < length) {
 		ssize_t n = pread(body_fd(b), buffer + got, length - got, (off_t)(offset + got));
@@ -167,12 +164,22 @@ static void reply_bytes(fuse_req_t req, const struct body *b, uint64_t offset, s
 			continue;
 		if (n <= 0) {
 			log_error("reading the body of message %llu: %s", (unsigned long long)body_message(b), n == 0 ? "cut short" : "local input/output error");
-			fuse_reply_err(req, EIO);
-			return;
+			return false;
 		}
 		got += (size_t)n;
 	}
-	fuse_reply_buf(req, buffer, length);
+	return true;
+}
+
+static void reply_bytes(fuse_req_t req, const struct body *b, uint64_t offset, size_t length, char *buffer, size_t room)
+{
+	MF_CLEANUP(mf_free) char *own = NULL;
+	if (length > room)
+		buffer = own = mf_alloc_array(length, 1);
+	if (read_bytes(b, offset, length, buffer))
+		fuse_reply_buf(req, buffer, length);
+	else
+		fuse_reply_err(req, EIO);
 }
 
 /* The bytes have been counted: whoever has the message open believes their number from now on. true: it is news, and the
@@ -341,6 +348,37 @@ static void close_message(struct fs *fs, struct open_message *m)
 	edit_unref(e);
 }
 
+static bool is_open_elsewhere(struct fs *fs, const struct open_message *m)
+{
+	bool found = false;
+	const struct open_message *other;
+	pthread_mutex_lock(&fs->open_lock);
+	LIST_FOREACH(other, &fs->open_messages, link)
+		found |= other != m && other->node.id == m->node.id && other->node.account == m->node.account;
+	pthread_mutex_unlock(&fs->open_lock);
+	return found;
+}
+
+/* A small message that was read ahead, and that nobody has had yet, is put into the page cache before its opener goes on: a
+ * walk then costs no READ. Not while somebody else has it open: the store waits for pages that a READ of theirs keeps locked. */
+static void give_ahead(struct fs *fs, struct open_message *m)
+{
+	struct fs_account *account = fs_account(fs, &m->node);
+	struct body *b = cache_body_find(account->cache, m->node.id);
+	char buffer[READ_MAX];
+	size_t length = b && body_is_whole(b) && body_size(b) <= sizeof buffer ? (size_t)body_size(b) : 0;
+	if (length && length == m->told.size && !is_open_elsewhere(fs, m) && body_take_fresh(b) && read_bytes(b, 0, length, buffer)) {
+		struct fuse_bufvec bytes = FUSE_BUFVEC_INIT(length);
+		bytes.buf[0].mem = buffer;
+		/* where it fails a READ will come */
+		if (fuse_lowlevel_notify_store(fs->session, fs_ino(fs, &m->node), 0, &bytes, 0) == 0) {
+			account_passed(account->account, b, 0, length);
+			atomic_store(&m->noted, true);
+		}
+	}
+	body_unref(b);
+}
+
 /* What the server has never changes: its pages stay valid from one open to the next, and there is nothing to flush. Where sizes lie,
  * reads go past the page cache, since the kernel ends a cached read at the size it has, and it may have the lie still
  * (the notification comes when it comes); and it asks for the attributes again. A read that is to mark the
@@ -352,6 +390,8 @@ static void reply_open(struct fs *fs, fuse_req_t req, struct open_message *m, st
 	fi->direct_io = lies;
 	fi->noflush = !m->writes;
 	fi->fh = (uint64_t)(uintptr_t)m;
+	if (fi->keep_cache && !m->writes && atomic_load(&fs->edit_count) == 0)
+		give_ahead(fs, m);
 	if (lies)
 		fuse_lowlevel_notify_inval_inode(fs->session, fs_ino(fs, &m->node), -1, 0); /* waits for nothing: the opener holds it */
 	if (fuse_reply_open(req, fi) == -ENOENT)

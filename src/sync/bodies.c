@@ -148,6 +148,7 @@ static bool fetch_next(void *context, struct fetch_batch *ret)
 {
 	struct fetch_run *run = context;
 	struct account *a = run->account;
+	session_drain(run->session);
 	for (;;) {
 		pthread_mutex_lock(&a->lock);
 		bool leave = run->session->reset || a->stopping
@@ -466,7 +467,7 @@ enum mf_err bodies_fetch(struct session *s)
 	run.end = session_roles_locked(s) & ROLE_BULK ? QUEUE_COUNT : QUEUE_AHEAD;
 	pthread_mutex_unlock(&a->lock);
 	session_progress(s, 0, false, "messages");
-	enum mf_err e = remote_fetch(s->remote, &(struct fetch_source){fetch_next, &run},
+	enum mf_err e = remote_fetch(s->remote, &(struct fetch_source){fetch_next, &run, &s->wake_fd},
 	                             &(struct fetch_sink){.begin = fetch_begin, .data = fetch_data, .end = fetch_end, .context = &run});
 	pthread_mutex_lock(&a->lock);
 	bool blame = e != MF_OK && !s->reset && !a->stopping;

@@ -188,6 +188,7 @@ struct session {
 
 void session_start(struct session *s);
 void session_wake_locked(struct session *s);
+void session_drain(struct session *s);                         /* the work is about to be looked for */
 void sessions_wake_locked(struct account *a, unsigned roles);  /* the ones that have any of the roles */
 void session_reset_locked(struct session *s);                  /* takes the connection down, whatever it does */
 unsigned session_roles_locked(const struct session *s);        /* own, and those of connections that are not to be had */

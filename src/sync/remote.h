@@ -136,6 +136,7 @@ struct fetch_source {
 	 * The batch's memory stays valid until the next call. */
 	bool (*next)(void *context, struct fetch_batch *ret);
 	void *context;
+	const int *wake_fd;             /* readable when next() should be asked again, which makes it unreadable; NULL: none */
 };
 struct fetch_sink {                 /* in wire order */
 	/* bytes of a message begin: length bytes will follow from offset on. */

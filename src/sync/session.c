@@ -55,7 +55,7 @@ unsigned session_roles_locked(const struct session *s)
 	return roles;
 }
 
-static void session_drain(struct session *s)
+void session_drain(struct session *s)
 {
 	eventfd_t ignored;
 	(void)eventfd_read(s->wake_fd, &ignored);

@@ -532,7 +532,7 @@ static enum mf_err on_end(void *context, uint32_t uid, enum mf_err result, bool 
 
 static void fetch(struct remote *r, struct bodies *b)
 {
-	assert_int_equal(remote_fetch(r, &(struct fetch_source){next_batch, b}, &(struct fetch_sink){on_begin, on_data, on_end, b}), MF_OK);
+	assert_int_equal(remote_fetch(r, &(struct fetch_source){next_batch, b, NULL}, &(struct fetch_sink){on_begin, on_data, on_end, b}), MF_OK);
 	assert_int_equal(b->next, b->count);
 	assert_false(b->open);
 }

@@ -10,6 +10,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/eventfd.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
@@ -382,6 +383,7 @@ struct client {
 	struct buf data;       /* of the body under way */
 	char *arguments[128];   /* of the verb under way */
 	size_t argument_count, argument_at;
+	int later;                /* eventfd: there is more to fetch after all */
 	uint32_t uids[64];
 	bool quiet;            /* data is counted, not shown */
 	uint64_t bytes;
@@ -566,12 +568,19 @@ static void run_changes(struct client *c)
 	say(c, "changes %s", mf_err_name(e));
 }
 
-/* NAME UIDVALIDITY UIDS [OFFSET LENGTH] ["/" ...] */
+/* NAME UIDVALIDITY UIDS [OFFSET LENGTH] ["/" ["later"] ...]; later: there is nothing more, and then there is */
 static bool next_batch(void *context, struct fetch_batch *ret)
 {
 	struct client *c = context;
+	eventfd_t ignored;
+	(void)eventfd_read(c->later, &ignored);
 	if (c->argument_at >= c->argument_count)
 		return false;
+	if (!strcmp(c->arguments[c->argument_at], "later")) {
+		c->argument_at++;
+		assert_int_equal(eventfd_write(c->later, 1), 0);
+		return false;
+	}
 	*ret = (struct fetch_batch){ .raw = c->arguments[c->argument_at], .uidvalidity = (uint32_t)strtoul(c->arguments[c->argument_at + 1], NULL, 10), .uids = c->uids };
 	for (char *p = c->arguments[c->argument_at + 2]; *p; p += *p == ',')
 		c->uids[ret->count++] = (uint32_t)strtoul(p, &p, 10);
@@ -587,10 +596,13 @@ static bool next_batch(void *context, struct fetch_batch *ret)
 
 static void run_fetch(struct client *c)
 {
-	struct fetch_source source = { next_batch, c };
+	struct fetch_source source = { next_batch, c, &c->later };
 	struct fetch_sink sink = { on_begin, on_bytes, on_end, c };
 	c->argument_at = 0;
+	c->later = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+	assert_true(c->later >= 0);
 	say(c, "fetch %s", mf_err_name(remote_fetch(c->remote, &source, &sink)));
+	close(c->later);
 }
 
 #include "support/imap_script_write.h"

@@ -10,6 +10,8 @@
 static char world_root[] = "/tmp/mailfs-mount-XXXXXX";
 
 #include "base/log.h"
+#include "cache/body.h"
+#include "fs/node.h"
 #include "support/fs_works.h"
 #include "support/fs_world.h"
 #include "sync/remote.h"
@@ -129,6 +131,48 @@ static void test_opening_fetches_nothing(void **state)
 	assert_int_equal(hands(do_read_kept, ""), sizeof first_body - 1);
 	assert_true(memory_messages_fetched(w.server) > 0);
 	hands(do_close_kept, "");
+	world_finish(&w);
+}
+
+/* as it comes when it is read ahead, and is held for its reader */
+static struct body *body_comes(struct world *w, const char *path, const char *bytes, size_t len)
+{
+	struct node node;
+	struct entry e;
+	struct body *b;
+	assert_int_equal(hands(do_stat, path), 0);
+	assert_true(node_unpack(last_stat()->st_ino, true, &node));
+	assert_int_equal(cache_entry(w->cache, node.id, &e), MF_OK);
+	assert_int_equal(cache_body_create(w->cache, node.id, e.size, &b), MF_OK);
+	assert_int_equal(body_write(b, 0, bytes, len), MF_OK);
+	assert_int_equal(body_finish(b, len), MF_OK);
+	return b;
+}
+
+static void test_what_came_ahead_is_given_with_the_open(void **state)
+{
+	(void)state;
+	struct world w;
+	world_start(&w, fill);
+	char one[2048], two[2048];
+	snprintf(one, sizeof one, "%s", find(&w, "INBOX", "one"));
+	snprintf(two, sizeof two, "%s", find(&w, "INBOX", "two"));
+	struct body *b = body_comes(&w, one, first_body, sizeof first_body - 1);
+	assert_true(hands(do_keep, one) >= 0);
+	assert_false(body_take_fresh(b));
+	hands(do_close_kept, "");
+	assert_int_equal(hands(do_read, one), sizeof first_body - 1);
+	assert_memory_equal(hands_last.data, first_body, sizeof first_body - 1);
+	body_unref(b);
+	/* but not while somebody else has it open */
+	assert_true(hands(do_keep, two) >= 0);
+	b = body_comes(&w, two, second_body, sizeof second_body - 1);
+	assert_int_equal(hands(do_read, two), sizeof second_body - 1);
+	assert_memory_equal(hands_last.data, second_body, sizeof second_body - 1);
+	assert_true(body_take_fresh(b));
+	hands(do_close_kept, "");
+	body_unref(b);
+	assert_int_equal(memory_messages_fetched(w.server), 0);
 	world_finish(&w);
 }
 
@@ -709,6 +753,7 @@ int main(int argc, char **argv)
 		cmocka_unit_test(test_listing),
 		cmocka_unit_test(test_bytes_and_stat),
 		cmocka_unit_test(test_opening_fetches_nothing),
+		cmocka_unit_test(test_what_came_ahead_is_given_with_the_open),
 		cmocka_unit_test(test_large_message),
 		cmocka_unit_test(test_read_only_mount), cmocka_unit_test(test_what_cannot_be),
 		cmocka_unit_test(test_xattrs),

@@ -187,7 +187,7 @@ static int64_t measure_floor(struct world *w)
 	struct mf_reason why;
 	assert_int_equal(remote_login(r, &why), MF_OK);
 	int64_t begun = clock_mono_ms();
-	assert_int_equal(remote_fetch(r, &(struct fetch_source){floor_next, &f}, &(struct fetch_sink){floor_begin, floor_data, floor_end, &f}), MF_OK);
+	assert_int_equal(remote_fetch(r, &(struct fetch_source){floor_next, &f, NULL}, &(struct fetch_sink){floor_begin, floor_data, floor_end, &f}), MF_OK);
 	int64_t took = clock_mono_ms() - begun;
 	remote_destroy(r);
 	cancel_finish(&cancel);

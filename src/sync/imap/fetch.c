@@ -4,6 +4,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "base/clock.h"
 #include "base/mem.h"
 #include "sync/imap/engine.h"
 
@@ -14,6 +15,7 @@
 #define COMMANDS_LEAST 2
 #define COMMANDS_MOST 4
 #define MESSAGES_AHEAD 400    /* with as many asked for, two commands are enough */
+#define LISTEN_MS 1000        /* for so long the source is listened to while nothing comes */
 
 enum state { ASKED, TOLD };
 struct batch {
@@ -492,11 +494,33 @@ static enum mf_err fill(struct fetch *v)
 	return e;
 }
 
+/* Until something comes: what the source has by then goes out at once, and not a round trip later. */
+static enum mf_err listen_to_source(struct fetch *v)
+{
+	int64_t until = clock_mono_ms() + LISTEN_MS;
+	enum mf_err e = MF_OK;
+	for (bool readable = false; !e && !readable && v->source->wake_fd && v->drained && room(v);) {
+		int64_t left = until - clock_mono_ms();
+		e = transport_wait(v->s->transport, left > 0 ? left : 0, *v->source->wake_fd, &readable);
+		if (e == MF_TIMEOUT && !transport_error(v->s->transport))
+			return MF_OK; /* the response has a deadline of its own */
+		if (e)
+			return imap_fail_transport(v->s, e);
+		if (!readable) {
+			v->drained = false;
+			e = fill(v);
+		}
+	}
+	return e;
+}
+
 static enum mf_err run(struct fetch *v)
 {
 	enum mf_err e = fill(v);
 	while (!e && v->s->under_way) {
-		e = imap_pump(v->s);
+		e = listen_to_source(v);
+		if (!e)
+			e = imap_pump(v->s);
 		if (!e)
 			e = v->failed ? v->failed : fill(v);
 	}
