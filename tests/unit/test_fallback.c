@@ -81,11 +81,29 @@ static void tried_at_growing_intervals(void **state)
 	assert_true(fallback_reaches(a.link.fallback, false));
 }
 
+static void not_put_off_by_who_connects_anew(void **state)
+{
+	(void)state;
+	assert_false(fallback_is_due_locked(&a, MF_OFFLINE));
+	clock_skew_for_tests(100000);
+	fallback_retry_locked(&a);
+	assert_false(fallback_is_due_locked(&a, MF_OFFLINE));
+	clock_skew_for_tests(20000);
+	assert_true(fallback_is_due_locked(&a, MF_OFFLINE));
+	fallback_begin_locked(&a, "why");
+	a.link.pop3_refused = true;
+	fallback_retry_locked(&a);
+	assert_true(fallback_reaches(a.link.fallback, false)); /* IMAP is tried first, */
+	assert_true(fallback_is_due_locked(&a, MF_OFFLINE));   /* and POP3 at once if that fails */
+	fallback_end_locked(&a);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test_setup(not_before_its_time, set_up), cmocka_unit_test_setup(not_for_everything, set_up),
 		cmocka_unit_test_setup(tried_at_growing_intervals, set_up),
+		cmocka_unit_test_setup(not_put_off_by_who_connects_anew, set_up),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }
