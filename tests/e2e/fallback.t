@@ -66,7 +66,7 @@ with Suite("IMAP cannot be reached, and INBOX goes on by POP3", timeout=900) as 
         assert len(mount.names("Archive")) == 4
         started = time.monotonic()
         assert errno_of(read, mount.messages("Archive")[0]) == "ENETUNREACH"
-        assert time.monotonic() - started < 2 * system.SLOW
+        assert time.monotonic() - started < 10 * system.SLOW     # far from a deadline
         server.deliver(corpus.message(subject="came by POP3"))
         h.run("sync", check=0)
         during = files(mount)
