@@ -326,7 +326,7 @@ with Suite("outbox/: a file dropped into it is sent", timeout=400) as suite:
 
     @suite.case("a person who reads it while it goes; a write that mailfs did not survive")
     def _():
-        home = sender(send_delay="1s")
+        home = sender(send_delay="8s")
         mount = home.mount()
         path = mount / "outbox/r.eml"
         path.write_text(letter("being read"))
