@@ -4,13 +4,13 @@ import re
 import shutil
 import signal
 import socket
-import socketserver
 import subprocess
 import threading
 from pathlib import Path
 
 from . import system
 from .imap import Client
+from .listener import Listener
 from .suite import Skip
 from .tls import Authority
 from .unpacked import libraries, unpack
@@ -138,7 +138,8 @@ class CourierImap:
         self.serving, self.lock = set(), threading.Lock()
         self._take_settings()
         self._watch_files()
-        self._listen()
+        self.listener = Listener(self._serve, buffered=False)
+        self.port = self.listener.port
         suite.callback(self.stop)
 
     def _take_settings(self):
@@ -155,32 +156,12 @@ class CourierImap:
         self.suite.kill_on_timeout.append(self.gamin)
         system.wait_until(lambda: me in Path("/proc/net/unix").read_text(errors="replace"), "gamin listens")
 
-    def _listen(self):
-        outer = self
+    def _serve(self, handler):
+        command = self.log_in(handler.rfile, handler.wfile)
+        if command:
+            self._hand_on(handler.connection, *command)
 
-        class Handler(socketserver.StreamRequestHandler):
-            rbufsize = 0             # not a byte of what is for the server is read here
-
-            def handle(self):
-                try:
-                    command = outer.log_in(self.rfile, self.wfile)
-                    if command:
-                        outer.serve(self.connection, *command)
-                except OSError:
-                    pass
-
-        class Server(socketserver.ThreadingTCPServer):
-            allow_reuse_address = True
-            daemon_threads = True
-
-            def handle_error(self, request, client_address):
-                pass
-
-        self.server = Server(("127.0.0.1", 0), Handler)
-        self.port = self.server.server_address[1]
-        threading.Thread(target=self.server.serve_forever, daemon=True).start()
-
-    def serve(self, connection, argv, environment):
+    def _hand_on(self, connection, argv, environment):
         with self.lock:
             process = system.spawn(argv, stdin=connection, stdout=connection, stderr=subprocess.DEVNULL, cwd=self.folder,
                                    env={**self.environment, **environment})
@@ -190,8 +171,7 @@ class CourierImap:
             self.serving.remove(process)
 
     def stop(self):
-        self.server.shutdown()
-        self.server.server_close()
+        self.listener.stop()
         with self.lock:
             for process in self.serving:
                 process.kill()
