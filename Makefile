@@ -60,7 +60,7 @@ $(B)/obj/%.o: src/%.c Makefile
 	$(call say,CC)$(CC) $(CPPFLAGS) $(CFLAGS_ALL) -MMD -MP -c -o $@ $<
 $(B)/tests/%: tests/%.c $(B)/libmailfs.a
 	@mkdir -p $(@D)
-	$(call say,LD)$(CC) $(CPPFLAGS) -Itests $(CFLAGS_ALL) -Wno-unknown-warning-option -Wno-format-truncation -MMD -MP $(LDFLAGS_ALL) -o $@ $< $(B)/libmailfs.a $(PKG_LIBS) -lcmocka
+	$(call say,LD)$(CC) $(CPPFLAGS) -Itests $(CFLAGS_ALL) -Wno-unknown-warning-option -Wno-format-truncation -MMD -MP -MF $@.d -MT $@ $(LDFLAGS_ALL) -o $@ $< $(B)/libmailfs.a $(PKG_LIBS) -lcmocka
 
 objects: $(OBJECTS)
 unit: $(UNIT_TESTS)
@@ -94,4 +94,4 @@ uninstall:
 
 include tests/tests.mk
 
--include $(OBJECTS:.o=.d) $(B)/obj/main.d
+-include $(OBJECTS:.o=.d) $(B)/obj/main.d $(UNIT_TESTS:=.d) $(CONTRACT_TESTS:=.d)

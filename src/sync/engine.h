@@ -154,7 +154,9 @@ bool fallback_is_due_locked(struct account *a, enum mf_err error);
 /* How long the worker may wait before it tries IMAP anew, so that the fallback comes in time; at most ms */
 int64_t fallback_cut_wait_locked(const struct account *a, int64_t ms);
 void fallback_begin_locked(struct account *a, const char *reason);
-void fallback_end_locked(struct account *a);                    /* IMAP answers; or a person wants to connect anew */
+void fallback_end_locked(struct account *a);                    /* IMAP answers */
+/* Somebody wants to connect anew: IMAP first. Since when it fails is not forgotten, else who asks often would put POP3 off for ever. */
+void fallback_retry_locked(struct account *a);
 /* During a fallback: when IMAP is to be tried again; INT64_MAX: there is no fallback */
 int64_t fallback_next_try_locked(const struct account *a);
 void fallback_tried_locked(struct account *a, const char *reason); /* ... in vain */

@@ -70,6 +70,12 @@ void fallback_end_locked(struct account *a)
 	log_info("%s: IMAP can be reached again", a->config->name);
 }
 
+void fallback_retry_locked(struct account *a)
+{
+	a->link.pop3_refused = false;
+	a->link.fallback = false;
+}
+
 int64_t fallback_next_try_locked(const struct account *a)
 {
 	return a->link.fallback ? a->link.imap_try_ms : INT64_MAX;

@@ -132,7 +132,7 @@ void account_connect(struct account *a)
 	l->quick_retries = 0;
 	l->attempted = false;
 	l->next_try_ms = 0;
-	fallback_end_locked(a);
+	fallback_retry_locked(a);
 	if (!a->stopping) {
 		for (size_t i = 0; i < a->session_count; i++)
 			session_reset_locked(&a->sessions[i]);
@@ -146,6 +146,7 @@ void account_disconnect(struct account *a)
 	pthread_mutex_lock(&a->lock);
 	a->link.next_try_ms = INT64_MAX;
 	a->link.attempted = true;
+	a->link.imap_down_ms = 0; /* from now on it does not fail, it is left alone */
 	link_set_locked(a, LINK_WAITING, MF_OK, "disconnected by command");
 	for (size_t i = 0; i < a->session_count; i++)
 		session_reset_locked(&a->sessions[i]);

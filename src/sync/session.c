@@ -335,11 +335,12 @@ static enum mf_err session_do(struct session *s, const struct task *t)
 	return MF_OK;
 }
 
-/* A machine that slept has connections that only look alive. */
+/* A machine that slept has connections that only look alive. A thread that had to wait between the two clocks finds too little. */
 static bool session_slept(struct session *s)
 {
-	int64_t offset = clock_boot_ms() - clock_mono_ms(), before = s->sleep_offset_ms;
-	s->sleep_offset_ms = offset;
+	int64_t boot = clock_boot_ms(), offset = boot - clock_mono_ms(), before = s->sleep_offset_ms;
+	if (offset > before)
+		s->sleep_offset_ms = offset;
 	return offset - before > SLEPT_MS;
 }
 

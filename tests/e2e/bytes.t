@@ -17,7 +17,7 @@ def sha(data):
     return hashlib.sha256(data).hexdigest()
 
 
-with Suite("every byte that a server can hold", timeout=200) as suite:
+with Suite("every byte that a server can hold", timeout=400) as suite:
     require_fuse()
     authority = Authority(suite.folder / "tls")
 

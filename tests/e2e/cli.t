@@ -14,7 +14,7 @@ sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 from lib import PROGRAM, Suite, corpus, require_fuse, wait_until  # noqa: E402
 from lib import mailfs, system  # noqa: E402
 
-with Suite("the command", timeout=150) as suite:
+with Suite("the command", timeout=400) as suite:
     require_fuse()
     server = suite.dovecot()
     server.fill("INBOX", corpus.small(10))

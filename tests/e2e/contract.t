@@ -10,7 +10,7 @@ from lib import PROGRAM, Suite  # noqa: E402
 VARIANTS = [("maildir", []), ("mdbox", ["UIDPLUS", "MOVE", "QRESYNC"]), ("maildir", ["LITERAL+", "UNSELECT", "QRESYNC", "CONDSTORE"]),
             ("mdbox", ["NOTIFY", "LITERAL+", "LIST-EXTENDED", "ESEARCH"])]
 
-with Suite("the contract of the IMAP back-end on a real server", timeout=240) as suite:
+with Suite("the contract of the IMAP back-end on a real server", timeout=400) as suite:
     program = PROGRAM.parent / "tests/contract/test_remote_imap"
     for variant, without in VARIANTS:
         server = suite.dovecot(variant=variant, without=without)

@@ -67,21 +67,33 @@ with Suite("every day", timeout=300) as suite:
         edited("gio", lambda path, text: run("gio", "save", path, input=text, env=environment))
         edited("giobackup", lambda path, text: run("gio", "save", "-b", path, input=text, env=environment), ["giobackup.eml~"])
 
-    @suite.case("LibreOffice: a lock, a temporary file, the old one put aside; or in place")
+    @suite.case("LibreOffice (7.4, as strace shows it): open to be written all the time, a lock made anew, a temporary file; or in place")
     def _():
         def saves(path, text):
-            lock = box / f".~lock.{path.name}#"
-            fd = os.open(lock, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o644)
-            os.write(fd, b",somebody,here;")
-            os.close(fd)
-            for version in (text.replace(b"second by", b"between by"), text):
-                fd = os.open(box / "lu4711abc.tmp", os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600)
-                os.write(fd, version)
-                os.ftruncate(fd, len(version))
+            lock, temporary = box / f".~lock.{path.name}#", box / "lu4711abc.tmp"
+
+            def locks():
+                fd = os.open(lock, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o666)
+                os.write(fd, b",somebody,here;")
                 os.close(fd)
-                os.rename(path, box / "lu4711old.tmp")
-                os.rename(box / "lu4711abc.tmp", path)
-                os.unlink(box / "lu4711old.tmp")
+            shown = os.open(path, os.O_RDWR)
+            locks()
+            for version in (text.replace(b"second by", b"between by"), text):
+                os.close(shown)
+                os.unlink(lock)
+                os.close(os.open(temporary, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600))
+                fd = os.open(temporary, os.O_RDWR | os.O_CREAT, 0o666)
+                os.write(fd, version)
+                os.close(fd)
+                shown = os.open(path, os.O_RDWR)
+                locks()
+                assert errno_of(os.open, path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o666) == "EEXIST"
+                os.close(shown)
+                os.rename(temporary, path)
+                os.chmod(path, 0o600)
+                shown = os.open(path, os.O_RDWR)
+                os.fsync(shown)
+            os.close(shown)
             os.unlink(lock)
 
         def in_place(path, text):

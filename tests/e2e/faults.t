@@ -103,7 +103,7 @@ with Suite("broken lines and dead servers", timeout=300) as suite:
             raise AssertionError("mounted")
         except MountFailed as failed:
             took = time.monotonic() - started
-            assert took < 12 * system.SLOW, took
+            assert took < 40 * system.SLOW, took
             text = failed.text.strip()
             assert failed.code not in (0, None) and failed.code > 0, failed.code
             assert text, "nothing said"
@@ -154,13 +154,13 @@ with Suite("broken lines and dead servers", timeout=300) as suite:
     def _():
         silent = suite.scripted(mailboxes={"INBOX": [corpus.message(subject=f"m{i}") for i in range(2)]},
                                 script="on UID FETCH .*BODY.PEEK\\[\\]:\n\t!raw * 1 FETCH (UID 1 BODY[] {50}\\r\\nabc\n\t!hang\n")
-        mount = suite.home(**silent.settings(), connect_timeout="3s", io_timeout="3s").mount()
+        mount = suite.home(**silent.settings(), connect_timeout="6s", io_timeout="6s").mount()
         for path in mount.messages():
             started = time.monotonic()
             answer = errno_of(read, path)
             took = time.monotonic() - started
             assert answer in ("ETIMEDOUT", "ENETUNREACH"), answer
-            assert took < 3 * 3 * system.SLOW, f"{answer} after {took:.1f} s, with io-timeout = 3s"
+            assert took < 6 * 3 * system.SLOW, f"{answer} after {took:.1f} s, with io-timeout = 6s"
         mount.umount()
 
     @suite.case("umount while the server is silent and readers wait")
@@ -211,8 +211,10 @@ with Suite("broken lines and dead servers", timeout=300) as suite:
             assert "password" in json.dumps(status) or "credential" in json.dumps(status) or "uthentication" in json.dumps(status), status
             tries = proxy.stats()["connections"]
             assert errno_of(read, message) in CLEAR | {"EACCES"}
-            wait_until(lambda: True, "")
-            assert proxy.stats()["connections"] <= tries + 1, "it goes on trying"
+            for _ in range(3):      # a network that changes, and who asks for mail, change nothing about it
+                os.kill(mount.pid, signal.SIGUSR1)
+                assert h.run("sync", "work").returncode == 9
+            assert h.link() == "waiting" and proxy.stats()["connections"] == tries, "it goes on trying"
         finally:
             server.password = right
             server.restart()

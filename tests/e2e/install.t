@@ -6,7 +6,7 @@ import sys
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 from lib import ROOT, Suite  # noqa: E402
 
-with Suite("make install and make uninstall", timeout=120) as suite:
+with Suite("make install and make uninstall", timeout=400) as suite:
     target = suite.folder / "root"
 
     def make(goal):

@@ -56,7 +56,7 @@ def rejected(mount, name):
     return read(mount / ".mailfs/rejected" / name)
 
 
-with Suite("what the server does not take, or permit, is told at once; and reading marks as seen", timeout=240) as suite:
+with Suite("what the server does not take, or permit, is told at once; and reading marks as seen", timeout=400) as suite:
     require_fuse()
     server = suite.dovecot(extra=CONFIG)
     home = suite.home(server, poll="24h")

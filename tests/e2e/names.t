@@ -15,7 +15,7 @@ def name_is_kept(char):
     return unicodedata.category(char)[0] in "LMN" or char in ".@+-_"
 
 
-with Suite("names: of messages and of mailboxes", timeout=150) as suite:
+with Suite("names: of messages and of mailboxes", timeout=400) as suite:
     require_fuse()
     zoo = corpus.names_zoo()
     server = suite.scripted(mailboxes={"INBOX": zoo})

@@ -110,14 +110,14 @@ with Suite("outbox/: a file dropped into it is sent", timeout=400) as suite:
 
     @suite.case("overwriting within the delay: one message, the last one; its number stays")
     def _():
-        home = sender(send_delay="3s")
+        home = sender(send_delay="10s")      # each step takes less than that
         mount = home.mount()
         path = mount / "outbox/x.eml"
         path.write_text(letter("first version"))
         number = os.stat(path).st_ino
         with open(path, "r+") as f:
             assert state(path) == "being written"
-            time.sleep(3.5)
+            time.sleep(10.5)     # it would have been sent
             f.write(letter("other version", body="longer than before\n"))
             f.flush()
             assert home.status()["outbox"]["waiting"] == 1 and state(path).endswith(", and while it is open for writing")  # a child closed it
@@ -250,16 +250,15 @@ with Suite("outbox/: a file dropped into it is sent", timeout=400) as suite:
         home = sender(send_delay="1s")
         mount = home.mount()
         path = mount / "outbox/v.eml"
-        path.write_text(letter("held"))
         (mount / "outbox/.v.eml.swp").write_text("vim")
+        path.write_text(letter("held"))
         assert ".v.eml.swp" in state(path)
-        time.sleep(1.5)
-        assert state(path).startswith("queued, and while .v.eml.swp is there"), state(path)
+        system.wait_until(lambda: state(path).startswith("queued, and while .v.eml.swp is there"), "the delay is over")
         os.remove(mount / "outbox/.v.eml.swp")
         delivered("held")
         empty(mount)
-        path.write_text(letter("held over a kill"))
         (mount / "outbox/.v.eml.swp").write_text("vim")
+        path.write_text(letter("held over a kill"))
         mount.kill()
         time.sleep(1)
         mount = home.mount()
@@ -271,10 +270,17 @@ with Suite("outbox/: a file dropped into it is sent", timeout=400) as suite:
         empty(mount)
         vim = next((v for v in ("/usr/bin/vim", "/usr/bin/vim.tiny") if os.path.exists(v)), None)
         if vim:
-            path = mount / "outbox/w.eml"
+            path, go = mount / "outbox/w.eml", home.folder / "go"
+            home.run("disconnect", "work", check=0)      # it must not be sent before vim has its lock
             path.write_text(letter("saved by vim", body="text\n"))
-            sh(f"{vim} -u NONE -es -c 'set swapfile' -c '$s/$/ once/' -c w -c 'sleep 2' -c '$s/$/ twice/' -c w -c q outbox/w.eml </dev/null", mount,
-               check=False, TERM="dumb")
+            wait = f"while !filereadable(\"{go}\") | sleep 20m | endwhile"
+            editor = subprocess.Popen([vim, "-u", "NONE", "-es", "-c", "set swapfile", "-c", wait, "-c", "$s/$/ once/", "-c", "w", "-c", "sleep 2",
+                                       "-c", "$s/$/ twice/", "-c", "w", "-c", "q", "outbox/w.eml"], cwd=mount.where, stdin=subprocess.DEVNULL,
+                                      env={**os.environ, "TERM": "dumb"})
+            system.wait_until(lambda: ".w.eml.swp" in state(path), "vim has opened it")
+            home.run("connect", "work", check=0)
+            go.touch()
+            editor.wait(60 * system.SLOW)
             assert "text once twice" in delivered("saved by vim").get_content()
             empty(mount)
             assert len(stored("INBOX", "saved by vim")) == 1
@@ -320,7 +326,7 @@ with Suite("outbox/: a file dropped into it is sent", timeout=400) as suite:
 
     @suite.case("a person who reads it while it goes; a write that mailfs did not survive")
     def _():
-        home = sender(send_delay="1s")
+        home = sender(send_delay="8s")
         mount = home.mount()
         path = mount / "outbox/r.eml"
         path.write_text(letter("being read"))

@@ -7,7 +7,7 @@ import sys
 import time
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
-from lib import MountFailed, Suite, corpus, errno_of, require_fuse, wait_until  # noqa: E402
+from lib import MountFailed, Suite, corpus, digest, errno_of, require_fuse, wait_until  # noqa: E402
 from lib.courier import Courier  # noqa: E402
 from lib.pop3 import Pop3Server  # noqa: E402
 
@@ -316,6 +316,34 @@ with Suite("what a POP3 server is asked to delete, and what it cannot do", timeo
             assert complete(mount) and not os.listdir(h.state / "rejected"), (step, when, mount.names())
             assert len(os.listdir(h.state / "spool")) == len(wanted)
             mount.umount()
+
+    @suite.case("Courier's server, by STLS and by TLS from the start: CAPA, UIDL, TOP, RETR, DELE; a wrong password")
+    def _():
+        server = Courier(suite)
+
+        def deliver(i):
+            server.deliver(corpus.message(subject=f"to Courier {i}", body=b".dot\r\n..two\r\n" + b"y" * 990 * 50 * i + b"\r\n"))
+        for i in range(4):
+            deliver(i)
+        seen = []
+        for scheme in ("pop3", "pop3s"):
+            h = suite.home(None, **server.settings(scheme=scheme), poll="24h", expunge_delay="0s")
+            mount = h.mount(arguments=["--trace", "pop3"])
+            deliver(4 + len(seen))        # what is traced in the moment of mounting may be lost
+            h.run("sync", "work", check=0)
+            seen.append({path.name: digest(path) for path in mount.messages()})
+            said = mount.log.read_text()
+            for line in ["CAPA", "UIDL", "TOP ", "RETR "] + ["STLS"] * (scheme == "pop3"):
+                assert f"> {line}" in said, (line, said)
+            assert server.password not in said
+            left = len(server.left())
+            os.unlink(mount.messages()[0])
+            wait_until(lambda: len(server.left()) == left - 1, "one is deleted", 60)
+            mount.umount()
+        assert len(seen[0]) == len(seen[1]) == 5 and len(seen[0].items() & seen[1].items()) == 4
+        h.set(password="wrong")
+        refused = h.run("sync", "--once", "work")
+        assert refused.returncode == 9 and len(server.left()) == 4, refused
 
     @suite.case("Courier's server: read, removed, taken; and with cut connections")
     def _():

@@ -8,7 +8,7 @@ sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 from lib import PROGRAM, Suite, corpus, digest, errno_of, read, require_fuse, wait_until  # noqa: E402
 from lib import system  # noqa: E402
 
-with Suite("changes made by others arrive without a poll", timeout=150) as suite:
+with Suite("changes made by others arrive without a poll", timeout=400) as suite:
     require_fuse()
 
     def examine(variant, without=()):

@@ -24,7 +24,7 @@ def fill(server):
     return ["INBOX", inner, deeper]
 
 
-with Suite("reading: Dovecot with Maildir, with mdbox, and with an INBOX. namespace", timeout=150) as suite:
+with Suite("reading: Dovecot with Maildir, with mdbox, and with an INBOX. namespace", timeout=400) as suite:
     require_fuse()
 
     def examine(variant):

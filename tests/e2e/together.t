@@ -98,7 +98,7 @@ class Other(Actor):
                 pass  # gone meanwhile
 
 
-with Suite("three at the same mailboxes", timeout=240) as suite:
+with Suite("three at the same mailboxes", timeout=400) as suite:
     require_fuse()
     server = suite.dovecot()
     with server.client() as client:

@@ -12,7 +12,7 @@ from lib import Skip, Suite, corpus, read, require_fuse, wait_until  # noqa: E40
 from lib import system  # noqa: E402
 from lib.terminal import in_terminal  # noqa: E402
 
-with Suite("the tools that people use", timeout=150) as suite:
+with Suite("the tools that people use", timeout=400) as suite:
     require_fuse()
     server = suite.dovecot()
     server.fill("INBOX", corpus.realistic(60, seed=41))

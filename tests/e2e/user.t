@@ -38,7 +38,7 @@ if os.getuid() == 0:
         sys.exit(0)
     become_nobody()
 
-with Suite("as an ordinary user", timeout=60) as suite:
+with Suite("as an ordinary user", timeout=400) as suite:
     require_fuse()
     if not os.access("/dev/fuse", os.W_OK):
         raise Skip("/dev/fuse is not for ordinary users here")

@@ -25,7 +25,7 @@
 #include "sync/account.h"
 #include "sync/memory.h"
 
-#define PATIENCE_MS 20000        /* for what should be there in milliseconds: only a failed test waits so long */
+#define PATIENCE_MS 60000        /* for what should be there in milliseconds: only a failed test waits so long */
 
 struct world {
 	char dir[64], state[96], bodies[96];

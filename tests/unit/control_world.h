@@ -97,7 +97,7 @@ static void world_destroy(struct world *w)
 
 /* until the condition holds; a test that waits for longer has failed */
 #define AWAIT(condition) do { \
-		int64_t until_ = clock_mono_ms() + 20000; \
+		int64_t until_ = clock_mono_ms() + 60000; \
 		while (!(condition)) { \
 			assert_true(clock_mono_ms() < until_); \
 			poll(NULL, 0, 2); \

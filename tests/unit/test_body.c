@@ -409,7 +409,7 @@ static void where_there_are_no_unnamed_files(void **state)
 /* waits for what the background thread does; gives up after ten seconds */
 static void wait_until(struct fixture *f, bool (*is_so)(struct fixture *))
 {
-	for (int i = 0; i < 10000 && !is_so(f); i++)
+	for (int i = 0; i < 60000 && !is_so(f); i++)
 		usleep(1000);
 	assert_true(is_so(f));
 }
@@ -490,7 +490,7 @@ static void what_is_left_over_goes(void **state)
 	fixture_open(f);
 	wait_until(f, leftovers_are_gone);
 	assert_true(has_body(f, id, "kept"));
-	for (int i = 0; i < 10000; i++) {
+	for (int i = 0; i < 60000; i++) {
 		struct cache_totals totals;
 		cache_totals(f->c, &totals);
 		if (totals.bodies == 1)

@@ -37,6 +37,7 @@ static void begin(struct sending *s, bool offline)
 	assert_true(cancel_init(&s->stop));
 	struct outbox_options o = { .config = s->w->config, .state_dir = s->state, .offline = offline, .connect = server_connect, .connect_context = &s->server };
 	assert_int_equal(outbox_open(&o, &s->outbox, &why), MF_OK);
+	s->w->config->save_sent = SAVE_SENT_NO;  /* nobody takes copies here: they are not waited for */
 	outboxes_attach(s->w->account, s->outbox);
 	outbox_start(s->outbox);
 }

@@ -20,10 +20,7 @@ static void flags_are_merged(void **state)
 	DO(f, txn_set_flags(t, id, SEEN, "A B"));
 	DO(f, txn_set_flags(t, id, 0, ""));
 	assert_ops(f, "");
-	char *after = tree_text(f->state, true);
-	assert_string_equal(before, after);
-	free(before);
-	free(after);
+	assert_tree_is(f->state, before);
 	/* what is there already is no change */
 	DO(f, txn_change_flags(t, id, 0, SEEN, NULL, "A"));
 	assert_ops(f, "");
@@ -81,10 +78,7 @@ static void flags_of_what_is_expunged_are_taken_back(void **state)
 	assert_ops(f, "expunge");
 	cancel_all(f);
 	/* the server was never told of them, so that nothing else would take them away again */
-	char *after = tree_text(f->state, true);
-	assert_string_equal(before, after);
-	free(before);
-	free(after);
+	assert_tree_is(f->state, before);
 }
 
 /* --- moving ------------------------------------------------------------------------------------------------------------- */
@@ -109,10 +103,7 @@ static void moves_are_one(void **state)
 	assert_int_equal(nth_op(f, 0).uidvalidity, VALIDITY);
 	DO(f, txn_change_flags(t, id, 0, SEEN, NULL, NULL));
 	assert_ops(f, "");
-	char *after = tree_text(f->state, true);
-	assert_string_equal(before, after);
-	free(before);
-	free(after);
+	assert_tree_is(f->state, before);
 	free(name);
 }
 
@@ -178,10 +169,7 @@ static void removed_goes_to_trash_or_out_of_sight(void **state)
 	DO(f, txn_remove(t, three, &expunge)); /* its flags would wait for ever */
 	assert_ops(f, "expunge move flags expunge");
 	cancel_all(f);
-	char *after = tree_text(f->state, true);
-	assert_string_equal(before, after);
-	free(before);
-	free(after);
+	assert_tree_is(f->state, before);
 }
 
 static void unsent_is_dropped(void **state)
@@ -202,10 +190,7 @@ static void unsent_is_dropped(void **state)
 	DO(f, txn_is_local(t, scratch, &local));
 	assert_true(local);
 	DO(f, txn_drop_local(t, scratch));
-	char *after = tree_text(f->state, true);
-	assert_string_equal(before, after);
-	free(before);
-	free(after);
+	assert_tree_is(f->state, before);
 }
 
 static void trash_is_made_once(void **state)
@@ -354,10 +339,7 @@ static void overwriting_splits(void **state)
 	assert_int_equal(by_name(f, inbox, name), old);
 	assert_int_equal(rejected_count(f->c), 1);
 	cancel_all(f);
-	char *after = tree_text(f->state, true);
-	assert_string_equal(before, after);
-	free(before);
-	free(after);
+	assert_tree_is(f->state, before);
 	free(name);
 }
 
@@ -486,10 +468,7 @@ static void renamed_over(void **state)
 	assert_int_equal(by_name(f, inbox, name), fresh);
 	assert_int_equal(in_mailbox(f, id), trash);
 	cancel_all(f);
-	char *after = tree_text(f->state, true);
-	assert_string_equal(before, after);
-	free(before);
-	free(after);
+	assert_tree_is(f->state, before);
 	free(name);
 }
 
@@ -527,10 +506,7 @@ static void copies(void **state)
 	op_finish(&ops[0]);
 	free(ops);
 	cancel_all(f);
-	char *after = tree_text(f->state, true);
-	assert_string_equal(before, after);
-	free(before);
-	free(after);
+	assert_tree_is(f->state, before);
 	/* a copy that is overwritten before it was made needs no copy */
 	made = create(f, b, "copy.eml");
 	DO(f, txn_copied(t, made, from, 0));

@@ -137,4 +137,13 @@ static inline char *tree_text(const char *state, bool with_uids)
 	return text;
 }
 
+/* The tree is as it was when its text was `before`, which is freed. */
+static inline void assert_tree_is(const char *state, char *before)
+{
+	char *after = tree_text(state, true);
+	assert_string_equal(before, after);
+	free(before);
+	free(after);
+}
+
 #endif

@@ -74,10 +74,7 @@ static void mailbox_made_and_taken_back(void **state)
 	DO(f, txn_cancel(t, nth_op(f, 1).id));
 	DO(f, txn_cancel(t, nth_op(f, 0).id));
 	assert_ops(f, ""); /* with what was to be done to it */
-	char *after = tree_text(f->state, true);
-	assert_string_equal(before, after);
-	free(before);
-	free(after);
+	assert_tree_is(f->state, before);
 	a = make(f, 0, "A");
 	DO(f, txn_mailbox_delete(t, a));
 	assert_ops(f, "");
@@ -244,10 +241,7 @@ static void renamed_and_deleted(void **state)
 	assert_ops(f, "delete");
 	DO(f, txn_mailbox_delete(t, b));
 	cancel_all(f);
-	char *after = tree_text(f->state, true);
-	assert_string_equal(before, after);
-	free(before);
-	free(after);
+	assert_tree_is(f->state, before);
 }
 
 /* rm -r and mkdir: it is the one that is still at the server */

@@ -291,10 +291,7 @@ static void refused_parked_retried(void **state)
 	assert_int_equal(journal_next_due(f->c, &due), MF_OK);
 	assert_int_equal(due, 1000);
 	cancel_all(f);
-	char *after = tree_text(f->state, true);
-	assert_string_equal(before, after);
-	free(before);
-	free(after);
+	assert_tree_is(f->state, before);
 	assert_int_equal(journal_state_of(f->c, one, &text), MF_OK);
 	assert_string_equal(text, "synchronised");
 	free(text);

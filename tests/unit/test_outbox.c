@@ -483,7 +483,7 @@ static void copy_while_sending(void **state)
 	memcpy(strstr(text, "250 ok"), "silent", 6);
 	assert_int_equal(fwrite(text, 1, strlen(text), f), strlen(text));
 	fclose(f);
-	w.server.dot_ms = 1000;
+	w.server.dot_ms = 3000;               /* in that time it is seen to be sent */
 	w.server.accept_later = true;
 	later(301);
 	outbox_start(w.outbox);
@@ -515,7 +515,7 @@ static void by_its_thread(void **state)
 	outbox_start(w.outbox);
 	assert_int_equal(put_as(&w, SIMPLE, &(struct outbox_put){ 0 }, &id, NULL), MF_OK);
 	struct outbox_item item;
-	for (int i = 0; i < 2000 && !outbox_item(w.outbox, id, &item); i++) {
+	for (int i = 0; i < 12000 && !outbox_item(w.outbox, id, &item); i++) {
 		outbox_item_finish(&item);
 		usleep(5000);
 	}

@@ -136,10 +136,9 @@ static void online(void **state)
 	}
 }
 
-/* The connection is cut at each answer in turn, and made anew */
-static void cut_anywhere(void **state)
+/* Replay, of changes made offline, is interrupted at each answer in turn, and comes to the same. */
+static void interrupted_anywhere(void interrupt(struct world *w, unsigned answer), const char *how)
 {
-	(void)state;
 	for (size_t c = 0; c < sizeof all_caps / sizeof *all_caps; c++) {
 		unsigned answers;
 		char *wanted = undisturbed(all_caps[c], &answers), when[60];
@@ -148,9 +147,8 @@ static void cut_anywhere(void **state)
 			build(&w, all_caps[c]);
 			go_offline(&w);
 			all_steps(&w);
-			memory_cut_answers(w.server, n);
-			account_connect(w.account);
-			snprintf(when, sizeof when, "caps %zu, cut at answer %u", c, n);
+			interrupt(&w, n);
+			snprintf(when, sizeof when, "caps %zu, %s at answer %u", c, how, n);
 			assert_settled_as(&w, wanted, when);
 			world_finish(&w);
 		}
@@ -158,38 +156,42 @@ static void cut_anywhere(void **state)
 	}
 }
 
-/* The process ends at each answer in turn: nothing is done after it, and the index is opened anew */
+/* The connection is made anew */
+static void cut_at(struct world *w, unsigned answer)
+{
+	memory_cut_answers(w->server, answer);
+	account_connect(w->account);
+}
+
+static void cut_anywhere(void **state)
+{
+	(void)state;
+	interrupted_anywhere(cut_at, "cut");
+}
+
+/* The process ends: nothing is done after that answer, and the index is opened anew */
+static void end_at(struct world *w, unsigned answer)
+{
+	memory_session_limit(w->server, 1);
+	memory_cut_answers(w->server, answer);
+	account_connect(w->account);
+	world_until(memory_sessions(w->server) == 1 || link_of(w).state == LINK_OFFLINE || memory_answers(w->server) > answer);
+	memory_login_result(w->server, MF_OFFLINE);
+	world_until(memory_sessions(w->server) == 0 || is_quiet(w));
+	world_stop(w);
+	cache_close(w->cache);
+	memory_cut_answers(w->server, UINT32_MAX);
+	memory_session_limit(w->server, 0);
+	memory_login_result(w->server, MF_OK);
+	world_open_cache(w);
+	check_index(w->cache, w->state);
+	world_start(w);
+}
+
 static void ended_anywhere(void **state)
 {
 	(void)state;
-	for (size_t c = 0; c < sizeof all_caps / sizeof *all_caps; c++) {
-		unsigned answers;
-		char *wanted = undisturbed(all_caps[c], &answers), when[60];
-		for (unsigned n = 0; n < answers; n += getenv("MAILFS_CRASH_ALL") ? 1 : 3) {
-			struct world w;
-			build(&w, all_caps[c]);
-			go_offline(&w);
-			all_steps(&w);
-			memory_session_limit(w.server, 1);
-			memory_cut_answers(w.server, n);
-			account_connect(w.account);
-			world_until(memory_sessions(w.server) == 1 || link_of(&w).state == LINK_OFFLINE || memory_answers(w.server) > n);
-			memory_login_result(w.server, MF_OFFLINE);
-			world_until(memory_sessions(w.server) == 0 || is_quiet(&w));
-			world_stop(&w);
-			cache_close(w.cache);
-			memory_cut_answers(w.server, UINT32_MAX);
-			memory_session_limit(w.server, 0);
-			memory_login_result(w.server, MF_OK);
-			world_open_cache(&w);
-			check_index(w.cache, w.state);
-			world_start(&w);
-			snprintf(when, sizeof when, "caps %zu, ended at answer %u", c, n);
-			assert_settled_as(&w, wanted, when);
-			world_finish(&w);
-		}
-		free(wanted);
-	}
+	interrupted_anywhere(end_at, "ended");
 }
 
 /* The process ends, while the changes are made, at any step or at any instant; what it had accepted is not lost. */

@@ -54,7 +54,7 @@ class Home:
         """One command to its end. check: the exit code it must have."""
         kwargs.setdefault("stdin", subprocess.DEVNULL)
         process = subprocess.run([str(PROGRAM), *map(str, arguments)], env=self.environment(), capture_output=True,
-                                 text=True, errors="replace", timeout=timeout * system.SLOW, **kwargs)
+                                 text=True, errors="replace", timeout=max(timeout, 2 * system.PATIENCE) * system.SLOW, **kwargs)
         if check is not None:
             assert process.returncode == check, (arguments, process.returncode, process.stdout[-2000:], process.stderr[-2000:])
         return process
@@ -71,7 +71,7 @@ class Home:
         """online, connecting, offline or waiting"""
         return self.status()["link"]["state"]
 
-    def wait_link(self, state, timeout=30):
+    def wait_link(self, state, timeout=system.PATIENCE):
         system.wait_until(lambda: self.link() == state, f"the account is {state}", timeout)
 
     def mount(self, *options, **kwargs):
@@ -95,7 +95,7 @@ class Mount:
         self.log = home.suite.folder / (self.where.name + ".log")
         self.process = self.device = self.pid = None
 
-    def start(self, timeout=30):
+    def start(self, timeout=system.PATIENCE):
         notify = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
         notify.bind(f"\0{self.where.name}{os.getpid()}")
         argv = [str(PROGRAM), "mount", "-f", *self.arguments]
@@ -142,14 +142,15 @@ class Mount:
                 return text[max(0, at - 3):at + 55]
         return text[-lines:]
 
-    def umount(self, timeout=30):
+    def umount(self, timeout=system.PATIENCE):
         """As a user does; the process must end by itself, with 0, and leave nothing."""
         umount = subprocess.run([str(PROGRAM), "umount", str(self.where)], capture_output=True, text=True,
                                 env=self.home.environment(), timeout=timeout * system.SLOW, stdin=subprocess.DEVNULL)
         assert umount.returncode == 0, (umount.returncode, umount.stdout, umount.stderr, self.log_tail())
         self.wait_end(timeout)
 
-    def wait_end(self, timeout=30, code=0):
+    def wait_end(self, timeout=system.PATIENCE, code=0):
+        timeout = max(timeout, system.PATIENCE)
         try:
             status = self.process.wait(timeout * system.SLOW)
         except subprocess.TimeoutExpired:

@@ -1,6 +1,7 @@
 """A POP3 server in Python, without TLS, that can die at any of its steps."""
-import socketserver
 import threading
+
+from .listener import Listener
 
 
 class Pop3Server:
@@ -20,33 +21,11 @@ class Pop3Server:
         self.sessions = 0
         for message in messages:
             self.deliver(message)
-        outer = self
-
-        class Handler(socketserver.StreamRequestHandler):
-            def handle(self):
-                outer.sessions += 1
-                try:
-                    outer._serve(self)
-                except OSError:
-                    pass
-
-        class Server(socketserver.ThreadingTCPServer):
-            allow_reuse_address = True
-            daemon_threads = True
-
-            def handle_error(self, request, client_address):
-                pass
-
-        self.server = Server(("127.0.0.1", 0), Handler)
-        self.port = self.server.server_address[1]
-        threading.Thread(target=self.server.serve_forever, daemon=True).start()
+        self.listener = Listener(self._serve)
+        self.port, self.stop = self.listener.port, self.listener.stop
 
     def settings(self):
         return {"imap": None, "pop3": f"pop3://127.0.0.1:{self.port}", "tls": "none", "user": "alice", "password": "secret"}
-
-    def stop(self):
-        self.server.shutdown()
-        self.server.server_close()
 
     def deliver(self, message):
         with self.lock:
@@ -74,6 +53,7 @@ class Pop3Server:
         return True
 
     def _serve(self, handler):
+        self.sessions += 1
         handler.wfile.write(b"+OK ready\r\n")
         with self.lock:
             session = [item for item in self.drop if item[0] not in self.hidden]

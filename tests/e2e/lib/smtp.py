@@ -1,8 +1,8 @@
 """A submission server in Python, without TLS, that can fail where it is told to."""
 import re
-import socketserver
-import threading
 import time
+
+from .listener import Listener
 
 
 class SmtpServer:
@@ -18,30 +18,8 @@ class SmtpServer:
         self.accepted = []           # subjects, in the order of taking
         self.commands = []           # all but what a message holds
         self.connections = 0
-        outer = self
-
-        class Handler(socketserver.StreamRequestHandler):
-            def handle(self):
-                outer.connections += 1
-                try:
-                    outer._serve(self)
-                except OSError:
-                    pass
-
-        class Server(socketserver.ThreadingTCPServer):
-            allow_reuse_address = True
-            daemon_threads = True
-
-            def handle_error(self, request, client_address):
-                pass
-
-        self.server = Server(("127.0.0.1", 0), Handler)
-        self.port = self.server.server_address[1]
-        threading.Thread(target=self.server.serve_forever, daemon=True).start()
-
-    def stop(self):
-        self.server.shutdown()
-        self.server.server_close()
+        self.listener = Listener(self._serve)
+        self.port, self.stop = self.listener.port, self.listener.stop
 
     def _say(self, handler, usual, stage, subject=None):
         """False: hung up"""
@@ -90,6 +68,7 @@ class SmtpServer:
         return self._say(handler, "250 2.0.0 taken", "answer", subject)
 
     def _serve(self, handler):
+        self.connections += 1
         if not self._say(handler, "220 test", "greeting"):
             return
         for line in iter(handler.rfile.readline, b""):

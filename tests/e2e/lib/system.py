@@ -12,6 +12,7 @@ import time
 LIBC = ctypes.CDLL(None, use_errno=True)
 PR_SET_PDEATHSIG = 1
 CLONE_NEWNS = 0x00020000
+PATIENCE = 60     # seconds that anything is waited for, at least: a machine may have other things to do
 SLOW = float(os.environ.get("MAILFS_TEST_SLOW", "1"))  # sanitizers: every deadline times this
 
 
@@ -25,8 +26,9 @@ def spawn(argv, **kwargs):
     return subprocess.Popen(argv, preexec_fn=die_with_parent, **kwargs)
 
 
-def wait_until(condition, what, timeout=20):
+def wait_until(condition, what, timeout=PATIENCE):
     """Returns the first true value of condition(); fails after timeout seconds. An exception counts as not yet."""
+    timeout = max(timeout, PATIENCE)
     deadline = time.monotonic() + timeout * SLOW
     pause, last = 0.002, None
     while True:
