@@ -168,9 +168,10 @@ enum mf_err txn_op_done(struct txn *t, uint64_t op, uint32_t uidvalidity, uint32
 enum mf_err txn_op_filed(struct txn *t, uint64_t op);
 /* The message was not there any more: existence is the server's. A copy is parked. */
 enum mf_err txn_op_gone(struct txn *t, uint64_t op);
-/* As txn_op_gone() if the mailbox that the message was in is known neither by the tree nor, having been removed here, by the
- * operation's .raw; else nothing */
-enum mf_err txn_op_lost(struct txn *t, uint64_t op, bool *ret_lost);
+/* If the mailbox that the message was in is known neither by the tree nor, having been removed here, by the operation's .raw (or
+ * that name was refused): as txn_op_gone(), but a message that was to be moved out of it, and is nowhere else, is stored anew if
+ * its bytes are here; else that is parked. */
+enum mf_err txn_op_lost(struct txn *t, uint64_t op, bool refused, bool *ret_lost);
 /* Not done, to be tried again from due_ms on */
 enum mf_err txn_op_again(struct txn *t, uint64_t op, int64_t due_ms);
 /* A COPY that is the first half of a MOVE is done: the other half, an operation of its own, is to remove what was copied */

@@ -198,7 +198,7 @@ struct op *ops_placing(const struct ops *ops)
 
 void op_into_append(struct op *op)
 {
-	if (op->kind != OP_COPY)
+	if (op->kind != OP_COPY && op->kind != OP_MOVE)
 		return;
 	op->kind = OP_APPEND;
 	op->mailbox = op->dest;

@@ -22,7 +22,7 @@
 	X(NOTE_SET, "INSERT INTO note (key, value) VALUES (?1, ?2) ON CONFLICT (key) DO UPDATE SET value = excluded.value") \
 	X(MAILBOX_ALL, "SELECT id, parent, name, path, raw, delimiter, utf8, flags, special_use, mtime, shelf, complete, " \
 	  "uidvalidity, uidnext, total, unseen, modseq, first_uid, server_uidvalidity, server_uidnext, server_messages, " \
-	  "server_unseen, server_modseq, sync, append_limit, rights FROM mailbox ORDER BY id") \
+	  "server_unseen, server_modseq, sync, append_limit, rights, object_id FROM mailbox ORDER BY id") \
 	X(MAILBOX_BY_PATH, "SELECT id FROM mailbox WHERE path = ?1") \
 	X(MAILBOX_NAME_TAKEN, "SELECT 1 FROM mailbox WHERE parent = ?1 AND name = ?2") \
 	X(MAILBOX_ADD, "INSERT INTO mailbox (id, parent, name, path) VALUES (?4, ?1, ?2, ?3)") \
@@ -30,7 +30,7 @@
 	X(MAILBOX_STORE, "UPDATE mailbox SET raw = ?2, delimiter = ?3, utf8 = ?4, flags = ?5, special_use = ?6, mtime = ?7, " \
 	  "shelf = ?8, complete = ?9, uidvalidity = ?10, uidnext = ?11, total = ?12, unseen = ?13, modseq = ?14, " \
 	  "first_uid = ?15, server_uidvalidity = ?16, server_uidnext = ?17, server_messages = ?18, server_unseen = ?19, " \
-	  "server_modseq = ?20, sync = ?21, append_limit = ?22, rights = ?23 WHERE id = ?1") \
+	  "server_modseq = ?20, sync = ?21, append_limit = ?22, rights = ?23, object_id = ?24 WHERE id = ?1") \
 	X(MAILBOX_SET_PATH, "UPDATE mailbox SET path = ?2 WHERE id = ?1") \
 	X(MAILBOX_REMOVE, "DELETE FROM mailbox WHERE id = ?1") \
 	X(SHELF_ADD, "INSERT INTO shelf (mailbox, since, told) VALUES (?1, ?2, ?3)") \
@@ -96,6 +96,7 @@
 	X(OP_MARK, "UPDATE op SET state = 1, tries = tries + 1, raw = coalesce(?2, raw) WHERE id = ?1") \
 	X(OP_SET_RAW, "UPDATE op AS o SET raw = ?2 WHERE o.mailbox = ?1 AND (o.raw IS NULL OR NOT (" OP_IS_OF_MAILBOX "))") \
 	X(OP_MOVE_RAW, "UPDATE op SET raw = ?2 || substr(raw, length(?1) + 1) WHERE substr(raw, 1, length(?1)) = ?1") \
+	X(OP_FORGET_NUMBERS, "UPDATE op SET uidvalidity = 0 WHERE mailbox = ?1 AND uid IS NOT NULL") \
 	X(OP_REMOVE, "DELETE FROM op WHERE id = ?1") \
 	X(OP_BY_ID, "SELECT " OP_COLUMNS " FROM op o WHERE o.id = ?1") \
 	X(OP_OF_MESSAGE, "SELECT " OP_COLUMNS " FROM op o WHERE o.message = ?1 AND o.message != 0 ORDER BY o.id") \

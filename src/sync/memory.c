@@ -129,6 +129,7 @@ void memory_mailbox_add_locked(struct memory_server *m, const char *raw, unsigne
 	b->uidvalidity = m->next_validity++;
 	b->uidnext = 1;
 	b->modseq = 1;
+	b->number = m->next_number++;
 	while (*end)
 		end = &(*end)->next;
 	*end = b;
@@ -153,6 +154,30 @@ void memory_mailbox_remove_locked(struct memory_server *m, const char *raw)
 		memory_notify_locked(m, NULL, false);
 		break;
 	}
+}
+
+bool memory_mailbox_rename_locked(struct memory_server *m, const char *raw, const char *to)
+{
+	size_t len = strlen(raw);
+	if (!memory_find_locked(m, raw) || memory_find_locked(m, to))
+		return false;
+	for (struct memory_mailbox *b = m->mailboxes; b; b = b->next) {
+		if (strncmp(b->raw, raw, len) != 0 || (b->raw[len] && b->raw[len] != '/'))
+			continue;
+		char *renamed = mf_format("%s%s", to, b->raw + len);
+		free(b->raw);
+		b->raw = renamed;
+	}
+	memory_notify_locked(m, NULL, false);
+	return true;
+}
+
+bool memory_mailbox_rename(struct memory_server *m, const char *raw, const char *to)
+{
+	pthread_mutex_lock(&m->lock);
+	bool renamed = memory_mailbox_rename_locked(m, raw, to);
+	pthread_mutex_unlock(&m->lock);
+	return renamed;
 }
 
 void memory_mailbox_remove(struct memory_server *m, const char *raw)

@@ -288,22 +288,14 @@ static void delete_locked(struct memory_session *s, const struct remote_write *w
 static void rename_locked(struct memory_session *s, const struct remote_write *w, struct outcome *o)
 {
 	struct memory_server *m = s->server;
-	size_t len = strlen(w->raw);
 	if (strcasecmp(w->raw, "INBOX") == 0)
 		refuse(o, MF_UNSUPPORTED, "INBOX cannot be renamed");
 	else if (!memory_find_locked(m, w->raw))
 		refuse(o, MF_NOT_FOUND, "no such mailbox");
 	else if (memory_find_locked(m, w->to))
 		refuse(o, MF_EXISTS, "there is one of that name");
-	for (struct memory_mailbox *b = m->mailboxes; b && o->result == MF_OK; b = b->next) {
-		if (strncmp(b->raw, w->raw, len) != 0 || (b->raw[len] && b->raw[len] != '/'))
-			continue;
-		char *raw = mf_format("%s%s", w->to, b->raw + len);
-		free(b->raw);
-		b->raw = raw;
-	}
-	if (o->result == MF_OK)
-		memory_notify_locked(m, NULL, false);
+	else
+		(void)memory_mailbox_rename_locked(m, w->raw, w->to);
 }
 
 static void subscribe_locked(struct memory_session *s, const struct remote_write *w, struct outcome *o)

@@ -67,6 +67,7 @@ struct remote_mailbox {
 	bool utf8;              /* raw is UTF-8, not modified UTF-7 */
 	unsigned flags;         /* enum mailbox_flag */
 	enum special_use use;
+	const char *object_id;  /* MAILBOXID (RFC 8474): stays when the name does not; NULL: not told */
 	struct mailbox_status status;
 };
 /* each mailbox once; returning anything but MF_OK stops the verb with that */

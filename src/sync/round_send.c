@@ -10,6 +10,7 @@
 #include "cache/spool.h"
 #include "sync/round.h"
 
+#define LOOKS 3                 /* what is refused for a mailbox that LIST names all the same is tried so often */
 #define AGAIN_MS 600000         /* an expunge that others' messages are in the way of */
 #define IN_USE_MS 10000         /* a mailbox that the server says is in use, and how often that is tried before a person is asked */
 #define IN_USE_TRIES 6
@@ -344,19 +345,16 @@ static bool is_listed(struct cache *cache, uint64_t mailbox)
 	return cache_mailbox(cache, mailbox, &m) == MF_OK && m.raw;
 }
 
-/* A mailbox is gone: LIST, which is asked for, says which. What is removed with the message in it cannot be changed any more;
- * a destination is made again or not, and what is to go there waits. false: that has been tried */
+/* A mailbox is not there: LIST, which is asked for, says whether it has another name by now. What was removed with the message in it
+ * cannot be changed any more; a destination is made again or not, and what is to go there waits. false: that has been tried */
 static bool is_about_the_gone(struct round *r, struct txn *t, const struct op *op, int64_t now, enum mf_err *ret)
 {
 	struct cache *cache = r->account->cache;
-	bool of_source = op->kind == OP_FLAGS || op->kind == OP_EXPUNGE;
-	if (!of_source && op->kind != OP_MOVE && op->kind != OP_COPY)
+	bool known = is_listed(cache, op->mailbox) && (!op->dest || is_listed(cache, op->dest)), lost = false;
+	if (op_is_of_mailbox(op) || (known && op->tries >= LOOKS))
 		return false;
-	if (of_source || (op->tries > 1 && !is_listed(cache, op->mailbox) && is_listed(cache, op->dest)))
-		*ret = txn_op_gone(t, op->id);
-	else if (op->tries > 1)
-		return false;
-	else
+	*ret = op->tries > 1 && !known ? txn_op_lost(t, op->id, true, &lost) : MF_OK;
+	if (*ret == MF_OK && !lost)
 		*ret = txn_op_again(t, op->id, now + STUCK_MS);
 	return true;
 }

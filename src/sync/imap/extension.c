@@ -14,7 +14,7 @@ static void free_data(struct mailimap_extension_data *data)
 	free(data);
 }
 
-/* "(id)" as in EMAILID (M6d99ac3275bb4e), RFC 8474 */
+/* "(id)" as in EMAILID (M6d99ac3275bb4e), and MAILBOXID, RFC 8474 */
 static char *object_id(struct scan value)
 {
 	struct span id;
@@ -88,7 +88,8 @@ static int parse_item(int caller, mailstream *stream, MMAPString *buffer, struct
 		return MAILIMAP_ERROR_PARSE;
 	bool is_id = caller == MAILIMAP_EXTENDED_PARSER_FETCH_DATA && span_is(name, "EMAILID");
 	bool is_limit = caller == MAILIMAP_EXTENDED_PARSER_STATUS_ATT && span_is(name, "APPENDLIMIT");
-	char *value = is_id ? object_id(s) : is_limit ? append_limit(s) : NULL;
+	bool is_mailbox_id = caller == MAILIMAP_EXTENDED_PARSER_STATUS_ATT && span_is(name, "MAILBOXID");
+	char *value = is_id || is_mailbox_id ? object_id(s) : is_limit ? append_limit(s) : NULL;
 	size_t at = (size_t)(s.p - buffer->str);
 	int error = skip_value(stream, buffer, &at);
 	if (error) {
@@ -96,7 +97,7 @@ static int parse_item(int caller, mailstream *stream, MMAPString *buffer, struct
 		return error;
 	}
 	*index = at;
-	*result = mailimap_extension_data_new(&imap_extension, 0, value);
+	*result = mailimap_extension_data_new(&imap_extension, is_limit ? EXTENSION_APPEND_LIMIT : EXTENSION_ID, value);
 	return *result ? MAILIMAP_NO_ERROR : MAILIMAP_ERROR_MEMORY;
 }
 
