@@ -414,6 +414,7 @@ static enum mf_err renumber_ops(struct txn *t, const struct node *n, const struc
 	sqlite3_bind_int64(s, 1, (int64_t)n->m.id);
 	sqlite3_bind_int64(s, 2, n->m.uidvalidity);
 	sqlite3_bind_int64(s, 3, (int64_t)match);
+	sqlite3_bind_int64(s, 4, (int64_t)match_without_id(put, mtime));
 	e = ops_collect(t, s, &ops);
 	for (size_t i = 0; i < ops.count && !e; i++) {
 		struct op *op = &ops.items[i];

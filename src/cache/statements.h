@@ -107,7 +107,7 @@
 	X(OP_CLAIM, "SELECT " OP_COLUMNS " FROM op o WHERE o.mailbox = ?1 AND o.uid = ?2 AND " OP_IS_CLAIM " LIMIT 1") \
 	X(OP_CLAIMS, "SELECT o.uid, o.message FROM op o WHERE o.mailbox = ?1 AND o.uid IS NOT NULL AND o.uidvalidity = ?2 AND " OP_IS_CLAIM) \
 	X(OP_NUMBERED_OTHERWISE, "SELECT " OP_COLUMNS " FROM op o JOIN message m ON m.id = o.message WHERE o.mailbox = ?1 " \
-	  "AND o.uid IS NOT NULL AND o.uidvalidity != ?2 AND m.match = ?3") \
+	  "AND o.uid IS NOT NULL AND o.uidvalidity != ?2 AND m.match IN (?3, ?4)") \
 	X(OP_AWAITED, "SELECT " OP_COLUMNS " FROM op o WHERE o.state != 0 AND o.state IN (1, 2) AND ((o.kind = 2 AND o.mailbox = ?1) OR " \
 	  "(o.kind IN (3, 4) AND o.dest = ?1)) ORDER BY o.state DESC, o.kind, o.id LIMIT ?2") \
 	/* the last first: those with the server's word that they are done, then as they were sent, many as one command */ \

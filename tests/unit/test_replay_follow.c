@@ -21,10 +21,20 @@ static void fetch_number(struct world *w, const char *path, int number)
 	body_unref(body);
 }
 
-/* Everything that can wait for "Work", which has 11, 12 and 13 */
+/* One that was stored from here, so that its EMAILID is not known */
+static void build_work(struct world *w, unsigned caps)
+{
+	build(w, caps);
+	create_number(w, "Work", "stored.eml", 60);
+	account_journal_changed(w->account);
+	assert_settled_as(w, NULL, "stored");
+}
+
+/* Everything that can wait for "Work", which has 11, 12, 13 and 60 */
 static void change_work(struct world *w)
 {
 	uint64_t made = 0;
+	DO(w, txn_change_flags(t, numbered(w, "Work", 60), FLAG_FLAGGED, 0, NULL, NULL));
 	DO(w, txn_change_flags(t, numbered(w, "Work", 12), FLAG_FLAGGED, 0, NULL, NULL));
 	copy_number(w, "Work", 12, "INBOX", "copied-from.eml");
 	copy_number(w, "INBOX", 2, "Work", "copied-to.eml");
@@ -41,7 +51,7 @@ static void assert_changed(struct world *w, const char *name)
 {
 	static const struct { const char *where; int number; unsigned flags; } wanted[] = {
 		{ "", 12, FLAG_SEEN | FLAG_FLAGGED }, { "INBOX", 12, FLAG_SEEN | FLAG_FLAGGED }, { "", 2, 0 }, { "INBOX", 2, 0 }, { "INBOX", 13, 0 },
-		{ "", 1, 0 }, { "", 50, 0 }, { "Inside", 51, 0 },
+		{ "", 1, 0 }, { "", 50, 0 }, { "Inside", 51, 0 }, { "", 60, FLAG_FLAGGED },
 	};
 	char *text = server_text(w);
 	for (size_t i = 0; i < sizeof wanted / sizeof *wanted; i++) {
@@ -89,9 +99,9 @@ static void number_anew(struct world *w)
 static void check_renamed(unsigned caps, const char *to, void (*more)(struct world *w))
 {
 	struct world w;
-	build(&w, caps);
+	build_work(&w, caps);
 	go_offline(&w);
-	struct kept message = remember(&w, "Work", 12);
+	struct kept message = remember(&w, "Work", 12), stored = remember(&w, "Work", 60);
 	change_work(&w);
 	assert_true(memory_mailbox_rename(w.server, "Work", to));
 	if (more)
@@ -100,6 +110,7 @@ static void check_renamed(unsigned caps, const char *to, void (*more)(struct wor
 	assert_settled_as(&w, NULL, to);
 	assert_changed(&w, to);
 	assert_kept(&w, &message, to, 12);
+	assert_kept(&w, &stored, to, 60);
 	world_finish(&w);
 }
 
@@ -148,7 +159,7 @@ static void renamed_while_connected(void **state)
 	static const unsigned caps[] = { FULL, ANONYMOUS };
 	for (size_t i = 0; i < 2; i++) {
 		struct world w;
-		build(&w, caps[i]);
+		build_work(&w, caps[i]);
 		world_until(is_quiet(&w));
 		assert_true(memory_mailbox_rename(w.server, "Work", "Job"));
 		change_work(&w);
@@ -169,7 +180,7 @@ static void renamed_and_cut_anywhere(void **state)
 		unsigned answers = 1;
 		for (unsigned n = 0; n < answers; n++) {
 			struct world w;
-			build(&w, caps[c]);
+			build_work(&w, caps[c]);
 			go_offline(&w);
 			change_work(&w);
 			assert_true(memory_mailbox_rename(w.server, "Work", "Job"));

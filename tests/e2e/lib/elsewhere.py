@@ -46,6 +46,39 @@ def renamed_elsewhere(suite, world, label):
         world.same(*(top + name for name in ("Theirs", "Theirs/Inside", "Archive", "Trash")))
 
 
+def renamed_past_recognition(suite, world, label):
+    """The server numbers what it renames anew, and has no MAILBOXID."""
+    mount, top = world.mount, world.top
+
+    @suite.case(f"{label}: another client renames a mailbox, and nothing tells which it was: no message is lost or doubled")
+    def _():
+        mine, archive, new = mount / (top + "Mine"), mount / (top + "Archive"), message(f"mine {label}, new")
+        bodies = [message(f"mine {label} {i}") for i in range(4)]
+        os.mkdir(mine)
+        for i, data in enumerate(bodies):
+            (mine / f"{i}.eml").write_bytes(data)
+        world.settle()
+        world.home.run("disconnect", "work", check=0)
+        os.setxattr(mine / "0.eml", "user.mail.flags", b"\\Flagged")
+        os.rename(mine / "1.eml", archive / "mine1.eml")
+        os.unlink(mine / "2.eml")
+        (mine / "new.eml").write_bytes(new)
+        with world.server.client() as client:
+            client.command("rename", world.raw(top + "Mine"), world.raw(top + "Theirs"))
+        world.home.run("connect", "work", check=0)
+        assert "wait for you" in world.home.run("sync", "--wait", "work").stderr
+        assert "another client has removed this mailbox" in world.home.run("pending", "work").stdout
+        assert read(mine / "new.eml") == new
+        world.home.run("retry", "work", "all", check=0)
+        world.settle()
+        world.home.run("sync", "work", check=0)
+        boxes = [top + name for name in ("Mine", "Theirs", "Archive", "Trash")]
+        assert world.at_server(boxes[0]) == [sha(new)]
+        everywhere = [d for name in boxes for d in world.at_server(name)]
+        assert [everywhere.count(sha(data)) for data in bodies] == [1] * len(bodies)
+        world.same(*boxes)
+
+
 def removed_elsewhere(suite, world, label):
     mount, top = world.mount, world.top
 
