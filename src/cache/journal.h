@@ -154,6 +154,8 @@ enum mf_err txn_retry(struct txn *t, uint64_t op);
 enum mf_err journal_ready(struct cache *c, int64_t now_ms, bool hurry, size_t max, struct op **ret, size_t *ret_count);
 /* When the first that is not ready only for the time is: wall clock; INT64_MAX: none */
 enum mf_err journal_next_due(struct cache *c, int64_t *ret_ms);
+/* The EXPUNGE of what the message of this APPEND takes the place of, if it can be done now together with it; MF_NOT_FOUND */
+enum mf_err journal_replaced(struct cache *c, uint64_t append, int64_t now_ms, struct op *ret);
 /* Whose outcome is not known after a lost connection or a crash */
 enum mf_err journal_in_doubt(struct cache *c, struct op **ret, size_t *ret_count);
 /* These are SENT when this returns, on the disk, whatever happens to the machine, and CREATE and RENAME have their .raw; those

@@ -349,6 +349,23 @@ enum mf_err journal_ready(struct cache *c, int64_t now_ms, bool hurry, size_t ma
 	return e;
 }
 
+enum mf_err journal_replaced(struct cache *c, uint64_t append, int64_t now_ms, struct op *ret)
+{
+	enum mf_err e;
+	struct db *db = cache_reader(c, &e);
+	if (!db)
+		return e;
+	sqlite3_stmt *s = db_use(db, SQL_OP_REPLACED);
+	sqlite3_bind_int64(s, 1, (int64_t)append);
+	sqlite3_bind_int64(s, 2, now_ms);
+	e = db_step(db, s);
+	if (!e)
+		op_read(s, ret);
+	db_done(s);
+	cache_reader_done(c, db);
+	return e;
+}
+
 enum mf_err journal_in_doubt(struct cache *c, struct op **ret, size_t *ret_count)
 {
 	*ret = NULL;

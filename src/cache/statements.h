@@ -129,6 +129,11 @@
 	  /* what is copied stays until it is */ \
 	  "AND NOT (" OP_IS_CLAIM " AND EXISTS (SELECT 1 FROM op p WHERE p.mailbox = o.mailbox AND p.uid = o.uid AND p.kind = 3 " \
 	  "AND p.state IN (0, 1) AND p.id < o.id)) ORDER BY o.id LIMIT ?3") \
+	/* the removal of what another has taken the place of, which nothing else of that message comes before */ \
+	X(OP_REPLACED, "SELECT " OP_COLUMNS " FROM op o JOIN op a ON a.id = o.after AND a.mailbox = o.mailbox JOIN mailbox b ON b.id = o.mailbox " \
+	  "AND b.uidvalidity = o.uidvalidity WHERE o.after = ?1 AND o.after != 0 AND o.kind = 5 AND o.state = 0 AND o.uid IS NOT NULL AND o.due <= ?2 " \
+	  "AND (o.message = 0 OR NOT EXISTS (SELECT 1 FROM op p WHERE p.message = o.message AND p.message != 0 AND p.id < o.id)) " \
+	  "AND NOT EXISTS (SELECT 1 FROM op p WHERE p.mailbox = o.mailbox AND p.uid = o.uid AND p.kind = 3 AND p.state IN (0, 1) AND p.id < o.id) LIMIT 1") \
 	X(KEPT, "SELECT count(*), coalesce(sum(m.size), 0) FROM mailbox b JOIN message m ON m.shelf = b.shelf WHERE m.uid IS NULL " \
 	  "AND m.local = 0 AND NOT EXISTS (SELECT 1 FROM op o WHERE o.message = m.id)") \
 	X(OP_NEXT_DUE, "SELECT min(due) FROM op WHERE state = 0") \
