@@ -164,8 +164,8 @@ struct mailbox_said {
 };
 enum mf_err txn_mailbox_said(struct txn *t, const struct mailbox_said *said, uint64_t *ret_id);
 /* Before all of what a whole LIST says is said: mailboxes that another client has renamed get the names that they have now, with all
- * that is in them and waits for them. They are known by their object_id; else by a UIDVALIDITY that no other mailbox has, and
- * then each message is compared as after txn_mailbox_renumbered(), since two servers' mailboxes may share a number. */
+ * that is in them and waits for them. They are known by their object_id, or by a UIDVALIDITY that no other mailbox has; and each
+ * message is compared as after txn_mailbox_renumbered(), since servers are not to be believed in either. */
 enum mf_err txn_mailboxes_follow(struct txn *t, const struct mailbox_said *said, size_t count);
 /* After a whole LIST: mailboxes not said since this transaction began are gone, with their messages. */
 enum mf_err txn_mailboxes_swept(struct txn *t);

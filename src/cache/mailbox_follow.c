@@ -12,7 +12,7 @@ struct follower {
 	size_t count;
 	char **paths;                                      /* of what was said */
 	struct map said_by_path, said_by_id, said_by_number; /* hashes, UIDVALIDITY: to places in `said`, + 1 */
-	struct map known_by_number;                        /* UIDVALIDITY to mailbox */
+	struct map known_by_id, known_by_number;           /* likewise to mailboxes */
 	struct map gone;                                   /* mailboxes that were not said; parents first */
 };
 
@@ -66,6 +66,8 @@ static enum mf_err note_known(struct follower *f)
 		const struct node *n = txn_node(f->t, ids.entries[i].value);
 		if (!n || !n->m.raw || (n->m.flags & CACHE_MAILBOX_LOCAL))
 			continue;
+		if (n->m.object_id)
+			map_add(&f->known_by_id, text_key(n->m.object_id), n->m.id);
 		if (number_of(&n->m))
 			map_add(&f->known_by_number, number_of(&n->m), n->m.id);
 		if (n->m.use != CACHE_USE_INBOX && !said_at(f, n->path))
@@ -83,6 +85,7 @@ static void follower_finish(struct follower *f)
 	map_finish(&f->said_by_path);
 	map_finish(&f->said_by_id);
 	map_finish(&f->said_by_number);
+	map_finish(&f->known_by_id);
 	map_finish(&f->known_by_number);
 	map_finish(&f->gone);
 }
@@ -95,17 +98,6 @@ static bool is_new(struct follower *f, size_t place)
 	return mailbox_find_path(f->t, f->paths[place - 1], &known) == MF_NOT_FOUND;
 }
 
-static size_t find_by_id(struct follower *f, const char *id)
-{
-	const struct map *places = &f->said_by_id;
-	for (uint32_t at = map_first(places, text_key(id)); at; at = map_next(places, at)) {
-		size_t place = places->entries[at].value;
-		if (strcmp(f->said[place - 1].object_id, id) == 0 && is_new(f, place))
-			return place;
-	}
-	return 0;
-}
-
 /* The only one with a key; 0: there is none, or another */
 static uint64_t only(const struct map *map, uint64_t key)
 {
@@ -113,14 +105,18 @@ static uint64_t only(const struct map *map, uint64_t key)
 	return at && !map_next(map, at) ? map->entries[at].value : 0;
 }
 
+static size_t find_by_id(struct follower *f, const char *id)
+{
+	size_t place = only(&f->known_by_id, text_key(id)) ? only(&f->said_by_id, text_key(id)) : 0;
+	return place && strcmp(f->said[place - 1].object_id, id) == 0 && is_new(f, place) ? place : 0;
+}
+
 /* A UIDVALIDITY that one mailbox had and one mailbox has, whose numbers have only grown */
 static size_t find_by_number(struct follower *f, const struct mailbox *m)
 {
 	uint32_t number = number_of(m), next = m->uidnext > m->server_uidnext ? m->uidnext : m->server_uidnext;
-	size_t place = number && next && only(&f->known_by_number, number) ? only(&f->said_by_number, number) : 0;
-	const struct mailbox_said *said = place ? &f->said[place - 1] : NULL;
-	bool another = said && m->object_id && said->object_id;
-	return said && !another && said->uidnext >= next && is_new(f, place) ? place : 0;
+	size_t place = number && only(&f->known_by_number, number) ? only(&f->said_by_number, number) : 0;
+	return place && f->said[place - 1].uidnext >= next && is_new(f, place) ? place : 0;
 }
 
 /* Sent under that name, or what it is in was: LIST tells what has become of that (settle.c) */
@@ -185,11 +181,10 @@ static enum mf_err take_name(struct txn *t, struct node *n, const char *path, co
 	return e ? e : take_directory(t, n, above ? above->m.id : 0, level, said);
 }
 
-/* The same number says a lot, and not all: messages step aside until each has been compared, and so do operations. */
+/* The same id or number says a lot, and not all: messages step aside until each has been compared, and so do operations. */
 static enum mf_err doubt_messages(struct txn *t, const struct node *n, const struct mailbox_said *said)
 {
-	bool same = n->m.object_id && said->object_id && strcmp(n->m.object_id, said->object_id) == 0;
-	if (same || !n->m.uidvalidity || n->m.uidvalidity != said->uidvalidity)
+	if (!n->m.uidvalidity || n->m.uidvalidity != said->uidvalidity)
 		return MF_OK; /* or the number will tell */
 	sqlite3_stmt *s = db_use(t->db, SQL_OP_FORGET_NUMBERS);
 	sqlite3_bind_int64(s, 1, (int64_t)n->m.id);

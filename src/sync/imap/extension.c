@@ -21,6 +21,17 @@ static char *object_id(struct scan value)
 	return scan_char(&value, '(') && scan_word(&value, &id) && id.len <= 255 ? mf_strndup(id.p, id.len) : NULL;
 }
 
+/* Cyrus 3.6 tells bytes of its memory in LIST-STATUS: what no id can be (RFC 8474 4) is none */
+static char *mailbox_id(struct scan value)
+{
+	static const char allowed[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_-";
+	char *id = object_id(value);
+	if (!id || id[strspn(id, allowed)] == 0)
+		return id;
+	free(id);
+	return NULL;
+}
+
 /* "1000"; or NIL, and then there is none */
 static char *append_limit(struct scan value)
 {
@@ -89,7 +100,7 @@ static int parse_item(int caller, mailstream *stream, MMAPString *buffer, struct
 	bool is_id = caller == MAILIMAP_EXTENDED_PARSER_FETCH_DATA && span_is(name, "EMAILID");
 	bool is_limit = caller == MAILIMAP_EXTENDED_PARSER_STATUS_ATT && span_is(name, "APPENDLIMIT");
 	bool is_mailbox_id = caller == MAILIMAP_EXTENDED_PARSER_STATUS_ATT && span_is(name, "MAILBOXID");
-	char *value = is_id || is_mailbox_id ? object_id(s) : is_limit ? append_limit(s) : NULL;
+	char *value = is_id ? object_id(s) : is_mailbox_id ? mailbox_id(s) : is_limit ? append_limit(s) : NULL;
 	size_t at = (size_t)(s.p - buffer->str);
 	int error = skip_value(stream, buffer, &at);
 	if (error) {

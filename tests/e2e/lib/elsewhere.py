@@ -3,7 +3,28 @@ import os
 import subprocess
 
 from .mailfs import read
+from .system import wait_until
 from .writing import message, sha
+
+
+def with_a_number_of_its_own(world, mailbox):
+    """Makes it at the server. Cyrus takes UIDVALIDITY from the clock: two that are made in one second have the same."""
+    raw = world.raw(mailbox)
+    with world.server.client() as client:
+        def number(name):
+            client.select(name, readonly=True)
+            return client.uidvalidity()
+        others = {number(world.raw(name)) for name in world.mailboxes() | {"INBOX"}}
+
+        def made():
+            client.create(raw)
+            if number(raw) not in others:
+                return True
+            client.select("INBOX", readonly=True)
+            client.command("delete", raw)
+            return False
+        wait_until(made, f"{mailbox} has a UIDVALIDITY of its own")
+    world.home.run("sync", "work", check=0)
 
 
 def renamed_elsewhere(suite, world, label):
@@ -14,7 +35,7 @@ def renamed_elsewhere(suite, world, label):
         mine, theirs, archive = mount / (top + "Mine"), mount / (top + "Theirs"), mount / (top + "Archive")
         bodies = [message(f"mine {label} {i}") for i in range(6)]
         new, second, inside = (message(f"mine {label}, {what}") for what in ("new", "second version", "inside"))
-        os.mkdir(mine)
+        with_a_number_of_its_own(world, top + "Mine")
         for i, data in enumerate(bodies):
             (mine / f"{i}.eml").write_bytes(data)
         world.settle()
