@@ -62,6 +62,7 @@ struct mailbox {
 	uint64_t id, parent;         /* parent 0: at the root */
 	char *name;                  /* of the directory */
 	char *raw;                   /* the server's bytes, whole path; NULL: the server has no such mailbox, only ones inside it */
+	char *object_id;             /* by which the server knows it under any name (RFC 8474); NULL: it has not told */
 	char delimiter;
 	bool utf8;
 	unsigned flags;              /* enum mailbox_flag of sync/remote.h */
@@ -153,6 +154,7 @@ enum mf_err cache_flush(struct cache *c);
  * removed here, which waits to be carried out: not a failure of the transaction. */
 struct mailbox_said {
 	const char *raw;
+	const char *object_id;       /* NULL: not told, and what was told before holds */
 	char delimiter;
 	bool utf8;
 	unsigned flags, use;
@@ -161,6 +163,10 @@ struct mailbox_said {
 	uint64_t modseq, append_limit;
 };
 enum mf_err txn_mailbox_said(struct txn *t, const struct mailbox_said *said, uint64_t *ret_id);
+/* Before all of what a whole LIST says is said: mailboxes that another client has renamed get the names that they have now, with all
+ * that is in them and waits for them. They are known by their object_id, or by a UIDVALIDITY that no other mailbox has; and each
+ * message is compared as after txn_mailbox_renumbered(), since servers are not to be believed in either. */
+enum mf_err txn_mailboxes_follow(struct txn *t, const struct mailbox_said *said, size_t count);
 /* After a whole LIST: mailboxes not said since this transaction began are gone, with their messages. */
 enum mf_err txn_mailboxes_swept(struct txn *t);
 enum mf_err txn_mailbox_removed(struct txn *t, uint64_t mailbox);

@@ -69,6 +69,13 @@ static enum mf_err bring_back(struct txn *t, uint64_t mailbox, struct node **ret
 	return e ? e : *ret ? MF_OK : MF_STALE;
 }
 
+/* There is nothing to go back to: another client has removed the mailbox. Bytes that are here are kept. */
+static enum mf_err undo_lost(struct txn *t, const struct op *op, const struct row *row)
+{
+	const struct op append = { .kind = OP_APPEND, .message = op->message, .name = op->name };
+	return spool_has(t->cache, op->message) || keep_bytes(t, row) ? undo_append(t, &append) : settle_leaves(t, op->message);
+}
+
 /* Back to where the server has it, under the name it had, if that can be had. */
 static enum mf_err undo_move(struct txn *t, const struct op *op)
 {
@@ -77,6 +84,8 @@ static enum mf_err undo_move(struct txn *t, const struct op *op)
 	enum mf_err e = row_by_id(t, op->message, &row);
 	if (!e)
 		e = bring_back(t, op->mailbox, &home);
+	if (e == MF_STALE || (!e && !home->m.raw))
+		return undo_lost(t, op, &row);
 	if (e)
 		return e == MF_NOT_FOUND ? MF_OK : e;
 	bool renumbered = op->uid && op->uidvalidity != home->m.uidvalidity;

@@ -154,6 +154,8 @@ enum mf_err txn_retry(struct txn *t, uint64_t op);
 enum mf_err journal_ready(struct cache *c, int64_t now_ms, bool hurry, size_t max, struct op **ret, size_t *ret_count);
 /* When the first that is not ready only for the time is: wall clock; INT64_MAX: none */
 enum mf_err journal_next_due(struct cache *c, int64_t *ret_ms);
+/* The EXPUNGE of what the message of this APPEND takes the place of, if it can be done now together with it; MF_NOT_FOUND */
+enum mf_err journal_replaced(struct cache *c, uint64_t append, int64_t now_ms, struct op *ret);
 /* Whose outcome is not known after a lost connection or a crash */
 enum mf_err journal_in_doubt(struct cache *c, struct op **ret, size_t *ret_count);
 /* These are SENT when this returns, on the disk, whatever happens to the machine, and CREATE and RENAME have their .raw; those
@@ -168,9 +170,10 @@ enum mf_err txn_op_done(struct txn *t, uint64_t op, uint32_t uidvalidity, uint32
 enum mf_err txn_op_filed(struct txn *t, uint64_t op);
 /* The message was not there any more: existence is the server's. A copy is parked. */
 enum mf_err txn_op_gone(struct txn *t, uint64_t op);
-/* As txn_op_gone() if the mailbox that the message was in is known neither by the tree nor, having been removed here, by the
- * operation's .raw; else nothing */
-enum mf_err txn_op_lost(struct txn *t, uint64_t op, bool *ret_lost);
+/* If the mailbox that the message was in is known neither by the tree nor, having been removed here, by the operation's .raw (or
+ * that name was refused): as txn_op_gone(), but a message that was to be moved out of it, and is nowhere else, is stored anew if
+ * its bytes are here; else that is parked. */
+enum mf_err txn_op_lost(struct txn *t, uint64_t op, bool refused, bool *ret_lost);
 /* Not done, to be tried again from due_ms on */
 enum mf_err txn_op_again(struct txn *t, uint64_t op, int64_t due_ms);
 /* A COPY that is the first half of a MOVE is done: the other half, an operation of its own, is to remove what was copied */

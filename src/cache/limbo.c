@@ -86,16 +86,21 @@ bool identity_is_same(struct txn *t, uint64_t message, const struct message_put 
 
 uint64_t match_of(const struct message_put *put, int64_t mtime)
 {
-	char text[TEXT_MAX + 64];
-	size_t len;
 	if (put->email_id && *put->email_id) {
+		char text[TEXT_MAX + 64];
 		text[0] = 'e';
-		len = 1 + strnlen(put->email_id, TEXT_MAX);
+		size_t len = 1 + strnlen(put->email_id, TEXT_MAX);
 		memcpy(text + 1, put->email_id, len - 1);
 		return hash_stable(text, len);
 	}
+	return match_without_id(put, mtime);
+}
+
+uint64_t match_without_id(const struct message_put *put, int64_t mtime)
+{
+	char text[TEXT_MAX + 64];
 	const char *id = *put->summary->message_id ? put->summary->message_id : put->summary->key;
-	len = strnlen(id, TEXT_MAX);
+	size_t len = strnlen(id, TEXT_MAX);
 	text[0] = 'm';
 	memcpy(text + 1, &put->size, sizeof put->size);
 	memcpy(text + 9, &mtime, sizeof mtime);
@@ -119,26 +124,27 @@ static enum mf_err limbo_load(struct txn *t)
 	return l->loaded ? MF_OK : e;
 }
 
-enum mf_err limbo_match(struct txn *t, const struct message_put *put, uint64_t match, int64_t mtime, uint64_t *ret)
+static enum mf_err find_same(struct txn *t, const struct message_put *put, uint64_t match, int64_t mtime, uint64_t *ret)
 {
-	struct limbo *l = &t->cache->limbo;
-	enum mf_err e = limbo_load(t);
-	uint32_t at = e ? 0 : map_first(&l->rows, match);
-	if (!at)
-		return e ? e : MF_NOT_FOUND;
-	struct identity wanted, found;
-	identity_of_put(put, mtime, &wanted);
-	for (int i = 0; at && i < CANDIDATES_MAX; i++, at = map_next(&l->rows, at)) {
-		uint64_t id = l->rows.entries[at].value;
-		e = identity_of_row(t, id, &found);
-		if (e && e != MF_NOT_FOUND)
-			return e;
-		if (!e && is_same(&wanted, &found)) {
-			*ret = id;
-			return MF_OK;
-		}
+	const struct map *rows = &t->cache->limbo.rows;
+	uint32_t at = map_first(rows, match);
+	for (int i = 0; at && i < CANDIDATES_MAX; i++, at = map_next(rows, at)) {
+		if (!identity_is_same(t, rows->entries[at].value, put, mtime, true))
+			continue;
+		*ret = rows->entries[at].value;
+		return MF_OK;
 	}
 	return MF_NOT_FOUND;
+}
+
+enum mf_err limbo_match(struct txn *t, const struct message_put *put, uint64_t match, int64_t mtime, uint64_t *ret)
+{
+	enum mf_err e = limbo_load(t);
+	uint64_t plain = match_without_id(put, mtime);
+	if (e || !t->cache->limbo.rows.count)
+		return e ? e : MF_NOT_FOUND;
+	e = find_same(t, put, match, mtime, ret);
+	return e == MF_NOT_FOUND && plain != match ? find_same(t, put, plain, mtime, ret) : e;
 }
 
 void limbo_taken(struct txn *t, uint64_t match, uint64_t message)

@@ -23,6 +23,7 @@ void mailbox_finish(struct mailbox *m)
 {
 	free(m->name);
 	free(m->raw);
+	free(m->object_id);
 	*m = (struct mailbox){ 0 };
 }
 
@@ -39,6 +40,7 @@ static void mailbox_copy(struct mailbox *to, const struct mailbox *from)
 	*to = *from;
 	to->name = mf_strdup(from->name);
 	to->raw = from->raw ? mf_strdup(from->raw) : NULL;
+	to->object_id = from->object_id ? mf_strdup(from->object_id) : NULL;
 }
 
 void node_finish(struct node *n)
@@ -138,6 +140,7 @@ static struct node *node_read(sqlite3_stmt *s)
 	m->sync = sqlite3_column_int(s, i++);
 	m->append_limit = (uint64_t)sqlite3_column_int64(s, i++);
 	m->rights = (unsigned)sqlite3_column_int64(s, i++);
+	m->object_id = db_text(s, i++);
 	return n;
 }
 

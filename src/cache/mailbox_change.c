@@ -11,14 +11,14 @@
 
 #define TRASH_NAME "Trash"
 
-static enum mf_err mailbox_ops(struct txn *t, uint64_t mailbox, struct ops *ret)
+enum mf_err mailbox_ops(struct txn *t, uint64_t mailbox, struct ops *ret)
 {
 	sqlite3_stmt *s = db_use(t->db, SQL_OP_OF_MAILBOX);
 	sqlite3_bind_int64(s, 1, (int64_t)mailbox);
 	return ops_collect(t, s, ret);
 }
 
-static struct op *find_op(const struct ops *ops, enum op_kind kind)
+struct op *mailbox_find_op(const struct ops *ops, enum op_kind kind)
 {
 	for (size_t i = 0; i < ops->count; i++)
 		if (ops->items[i].kind == kind)
@@ -275,7 +275,7 @@ static enum mf_err drop_renames(struct txn *t, const struct ops *ops)
 	return e;
 }
 
-static bool is_being_named(const struct ops *ops)
+bool mailbox_is_being_named(const struct ops *ops)
 {
 	bool busy = false;
 	for (size_t i = 0; i < ops->count && !busy; i++)
@@ -286,7 +286,7 @@ static bool is_being_named(const struct ops *ops)
 /* It goes by the name that it has at the server, whatever it was to be called. */
 static enum mf_err journal_delete(struct txn *t, const struct node *n, const struct ops *ops)
 {
-	const struct op *rename = find_op(ops, OP_RENAME);
+	const struct op *rename = mailbox_find_op(ops, OP_RENAME);
 	struct op op = { .kind = OP_DELETE, .mailbox = n->m.id, .name = n->m.name, .raw = n->m.raw, .parent = n->m.parent,
 		.flags = n->m.flags, .uidvalidity = n->m.uidvalidity };
 	enum mf_err e = leave_name(t, n);
@@ -302,9 +302,9 @@ static enum mf_err delete_node(struct txn *t, struct node *n)
 {
 	struct ops ops = { 0 };
 	enum mf_err e = mailbox_ops(t, n->m.id, &ops);
-	if (!e && is_being_named(&ops))
+	if (!e && mailbox_is_being_named(&ops))
 		e = MF_BUSY;
-	else if (!e && find_op(&ops, OP_CREATE))
+	else if (!e && mailbox_find_op(&ops, OP_CREATE))
 		e = mailbox_drop_ops(t, n->m.id);
 	else if (!e && n->m.raw)
 		e = journal_delete(t, n, &ops);
@@ -344,7 +344,7 @@ bool mailbox_is_inside(struct txn *t, uint64_t parent, uint64_t mailbox)
 	return false;
 }
 
-static void rename_node(struct txn *t, struct node *n, uint64_t parent, const char *name)
+void mailbox_rename_node(struct txn *t, struct node *n, uint64_t parent, const char *name)
 {
 	if (!n->old_name) {
 		n->old_name = mf_strdup(n->m.name);
@@ -362,7 +362,7 @@ static enum mf_err journal_rename(struct txn *t, const struct node *n, uint64_t 
 {
 	struct ops ops = { 0 };
 	enum mf_err e = mailbox_ops(t, n->m.id, &ops);
-	const struct op *create = find_op(&ops, OP_CREATE), *rename = find_op(&ops, OP_RENAME);
+	const struct op *create = mailbox_find_op(&ops, OP_CREATE), *rename = mailbox_find_op(&ops, OP_RENAME);
 	if (e || (create && op_is_open(create))) {
 		/* what waits looks where it is when its turn comes */
 	} else if (rename && op_is_open(rename) && rename->parent == parent && strcmp(rename->name, name) == 0) {
@@ -400,7 +400,7 @@ enum mf_err txn_mailbox_rename(struct txn *t, uint64_t mailbox, uint64_t parent,
 		return e;
 	e = journal_rename(t, n, parent, name);
 	if (!e)
-		rename_node(t, n, parent, name);
+		mailbox_rename_node(t, n, parent, name);
 	return txn_fail(t, e);
 }
 
@@ -416,7 +416,7 @@ enum mf_err txn_mailbox_subscribe(struct txn *t, uint64_t mailbox, bool subscrib
 		return MF_UNSUPPORTED;
 	struct ops ops = { 0 };
 	enum mf_err e = mailbox_ops(t, mailbox, &ops);
-	const struct op *opposite = find_op(&ops, subscribed ? OP_UNSUBSCRIBE : OP_SUBSCRIBE);
+	const struct op *opposite = mailbox_find_op(&ops, subscribed ? OP_UNSUBSCRIBE : OP_SUBSCRIBE);
 	if (!e && opposite && op_is_open(opposite)) {
 		e = op_remove(t, opposite->id);
 	} else if (!e) {
@@ -487,8 +487,7 @@ static enum mf_err set_op_paths(struct txn *t, const struct node *n, const char 
 	return db_run(t->db, s);
 }
 
-/* a mailbox is known by other bytes, and so is all inside */
-static enum mf_err set_paths(struct txn *t, struct node *n, const char *path)
+enum mf_err mailbox_set_paths(struct txn *t, struct node *n, const char *path)
 {
 	MF_CLEANUP(mf_free) char *old = n->path;
 	size_t len = strlen(old);
@@ -548,7 +547,7 @@ static enum mf_err drop_twin(struct txn *t, const struct node *n, const char *ra
 	if (!e)
 		e = free_path(t, &path);
 	if (e || !(twin->m.flags & CACHE_MAILBOX_LOCAL))
-		return e ? e : set_paths(t, twin, path);
+		return e ? e : mailbox_set_paths(t, twin, path);
 	free(twin->path);
 	twin->path = mf_strdup(path);
 	return store_path(t, twin);
@@ -610,7 +609,7 @@ static enum mf_err mailbox_is(struct txn *t, const struct op *op, const char *ra
 		return e;
 	e = drop_twin(t, n, raw);
 	if (!e)
-		e = set_paths(t, n, raw);
+		e = mailbox_set_paths(t, n, raw);
 	if (!e)
 		e = drop_renames_done(t, n);
 	if (!e && op->kind == OP_RENAME)
@@ -690,7 +689,8 @@ static enum mf_err becomes_local(struct txn *t, struct node *n)
 	if (e)
 		return e;
 	free(n->m.raw);
-	n->m.raw = NULL;
+	free(n->m.object_id);
+	n->m.raw = n->m.object_id = NULL;
 	n->m.flags = CACHE_MAILBOX_LOCAL | CACHE_MAILBOX_SUBSCRIBED;
 	n->m.complete = false;
 	n->m.uidvalidity = n->m.uidnext = n->m.first_uid = 0;
@@ -705,7 +705,7 @@ static bool is_being_renamed(struct txn *t, const struct node *n)
 	bool found = false;
 	for (; n && !found; n = n->m.parent ? txn_node(t, n->m.parent) : NULL) {
 		struct ops ops = { 0 };
-		found = mailbox_ops(t, n->m.id, &ops) == MF_OK && find_op(&ops, OP_RENAME);
+		found = mailbox_ops(t, n->m.id, &ops) == MF_OK && mailbox_find_op(&ops, OP_RENAME);
 		ops_finish(&ops);
 	}
 	return found;
@@ -717,5 +717,7 @@ enum mf_err settle_unlisted(struct txn *t, struct node *n, bool *ret_stays)
 	if (*ret_stays)
 		return MF_OK;
 	enum mf_err e = needs_it(t, n, ret_stays);
+	if (!e && !*ret_stays)
+		e = mailbox_is_landed_in(t, n->m.id, ret_stays);
 	return e || !*ret_stays ? e : becomes_local(t, n);
 }

@@ -12,8 +12,7 @@
 
 /* --- what LIST said ------------------------------------------------------------------------------------------------------ */
 
-/* What a mailbox is known by: its bytes without a delimiter at the end, INBOX (which has no case, RFC 3501 5.1) in capitals */
-static char *path_of(const struct mailbox_said *said)
+char *mailbox_path_of(const struct mailbox_said *said)
 {
 	char *path = mf_strdup(said->raw);
 	size_t len = strlen(path);
@@ -72,7 +71,7 @@ static enum mf_err add_node(struct txn *t, const struct mailbox *m, const char *
 	struct node *n = MF_NEW(struct node);
 	n->m = *m;
 	n->m.name = mf_strdup(m->name);
-	n->m.raw = NULL;
+	n->m.raw = n->m.object_id = NULL;
 	n->m.mtime = timespec_from_ns(t->now_ns);
 	n->m.sync = -1;
 	n->path = mf_strdup(path);
@@ -127,8 +126,7 @@ enum mf_err mailbox_add_local(struct txn *t, uint64_t parent, const char *path, 
 	return e;
 }
 
-/* The mailbox with this path, made with every level above it that is missing. path is cut and mended on the way. */
-static enum mf_err need_path(struct txn *t, char *path, const struct mailbox_said *said, struct node **ret)
+enum mf_err mailbox_need_path(struct txn *t, char *path, const struct mailbox_said *said, struct node **ret)
 {
 	enum mf_err e = mailbox_find_path(t, path, ret);
 	if (e != MF_NOT_FOUND)
@@ -177,6 +175,15 @@ static bool set_raw(struct mailbox *m, const struct mailbox_said *said, bool sai
 	return true;
 }
 
+static bool set_object_id(struct mailbox *m, const char *id)
+{
+	if (!id || (m->object_id && !strcmp(m->object_id, id)))
+		return false;
+	free(m->object_id);
+	m->object_id = mf_strdup(id);
+	return true;
+}
+
 #define UPDATE(field, value) (changed |= (field) != (value), (field) = (value))
 
 static bool set_said(struct mailbox *m, const struct mailbox_said *said)
@@ -202,7 +209,7 @@ enum mf_err txn_mailbox_said(struct txn *t, const struct mailbox_said *said, uin
 {
 	if (t->failed)
 		return t->failed;
-	MF_CLEANUP(mf_free) char *path = path_of(said);
+	MF_CLEANUP(mf_free) char *path = mailbox_path_of(said);
 	if (!*path)
 		return MF_INVALID;
 	if (strlen(said->raw) > RAW_MAX || count_levels(path, said->delimiter) > LEVELS_MAX ||
@@ -212,10 +219,11 @@ enum mf_err txn_mailbox_said(struct txn *t, const struct mailbox_said *said, uin
 	enum mf_err e = settle_said(t, path, said->raw);
 	if (e)
 		return e == MF_NOT_FOUND ? e : txn_fail(t, e);
-	e = need_path(t, path, said, &n);
+	e = mailbox_need_path(t, path, said, &n);
 	if (e)
 		return txn_fail(t, e);
 	bool changed = set_raw(&n->m, said, n->said);
+	changed |= set_object_id(&n->m, said->object_id);
 	changed |= set_said(&n->m, said);
 	if (changed)
 		txn_attributes_changed(n);
@@ -279,6 +287,7 @@ static enum mf_err unlist(struct txn *t, struct node *n)
 	if (e)
 		return e;
 	free(n->m.raw);
+	free(n->m.object_id);
 	struct mailbox *m = &n->m;
 	*m = (struct mailbox){ .id = m->id, .parent = m->parent, .name = m->name, .delimiter = m->delimiter, .utf8 = m->utf8,
 		               .mtime = m->mtime, .sync = m->sync };

@@ -198,7 +198,7 @@ struct op *ops_placing(const struct ops *ops)
 
 void op_into_append(struct op *op)
 {
-	if (op->kind != OP_COPY)
+	if (op->kind != OP_COPY && op->kind != OP_MOVE)
 		return;
 	op->kind = OP_APPEND;
 	op->mailbox = op->dest;
@@ -345,6 +345,23 @@ enum mf_err journal_ready(struct cache *c, int64_t now_ms, bool hurry, size_t ma
 	sqlite3_bind_int(s, 2, hurry);
 	sqlite3_bind_int64(s, 3, (int64_t)max);
 	e = list_all(db, s, ret, ret_count);
+	cache_reader_done(c, db);
+	return e;
+}
+
+enum mf_err journal_replaced(struct cache *c, uint64_t append, int64_t now_ms, struct op *ret)
+{
+	enum mf_err e;
+	struct db *db = cache_reader(c, &e);
+	if (!db)
+		return e;
+	sqlite3_stmt *s = db_use(db, SQL_OP_REPLACED);
+	sqlite3_bind_int64(s, 1, (int64_t)append);
+	sqlite3_bind_int64(s, 2, now_ms);
+	e = db_step(db, s);
+	if (!e)
+		op_read(s, ret);
+	db_done(s);
 	cache_reader_done(c, db);
 	return e;
 }

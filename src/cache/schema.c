@@ -57,6 +57,9 @@ const struct schema_step schema_steps[] = {
 	{ 4,
 	  "ALTER TABLE mailbox ADD COLUMN append_limit INTEGER NOT NULL DEFAULT 0;"
 	  "ALTER TABLE mailbox ADD COLUMN rights INTEGER NOT NULL DEFAULT 0;" },
+	/* by which a mailbox is known under any name */
+	{ 5,
+	  "ALTER TABLE mailbox ADD COLUMN object_id TEXT;" },
 };
 const size_t schema_step_count = sizeof schema_steps / sizeof *schema_steps;
 

@@ -282,12 +282,9 @@ enum mf_err settle_leaves(struct txn *t, uint64_t message)
 	return e;
 }
 
-static enum mf_err gone(struct txn *t, struct op *op)
+/* The server does not have it any more: what is here is stored anew, if all of it is. */
+static enum mf_err append_instead(struct txn *t, struct op *op, const char *why)
 {
-	if (op->kind == OP_MOVE)
-		return settle_leaves(t, op->message);
-	if (op->kind != OP_COPY)
-		return done(t, op, 0, 0);
 	struct row row;
 	enum mf_err e = row_by_id(t, op->message, &row);
 	if (e && e != MF_NOT_FOUND)
@@ -296,8 +293,35 @@ static enum mf_err gone(struct txn *t, struct op *op)
 	if (kept)
 		op_into_append(op);
 	op->state = kept ? OP_QUEUED : OP_PARKED;
-	set_error(op, kept ? NULL : "the message to be copied is gone at the server");
+	set_error(op, kept ? NULL : why);
 	return op_store(t, op);
+}
+
+static enum mf_err gone(struct txn *t, struct op *op)
+{
+	if (op->kind == OP_MOVE)
+		return settle_leaves(t, op->message);
+	if (op->kind != OP_COPY)
+		return done(t, op, 0, 0);
+	return append_instead(t, op, "the message to be copied is gone at the server");
+}
+
+/* What was taken out of a mailbox before another client removed that is not lost with it. */
+static enum mf_err lost(struct txn *t, struct op *op)
+{
+	struct row row, elsewhere;
+	if (op->kind != OP_MOVE)
+		return gone(t, op);
+	enum mf_err e = row_by_id(t, op->message, &row);
+	if (!e)
+		e = arrival_match(t, &row, op->mailbox, &elsewhere);
+	if (!e)
+		return gone(t, op); /* that client has moved it */
+	if (e == MF_NOT_FOUND)
+		e = append_instead(t, op, "another client has removed the mailbox that the message was in");
+	const struct node *to = txn_node(t, op->dest);
+	bool thrown_away = op->state == OP_PARKED && to && to->m.use == CACHE_USE_TRASH;
+	return !e && thrown_away ? gone(t, op) : e;
 }
 
 enum mf_err txn_op_gone(struct txn *t, uint64_t id)
@@ -311,7 +335,7 @@ enum mf_err txn_op_gone(struct txn *t, uint64_t id)
 	return txn_fail(t, e);
 }
 
-enum mf_err txn_op_lost(struct txn *t, uint64_t id, bool *ret_lost)
+enum mf_err txn_op_lost(struct txn *t, uint64_t id, bool refused, bool *ret_lost)
 {
 	struct op op;
 	*ret_lost = false;
@@ -319,8 +343,8 @@ enum mf_err txn_op_lost(struct txn *t, uint64_t id, bool *ret_lost)
 	if (e)
 		return e == MF_NOT_FOUND ? MF_OK : txn_fail(t, e);
 	const struct node *n = txn_node(t, op.mailbox);
-	*ret_lost = n ? !n->m.raw : !op.raw;
-	e = *ret_lost ? gone(t, &op) : MF_OK;
+	*ret_lost = n ? !n->m.raw : refused || !op.raw;
+	e = *ret_lost ? lost(t, &op) : MF_OK;
 	op_finish(&op);
 	return txn_fail(t, e);
 }
@@ -406,6 +430,7 @@ static enum mf_err renumber_ops(struct txn *t, const struct node *n, const struc
 	sqlite3_bind_int64(s, 1, (int64_t)n->m.id);
 	sqlite3_bind_int64(s, 2, n->m.uidvalidity);
 	sqlite3_bind_int64(s, 3, (int64_t)match);
+	sqlite3_bind_int64(s, 4, (int64_t)match_without_id(put, mtime));
 	e = ops_collect(t, s, &ops);
 	for (size_t i = 0; i < ops.count && !e; i++) {
 		struct op *op = &ops.items[i];

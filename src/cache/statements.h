@@ -22,7 +22,7 @@
 	X(NOTE_SET, "INSERT INTO note (key, value) VALUES (?1, ?2) ON CONFLICT (key) DO UPDATE SET value = excluded.value") \
 	X(MAILBOX_ALL, "SELECT id, parent, name, path, raw, delimiter, utf8, flags, special_use, mtime, shelf, complete, " \
 	  "uidvalidity, uidnext, total, unseen, modseq, first_uid, server_uidvalidity, server_uidnext, server_messages, " \
-	  "server_unseen, server_modseq, sync, append_limit, rights FROM mailbox ORDER BY id") \
+	  "server_unseen, server_modseq, sync, append_limit, rights, object_id FROM mailbox ORDER BY id") \
 	X(MAILBOX_BY_PATH, "SELECT id FROM mailbox WHERE path = ?1") \
 	X(MAILBOX_NAME_TAKEN, "SELECT 1 FROM mailbox WHERE parent = ?1 AND name = ?2") \
 	X(MAILBOX_ADD, "INSERT INTO mailbox (id, parent, name, path) VALUES (?4, ?1, ?2, ?3)") \
@@ -30,7 +30,7 @@
 	X(MAILBOX_STORE, "UPDATE mailbox SET raw = ?2, delimiter = ?3, utf8 = ?4, flags = ?5, special_use = ?6, mtime = ?7, " \
 	  "shelf = ?8, complete = ?9, uidvalidity = ?10, uidnext = ?11, total = ?12, unseen = ?13, modseq = ?14, " \
 	  "first_uid = ?15, server_uidvalidity = ?16, server_uidnext = ?17, server_messages = ?18, server_unseen = ?19, " \
-	  "server_modseq = ?20, sync = ?21, append_limit = ?22, rights = ?23 WHERE id = ?1") \
+	  "server_modseq = ?20, sync = ?21, append_limit = ?22, rights = ?23, object_id = ?24 WHERE id = ?1") \
 	X(MAILBOX_SET_PATH, "UPDATE mailbox SET path = ?2 WHERE id = ?1") \
 	X(MAILBOX_REMOVE, "DELETE FROM mailbox WHERE id = ?1") \
 	X(SHELF_ADD, "INSERT INTO shelf (mailbox, since, told) VALUES (?1, ?2, ?3)") \
@@ -96,6 +96,7 @@
 	X(OP_MARK, "UPDATE op SET state = 1, tries = tries + 1, raw = coalesce(?2, raw) WHERE id = ?1") \
 	X(OP_SET_RAW, "UPDATE op AS o SET raw = ?2 WHERE o.mailbox = ?1 AND (o.raw IS NULL OR NOT (" OP_IS_OF_MAILBOX "))") \
 	X(OP_MOVE_RAW, "UPDATE op SET raw = ?2 || substr(raw, length(?1) + 1) WHERE substr(raw, 1, length(?1)) = ?1") \
+	X(OP_FORGET_NUMBERS, "UPDATE op SET uidvalidity = 0 WHERE mailbox = ?1 AND uid IS NOT NULL") \
 	X(OP_REMOVE, "DELETE FROM op WHERE id = ?1") \
 	X(OP_BY_ID, "SELECT " OP_COLUMNS " FROM op o WHERE o.id = ?1") \
 	X(OP_OF_MESSAGE, "SELECT " OP_COLUMNS " FROM op o WHERE o.message = ?1 AND o.message != 0 ORDER BY o.id") \
@@ -106,7 +107,7 @@
 	X(OP_CLAIM, "SELECT " OP_COLUMNS " FROM op o WHERE o.mailbox = ?1 AND o.uid = ?2 AND " OP_IS_CLAIM " LIMIT 1") \
 	X(OP_CLAIMS, "SELECT o.uid, o.message FROM op o WHERE o.mailbox = ?1 AND o.uid IS NOT NULL AND o.uidvalidity = ?2 AND " OP_IS_CLAIM) \
 	X(OP_NUMBERED_OTHERWISE, "SELECT " OP_COLUMNS " FROM op o JOIN message m ON m.id = o.message WHERE o.mailbox = ?1 " \
-	  "AND o.uid IS NOT NULL AND o.uidvalidity != ?2 AND m.match = ?3") \
+	  "AND o.uid IS NOT NULL AND o.uidvalidity != ?2 AND m.match IN (?3, ?4)") \
 	X(OP_AWAITED, "SELECT " OP_COLUMNS " FROM op o WHERE o.state != 0 AND o.state IN (1, 2) AND ((o.kind = 2 AND o.mailbox = ?1) OR " \
 	  "(o.kind IN (3, 4) AND o.dest = ?1)) ORDER BY o.state DESC, o.kind, o.id LIMIT ?2") \
 	/* the last first: those with the server's word that they are done, then as they were sent, many as one command */ \
@@ -128,6 +129,11 @@
 	  /* what is copied stays until it is */ \
 	  "AND NOT (" OP_IS_CLAIM " AND EXISTS (SELECT 1 FROM op p WHERE p.mailbox = o.mailbox AND p.uid = o.uid AND p.kind = 3 " \
 	  "AND p.state IN (0, 1) AND p.id < o.id)) ORDER BY o.id LIMIT ?3") \
+	/* the removal of what another has taken the place of, which nothing else of that message comes before */ \
+	X(OP_REPLACED, "SELECT " OP_COLUMNS " FROM op o JOIN op a ON a.id = o.after AND a.mailbox = o.mailbox JOIN mailbox b ON b.id = o.mailbox " \
+	  "AND b.uidvalidity = o.uidvalidity WHERE o.after = ?1 AND o.after != 0 AND o.kind = 5 AND o.state = 0 AND o.uid IS NOT NULL AND o.due <= ?2 " \
+	  "AND (o.message = 0 OR NOT EXISTS (SELECT 1 FROM op p WHERE p.message = o.message AND p.message != 0 AND p.id < o.id)) " \
+	  "AND NOT EXISTS (SELECT 1 FROM op p WHERE p.mailbox = o.mailbox AND p.uid = o.uid AND p.kind = 3 AND p.state IN (0, 1) AND p.id < o.id) LIMIT 1") \
 	X(KEPT, "SELECT count(*), coalesce(sum(m.size), 0) FROM mailbox b JOIN message m ON m.shelf = b.shelf WHERE m.uid IS NULL " \
 	  "AND m.local = 0 AND NOT EXISTS (SELECT 1 FROM op o WHERE o.message = m.id)") \
 	X(OP_NEXT_DUE, "SELECT min(due) FROM op WHERE state = 0") \

@@ -195,7 +195,8 @@ static enum mf_err node_store(struct txn *t, const struct node *n)
 	sqlite3_bind_int64(s, i++, (int64_t)m->server_modseq);
 	sqlite3_bind_int(s, i++, m->sync);
 	sqlite3_bind_int64(s, i++, (int64_t)m->append_limit);
-	sqlite3_bind_int64(s, i, m->rights);
+	sqlite3_bind_int64(s, i++, m->rights);
+	db_bind_text(s, i, m->object_id);
 	enum mf_err e = db_run(t->db, s);
 	return e ? e : node_store_name(t, n);
 }

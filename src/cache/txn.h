@@ -62,6 +62,8 @@ struct node *txn_node_of_shelf(struct txn *t, uint64_t shelf);              /* N
 
 /* limbo.c */
 uint64_t match_of(const struct message_put *put, int64_t mtime);
+/* That of a message which was stored from here, and whose number at the server (EMAILID) is not known */
+uint64_t match_without_id(const struct message_put *put, int64_t mtime);
 /* A message in limbo that is the one of put; MF_NOT_FOUND */
 enum mf_err limbo_match(struct txn *t, const struct message_put *put, uint64_t match, int64_t mtime, uint64_t *ret);
 void limbo_taken(struct txn *t, uint64_t match, uint64_t message);             /* it is in the tree again, or gone */
@@ -116,7 +118,7 @@ void ops_finish(struct ops *ops);
 static inline bool txn_has_ops(const struct txn *t) { return t->op_change > 0 || atomic_load(&t->cache->op_count) > 0; }
 /* the last that says where the message is to be; NULL */
 struct op *ops_placing(const struct ops *ops);
-void op_into_append(struct op *op);          /* a COPY that was not made becomes one; an APPEND stays */
+void op_into_append(struct op *op);          /* a COPY or MOVE that was not made becomes one; an APPEND stays */
 bool op_is_open(const struct op *op);       /* surely not done, nor under way: may be changed or taken back */
 
 /* change.c */
@@ -173,12 +175,22 @@ enum mf_err mailbox_undelete(struct txn *t, const struct op *op);
 /* What CREATE and RENAME are to call it at the server, as journal_target() says */
 enum mf_err mailbox_target(struct txn *t, const struct op *op, char **ret);
 bool mailbox_is_inside(struct txn *t, uint64_t parent, uint64_t mailbox);   /* parent is the mailbox, or somewhere in it */
+enum mf_err mailbox_ops(struct txn *t, uint64_t mailbox, struct ops *ret);  /* what is to be done to it */
+struct op *mailbox_find_op(const struct ops *ops, enum op_kind kind);
+bool mailbox_is_being_named(const struct ops *ops);                         /* CREATE or RENAME is under way, or in doubt */
+void mailbox_rename_node(struct txn *t, struct node *n, uint64_t parent, const char *name); /* its directory */
+/* The server knows it by other bytes, and so all inside */
+enum mf_err mailbox_set_paths(struct txn *t, struct node *n, const char *path);
 char *mailbox_aside(const char *target, uint64_t mailbox);
 /* Messages are on their way into it, wherever they are shown */
 enum mf_err mailbox_is_landed_in(struct txn *t, uint64_t mailbox, bool *ret);
 enum mf_err mailbox_remove_node(struct txn *t, struct node *n);
 /* Inside which the server has all mailboxes of the user; 0: the root */
 enum mf_err mailbox_home(struct txn *t, uint64_t *ret);
+/* What a mailbox is known by: its bytes without a delimiter at the end, INBOX (which has no case, RFC 3501 5.1) in capitals */
+char *mailbox_path_of(const struct mailbox_said *said);
+/* The mailbox with this path, made with every level above it that is missing. path is cut and mended on the way. */
+enum mf_err mailbox_need_path(struct txn *t, char *path, const struct mailbox_said *said, struct node **ret);
 enum mf_err mailbox_find_path(struct txn *t, const char *path, struct node **ret);
 
 /* naming.c: names in one directory. A message's name is taken by a message or a mailbox there, and by one in limbo that

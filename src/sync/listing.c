@@ -15,14 +15,14 @@
 #define KEPT_FLAGS (MAILBOX_NOSELECT | MAILBOX_NOINFERIORS | MAILBOX_SUBSCRIBED | MAILBOX_OTHERS | MAILBOX_HOME)
 
 struct listed {
-	char *raw, *path;
+	char *raw, *path, *object_id;
 	char delimiter;
 	bool utf8;
 	unsigned flags, use;
 	struct mailbox_status status;
 };
 struct known {                   /* a mailbox of the index, beside what the server says of it */
-	struct mailbox m;        /* raw and the numbers; no name */
+	struct mailbox m;        /* raw, object_id and the numbers; no name */
 	const struct listed *listed;
 };
 struct listing {
@@ -35,14 +35,21 @@ struct listing {
 	size_t known_count, known_capacity;
 };
 
+static void listing_forget_known(struct listing *l)
+{
+	for (size_t i = 0; i < l->known_count; i++)
+		mailbox_finish(&l->known[i].m);
+	l->known_count = 0;
+}
+
 static void listing_finish(struct listing *l)
 {
 	for (size_t i = 0; i < l->count; i++) {
 		free(l->items[i].raw);
 		free(l->items[i].path);
+		free(l->items[i].object_id);
 	}
-	for (size_t i = 0; i < l->known_count; i++)
-		free(l->known[i].m.raw);
+	listing_forget_known(l);
 	free(l->items);
 	free(l->known);
 }
@@ -93,6 +100,7 @@ static enum mf_err listing_mailbox(void *context, const struct remote_mailbox *m
 	l->items[l->count++] = (struct listed){
 		.raw = mf_strdup(m->raw), .path = path, .delimiter = m->delimiter, .utf8 = m->utf8, .flags = m->flags,
 		.use = listed_is_inbox(m->raw) ? USE_INBOX : m->use, .status = m->status,
+		.object_id = m->object_id ? mf_strdup(m->object_id) : NULL,
 	};
 	return MF_OK;
 }
@@ -111,6 +119,7 @@ static bool listing_know(void *context, const struct mailbox *m)
 	struct known *k = &l->known[l->known_count++];
 	*k = (struct known){.m = *m};
 	k->m.raw = mf_strdup(m->raw);
+	k->m.object_id = m->object_id ? mf_strdup(m->object_id) : NULL;
 	k->m.name = NULL;
 	return true;
 }
@@ -123,9 +132,7 @@ static int by_raw(const void *a, const void *b)
 /* Puts what the server says beside what the index knows. */
 static enum mf_err listing_match(struct listing *l)
 {
-	for (size_t i = 0; i < l->known_count; i++)
-		free(l->known[i].m.raw);
-	l->known_count = 0;
+	listing_forget_known(l);
 	enum mf_err e = cache_mailboxes(l->account->cache, listing_know, l);
 	for (size_t i = 0; i < l->known_count; i++) {
 		struct listed key = {.raw = l->known[i].m.raw};
@@ -137,6 +144,8 @@ static enum mf_err listing_match(struct listing *l)
 static bool known_is_same(const struct known *k)
 {
 	const struct listed *s = k->listed;
+	if (s->object_id && (!k->m.object_id || strcmp(k->m.object_id, s->object_id) != 0))
+		return false;
 	return k->m.delimiter == s->delimiter && k->m.utf8 == s->utf8 && k->m.use == s->use
 		&& (k->m.flags & KEPT_FLAGS) == (s->flags & KEPT_FLAGS) && k->m.append_limit == s->status.append_limit;
 }
@@ -149,16 +158,35 @@ static bool known_has_numbers(const struct known *k)
 		    && k->m.server_unseen == s->unseen && k->m.server_modseq == s->modseq);
 }
 
-static enum mf_err listed_say(struct txn *t, const struct listed *item)
+static struct mailbox_said listed_said(const struct listed *item)
 {
-	uint64_t id;
-	enum mf_err e = txn_mailbox_said(t, &(struct mailbox_said){
-		.raw = item->raw, .delimiter = item->delimiter, .utf8 = item->utf8, .flags = item->flags & KEPT_FLAGS, .use = item->use,
+	return (struct mailbox_said){
+		.raw = item->raw, .object_id = item->object_id, .delimiter = item->delimiter, .utf8 = item->utf8, .flags = item->flags & KEPT_FLAGS, .use = item->use,
 		.has_status = item->flags & MAILBOX_HAS_STATUS, .uidvalidity = item->status.uidvalidity, .uidnext = item->status.uidnext,
 		.messages = item->status.messages, .unseen = item->status.unseen, .modseq = item->status.modseq,
 		.append_limit = item->status.append_limit,
-	}, &id);
+	};
+}
+
+static enum mf_err listed_say(struct txn *t, const struct listed *item)
+{
+	uint64_t id;
+	struct mailbox_said said = listed_said(item);
+	enum mf_err e = txn_mailbox_said(t, &said, &id);
 	return e == MF_NOT_FOUND ? MF_OK : e; /* removed here, and not there yet */
+}
+
+/* Those that another client has renamed first */
+static enum mf_err listing_say_all(struct txn *t, const struct listing *l)
+{
+	struct mailbox_said *said = mf_alloc_array(l->count + 1, sizeof *said);
+	for (size_t i = 0; i < l->count; i++)
+		said[i] = listed_said(&l->items[i]);
+	enum mf_err e = txn_mailboxes_follow(t, said, l->count);
+	free(said);
+	for (size_t i = 0; i < l->count && e == MF_OK; i++)
+		e = listed_say(t, &l->items[i]);
+	return e == MF_OK ? txn_mailboxes_swept(t) : e;
 }
 
 static bool listing_set_changed(const struct listing *l)
@@ -184,14 +212,11 @@ static enum mf_err listing_store(struct listing *l)
 	enum mf_err e = cache_begin(l->account->cache, &t);
 	if (e != MF_OK)
 		return e;
-	for (size_t i = 0; i < l->count && all && e == MF_OK; i++)
-		e = listed_say(t, &l->items[i]);
+	e = all ? listing_say_all(t, l) : MF_OK;
 	for (size_t i = 0; i < l->known_count && !all && e == MF_OK; i++) {
 		if (!known_has_numbers(&l->known[i]))
 			e = listed_say(t, l->known[i].listed);
 	}
-	if (all && e == MF_OK)
-		e = txn_mailboxes_swept(t);
 	if (e != MF_OK) {
 		txn_rollback(t);
 		return e;

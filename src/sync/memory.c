@@ -10,7 +10,7 @@
 #include "sync/memory_state.h"
 
 #define ALL_CAPS (REMOTE_MAILBOXES | REMOTE_FLAGS | REMOTE_PUSH | REMOTE_RANGES | REMOTE_UIDPLUS | REMOTE_MOVE | REMOTE_QUOTA \
-	| REMOTE_STATUS_MODSEQ | REMOTE_OBJECTID | REMOTE_QRESYNC | REMOTE_CONDSTORE | REMOTE_ACL)
+	| REMOTE_STATUS_MODSEQ | REMOTE_OBJECTID | REMOTE_QRESYNC | REMOTE_CONDSTORE | REMOTE_ACL | REMOTE_REPLACE)
 
 struct memory_server *memory_server_create(void)
 {
@@ -130,6 +130,7 @@ void memory_mailbox_add_locked(struct memory_server *m, const char *raw, unsigne
 	b->uidvalidity = m->next_validity++;
 	b->uidnext = 1;
 	b->modseq = 1;
+	b->number = m->next_number++;
 	while (*end)
 		end = &(*end)->next;
 	*end = b;
@@ -154,6 +155,30 @@ void memory_mailbox_remove_locked(struct memory_server *m, const char *raw)
 		memory_notify_locked(m, NULL, false);
 		break;
 	}
+}
+
+bool memory_mailbox_rename_locked(struct memory_server *m, const char *raw, const char *to)
+{
+	size_t len = strlen(raw);
+	if (!memory_find_locked(m, raw) || memory_find_locked(m, to))
+		return false;
+	for (struct memory_mailbox *b = m->mailboxes; b; b = b->next) {
+		if (strncmp(b->raw, raw, len) != 0 || (b->raw[len] && b->raw[len] != '/'))
+			continue;
+		char *renamed = mf_format("%s%s", to, b->raw + len);
+		free(b->raw);
+		b->raw = renamed;
+	}
+	memory_notify_locked(m, NULL, false);
+	return true;
+}
+
+bool memory_mailbox_rename(struct memory_server *m, const char *raw, const char *to)
+{
+	pthread_mutex_lock(&m->lock);
+	bool renamed = memory_mailbox_rename_locked(m, raw, to);
+	pthread_mutex_unlock(&m->lock);
+	return renamed;
 }
 
 void memory_mailbox_remove(struct memory_server *m, const char *raw)

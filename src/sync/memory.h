@@ -19,6 +19,7 @@ struct remote *memory_remote_make(void *server, unsigned roles, struct cancel *c
 
 void memory_mailbox_add(struct memory_server *m, const char *raw, unsigned flags, enum special_use use);
 void memory_mailbox_remove(struct memory_server *m, const char *raw);
+bool memory_mailbox_rename(struct memory_server *m, const char *raw, const char *to);   /* and those below it; false: there is none, or the name is taken */
 /* Returns the UID; 0: no such mailbox. date: the internal date. */
 uint32_t memory_deliver(struct memory_server *m, const char *raw, const void *data, size_t len, int64_t date, unsigned flags);
 bool memory_expunge(struct memory_server *m, const char *raw, uint32_t uid);

@@ -1,6 +1,8 @@
 /* The memory back-end: one connection. */
 #include <errno.h>
+#include <inttypes.h>
 #include <poll.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/eventfd.h>
@@ -176,6 +178,7 @@ static unsigned memory_session_caps(struct remote *r)
 
 struct listed_copy {
 	char *raw;
+	char object_id[32];
 	unsigned flags;
 	enum special_use use;
 	struct mailbox_status status;
@@ -196,6 +199,8 @@ static enum mf_err memory_mailboxes(struct remote *r, const struct mailbox_sink 
 	for (struct memory_mailbox *b = m->mailboxes; b; b = b->next) {
 		list = mf_realloc_array(list, count + 1, sizeof *list);
 		list[count] = (struct listed_copy){.raw = mf_strdup(b->raw), .flags = b->flags, .use = b->use};
+		if (s->caps & REMOTE_OBJECTID)
+			snprintf(list[count].object_id, sizeof list[count].object_id, "B%" PRIu64, b->number);
 		if (!m->empty_status && !(b->flags & MAILBOX_NOSELECT)) {
 			memory_status_locked(b, s->caps, &list[count].status);
 			list[count].flags |= MAILBOX_HAS_STATUS;
@@ -208,7 +213,8 @@ static enum mf_err memory_mailboxes(struct remote *r, const struct mailbox_sink 
 			e = memory_answer(s, 150);
 		if (e == MF_OK)
 			e = sink->mailbox(sink->context, &(struct remote_mailbox){.raw = list[i].raw, .delimiter = '/', .flags = list[i].flags,
-			                                                           .use = list[i].use, .status = list[i].status});
+			                                                           .use = list[i].use, .status = list[i].status,
+			                                                           .object_id = *list[i].object_id ? list[i].object_id : NULL});
 		free(list[i].raw);
 	}
 	free(list);

@@ -27,7 +27,7 @@ struct memory_mailbox {
 	unsigned rights;                 /* told; 0: none are */
 	size_t hidden;                   /* the newest so many are counted and listed, and not told of */
 	uint32_t uidvalidity, uidnext;
-	uint64_t modseq;
+	uint64_t modseq, number;         /* number: whatever it is called */
 	struct memory_message *messages; /* ascending UIDs */
 	size_t count, capacity;
 	struct memory_gone *gone;
@@ -82,6 +82,7 @@ struct memory_mailbox *memory_find_locked(struct memory_server *m, const char *r
 struct memory_message *memory_message_locked(struct memory_mailbox *b, uint32_t uid);
 void memory_status_locked(const struct memory_mailbox *b, unsigned caps, struct mailbox_status *ret);
 void memory_mailbox_add_locked(struct memory_server *m, const char *raw, unsigned flags, enum special_use use);
+bool memory_mailbox_rename_locked(struct memory_server *m, const char *raw, const char *to);
 void memory_mailbox_remove_locked(struct memory_server *m, const char *raw);
 /* Takes over what the message owns; returns its new UID. */
 uint32_t memory_append_locked(struct memory_mailbox *b, const struct memory_message *message);

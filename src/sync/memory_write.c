@@ -272,6 +272,19 @@ static void append_locked(struct memory_session *s, const struct remote_write *w
 	memory_notify_locked(m, to->raw, true);
 }
 
+/* Both, or nothing */
+static void replace_locked(struct memory_session *s, const struct remote_write *w, struct memory_bytes *bytes, struct outcome *o)
+{
+	struct memory_mailbox *b = source_locked(s, w, o);
+	struct memory_message old;
+	if (b && !memory_message_locked(b, w->uids[0]))
+		refuse(o, MF_NOT_FOUND, "there is no such message");
+	if (o->result == MF_OK)
+		append_locked(s, w, bytes, o);
+	if (o->result == MF_OK && memory_take_locked(b, w->uids[0], &old))
+		memory_message_finish_locked(&old);
+}
+
 /* --- mailboxes ------------------------------------------------------------------------------------------------------------ */
 
 static void create_locked(struct memory_session *s, const struct remote_write *w)
@@ -298,22 +311,14 @@ static void delete_locked(struct memory_session *s, const struct remote_write *w
 static void rename_locked(struct memory_session *s, const struct remote_write *w, struct outcome *o)
 {
 	struct memory_server *m = s->server;
-	size_t len = strlen(w->raw);
 	if (strcasecmp(w->raw, "INBOX") == 0)
 		refuse(o, MF_UNSUPPORTED, "INBOX cannot be renamed");
 	else if (!memory_find_locked(m, w->raw))
 		refuse(o, MF_NOT_FOUND, "no such mailbox");
 	else if (memory_find_locked(m, w->to))
 		refuse(o, MF_EXISTS, "there is one of that name");
-	for (struct memory_mailbox *b = m->mailboxes; b && o->result == MF_OK; b = b->next) {
-		if (strncmp(b->raw, w->raw, len) != 0 || (b->raw[len] && b->raw[len] != '/'))
-			continue;
-		char *raw = mf_format("%s%s", w->to, b->raw + len);
-		free(b->raw);
-		b->raw = raw;
-	}
-	if (o->result == MF_OK)
-		memory_notify_locked(m, NULL, false);
+	else
+		(void)memory_mailbox_rename_locked(m, w->raw, w->to);
 }
 
 static void subscribe_locked(struct memory_session *s, const struct remote_write *w, struct outcome *o)
@@ -338,6 +343,7 @@ static void carry_out_locked(struct memory_session *s, const struct remote_write
 	switch (w->kind) {
 	case WRITE_FLAGS: flags_locked(s, w, o); break;
 	case WRITE_APPEND: append_locked(s, w, bytes, o); break;
+	case WRITE_REPLACE: replace_locked(s, w, bytes, o); break;
 	case WRITE_COPY: copy_locked(s, w, o); break;
 	case WRITE_MOVE: move_locked(s, w, o); break;
 	case WRITE_EXPUNGE: expunge_locked(s, w, o); break;
@@ -371,7 +377,7 @@ static enum mf_err write_one(struct memory_session *s, const struct remote_write
 {
 	struct outcome o = {.reason = ""};
 	struct memory_bytes *bytes = NULL;
-	enum mf_err e = w->kind == WRITE_APPEND ? read_file(s, w, &bytes) : MF_OK;
+	enum mf_err e = w->kind == WRITE_APPEND || w->kind == WRITE_REPLACE ? read_file(s, w, &bytes) : MF_OK;
 	if (e != MF_OK)
 		return e;
 	pthread_mutex_lock(&s->server->lock);

@@ -30,7 +30,8 @@
 	X(RANGES, 4)       /* remote_fetch can fetch a part of a message */ \
 	X(UIDPLUS, 5) X(MOVE, 6) X(QUOTA, 7) X(STATUS_MODSEQ, 8) /* mailbox_status.modseq is a dirty test */ \
 	X(OBJECTID, 9) X(QRESYNC, 10) X(CONDSTORE, 11) \
-	X(ACL, 12)         /* changes tell mailbox_status.rights */
+	X(ACL, 12)         /* changes tell mailbox_status.rights */ \
+	X(REPLACE, 13)     /* can store a message in the place of another, in one step */
 enum remote_cap {
 #define X(name, bit) REMOTE_##name = 1 << (bit),
 	REMOTE_CAPS(X)
@@ -67,6 +68,7 @@ struct remote_mailbox {
 	bool utf8;              /* raw is UTF-8, not modified UTF-7 */
 	unsigned flags;         /* enum mailbox_flag */
 	enum special_use use;
+	const char *object_id;  /* MAILBOXID (RFC 8474): stays when the name does not; NULL: not told */
 	struct mailbox_status status;
 };
 /* each mailbox once; returning anything but MF_OK stops the verb with that */
@@ -152,20 +154,20 @@ struct fetch_sink {                 /* in wire order */
 /* --- writing ----------------------------------------------------------------------------------------------------- */
 
 enum write_kind {
-	WRITE_FLAGS, WRITE_APPEND, WRITE_COPY, WRITE_MOVE, WRITE_EXPUNGE,               /* messages */
+	WRITE_FLAGS, WRITE_APPEND, WRITE_COPY, WRITE_MOVE, WRITE_EXPUNGE, WRITE_REPLACE, /* messages */
 	WRITE_CREATE, WRITE_DELETE, WRITE_RENAME, WRITE_SUBSCRIBE, WRITE_UNSUBSCRIBE,   /* mailboxes */
 };
 struct remote_write {
 	enum write_kind kind;
-	const char *raw;                /* the mailbox; that of APPEND is the destination */
+	const char *raw;                /* the mailbox; that of APPEND is the destination; REPLACE has the old and the new one there */
 	const char *to;                 /* COPY, MOVE, RENAME: the destination, or the new name */
-	/* FLAGS, COPY, MOVE, EXPUNGE: which messages. Another UIDVALIDITY at SELECT: MF_UIDVALIDITY, and nothing was done */
+	/* FLAGS, COPY, MOVE, EXPUNGE, REPLACE (one): which messages. Another UIDVALIDITY at SELECT: MF_UIDVALIDITY, and nothing was done */
 	uint32_t uidvalidity;
 	const uint32_t *uids;           /* sorted, no duplicates */
 	size_t count;
-	unsigned flags, flags_remove;   /* FLAGS: added and removed; APPEND: the message's (never \Recent) */
+	unsigned flags, flags_remove;   /* FLAGS: added and removed; APPEND, REPLACE: the message's (never \Recent) */
 	const char *keywords, *keywords_remove; /* likewise: names between single spaces; NULL or "": none */
-	/* APPEND: size bytes from the start of fd, with pread(2); the internal date in seconds since the epoch, 0: the server's
+	/* APPEND, REPLACE: size bytes from the start of fd, with pread(2); the internal date in seconds since the epoch, 0: the server's
 	 * now. A file that turns out to be shorter, or cannot be read, ends the session with MF_IO. */
 	int fd;
 	uint64_t size;
@@ -174,6 +176,7 @@ struct remote_write {
 struct uid_pair { uint32_t from, to; };
 struct write_result {
 	/* MF_OK: done. A UID that does not exist (any more) is no failure of FLAGS, COPY, MOVE and EXPUNGE.
+	 * REPLACE of one fails; whatever it fails with, nothing is done.
 	 * CREATE of what exists and SUBSCRIBE of what is subscribed are MF_OK; DELETE, UNSUBSCRIBE of what is not there too.
 	 * DELETE asks for the number of messages just before: MF_EXISTS where there are some, and nothing is done.
 	 * MF_QUOTA, MF_TOO_BIG, MF_DENIED, MF_NOT_FOUND (the destination does not exist), MF_UNSUPPORTED (MOVE without
@@ -184,7 +187,8 @@ struct write_result {
 	/* What takes several commands (adding and removing flags; a set of messages so large that it goes out in parts) may
 	 * fail in one of them, with the others done: the pairs, if any, are theirs. */
 	const char *reason;             /* of a failure: the server's words, printable; valid during the call */
-	/* COPYUID and APPENDUID (RFC 4315): uidvalidity 0 where the server did not say. Ascending by from; from is 0 for APPEND.
+	/* COPYUID and APPENDUID (RFC 4315): uidvalidity 0 where the server did not say. Ascending by from; from is 0 for APPEND
+	 * and REPLACE.
 	 * With it given, a UID that was asked for and is not here did not exist. */
 	uint32_t uidvalidity;
 	bool unclear;                   /* uidvalidity is 0, and it says nothing: not all numbers were told, or they make no sense */

@@ -14,6 +14,7 @@ struct round {
 	struct session *session;
 	struct op *ops;
 	size_t op_count;
+	size_t replaced;                /* from here on: removals of what an APPEND before them takes the place of, by REPLACE */
 	struct group *groups;           /* round_send.c: each becomes a command */
 	size_t group_count, group_room;
 	size_t appends;

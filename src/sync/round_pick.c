@@ -55,7 +55,7 @@ static enum mf_err is_of_other_numbers(struct round *r, const struct op *op, con
 	if (m->complete && op->kind == OP_KEEP) /* nothing is left to be deleted */
 		return forget_keep(a, op, txn_op_gone);
 	if (m->complete)
-		return park(a, op, "the mailbox was numbered anew, and the message was not found in it again");
+		return park(a, op, "the mailbox was numbered or named anew, and the message was not found in it again");
 	pthread_mutex_lock(&a->lock);
 	work_want_locked(a, work_get_locked(a, m->id), PRIORITY_BACKGROUND, CHANGES_AUTO);
 	pthread_mutex_unlock(&a->lock);
@@ -71,13 +71,20 @@ static enum mf_err is_called(struct account *a, const struct op *op)
 }
 
 /* Another client has removed the mailbox with the message in it; or a person has just now, after op was read. */
-static enum mf_err is_lost(struct account *a, const struct op *op)
+static enum mf_err is_lost(struct round *r, const struct op *op)
 {
+	struct account *a = r->account;
 	struct txn *t;
 	bool lost = false;
+	pthread_mutex_lock(&a->lock);
+	bool searches = a->cycle_open; /* it may be found in another */
+	pthread_mutex_unlock(&a->lock);
+	r->waits = true;
+	if (searches)
+		return MF_OK;
 	enum mf_err e = cache_begin(a->cache, &t);
 	if (e == MF_OK)
-		e = round_commit(t, txn_op_lost(t, op->id, &lost));
+		e = round_commit(t, txn_op_lost(t, op->id, false, &lost));
 	if (lost)
 		log_info("%s: %s of operation %" PRIu64 ": the mailbox that the message was in is gone at the server", a->config->name,
 		         op_kind_word(op->kind), op->id);
@@ -113,7 +120,7 @@ static enum mf_err message_ready(struct round *r, const struct op *op, bool *ret
 	if (op->kind == OP_APPEND && r->appends == APPENDS_AT_ONCE)
 		return MF_OK;
 	if (!raw && op->kind != OP_APPEND)
-		return is_lost(a, op);
+		return is_lost(r, op);
 	if (!raw || (op->dest && !to)) /* until it is made, which is an operation too */
 		return MF_OK;
 	bool other = false;

@@ -10,6 +10,7 @@
 #include "cache/spool.h"
 #include "sync/round.h"
 
+#define LOOKS 3                 /* what is refused for a mailbox that LIST names all the same is tried so often */
 #define AGAIN_MS 600000         /* an expunge that others' messages are in the way of */
 #define IN_USE_MS 10000         /* a mailbox that the server says is in use, and how often that is tried before a person is asked */
 #define IN_USE_TRIES 6
@@ -101,7 +102,7 @@ static void group_add(struct group *g, struct op *op)
 
 static void group_finish(struct group *g)
 {
-	if (g->write.kind == WRITE_APPEND)
+	if (g->write.kind == WRITE_APPEND || g->write.kind == WRITE_REPLACE)
 		mf_close(&g->write.fd);
 	free(g->ops);
 	free(g->uids);
@@ -213,6 +214,34 @@ static enum mf_err load_append(struct account *a, struct group *g, const struct 
 	return e;
 }
 
+/* Of which APPEND this is the other half */
+static struct op *replaced_by(struct round *r, const struct op *append)
+{
+	for (size_t i = r->replaced; i < r->op_count; i++)
+		if (r->ops[i].id && r->ops[i].after == append->id)
+			return &r->ops[i];
+	return NULL;
+}
+
+/* What REPLACE does in one step; only at the first attempt: what is refused, or was not answered, is tried as two. */
+static enum mf_err round_pair(struct round *r)
+{
+	int64_t now = clock_wall_ns() / 1000000;
+	size_t count = r->replaced = r->op_count;
+	for (size_t i = 0; i < count && (r->caps & REMOTE_REPLACE); i++) {
+		struct op old;
+		bool may = r->ops[i].kind == OP_APPEND && !r->ops[i].tries;
+		enum mf_err e = may ? journal_replaced(r->account->cache, r->ops[i].id, now, &old) : MF_NOT_FOUND;
+		if (e == MF_NOT_FOUND)
+			continue;
+		if (e != MF_OK)
+			return e;
+		r->ops = mf_realloc_array(r->ops, r->op_count + 1, sizeof *r->ops);
+		r->ops[r->op_count++] = old;
+	}
+	return MF_OK;
+}
+
 /* --- sending ------------------------------------------------------------------------------------------------------------------- */
 
 static enum mf_err add_mailbox_op(struct round *r, struct op *op)
@@ -248,28 +277,61 @@ static enum mf_err add_message_op(struct round *r, struct op *op)
 	return e;
 }
 
-static enum mf_err unmark(struct account *a, const struct op *op)
+/* The old version is kept out of .ops if it does not go with the new one. */
+static enum mf_err add_append(struct round *r, struct op *op)
+{
+	enum mf_err e = add_message_op(r, op);
+	struct op *old = e == MF_OK ? replaced_by(r, op) : NULL;
+	struct group *g = &r->groups[r->group_count - 1];
+	if (!old)
+		return e;
+	group_add(g, old);
+	g->uids = mf_alloc_array(1, sizeof *g->uids);
+	g->uids[0] = old->uid;
+	g->write.kind = WRITE_REPLACE;
+	g->write.uidvalidity = old->uidvalidity;
+	g->write.uids = g->uids;
+	g->write.count = 1;
+	return e;
+}
+
+static enum mf_err unmark(struct account *a, const struct op *op, int64_t due_ms)
 {
 	struct txn *t;
 	enum mf_err e = cache_begin(a->cache, &t);
-	return e == MF_OK ? round_commit(t, txn_op_again(t, op->id, clock_wall_ns() / 1000000 + STUCK_MS)) : e;
+	return e == MF_OK ? round_commit(t, txn_op_again(t, op->id, due_ms)) : e;
+}
+
+/* Those whose new version was not sent */
+static enum mf_err unmark_replaced(struct round *r)
+{
+	enum mf_err e = MF_OK;
+	for (size_t i = r->replaced; i < r->op_count && e == MF_OK; i++) {
+		bool goes = false;
+		for (size_t k = 0; k < r->group_count && !goes; k++)
+			goes = r->groups[k].write.kind == WRITE_REPLACE && r->groups[k].ops[1] == &r->ops[i];
+		if (r->ops[i].id && !goes)
+			e = unmark(r->account, &r->ops[i], r->ops[i].due_ms);
+	}
+	return e;
 }
 
 /* After they were marked: each as the journal has it now */
 static enum mf_err round_group(struct round *r)
 {
-	for (size_t i = 0; i < r->op_count; i++) {
+	for (size_t i = 0; i < r->replaced; i++) {
 		struct op *op = &r->ops[i];
 		if (!op->id)
 			continue;
-		enum mf_err e = op_is_of_mailbox(op) ? add_mailbox_op(r, op) : add_message_op(r, op);
+		enum mf_err e = op_is_of_mailbox(op) ? add_mailbox_op(r, op) : op->kind == OP_APPEND ? add_append(r, op) : add_message_op(r, op);
 		if (e == MF_NOT_FOUND || e == MF_BUSY || e == MF_CORRUPT)
-			e = unmark(r->account, op); /* it changed since it was picked */
+			e = unmark(r->account, op, clock_wall_ns() / 1000000 + STUCK_MS); /* it changed since it was picked */
 		if (e != MF_OK)
 			return e;
 	}
+	enum mf_err e = unmark_replaced(r);
 	groups_settle(r);
-	return MF_OK;
+	return e;
 }
 
 /* --- answers --------------------------------------------------------------------------------------------------------------------- */
@@ -297,13 +359,13 @@ static bool keeps_numbers_secret(struct cache *cache, uint64_t mailbox)
 static enum mf_err placed(struct round *r, struct txn *t, const struct group *g, const struct op *op, const struct write_result *result)
 {
 	uint32_t to = 0;
-	bool placed_silently = g->write.kind == WRITE_APPEND || (g->write.kind == WRITE_COPY && keeps_numbers_secret(r->account->cache, op->dest));
+	bool stored = op->kind == OP_APPEND;
 	/* a server that tells numbers and tells none has found nothing to copy */
-	if (g->tells && !result->uidvalidity && !result->unclear && !placed_silently)
+	if (g->tells && !result->uidvalidity && !result->unclear && !stored && !keeps_numbers_secret(r->account->cache, op->dest))
 		return txn_op_gone(t, op->id);
-	if (result->uidvalidity && g->write.kind == WRITE_APPEND && result->count == 1) {
+	if (result->uidvalidity && stored && result->count == 1) {
 		to = result->pairs[0].to;
-	} else if (result->uidvalidity && g->write.kind != WRITE_APPEND) {
+	} else if (result->uidvalidity && !stored) {
 		const struct uid_pair *pair = find_pair(result, op->uid);
 		if (!pair)
 			return txn_op_gone(t, op->id);
@@ -325,6 +387,10 @@ static enum mf_err took(struct round *r, struct txn *t, const struct group *g, c
 	case WRITE_COPY:
 	case WRITE_MOVE:
 		return placed(r, t, g, op, result);
+	case WRITE_REPLACE:
+		if (op->kind == OP_APPEND)
+			return placed(r, t, g, op, result);
+		break;
 	case WRITE_CREATE:
 		return txn_op_mailbox_is(t, op->id, g->raw);
 	case WRITE_RENAME:
@@ -353,19 +419,16 @@ static bool is_listed(struct cache *cache, uint64_t mailbox)
 	return cache_mailbox(cache, mailbox, &m) == MF_OK && m.raw;
 }
 
-/* A mailbox is gone: LIST, which is asked for, says which. What is removed with the message in it cannot be changed any more;
- * a destination is made again or not, and what is to go there waits. false: that has been tried */
+/* A mailbox is not there: LIST, which is asked for, says whether it has another name by now. What was removed with the message in it
+ * cannot be changed any more; a destination is made again or not, and what is to go there waits. false: that has been tried */
 static bool is_about_the_gone(struct round *r, struct txn *t, const struct op *op, int64_t now, enum mf_err *ret)
 {
 	struct cache *cache = r->account->cache;
-	bool of_source = op->kind == OP_FLAGS || op->kind == OP_EXPUNGE;
-	if (!of_source && op->kind != OP_MOVE && op->kind != OP_COPY)
+	bool known = is_listed(cache, op->mailbox) && (!op->dest || is_listed(cache, op->dest)), lost = false;
+	if (op_is_of_mailbox(op) || (known && op->tries >= LOOKS))
 		return false;
-	if (of_source || (op->tries > 1 && !is_listed(cache, op->mailbox) && is_listed(cache, op->dest)))
-		*ret = txn_op_gone(t, op->id);
-	else if (op->tries > 1)
-		return false;
-	else
+	*ret = op->tries > 1 && !known ? txn_op_lost(t, op->id, true, &lost) : MF_OK;
+	if (*ret == MF_OK && !lost)
 		*ret = txn_op_again(t, op->id, now + STUCK_MS);
 	return true;
 }
@@ -374,6 +437,8 @@ static enum mf_err refused(struct round *r, struct txn *t, const struct group *g
 {
 	int64_t now = clock_wall_ns() / 1000000;
 	enum mf_err e;
+	if (g->write.kind == WRITE_REPLACE) /* the old version may be gone: the new one is stored all the same */
+		return txn_op_again(t, op->id, 0);
 	if (result->result == MF_NOT_FOUND && is_about_the_gone(r, t, op, now, &e))
 		return e;
 	if (result->result == MF_CANCELLED && g->write.kind == WRITE_EXPUNGE)
@@ -396,7 +461,7 @@ static void follow_up(struct round *r, const struct group *g, const struct write
 {
 	struct account *a = r->account;
 	const struct op *op = g->ops[0];
-	bool placing = g->write.kind == WRITE_APPEND || g->write.kind == WRITE_COPY || g->write.kind == WRITE_MOVE;
+	bool placing = op->kind == OP_APPEND || g->write.kind == WRITE_COPY || g->write.kind == WRITE_MOVE;
 	uint64_t look = 0;
 	if (result->result == MF_UIDVALIDITY)
 		look = op->mailbox;
@@ -440,7 +505,9 @@ static enum mf_err on_done(void *context, size_t i, const struct write_result *r
 enum mf_err round_send(struct round *r)
 {
 	struct account *a = r->account;
-	enum mf_err e = journal_mark_sent(a->cache, r->ops, r->op_count);
+	enum mf_err e = round_pair(r);
+	if (e == MF_OK)
+		e = journal_mark_sent(a->cache, r->ops, r->op_count);
 	if (e == MF_OK)
 		e = round_group(r);
 	if (e != MF_OK || !r->group_count)

@@ -272,32 +272,6 @@ with Suite("every day", timeout=300) as suite:
         assert os.stat(mount / "Again/0.eml").st_ino == inode
         world.same("Again", "Archive", "Trash")
 
-    @suite.case("another client renames a mailbox while changes of it wait")
-    def _():
-        os.mkdir(mount / "Mine")
-        bodies = [message(f"mine {i}") for i in range(5)]
-        for i, data in enumerate(bodies):
-            (mount / "Mine" / f"{i}.eml").write_bytes(data)
-        world.settle()
-        world.offline()
-        os.setxattr(mount / "Mine/0.eml", "user.mail.flags", b"\\Flagged")
-        os.rename(mount / "Mine/1.eml", mount / "Archive/mine1.eml")
-        os.unlink(mount / "Mine/2.eml")
-        (mount / "Mine/new.eml").write_bytes(message("mine, new"))
-        with world.server.client() as client:
-            client.command("rename", "Mine", "Theirs")
-        world.home.run("connect", "work", check=0)
-        said = world.home.run("sync", "--wait", "work")
-        assert said.returncode != 0 and "another client has removed" in world.home.run("pending", "work").stdout
-        assert read(mount / "Mine/new.eml") == message("mine, new")
-        world.home.run("retry", "work", "all", check=0)
-        world.settle()
-        world.home.run("sync", "work", check=0)
-        assert world.at_server("Mine") == [sha(message("mine, new"))]
-        everywhere = [d for name in ("Mine", "Theirs", "Archive", "Trash") for d in world.at_server(name)]
-        assert [everywhere.count(sha(data)) for data in bodies] == [1] * len(bodies)
-        world.same("Mine", "Theirs", "Archive", "Trash")
-
     @suite.case("subscribed and unsubscribed, by attribute and by command")
     def _():
         def lsub():

@@ -1,7 +1,7 @@
 /* imap_script_write.h: the verb "write" of a script, a part of imap_script.c.
  *
  *   V: write KIND NAME [KEY=VALUE ...] ["/" ...]
- * KIND: flags append copy move expunge create delete rename subscribe unsubscribe.
+ * KIND: flags append copy move expunge replace create delete rename subscribe unsubscribe.
  * KEY: to; v (UIDVALIDITY); uids (1,3:5; "x2" behind a range takes every second); flags, remove (numbers); kw, unkw; date;
  * text, or size (of x) for APPEND, and short: the file has only so many bytes.
  * Told: "done N RESULT [UIDVALIDITY: from>to ...] [unclear] [|the server's words]" for each, and "write RESULT". */
@@ -68,7 +68,7 @@ static void take_write(struct remote_write *w, uint32_t **uids, const char *key,
 
 static enum write_kind kind_of_write(const char *word)
 {
-	static const char *const kinds[] = { "flags", "append", "copy", "move", "expunge", "create", "delete", "rename", "subscribe", "unsubscribe" };
+	static const char *const kinds[] = { "flags", "append", "copy", "move", "expunge", "replace", "create", "delete", "rename", "subscribe", "unsubscribe" };
 	for (unsigned i = 0; i < sizeof kinds / sizeof *kinds; i++)
 		if (!strcmp(kinds[i], word))
 			return (enum write_kind)i;

@@ -404,17 +404,24 @@ static void lost_with_its_mailbox(void **state)
 	DO(f, txn_move(t, one, inbox, "one.eml", &expunge));
 	DO(f, txn_move(t, two, inbox, "two.eml", &expunge));
 	uint64_t first = nth_op(f, 0).id, second = nth_op(f, 1).id;
-	DO(f, txn_op_lost(t, first, &lost));
+	DO(f, txn_op_lost(t, first, false, &lost));
 	assert_false(lost);
 	DO(f, txn_mailbox_delete(t, here));
 	DO(f, txn_mailbox_removed(t, there));
-	DO(f, txn_op_lost(t, first, &lost));
+	DO(f, txn_op_lost(t, first, false, &lost));
 	assert_false(lost);
-	DO(f, txn_op_lost(t, second, &lost));
+	DO(f, txn_op_lost(t, second, false, &lost));
+	assert_true(lost);
+	assert_ops(f, "move move delete");
+	assert_int_equal(nth_op(f, 1).state, OP_PARKED); /* nobody has its bytes */
+	assert_int_equal(by_name(f, inbox, "one.eml"), one);
+	assert_int_equal(by_name(f, inbox, "two.eml"), two);
+	DO(f, txn_cancel(t, second));
+	assert_int_equal(by_name(f, inbox, "two.eml"), 0);
+	DO(f, txn_op_lost(t, first, true, &lost)); /* nor does the server know that name any more */
 	assert_true(lost);
 	assert_ops(f, "move delete");
-	assert_int_equal(by_name(f, inbox, "one.eml"), one);
-	assert_int_equal(by_name(f, inbox, "two.eml"), 0);
+	assert_int_equal(nth_op(f, 0).state, OP_PARKED);
 }
 
 int main(void)

@@ -321,18 +321,24 @@ static void mailbox_removed_with_changes(void **state)
 	struct world w;
 	build(&w, FULL);
 	go_offline(&w);
-	move_number(&w, "Work", 11, "INBOX", "from.eml");       /* it is gone with the mailbox */
+	move_number(&w, "Work", 11, "INBOX", "from.eml");       /* its bytes are gone with the mailbox */
 	DO(&w, txn_change_flags(t, numbered(&w, "Work", 12), FLAG_SEEN, 0, NULL, NULL));
 	move_number(&w, "INBOX", 1, "Work", "to.eml");          /* this one is not */
 	memory_mailbox_remove(w.server, "Work");
 	account_connect(w.account);
 	assert_int_equal(want_settled(&w), MF_DENIED);
-	assert_int_equal(count_state(&w, OP_PARKED), 1);         /* a person says whether it is to be made again */
+	assert_int_equal(count_state(&w, OP_PARKED), 2);         /* a person says whether it is to be made again */
 	assert_true(numbered(&w, "Work", 1) != 0);
 	unsigned calls = memory_calls(w.server, MEMORY_WRITE);
 	world_nap();
 	assert_int_equal(memory_calls(w.server, MEMORY_WRITE), calls);
 	retry_all(&w);
+	assert_int_equal(want_settled(&w), MF_DENIED);
+	assert_int_equal(count_state(&w, OP_PARKED), 1);         /* that is no better now */
+	assert_true(numbered(&w, "INBOX", 11) != 0);
+	uint64_t left[32] = { 0 };
+	assert_int_equal(journal_list(w.cache, 0, retry_each, left), MF_OK);
+	DO(&w, txn_cancel(t, left[1]));
 	assert_settled_as(&w, NULL, "made again");
 	char *text = server_text(&w);
 	assert_non_null(strstr(text, "Work/Message number 1 "));

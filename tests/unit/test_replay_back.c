@@ -48,31 +48,6 @@ static void marked_and_taken_back(void **state)
 	world_finish(&w);
 }
 
-/* Another client renames a mailbox, and nobody has told of it: nothing waits for the old name, and no message is lost */
-static void renamed_by_another(void **state)
-{
-	(void)state;
-	struct world w;
-	build(&w, FULL);
-	world_until(is_quiet(&w));
-	pthread_mutex_lock(&w.server->lock);
-	struct memory_mailbox *b = memory_find_locked(w.server, "Work");
-	free(b->raw);
-	b->raw = mf_strdup("Job");
-	pthread_mutex_unlock(&w.server->lock);
-	DO(&w, txn_change_flags(t, numbered(&w, "Work", 12), FLAG_FLAGGED, 0, NULL, NULL));
-	DO(&w, txn_remove(t, numbered(&w, "Work", 11), &expunge));
-	move_number(&w, "Work", 13, "INBOX", "moved.eml");
-	account_journal_changed(w.account);
-	assert_settled_as(&w, NULL, "renamed by another");
-	char *text = server_text(&w);
-	assert_non_null(strstr(text, "Job/Message number 11 "));
-	assert_non_null(strstr(text, "Job/Message number 12 "));
-	assert_non_null(strstr(text, "Job/Message number 13 "));
-	free(text);
-	world_finish(&w);
-}
-
 /* A mailbox that may be filled and not read tells no numbers: what was copied into it is not copied again */
 static void into_one_that_cannot_be_read(void **state)
 {
@@ -137,7 +112,7 @@ static void in_use(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(a_move_that_stays_half), cmocka_unit_test(marked_and_taken_back), cmocka_unit_test(renamed_by_another),
+		cmocka_unit_test(a_move_that_stays_half), cmocka_unit_test(marked_and_taken_back),
 		cmocka_unit_test(into_one_that_cannot_be_read), cmocka_unit_test(in_use),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);

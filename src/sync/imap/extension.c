@@ -14,11 +14,22 @@ static void free_data(struct mailimap_extension_data *data)
 	free(data);
 }
 
-/* "(id)" as in EMAILID (M6d99ac3275bb4e), RFC 8474 */
+/* "(id)" as in EMAILID (M6d99ac3275bb4e), and MAILBOXID, RFC 8474 */
 static char *object_id(struct scan value)
 {
 	struct span id;
 	return scan_char(&value, '(') && scan_word(&value, &id) && id.len <= 255 ? mf_strndup(id.p, id.len) : NULL;
+}
+
+/* Cyrus 3.6 tells bytes of its memory in LIST-STATUS: what no id can be (RFC 8474 4) is none */
+static char *mailbox_id(struct scan value)
+{
+	static const char allowed[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_-";
+	char *id = object_id(value);
+	if (!id || id[strspn(id, allowed)] == 0)
+		return id;
+	free(id);
+	return NULL;
 }
 
 /* "1000"; or NIL, and then there is none */
@@ -88,7 +99,8 @@ static int parse_item(int caller, mailstream *stream, MMAPString *buffer, struct
 		return MAILIMAP_ERROR_PARSE;
 	bool is_id = caller == MAILIMAP_EXTENDED_PARSER_FETCH_DATA && span_is(name, "EMAILID");
 	bool is_limit = caller == MAILIMAP_EXTENDED_PARSER_STATUS_ATT && span_is(name, "APPENDLIMIT");
-	char *value = is_id ? object_id(s) : is_limit ? append_limit(s) : NULL;
+	bool is_mailbox_id = caller == MAILIMAP_EXTENDED_PARSER_STATUS_ATT && span_is(name, "MAILBOXID");
+	char *value = is_id ? object_id(s) : is_mailbox_id ? mailbox_id(s) : is_limit ? append_limit(s) : NULL;
 	size_t at = (size_t)(s.p - buffer->str);
 	int error = skip_value(stream, buffer, &at);
 	if (error) {
@@ -96,7 +108,7 @@ static int parse_item(int caller, mailstream *stream, MMAPString *buffer, struct
 		return error;
 	}
 	*index = at;
-	*result = mailimap_extension_data_new(&imap_extension, 0, value);
+	*result = mailimap_extension_data_new(&imap_extension, is_limit ? EXTENSION_APPEND_LIMIT : EXTENSION_ID, value);
 	return *result ? MAILIMAP_NO_ERROR : MAILIMAP_ERROR_MEMORY;
 }
 

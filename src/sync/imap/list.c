@@ -10,7 +10,7 @@
 #define STATUS_AHEAD 256
 
 struct box {
-	char *raw;
+	char *raw, *object_id;
 	struct remote_mailbox mailbox;
 	size_t next;                 /* in its chain of the table; index + 1 */
 };
@@ -33,7 +33,7 @@ void imap_lister_destroy(struct imap_lister *l)
 	if (!l)
 		return;
 	for (size_t i = 0; i < l->count; i++)
-		free(l->boxes[i].raw);
+		free(l->boxes[i].raw), free(l->boxes[i].object_id);
 	for (size_t i = 0; i < l->namespace_count; i++)
 		free(l->namespaces[i].prefix);
 	free(l->boxes);
@@ -122,6 +122,8 @@ static void take_status(struct imap_lister *l, const struct remote_mailbox *m)
 	if (!box)
 		return;
 	box->mailbox.status = m->status;
+	free(box->object_id);
+	box->object_id = m->object_id ? mf_strdup(m->object_id) : NULL;
 	if (m->status.uidvalidity && m->status.uidnext)
 		box->mailbox.flags |= MAILBOX_HAS_STATUS;
 }
@@ -188,7 +190,8 @@ static enum mf_err listed(struct imap *s, struct imap_command *c, const struct i
 /* A capability without a number says that each mailbox has its own limit (RFC 7889 3) */
 static void put_status_items(struct imap *s)
 {
-	imap_put(s, "(MESSAGES UIDNEXT UIDVALIDITY UNSEEN%s%s)", s->caps & CAP(CONDSTORE) ? " HIGHESTMODSEQ" : "", s->caps & CAP(APPENDLIMIT) ? " APPENDLIMIT" : "");
+	imap_put(s, "(MESSAGES UIDNEXT UIDVALIDITY UNSEEN%s%s%s)", s->caps & CAP(CONDSTORE) ? " HIGHESTMODSEQ" : "",
+	         s->caps & CAP(APPENDLIMIT) ? " APPENDLIMIT" : "", s->caps & CAP(OBJECTID) ? " MAILBOXID" : "");
 }
 
 static enum mf_err send_list(struct imap *s, struct imap_lister *l, const char *prefix)
@@ -333,6 +336,7 @@ static bool is_others(const struct imap_lister *l, const char *raw)
 static void complete(const struct imap *s, struct box *box)
 {
 	box->mailbox.raw = box->raw;
+	box->mailbox.object_id = box->object_id;
 	if (is_others(s->lister, box->raw))
 		box->mailbox.flags |= MAILBOX_OTHERS;
 	if (s->append_limit)

@@ -386,14 +386,16 @@ static void parse_list(struct imap_parser *p, const struct imap_frame *f, struct
 	ret->kind = kind;
 }
 
-/* Ours keeps only APPENDLIMIT's number (extension.c) */
-static void take_status_extension(const struct mailimap_extension_data *data, struct mailbox_status *to)
+/* Ours keeps only APPENDLIMIT's number, and MAILBOXID (extension.c) */
+static void take_status_extension(const struct mailimap_extension_data *data, struct remote_mailbox *to)
 {
-	const char *number = data->ext_data;
+	const char *text = data->ext_data;
 	if (data->ext_extension->ext_id == MAILIMAP_EXTENSION_CONDSTORE)
-		to->modseq = ((struct mailimap_condstore_status_info *)data->ext_data)->cs_highestmodseq_value;
+		to->status.modseq = ((struct mailimap_condstore_status_info *)data->ext_data)->cs_highestmodseq_value;
+	else if (data->ext_extension == &imap_extension && data->ext_type == EXTENSION_ID)
+		to->object_id = text;
 	else if (data->ext_extension == &imap_extension)
-		(void)scan_number(&(struct scan){ number, number + strlen(number) }, &to->append_limit);
+		(void)scan_number(&(struct scan){ text, text + strlen(text) }, &to->status.append_limit);
 }
 
 static void take_status(const struct mailimap_status_info *info, struct imap_data *ret)
@@ -409,7 +411,7 @@ static void take_status(const struct mailimap_status_info *info, struct imap_dat
 	case MAILIMAP_STATUS_ATT_UNSEEN: to->unseen = info->st_value; break;
 	case MAILIMAP_STATUS_ATT_EXTENSION:
 		if (info->st_ext_data && info->st_ext_data->ext_data)
-			take_status_extension(info->st_ext_data, to);
+			take_status_extension(info->st_ext_data, &ret->mailbox);
 		break;
 	default: /* RECENT, and HIGHESTMODSEQ, which comes as an extension */
 		break;

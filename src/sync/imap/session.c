@@ -29,7 +29,7 @@ static unsigned caps_verb(struct remote *r)
 	const struct imap *s = of(r);
 	static const struct { imap_caps cap; unsigned bit; } map[] = {
 		{ CAP(UIDPLUS), REMOTE_UIDPLUS }, { CAP(MOVE), REMOTE_MOVE }, { CAP(QUOTA), REMOTE_QUOTA }, { CAP(CONDSTORE), REMOTE_CONDSTORE | REMOTE_STATUS_MODSEQ },
-		{ CAP(OBJECTID), REMOTE_OBJECTID }, { CAP(ACL), REMOTE_ACL },
+		{ CAP(OBJECTID), REMOTE_OBJECTID }, { CAP(ACL), REMOTE_ACL }, { CAP(REPLACE), REMOTE_REPLACE },
 	};
 	unsigned caps = REMOTE_MAILBOXES | REMOTE_FLAGS | REMOTE_RANGES;
 	for (size_t i = 0; i < sizeof map / sizeof *map; i++)

@@ -148,6 +148,8 @@ static enum mf_err on_data(struct imap *s, void *verb, struct imap_data *data)
 		take_search(v, data->rest);
 	else if (data->kind == DATA_COND && span_is(data->cond.code, "COPYUID") && head && head->owner == v && v->writes[head->index].kind == WRITE_MOVE)
 		write_copyuid(v, head->index, data->cond.args);
+	else if (data->kind == DATA_COND && span_is(data->cond.code, "APPENDUID") && head && head->owner == v && v->writes[head->index].kind == WRITE_REPLACE)
+		write_appenduid(v, head->index, data->cond.args);
 	return MF_OK;
 }
 
@@ -176,7 +178,7 @@ static enum mf_err issue(struct writer *v, size_t i)
 		return e;
 	if (is_of_messages(kind))
 		e = write_messages(v, i);
-	else if (kind == WRITE_APPEND)
+	else if (kind == WRITE_APPEND || kind == WRITE_REPLACE)
 		e = write_append(v, i);
 	else
 		e = write_mailbox(v, i);

@@ -65,8 +65,11 @@ enum mf_err write_part(struct writer *v, size_t i, uint32_t first, uint32_t last
 void write_put_flags(struct imap *s, unsigned flags, const char *keywords);           /* "(...)" */
 void write_copyuid(struct writer *v, size_t i, struct span args);
 void write_pairs_finish(struct writer *v, size_t i);
-/* write_append.c */
+/* The mailbox that writes[i] means, selected so that it can be changed; or the item has failed. */
+enum mf_err write_use_mailbox(struct writer *v, size_t i);
+/* write_append.c: APPEND and REPLACE (RFC 8508) */
 enum mf_err write_append(struct writer *v, size_t i);
+void write_appenduid(struct writer *v, size_t i, struct span args);
 /* write_mailbox.c: CREATE, DELETE, RENAME, SUBSCRIBE, UNSUBSCRIBE */
 enum mf_err write_mailbox(struct writer *v, size_t i);
 enum mf_err write_settle(struct writer *v);   /* whatever is in doubt */

@@ -1,4 +1,4 @@
-/* APPEND: a message from a file as a literal, a piece at a time. See write.h.
+/* APPEND and REPLACE: a message from a file as a literal, a piece at a time. See write.h.
  *
  * With LITERAL+ the message goes out right behind its command, and the next command behind that. A large one waits to be
  * asked for all the same: a server that will not have it says so before it has been sent. */
@@ -15,22 +15,27 @@
 #define UNASKED_MAX (1U << 20)     /* with LITERAL+ */
 #define UNASKED_MINUS_MAX 4096     /* with LITERAL- (RFC 7888 5) */
 
+void write_appenduid(struct writer *v, size_t i, struct span args)
+{
+	struct write_item *item = &v->items[i];
+	struct scan s = { args.p, args.p + args.len };
+	struct uid_pair pair = { 0 };
+	uint32_t uidvalidity;
+	if (item->count || !scan_uid(&s, &uidvalidity) || !scan_char(&s, ' ') || !scan_uid(&s, &pair.to) || s.p != s.end)
+		return;
+	item->pairs = mf_realloc_array(item->pairs, 1, sizeof *item->pairs);
+	item->pairs[0] = pair;
+	item->count = 1;
+	item->uidvalidity = uidvalidity;
+}
+
 static enum mf_err appended(struct imap *s, struct imap_command *c, const struct imap_cond *cond)
 {
 	struct writer *v = c->owner;
-	struct write_item *item = &v->items[c->index];
-	struct scan args = { cond->args.p, cond->args.p + cond->args.len };
-	struct uid_pair pair = { 0 };
-	uint32_t uidvalidity;
 	(void)s;
 	v->bytes -= v->writes[c->index].size;
-	if (cond->kind == COND_OK && span_is(cond->code, "APPENDUID") && scan_uid(&args, &uidvalidity) && scan_char(&args, ' ') && scan_uid(&args, &pair.to) &&
-	    args.p == args.end) {
-		item->pairs = mf_realloc_array(item->pairs, 1, sizeof *item->pairs);
-		item->pairs[0] = pair;
-		item->count = 1;
-		item->uidvalidity = uidvalidity;
-	}
+	if (cond->kind == COND_OK && span_is(cond->code, "APPENDUID"))
+		write_appenduid(v, c->index, cond->args);
 	return write_over(v, c->index, cond, c->what);
 }
 
@@ -106,14 +111,17 @@ static enum mf_err send_append(struct writer *v, size_t i, bool unasked)
 	unsigned serial;
 	bool plus = true;
 	enum mf_err stopped = MF_OK;
-	imap_put(s, "APPEND ");
+	if (w->kind == WRITE_REPLACE)
+		imap_put(s, "UID REPLACE %u ", w->uids[0]);
+	else
+		imap_put(s, "APPEND ");
 	imap_put_string(s, w->raw, strlen(w->raw));
 	imap_put(s, " ");
 	write_put_flags(s, w->flags, w->keywords);
 	put_date(s, w->internal_date);
 	imap_put(s, " {%llu%s}", (unsigned long long)w->size, unasked ? "+" : "");
 	v->bytes += w->size;
-	enum mf_err e = write_send(v, i, &(struct imap_command){ .what = "APPEND", .done = appended }, &serial);
+	enum mf_err e = write_send(v, i, &(struct imap_command){ .what = w->kind == WRITE_REPLACE ? "UID REPLACE" : "APPEND", .done = appended }, &serial);
 	if (!serial)
 		v->bytes -= w->size;
 	if (e || !serial)
@@ -139,7 +147,7 @@ enum mf_err write_append(struct writer *v, size_t i)
 		write_fail(v, i, MF_TOO_BIG, too_big, sizeof too_big - 1);
 		return MF_OK;
 	}
-	enum mf_err e = must_be_selected(v->s, w->raw) ? write_select(v, i) : MF_OK;
+	enum mf_err e = w->kind == WRITE_REPLACE ? write_use_mailbox(v, i) : must_be_selected(v->s, w->raw) ? write_select(v, i) : MF_OK;
 	if (!e && !v->items[i].result)
 		e = write_room(v, 0, w->size);
 	return e || v->items[i].result ? e : send_append(v, i, may_go_unasked(v->s, w->size));

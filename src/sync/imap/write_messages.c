@@ -189,8 +189,7 @@ enum mf_err write_select(struct writer *v, size_t i)
 	return e;
 }
 
-/* The mailbox that writes[i] means, selected so that it can be changed; or the item has failed. */
-static enum mf_err use_mailbox(struct writer *v, size_t i)
+enum mf_err write_use_mailbox(struct writer *v, size_t i)
 {
 	struct imap *s = v->s;
 	const struct remote_write *w = &v->writes[i];
@@ -405,7 +404,7 @@ static bool nothing_to_do(const struct remote_write *w)
 enum mf_err write_part(struct writer *v, size_t i, uint32_t first, uint32_t last)
 {
 	const struct write_item *item = &v->items[i];
-	enum mf_err e = use_mailbox(v, i);
+	enum mf_err e = write_use_mailbox(v, i);
 	if (!e && !item->result && v->last_chance) {
 		imap_put(v->s, "NOOP"); /* with whose answer the server tells what is gone */
 		e = imap_send(v->s, &(struct imap_command){ .what = "NOOP" }, NULL);
