@@ -110,14 +110,14 @@ with Suite("outbox/: a file dropped into it is sent", timeout=400) as suite:
 
     @suite.case("overwriting within the delay: one message, the last one; its number stays")
     def _():
-        home = sender(send_delay="3s")
+        home = sender(send_delay="10s")
         mount = home.mount()
         path = mount / "outbox/x.eml"
         path.write_text(letter("first version"))
         number = os.stat(path).st_ino
         with open(path, "r+") as f:
             assert state(path) == "being written"
-            time.sleep(3.5)
+            time.sleep(10.5)
             f.write(letter("other version", body="longer than before\n"))
             f.flush()
             assert home.status()["outbox"]["waiting"] == 0 and state(path) == "being written"   # the program that asks had it too, and closed it

@@ -124,12 +124,15 @@ with Suite("sending: a real server, and faults", timeout=300) as suite:
 
     @suite.case("through a mount: it rests, can be taken back, then goes; many in order")
     def _():
-        home = sender(send_delay="2s")
+        home = sender(send_delay="1h")
         mount = home.mount()
         home.run("send", "--to", "alice@example.org", "-s", "mistake", check=0)
         assert outbox(home)["waiting"] == 1
         name = home.run("send", "--list", check=0).stdout.split()[1]
         home.run("send", "--remove", name, check=0)
+        mount.umount()
+        home.set(send_delay="2s")
+        mount = home.mount()
         for i in range(20):
             home.run("send", "--to", "alice@example.org", "-s", f"row {i}", check=0)
         system.wait_until(lambda: sum(v for v in outbox(home).values() if isinstance(v, int)) == 0, "the outbox is empty", 60)
