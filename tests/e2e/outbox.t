@@ -252,16 +252,16 @@ with Suite("outbox/: a file dropped into it is sent", timeout=400) as suite:
         home = sender(send_delay="1s")
         mount = home.mount()
         path = mount / "outbox/v.eml"
-        path.write_text(letter("held"))
         (mount / "outbox/.v.eml.swp").write_text("vim")
+        path.write_text(letter("held"))
         assert ".v.eml.swp" in state(path)
         time.sleep(1.5)
         assert state(path).startswith("queued, and while .v.eml.swp is there"), state(path)
         os.remove(mount / "outbox/.v.eml.swp")
         delivered("held")
         empty(mount)
-        path.write_text(letter("held over a kill"))
         (mount / "outbox/.v.eml.swp").write_text("vim")
+        path.write_text(letter("held over a kill"))
         mount.kill()
         time.sleep(1)
         mount = home.mount()
@@ -322,7 +322,7 @@ with Suite("outbox/: a file dropped into it is sent", timeout=400) as suite:
 
     @suite.case("a person who reads it while it goes; a write that mailfs did not survive")
     def _():
-        home = sender(send_delay="1s")
+        home = sender(send_delay="5s")
         mount = home.mount()
         path = mount / "outbox/r.eml"
         path.write_text(letter("being read"))
