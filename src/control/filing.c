@@ -115,7 +115,7 @@ void filing_settle(struct account *account, struct outbox *outbox)
 	free(s);
 }
 
-#define LOOK_MS 5000               /* in which the server puts it there, if it does */
+int64_t filing_look_ms_for_tests = 5000;  /* in which the server puts it there, if it does */
 #define CLOCKS_S 2                 /* how much the server's clock may be behind, beside the time that it rests in the outbox */
 
 /* --- copies --------------------------------------------------------------------------------------------------------------- */
@@ -176,7 +176,7 @@ enum mf_err filing_copy(void *context, uint64_t id, int fd, uint64_t size, const
 	(void)id;
 	struct account *account = context;
 	bool look = first && account_config(account)->save_sent == SAVE_SENT_AUTO && account_copies(account) == COPIES_UNKNOWN;
-	struct append what = { .fd = fd, .size = size, .internal_date = date_of(fd), .flags = FLAG_SEEN, .look_ms = look ? LOOK_MS : 0 };
+	struct append what = { .fd = fd, .size = size, .internal_date = date_of(fd), .flags = FLAG_SEEN, .look_ms = look ? filing_look_ms_for_tests : 0 };
 	uint64_t made;
 	if (!filing_wanted(account))
 		return MF_OK;

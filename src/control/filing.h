@@ -23,4 +23,7 @@ enum mf_err filing_draft(struct account *account, int fd, char **ret_path, struc
  * of them; any thread. */
 void filing_settle(struct account *account, struct outbox *outbox);
 
+/* tests set it: so long after a message was sent it is looked for in Sent, while it is not known who puts it there */
+extern int64_t filing_look_ms_for_tests;
+
 #endif

@@ -57,6 +57,9 @@ enum mf_err outgoing_remove_text(struct outgoing *o, const char *name);
 enum mf_err outgoing_open_file(struct outgoing *o, uint64_t number, bool writes, bool truncate, int *ret_fd);
 /* A new empty one, open for writing; MF_EXISTS */
 enum mf_err outgoing_create(struct outgoing *o, const char *name, uint64_t *ret_number);
+/* Who opens it for writing, or truncates it, does so for another machine, or (false) does not: until it is renamed what such a one has
+ * closed is a draft. Told before that is answered. */
+void outgoing_written_by(struct outgoing *o, uint64_t number, bool export);
 /* closing, here and below: false at each open that writes, and guarded by the lock here: that one has closed, and will let go. */
 /* Somebody closes; when nobody else writes any more what cannot be sent is told: MF_INVALID, MF_TOO_BIG */
 enum mf_err outgoing_flush(struct outgoing *o, uint64_t number, bool *closing);

@@ -67,6 +67,15 @@ enum mf_err outgoing_create(struct outgoing *o, const char *name, uint64_t *ret_
 	return err;
 }
 
+void outgoing_written_by(struct outgoing *o, uint64_t number, bool export)
+{
+	pthread_mutex_lock(&o->lock);
+	struct file *f = file_by_number(o, number);
+	if (f)
+		f->exported = export;
+	pthread_mutex_unlock(&o->lock);
+}
+
 static void set_closing(struct file *f, bool *closing, bool now)
 {
 	f->closing += now;
@@ -368,13 +377,18 @@ static enum mf_err rename_queued(struct outgoing *o, const struct outbox_item *i
 	return err;
 }
 
-/* A whole file gets a real name. One that cannot be sent keeps its own; what it would have replaced stays. */
+/* A whole file gets a real name. One that cannot be sent keeps its own, beside a copy in failed/; what it would have replaced stays. */
 static enum mf_err accept_as(struct outgoing *o, struct file *f, const char *newname)
 {
-	uint64_t id = 0;
-	enum mf_err err = file_put(o, f, newname, true, &id);
-	if (err == MF_EXISTS && (err = make_room(o, newname, f)) == MF_OK)
-		err = file_put(o, f, newname, true, &id);
+	uint64_t id = 0, copy;
+	enum mf_err err = file_put(o, f, newname, f->number, false, &id);
+	if (err == MF_EXISTS) {
+		err = make_room(o, newname, f);
+		if (err == MF_OK)
+			err = file_put(o, f, newname, f->number, false, &id);
+	} else if (err != MF_OK) {
+		(void)file_put(o, f, newname, 0, true, &copy);
+	}
 	if (err == MF_OK) {
 		struct file *there = file_by_name(o, newname);
 		if (there && there != f) {
@@ -393,8 +407,10 @@ enum mf_err outgoing_rename(struct outgoing *o, bool from_failed, const char *na
 	enum mf_err err;
 	pthread_mutex_lock(&o->lock);
 	struct file *f = from_failed ? NULL : file_by_name(o, name);
-	if (f)
+	if (f) {
 		take_notify(o, f, newname);
+		f->exported = false;
+	}
 	if (from_failed) {
 		err = rename_failed(o, name, newname);
 	} else if (f && !name_is_scratch(newname) && file_size(o, f) && !(f->writers && f->dirty)) {

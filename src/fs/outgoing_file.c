@@ -244,15 +244,14 @@ enum mf_err file_take_back(struct outgoing *o, struct file *f)
 	return err;
 }
 
-/* Into the queue under this name. *ret_id: there it is, sendable or (keep_failed) not; 0: nowhere. */
-enum mf_err file_put(struct outgoing *o, struct file *f, const char *name, bool keep_failed, uint64_t *ret_id)
+enum mf_err file_put(struct outgoing *o, struct file *f, const char *name, uint64_t number, bool keep_failed, uint64_t *ret_id)
 {
 	struct mf_reason why = { "" };
 	MF_CLEANUP(mf_free) char *piece = f->broken == MF_TOO_BIG
 		? mf_format("it is larger than the server takes: %" PRIu64 " bytes at most", outbox_size_max(o->outbox))
 		: f->broken ? mf_format("it was not written whole: %s", mf_err_words(f->broken)) : NULL;
 	struct outbox_put what = { .name = name, .keep_failed = keep_failed, .held = f->writers || file_lock_of(o, name), .unfit = piece,
-		.notify = f->notify, .number = f->number };
+		.notify = f->notify, .number = number };
 	*ret_id = 0;
 	enum mf_err err = f->broken && !keep_failed ? f->broken : file_need_fd(o, f);
 	if (err == MF_OK && lseek(f->fd, 0, SEEK_SET) < 0)
@@ -290,12 +289,12 @@ void file_became(struct outgoing *o, struct file *f, uint64_t id)
 enum mf_err file_accept(struct outgoing *o, struct file *f, bool keep_failed)
 {
 	uint64_t id = 0;
-	if (!f->name || name_is_scratch(f->name) || file_size(o, f) == 0)
+	if (!f->name || name_is_scratch(f->name) || f->exported || file_size(o, f) == 0)
 		return MF_OK;
-	enum mf_err err = file_put(o, f, f->name, keep_failed, &id);
+	enum mf_err err = file_put(o, f, f->name, f->number, keep_failed, &id);
 	for (unsigned n = 2; err == MF_EXISTS && n < TWINS_MAX; n++) {
 		MF_CLEANUP(mf_free) char *twin = mf_format("%u-%.240s", n, f->name);
-		err = file_put(o, f, twin, keep_failed, &id);
+		err = file_put(o, f, twin, f->number, keep_failed, &id);
 	}
 	if (id)
 		file_became(o, f, id);

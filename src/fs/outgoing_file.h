@@ -16,6 +16,7 @@ struct file {
 	int fd;                      /* its bytes, while somebody has the draft open; -1. Good behind that too: see file_to_draft() */
 	unsigned opens, writers, closing;
 	bool dirty;                  /* written since somebody closed */
+	bool exported;               /* written last by a server of files, which closes when it suits it: not whole until it is renamed */
 	enum mf_err broken;          /* a write failed with that: what is there is a piece, and is not sent */
 	bool has_date;
 	unsigned notify;             /* enum dsn_notify, as somebody has set it */
@@ -54,8 +55,8 @@ void file_drop_name(struct outgoing *o, struct file *f);
 /* The message leaves the queue, and its bytes are a draft with this name. Whoever has it open goes on with that. */
 enum mf_err file_to_draft(struct outgoing *o, struct file *f, const char *name);
 enum mf_err file_take_back(struct outgoing *o, struct file *f);     /* the same with its own name */
-/* Into the queue under this name. *ret_id: there it is, sendable or (keep_failed) not; 0: nowhere. */
-enum mf_err file_put(struct outgoing *o, struct file *f, const char *name, bool keep_failed, uint64_t *ret_id);
+/* Into the queue under this name and number (0: a new one). *ret_id: there it is, sendable or (keep_failed) not; 0: nowhere. */
+enum mf_err file_put(struct outgoing *o, struct file *f, const char *name, uint64_t number, bool keep_failed, uint64_t *ret_id);
 void file_became(struct outgoing *o, struct file *f, uint64_t id);  /* the draft is in the queue now, and nowhere else */
 /* A draft that can be sent is put under its own name, or a twin of it: that may be taken by one that came another way. */
 enum mf_err file_accept(struct outgoing *o, struct file *f, bool keep_failed);

@@ -14,6 +14,7 @@
 #include "control/paths.h"
 #include "fs/internal.h"
 #include "fs/outgoing.h"
+#include "fs/peer.h"
 
 #define ERROR_SUFFIX ".error.txt"
 #define NUMBER_OF(offset) ((offset) >> 1)
@@ -219,6 +220,7 @@ enum mf_err queued_set_notify(struct fs *fs, const struct node *node, const char
 
 struct open_queued {
 	int fd;                      /* -1: outgoing_read() */
+	pid_t opener;                /* the process; 0: not known */
 	bool writes, closing;        /* closing: outgoing.h */
 	char *text;                  /* of NAME.error.txt */
 };
@@ -239,10 +241,20 @@ static void handle_close(struct fs *fs, const struct node *node, struct open_que
 	free(h);
 }
 
-static struct open_queued *handle_create(struct fuse_file_info *fi, int fd, bool writes, char *text)
+/* Who is about to write: the process */
+static pid_t note_writer(fuse_req_t req, const struct node *node)
+{
+	pid_t process = peer_process(fuse_req_ctx(req)->pid);
+	outgoing_written_by(of(fs_of(req), node), node->id, peer_exports(process));
+	return process;
+}
+
+static struct open_queued *handle_create(fuse_req_t req, const struct node *node, struct fuse_file_info *fi, int fd, bool writes, char *text)
 {
 	struct open_queued *h = MF_NEW(struct open_queued);
 	*h = (struct open_queued){ .fd = fd, .writes = writes, .text = text };
+	if (writes)
+		h->opener = note_writer(req, node);
 	fi->direct_io = text != NULL;
 	fi->keep_cache = 0;
 	fi->noflush = !writes;
@@ -276,7 +288,7 @@ void queued_open(fuse_req_t req, const struct node *node, struct fuse_file_info 
 		fs_reply(req, err);
 		return;
 	}
-	struct open_queued *h = handle_create(fi, fd, writes, text);
+	struct open_queued *h = handle_create(req, node, fi, fd, writes, text);
 	if (fuse_reply_open(req, fi) == -ENOENT)
 		handle_close(fs, node, h); /* interrupted meanwhile: no RELEASE will come */
 }
@@ -308,7 +320,7 @@ void queued_create(fuse_req_t req, const struct node *dir, const char *name, str
 		fs_reply(req, err);
 		return;
 	}
-	struct open_queued *h = handle_create(fi, -1, true, NULL);
+	struct open_queued *h = handle_create(req, &node, fi, -1, true, NULL);
 	if (fuse_reply_create(req, &e, fi) == -ENOENT)
 		handle_close(fs, &node, h);
 }
@@ -367,9 +379,18 @@ void queued_write(fuse_req_t req, const struct node *node, const char *data, siz
 		fs_reply(req, err);
 }
 
+/* A process that was given the descriptor by the one that opened the file: that one has it still, and closes it after it, or has closed
+ * it; then the release tells. */
+static bool is_given(fuse_req_t req, const struct open_queued *h)
+{
+	pid_t process = h->opener ? peer_process(fuse_req_ctx(req)->pid) : 0;
+	return process && process != h->opener;
+}
+
 void queued_flush(fuse_req_t req, const struct node *node, struct fuse_file_info *fi)
 {
-	fs_reply(req, handle(fi)->writes ? outgoing_flush(of(fs_of(req), node), node->id, &handle(fi)->closing) : MF_OK);
+	struct open_queued *h = handle(fi);
+	fs_reply(req, h->writes && !is_given(req, h) ? outgoing_flush(of(fs_of(req), node), node->id, &h->closing) : MF_OK);
 }
 
 void queued_fsync(fuse_req_t req, const struct node *node)
@@ -383,14 +404,17 @@ void queued_release(fuse_req_t req, const struct node *node, struct fuse_file_in
 	fuse_reply_err(req, 0);
 }
 
-static enum mf_err set_attributes(struct fs *fs, const struct node *node, const struct stat *attr, int to_set)
+static enum mf_err set_attributes(fuse_req_t req, const struct node *node, const struct stat *attr, int to_set)
 {
+	struct fs *fs = fs_of(req);
 	struct timespec mtime = attr->st_mtim;
 	enum mf_err err = MF_OK;
 	if (node->part == QUEUED_ERROR)
 		return MF_DENIED;
 	if (to_set & FUSE_SET_ATTR_MTIME_NOW)
 		clock_gettime(CLOCK_REALTIME, &mtime);
+	if (to_set & FUSE_SET_ATTR_SIZE)
+		(void)note_writer(req, node);
 	if (to_set & FUSE_SET_ATTR_SIZE)
 		err = outgoing_truncate(of(fs, node), node->id, (uint64_t)attr->st_size);
 	if (err == MF_OK && (to_set & (FUSE_SET_ATTR_MTIME | FUSE_SET_ATTR_MTIME_NOW)))
@@ -402,7 +426,7 @@ void queued_setattr(fuse_req_t req, const struct node *node, const struct stat *
 {
 	struct fs *fs = fs_of(req);
 	struct stat now;
-	enum mf_err err = set_attributes(fs, node, attr, to_set);
+	enum mf_err err = set_attributes(req, node, attr, to_set);
 	if (err == MF_OK)
 		err = queued_attr(fs, node, &now);
 	if (err == MF_OK)

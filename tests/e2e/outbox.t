@@ -120,7 +120,9 @@ with Suite("outbox/: a file dropped into it is sent", timeout=400) as suite:
             time.sleep(10.5)     # it would have been sent
             f.write(letter("other version", body="longer than before\n"))
             f.flush()
-            assert home.status()["outbox"]["waiting"] == 1 and state(path).endswith(", and while it is open for writing")  # a child closed it
+            assert home.status()["outbox"]["waiting"] == 0 and state(path) == "being written"   # the program that asks had it too, and closed it
+            os.close(os.dup(f.fileno()))
+            assert home.status()["outbox"]["waiting"] == 1 and state(path).endswith(", and while it is open for writing")
             f.write("and a line\n")
             f.flush()
             assert state(path) == "being written"

@@ -1,6 +1,9 @@
 #!/usr/bin/python3
 import ctypes
 import os
+import shutil
+import signal
+import subprocess
 import sys
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
@@ -23,6 +26,9 @@ with Suite("files of outbox/: numbers and attributes that last, several writers,
 
     def state(path):
         return os.getxattr(path, "user.mail.state").decode()
+
+    def sent(mount, server, subject):
+        system.wait_until(lambda: subject in server.accepted and os.listdir(mount / "outbox") == ["failed"], "it is sent, and has left", 60)
 
     class Handle(ctypes.Structure):
         _fields_ = [("size", ctypes.c_uint), ("type", ctypes.c_int), ("bytes", ctypes.c_char * 128)]
@@ -98,4 +104,101 @@ with Suite("files of outbox/: numbers and attributes that last, several writers,
         home.run("send", "--retry", "x.eml", check=0)
         system.wait_until(lambda: server.accepted == ["told, better"], "it is sent", 60)
         assert [c for c in server.commands if c.startswith("RCPT")] == ["RCPT TO:<bob@example.org> NOTIFY=SUCCESS"], server.commands
+        mount.umount()
+
+    class Shared:
+        """A shell that writes a file in two parts, each by another program with the shell's descriptor, and waits in between."""
+
+        def __init__(self, home, path, first, second):
+            self.go = home.folder / "go"
+            self.paused = home.folder / "paused"
+            self.paused.unlink(missing_ok=True)
+            if not self.go.exists():
+                os.mkfifo(self.go)
+            script = f"({first}; touch {self.paused}; read x <{self.go}; {second}) >'{path}'"
+            self.process = subprocess.Popen(["sh", "-c", script], stderr=subprocess.DEVNULL, start_new_session=True)
+            suite.callback(self.kill)
+            system.wait_until(self.paused.exists, "the first part is written", 60)
+
+        def resume(self):
+            with open(self.go, "w") as f:
+                f.write("on\n")
+            assert self.process.wait(60 * system.SLOW) == 0
+
+        def kill(self):
+            if self.process.poll() is None:
+                os.killpg(self.process.pid, signal.SIGKILL)
+                self.process.wait()
+
+    HEAD, REST = "/bin/printf 'To: bob@example.org\\nSubject: {}\\n\\nfirst\\n'", "/bin/printf 'second\\n'"
+
+    @suite.case("one descriptor for several programs: whole when the last has closed it, whichever of them is killed")
+    def _():
+        taken = []
+        server = SmtpServer(taken=taken.append)
+        home = sender(server, send_delay="0")
+        mount = home.mount()
+        killed = "sh -c \"" + HEAD + "; kill -9 \\$\\$\""
+        for subject, first in (("shared", HEAD), ("killed", killed)):
+            path = mount / f"outbox/{subject}.eml"
+            shared = Shared(home, path, first.format(subject), REST)
+            assert state(path) == "being written" and "first" in path.read_text()
+            home.run("sync", check=0)
+            assert not any(home.status()["outbox"][k] for k in ("waiting", "queued", "sending")) and subject not in server.accepted
+            shared.resume()
+            system.wait_until(lambda: subject in server.accepted, "it is sent", 60)
+            assert any(f"Subject: {subject}\r\n".encode() in data and data.endswith(b"first\r\nsecond\r\n") for data in taken), taken
+        mount.umount()
+
+    @suite.case("one descriptor for several programs, and mailfs is killed: what is there is not sent by itself")
+    def _():
+        server = SmtpServer()
+        home = sender(server, send_delay="0")
+        mount = home.mount()
+        shared = Shared(home, mount / "outbox/half.eml", HEAD.format("half"), REST)
+        mount.kill()
+        shared.kill()
+        mount = home.mount()
+        (mount / "outbox/whole.eml").write_text(letter("whole"))
+        system.wait_until(lambda: "whole" in server.accepted, "another one is sent", 60)
+        assert state(mount / "outbox/half.eml").startswith("unfinished") and server.accepted == ["whole"]
+        mount.umount()
+
+    @suite.case("all who had the descriptor are killed: nobody can tell that from an end; it rests, and can be taken back")
+    def _():
+        server = SmtpServer()
+        home = sender(server, send_delay="1h")
+        mount = home.mount()
+        path = mount / "outbox/half.eml"
+        shared = Shared(home, path, HEAD.format("half"), REST)
+        shared.kill()
+        system.wait_until(lambda: state(path).startswith("waiting until"), "it is taken as whole", 60)
+        os.remove(path)
+        assert home.status()["outbox"]["waiting"] == 0 and server.accepted == []
+        mount.umount()
+
+    @suite.case("written by a server of files (smbd, nfsd): sent when it is renamed, and not before")
+    def _():
+        server = SmtpServer()
+        home = sender(server, send_delay="0")
+        mount = home.mount()
+        for name in ("smbd", "nfsd"):
+            program = home.folder / name
+            shutil.copy("/bin/sh", program)
+
+            def serve(script):
+                subprocess.run([program, "-c", script], cwd=mount / "outbox", check=True, timeout=60 * system.SLOW)
+
+            serve(f"printf 'To: bob@example.org\\nSubject: {name}\\n\\n' >x.eml; printf 'first\\n' >>x.eml; printf 'second\\n' >>x.eml; : >>x.eml")
+            assert state(mount / "outbox/x.eml").startswith("written through an export"), state(mount / "outbox/x.eml")
+            assert not any(home.status()["outbox"][k] for k in ("waiting", "queued", "sending"))
+            os.rename(mount / "outbox/x.eml", mount / "outbox/y.eml")
+            sent(mount, server, name)
+            serve(f"printf 'To: bob@example.org\\nSubject: {name} by a scratch name\\n\\nx\\n' >x.tmp")
+            os.rename(mount / "outbox/x.tmp", mount / "outbox/x.eml")
+            sent(mount, server, f"{name} by a scratch name")
+            serve(f"printf 'To: bob@example.org\\nSubject: begun by {name}\\n\\n' >x.eml")
+            with open(mount / "outbox/x.eml", "a") as f:     # on this machine: an end is an end
+                f.write("and ended here\n")
+            sent(mount, server, f"begun by {name}")
         mount.umount()

@@ -412,6 +412,46 @@ static void test_too_big(void **state)
 	expect(w, "", "x.eml", 0);
 }
 
+/* A server of files closes when it suits it: whole is what is renamed. */
+static void test_exported(void **state)
+{
+	struct world *w = *state;
+	uint64_t number;
+	int fd;
+	assert_int_equal(outgoing_create(w->o, "x.eml", &number), MF_OK);
+	outgoing_written_by(w->o, number, true);
+	assert_int_equal(outgoing_write(w->o, number, &w->closing, "To: ", 4, 0), MF_OK);
+	assert_int_equal(outgoing_flush(w->o, number, &w->closing), MF_OK);      /* not judged */
+	outgoing_close_file(w->o, number, true, &w->closing);
+	expect(w, "x.eml", "", 0);
+	MF_CLEANUP(mf_free) char *said = outgoing_state(w->o, number);
+	assert_non_null(strstr(said, "when it is renamed"));
+	assert_int_equal(outgoing_rename(w->o, false, "x.eml", "y.eml"), MF_INVALID);
+	expect(w, "x.eml", "y.eml", 0);
+	assert_true(number_of(w, false, "x.eml") == number && number_of(w, true, "y.eml") != number);
+	/* renamed while it is open still: when that one closes */
+	assert_int_equal(outgoing_create(w->o, "x.tmp", &number), MF_OK);
+	outgoing_written_by(w->o, number, true);
+	assert_int_equal(outgoing_write(w->o, number, &w->closing, LETTER("x"), strlen(LETTER("x")), 0), MF_OK);
+	assert_int_equal(outgoing_rename(w->o, false, "x.tmp", "x.eml"), MF_OK);
+	expect(w, "x.eml", "y.eml", 0);
+	outgoing_close_file(w->o, number, true, &w->closing);
+	expect(w, "x.eml", "y.eml", 1);
+	/* taken back by one that writes into it, and ended by one that is here */
+	assert_int_equal(outgoing_open_file(w->o, number, true, true, &fd), MF_OK);
+	outgoing_written_by(w->o, number, true);
+	assert_int_equal(outgoing_write(w->o, number, &w->closing, LETTER("x"), strlen(LETTER("x")), 0), MF_OK);
+	outgoing_close_file(w->o, number, true, &w->closing);
+	expect(w, "x.eml", "y.eml", 0);
+	assert_int_equal(outgoing_open_file(w->o, number, true, false, &fd), MF_OK);
+	outgoing_written_by(w->o, number, false);
+	outgoing_close_file(w->o, number, true, &w->closing);
+	expect(w, "x.eml", "y.eml", 1);
+	outgoing_written_by(w->o, number, true);
+	assert_int_equal(outgoing_truncate(w->o, number, strlen(LETTER("x")) - 1), MF_OK);
+	expect(w, "x.eml", "y.eml", 0);
+}
+
 /* --- what holds beyond a mount ----------------------------------------------------------------------------------------- */
 
 static bool is_known(struct world *w, uint64_t number)
@@ -598,6 +638,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(test_another_of_that_name, begin, end),
 		cmocka_unit_test_setup_teardown(test_renaming_what_is_being_sent, begin, end),
 		cmocka_unit_test_setup_teardown(test_too_big, begin, end),
+		cmocka_unit_test_setup_teardown(test_exported, begin, end),
 		cmocka_unit_test_setup_teardown(test_numbers, begin, end),
 		cmocka_unit_test_setup_teardown(test_old_notes, begin, end),
 		cmocka_unit_test_setup_teardown(test_notify, begin, end),
