@@ -188,6 +188,7 @@ enum name_state { NAME_FREE, NAME_LEAVING, NAME_HELD };
 enum mf_err journal_name_state(struct cache *c, const struct op *op, const char *target, enum name_state *ret);
 /* What CREATE and RENAME will call it at the server; the caller frees. MF_BUSY: what it lies in is not there yet */
 enum mf_err journal_target(struct cache *c, const struct op *op, char **ret);
+enum mf_err txn_op_target(struct txn *t, const struct op *op, char **ret);   /* the same */
 /* As what it is sent if it is .aside */
 enum mf_err journal_aside(struct cache *c, const struct op *op, char **ret);
 

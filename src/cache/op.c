@@ -431,7 +431,7 @@ static enum mf_err mark_one(struct txn *t, struct op *op)
 		return e;
 	MF_CLEANUP(mf_free) char *target = NULL;
 	bool names = now.kind == OP_CREATE || now.kind == OP_RENAME;
-	if (names && mailbox_target(t, &now, &target) != MF_OK) {
+	if (names && txn_op_target(t, &now, &target) != MF_OK) {
 		op_finish(&now);
 		op->id = 0; /* the next look says why */
 		return MF_OK;
