@@ -152,8 +152,8 @@ enum mf_err txn_retry(struct txn *t, uint64_t op);
  * !hurry, of all. An expunge that was tried goes with any other of its mailbox: without UIDPLUS they are one. The caller
  * frees each and *ret. */
 enum mf_err journal_ready(struct cache *c, int64_t now_ms, bool hurry, size_t max, struct op **ret, size_t *ret_count);
-/* When the first that is not ready only for the time is: wall clock; INT64_MAX: none */
-enum mf_err journal_next_due(struct cache *c, int64_t *ret_ms);
+/* When the first is due that was not at now_ms: wall clock; INT64_MAX: none */
+enum mf_err journal_next_due(struct cache *c, int64_t now_ms, int64_t *ret_ms);
 /* Whose outcome is not known after a lost connection or a crash */
 enum mf_err journal_in_doubt(struct cache *c, struct op **ret, size_t *ret_count);
 /* These are SENT when this returns, on the disk, whatever happens to the machine, and CREATE and RENAME have their .raw; those

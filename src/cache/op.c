@@ -362,7 +362,7 @@ enum mf_err journal_in_doubt(struct cache *c, struct op **ret, size_t *ret_count
 	return e;
 }
 
-enum mf_err journal_next_due(struct cache *c, int64_t *ret_ms)
+enum mf_err journal_next_due(struct cache *c, int64_t now_ms, int64_t *ret_ms)
 {
 	*ret_ms = INT64_MAX;
 	enum mf_err e = MF_OK;
@@ -370,6 +370,7 @@ enum mf_err journal_next_due(struct cache *c, int64_t *ret_ms)
 	if (!db)
 		return e;
 	sqlite3_stmt *s = db_use(db, SQL_OP_NEXT_DUE);
+	sqlite3_bind_int64(s, 1, now_ms);
 	e = db_step(db, s);
 	if (!e && sqlite3_column_type(s, 0) != SQLITE_NULL)
 		*ret_ms = sqlite3_column_int64(s, 0);
