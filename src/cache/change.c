@@ -271,6 +271,7 @@ static enum mf_err journal_move(struct txn *t, struct row *row, const struct nod
 		e = change_append(t, to, row, 0, ret_op);
 	} else if (!row->entry.uid && placing && placing->kind != OP_EXPUNGE && op_is_open(placing)) {
 		e = retarget(t, &ops, placing, row, from, to);
+		*ret_op = placing->id;
 	} else {
 		struct op op = { .kind = OP_MOVE, .message = row->entry.id, .mailbox = from->m.id, .dest = to->m.id, .uid = row->entry.uid,
 			.uidvalidity = row->entry.uid ? from->m.uidvalidity : 0, .name = (char *)(uintptr_t)own_name };

@@ -152,8 +152,8 @@ enum mf_err txn_retry(struct txn *t, uint64_t op);
  * !hurry, of all. An expunge that was tried goes with any other of its mailbox: without UIDPLUS they are one. The caller
  * frees each and *ret. */
 enum mf_err journal_ready(struct cache *c, int64_t now_ms, bool hurry, size_t max, struct op **ret, size_t *ret_count);
-/* When the first that is not ready only for the time is: wall clock; INT64_MAX: none */
-enum mf_err journal_next_due(struct cache *c, int64_t *ret_ms);
+/* When the first is due that was not at now_ms: wall clock; INT64_MAX: none */
+enum mf_err journal_next_due(struct cache *c, int64_t now_ms, int64_t *ret_ms);
 /* The EXPUNGE of what the message of this APPEND takes the place of, if it can be done now together with it; MF_NOT_FOUND */
 enum mf_err journal_replaced(struct cache *c, uint64_t append, int64_t now_ms, struct op *ret);
 /* Whose outcome is not known after a lost connection or a crash */
@@ -191,6 +191,7 @@ enum name_state { NAME_FREE, NAME_LEAVING, NAME_HELD };
 enum mf_err journal_name_state(struct cache *c, const struct op *op, const char *target, enum name_state *ret);
 /* What CREATE and RENAME will call it at the server; the caller frees. MF_BUSY: what it lies in is not there yet */
 enum mf_err journal_target(struct cache *c, const struct op *op, char **ret);
+enum mf_err txn_op_target(struct txn *t, const struct op *op, char **ret);   /* the same */
 /* As what it is sent if it is .aside */
 enum mf_err journal_aside(struct cache *c, const struct op *op, char **ret);
 

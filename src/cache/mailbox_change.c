@@ -431,7 +431,7 @@ enum mf_err txn_mailbox_subscribe(struct txn *t, uint64_t mailbox, bool subscrib
 
 /* --- what the server has done ------------------------------------------------------------------------------------------------------ */
 
-enum mf_err mailbox_target(struct txn *t, const struct op *op, char **ret)
+enum mf_err txn_op_target(struct txn *t, const struct op *op, char **ret)
 {
 	const struct node *n = txn_node(t, op->mailbox);
 	const struct node *above = n && n->m.parent ? txn_node(t, n->m.parent) : NULL;
@@ -448,7 +448,7 @@ enum mf_err journal_target(struct cache *c, const struct op *op, char **ret)
 	enum mf_err e = cache_begin(c, &t);
 	if (e)
 		return e;
-	e = mailbox_target(t, op, ret);
+	e = txn_op_target(t, op, ret);
 	txn_rollback(t);
 	return e;
 }
@@ -561,7 +561,7 @@ static enum mf_err drop_renames_done(struct txn *t, const struct node *n)
 	for (size_t i = 0; i < ops.count && !e; i++) {
 		MF_CLEANUP(mf_free) char *target = NULL;
 		const struct op *op = &ops.items[i];
-		if (op->kind == OP_RENAME && op_is_open(op) && mailbox_target(t, op, &target) == MF_OK && strcmp(target, n->path) == 0)
+		if (op->kind == OP_RENAME && op_is_open(op) && txn_op_target(t, op, &target) == MF_OK && strcmp(target, n->path) == 0)
 			e = op_remove(t, op->id);
 	}
 	ops_finish(&ops);
@@ -586,7 +586,7 @@ static enum mf_err go_on_from_aside(struct txn *t, const struct node *n, bool *r
 {
 	MF_CLEANUP(mf_free) char *target = NULL, *name = NULL;
 	struct ops ops = { 0 };
-	enum mf_err e = mailbox_target(t, &(struct op){ .mailbox = n->m.id }, &target);
+	enum mf_err e = txn_op_target(t, &(struct op){ .mailbox = n->m.id }, &target);
 	*ret = is_aside(n) && (e || strcmp(target, n->path) != 0);
 	if (!*ret)
 		return MF_OK;

@@ -379,7 +379,7 @@ enum mf_err journal_in_doubt(struct cache *c, struct op **ret, size_t *ret_count
 	return e;
 }
 
-enum mf_err journal_next_due(struct cache *c, int64_t *ret_ms)
+enum mf_err journal_next_due(struct cache *c, int64_t now_ms, int64_t *ret_ms)
 {
 	*ret_ms = INT64_MAX;
 	enum mf_err e = MF_OK;
@@ -387,6 +387,7 @@ enum mf_err journal_next_due(struct cache *c, int64_t *ret_ms)
 	if (!db)
 		return e;
 	sqlite3_stmt *s = db_use(db, SQL_OP_NEXT_DUE);
+	sqlite3_bind_int64(s, 1, now_ms);
 	e = db_step(db, s);
 	if (!e && sqlite3_column_type(s, 0) != SQLITE_NULL)
 		*ret_ms = sqlite3_column_int64(s, 0);
@@ -448,7 +449,7 @@ static enum mf_err mark_one(struct txn *t, struct op *op)
 		return e;
 	MF_CLEANUP(mf_free) char *target = NULL;
 	bool names = now.kind == OP_CREATE || now.kind == OP_RENAME;
-	if (names && mailbox_target(t, &now, &target) != MF_OK) {
+	if (names && txn_op_target(t, &now, &target) != MF_OK) {
 		op_finish(&now);
 		op->id = 0; /* the next look says why */
 		return MF_OK;

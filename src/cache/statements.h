@@ -136,7 +136,7 @@
 	  "AND NOT EXISTS (SELECT 1 FROM op p WHERE p.mailbox = o.mailbox AND p.uid = o.uid AND p.kind = 3 AND p.state IN (0, 1) AND p.id < o.id) LIMIT 1") \
 	X(KEPT, "SELECT count(*), coalesce(sum(m.size), 0) FROM mailbox b JOIN message m ON m.shelf = b.shelf WHERE m.uid IS NULL " \
 	  "AND m.local = 0 AND NOT EXISTS (SELECT 1 FROM op o WHERE o.message = m.id)") \
-	X(OP_NEXT_DUE, "SELECT min(due) FROM op WHERE state = 0") \
+	X(OP_NEXT_DUE, "SELECT min(due) FROM op WHERE state = 0 AND due > ?1") \
 	X(OP_COUNT, "SELECT count(*) FROM op") \
 	X(OP_TOTALS, "SELECT state, count(*) FROM op GROUP BY state") \
 	X(OP_USES, "SELECT 1 FROM op o WHERE ((o.mailbox = ?1 OR (o.dest = ?1 AND o.dest != 0)) AND NOT (" OP_IS_OF_MAILBOX ")) OR (o.parent = ?1 AND o.kind = 7) LIMIT 1") \

@@ -172,8 +172,6 @@ enum mf_err mailbox_add_local(struct txn *t, uint64_t parent, const char *path, 
 enum mf_err mailbox_add_again(struct txn *t, const struct op *removal, const struct mailbox *like);
 enum mf_err mailbox_drop_ops(struct txn *t, uint64_t mailbox);              /* what is to be done to it at the server */
 enum mf_err mailbox_undelete(struct txn *t, const struct op *op);
-/* What CREATE and RENAME are to call it at the server, as journal_target() says */
-enum mf_err mailbox_target(struct txn *t, const struct op *op, char **ret);
 bool mailbox_is_inside(struct txn *t, uint64_t parent, uint64_t mailbox);   /* parent is the mailbox, or somewhere in it */
 enum mf_err mailbox_ops(struct txn *t, uint64_t mailbox, struct ops *ret);  /* what is to be done to it */
 struct op *mailbox_find_op(const struct ops *ops, enum op_kind kind);

@@ -111,5 +111,6 @@ enum mf_err copies_look(struct round *r, const struct op *op, bool *ret_send)
 		return MF_OK;
 	enum mf_err e = settle(a, op, &found);
 	*ret_send = !found;
+	r->waits |= found; /* what comes after it can be sent */
 	return e == MF_OK ? learn(a, found) : e;
 }

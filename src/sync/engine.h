@@ -240,6 +240,7 @@ enum mf_err doubts_look(struct account *a);
 enum mf_err doubts_settle(struct account *a);
 void replay_connected_locked(struct account *a);
 void replay_look_at_locked(struct account *a, int64_t at_ms);           /* monotonic; what is earlier stays */
+void replay_news_locked(struct account *a);                             /* a mailbox, or the list of them, has been read */
 bool replay_is_due_locked(const struct account *a, int64_t now);
 int64_t replay_wait_ms_locked(const struct account *a, int64_t now);    /* INT64_MAX: until woken */
 enum mf_err replay_run(struct session *s);

@@ -319,6 +319,7 @@ static void listing_apply(struct session *s, const struct listing *l)
 	if (!l->inbox_only)
 		listing_forget_gone_locked(a);
 	link_listed_locked(a);
+	replay_news_locked(a);
 	pthread_mutex_unlock(&a->lock);
 }
 

@@ -9,6 +9,7 @@
 #define AT_ONCE 5000            /* operations in one round */
 #define GATHER_MS 150           /* a change waits so long for others to go with it, */
 #define GATHER_MOST_MS 1000     /* but the first of them no longer than this */
+#define SOON_MS 200             /* until what waits for a mailbox is looked at again */
 #define LOOK_MS 50              /* between looks at what a synchronisation is to find */
 
 /* --- when ------------------------------------------------------------------------------------------------------------------- */
@@ -19,6 +20,13 @@ void replay_look_at_locked(struct account *a, int64_t at_ms)
 		return;
 	a->replay_at_ms = at_ms;
 	sessions_wake_locked(a, ROLE_WORKER);
+}
+
+void replay_news_locked(struct account *a)
+{
+	bool gathering = a->replay_first_ms != 0;
+	if (!gathering && journal_count(a->cache))
+		replay_look_at_locked(a, clock_mono_ms());
 }
 
 void account_journal_changed(struct account *a)
@@ -119,22 +127,26 @@ static void tell_settled(struct account *a, bool round_was_empty)
 	pthread_mutex_unlock(&a->lock);
 }
 
-/* When to look again */
+/* When to look again. What is due and was not taken waits for an operation, a change or a mailbox, which tell of themselves. */
 static void plan(struct account *a, const struct round *r)
 {
 	int64_t due = INT64_MAX;
-	if (journal_next_due(a->cache, &due) != MF_OK)
-		due = clock_wall_ns() / 1000000 + STUCK_MS;
+	if (journal_next_due(a->cache, r->now_ms, &due) != MF_OK)
+		due = r->now_ms + STUCK_MS;
 	pthread_mutex_lock(&a->lock);
 	int64_t now = clock_mono_ms();
 	if (r->op_count) {
 		/* there may be more; where changes go on coming they gather again */
 		if (!a->replay_first_ms || a->replay_hurry || r->op_count >= AT_ONCE || r->appends == APPENDS_AT_ONCE)
 			replay_look_at_locked(a, now);
-	} else if (due != INT64_MAX) {
+	} else {
 		int64_t wait = due - clock_wall_ns() / 1000000;
-		/* what is due and was not taken waits for something that tells of itself, or for this */
-		replay_look_at_locked(a, now + (wait < STUCK_MS ? r->waits ? 200 : STUCK_MS : wait));
+		if (due != INT64_MAX)
+			replay_look_at_locked(a, now + (wait > 0 ? wait : 0));
+		if (r->waits)
+			replay_look_at_locked(a, now + SOON_MS);
+		else if (a->settle_waiters)
+			replay_look_at_locked(a, now + STUCK_MS);
 	}
 	pthread_mutex_unlock(&a->lock);
 }
@@ -167,7 +179,8 @@ enum mf_err replay_run(struct session *s)
 	pthread_mutex_unlock(&a->lock);
 	if (e != MF_OK || !ready)
 		return e;
-	e = journal_ready(a->cache, clock_wall_ns() / 1000000, hurry, AT_ONCE, &r.ops, &r.op_count);
+	r.now_ms = clock_wall_ns() / 1000000;
+	e = journal_ready(a->cache, r.now_ms, hurry, AT_ONCE, &r.ops, &r.op_count);
 	if (e == MF_OK)
 		e = round_pick(&r);
 	bool empty = r.op_count == 0;

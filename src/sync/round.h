@@ -22,7 +22,8 @@ struct round {
 	enum mf_err *spooled_result;    /* and whether their bytes are on the disk */
 	size_t spooled_count;
 	unsigned caps;
-	bool waits;                     /* for a mailbox to be read; what waits for another operation is looked at after that */
+	int64_t now_ms;                 /* wall clock: what was due then was looked at */
+	bool waits;                     /* for a mailbox to be read; or what others wait for has changed: it is looked at again soon */
 };
 
 /* Leaves in .ops what can be sent now, of what is there: all about messages that is ready, or one change of a mailbox. What never

@@ -30,19 +30,66 @@ char *round_raw_now(struct cache *cache, uint64_t mailbox, struct mailbox *ret)
 	return round_raw_of(cache, mailbox, &none, ret);
 }
 
-static enum mf_err park(struct account *a, const struct op *op, const char *why)
+/* Why one cannot be sent, asked again when nothing can change meanwhile: the operation, or what it is about, may have since it was read. */
+typedef bool obstacle(struct account *a, struct txn *t, const struct op *now);
+
+static bool is_numbered_otherwise(struct account *a, struct txn *t, const struct op *now)
 {
-	log_warning("%s: %s (operation %" PRIu64 ") waits for a person: %s", a->config->name, op_kind_word(op->kind), op->id, why);
-	struct txn *t;
-	enum mf_err e = cache_begin(a->cache, &t);
-	return e == MF_OK ? round_commit(t, txn_op_park(t, op->id, OP_PARKED, why)) : e;
+	(void)t;
+	MF_CLEANUP(mailbox_finish) struct mailbox m = { 0 };
+	return cache_mailbox(a->cache, now->mailbox, &m) == MF_OK && m.complete && now->uid && m.uidvalidity && now->uidvalidity != m.uidvalidity;
 }
 
-static enum mf_err forget_keep(struct account *a, const struct op *op, enum mf_err (*how)(struct txn *t, uint64_t op))
+static bool has_lost_its_bytes(struct account *a, struct txn *t, const struct op *now)
+{
+	(void)t;
+	enum mf_err e = spool_sync(a->cache, now->message);
+	return e == MF_NOT_FOUND || e == MF_CORRUPT;
+}
+
+static bool has_no_name(struct account *a, struct txn *t, const struct op *now)
+{
+	(void)a;
+	MF_CLEANUP(mf_free) char *target = NULL;
+	enum mf_err e = txn_op_target(t, now, &target);
+	return e != MF_OK && e != MF_BUSY;
+}
+
+/* Begins a transaction if the operation waits still, and for that; *ret is NULL else. */
+static enum mf_err begin_stopping(struct account *a, const struct op *op, obstacle *why, struct txn **ret)
+{
+	struct op now = { 0 };
+	enum mf_err e = cache_begin(a->cache, ret);
+	if (e != MF_OK)
+		return e;
+	e = journal_op(a->cache, op->id, &now);
+	bool still = e == MF_OK && now.state == OP_QUEUED && now.kind == op->kind && why(a, *ret, &now);
+	op_finish(&now);
+	if (!still) {
+		txn_rollback(*ret);
+		*ret = NULL;
+	}
+	return e == MF_NOT_FOUND ? MF_OK : e;
+}
+
+static enum mf_err park(struct round *r, const struct op *op, obstacle *why, const char *words)
+{
+	struct account *a = r->account;
+	struct txn *t;
+	enum mf_err e = begin_stopping(a, op, why, &t);
+	r->waits = true;
+	if (e != MF_OK || !t)
+		return e;
+	log_warning("%s: %s (operation %" PRIu64 ") waits for a person: %s", a->config->name, op_kind_word(op->kind), op->id, words);
+	return round_commit(t, txn_op_park(t, op->id, OP_PARKED, words));
+}
+
+static enum mf_err forget_keep(struct round *r, const struct op *op, obstacle *why, enum mf_err (*how)(struct txn *t, uint64_t op))
 {
 	struct txn *t;
-	enum mf_err e = cache_begin(a->cache, &t);
-	return e == MF_OK ? round_commit(t, how(t, op->id)) : e;
+	enum mf_err e = begin_stopping(r->account, op, why, &t);
+	r->waits = true;
+	return e == MF_OK && t ? round_commit(t, how(t, op->id)) : e;
 }
 
 /* Numbered anew since: it was matched, or is not there. */
@@ -53,9 +100,9 @@ static enum mf_err is_of_other_numbers(struct round *r, const struct op *op, con
 	if (!*ret)
 		return MF_OK;
 	if (m->complete && op->kind == OP_KEEP) /* nothing is left to be deleted */
-		return forget_keep(a, op, txn_op_gone);
+		return forget_keep(r, op, is_numbered_otherwise, txn_op_gone);
 	if (m->complete)
-		return park(a, op, "the mailbox was numbered or named anew, and the message was not found in it again");
+		return park(r, op, is_numbered_otherwise, "the mailbox was numbered or named anew, and the message was not found in it again");
 	pthread_mutex_lock(&a->lock);
 	work_want_locked(a, work_get_locked(a, m->id), PRIORITY_BACKGROUND, CHANGES_AUTO);
 	pthread_mutex_unlock(&a->lock);
@@ -63,11 +110,16 @@ static enum mf_err is_of_other_numbers(struct round *r, const struct op *op, con
 	return MF_OK;
 }
 
-static enum mf_err is_called(struct account *a, const struct op *op)
+static enum mf_err is_called(struct round *r, const struct op *op)
 {
+	struct cache *cache = r->account->cache;
 	struct txn *t;
-	enum mf_err e = cache_begin(a->cache, &t);
-	return e == MF_OK ? round_commit(t, txn_mailbox_is_called(t, op->mailbox)) : e;
+	uint64_t before = journal_count(cache);
+	enum mf_err e = cache_begin(cache, &t);
+	if (e == MF_OK)
+		e = round_commit(t, txn_mailbox_is_called(t, op->mailbox));
+	r->waits |= journal_count(cache) != before;
+	return e;
 }
 
 /* Another client has removed the mailbox with the message in it; or a person has just now, after op was read. */
@@ -79,12 +131,13 @@ static enum mf_err is_lost(struct round *r, const struct op *op)
 	pthread_mutex_lock(&a->lock);
 	bool searches = a->cycle_open; /* it may be found in another */
 	pthread_mutex_unlock(&a->lock);
-	r->waits = true;
+	r->waits |= searches;
 	if (searches)
 		return MF_OK;
 	enum mf_err e = cache_begin(a->cache, &t);
 	if (e == MF_OK)
 		e = round_commit(t, txn_op_lost(t, op->id, false, &lost));
+	r->waits |= lost;
 	if (lost)
 		log_info("%s: %s of operation %" PRIu64 ": the mailbox that the message was in is gone at the server", a->config->name,
 		         op_kind_word(op->kind), op->id);
@@ -128,12 +181,12 @@ static enum mf_err message_ready(struct round *r, const struct op *op, bool *ret
 	if (e != MF_OK || other)
 		return e;
 	if (op->kind == OP_APPEND && (e = spool_is_safe(r, op->message)) != MF_OK)
-		return e == MF_NOT_FOUND || e == MF_CORRUPT ? park(a, op, "its bytes in the spool are gone or damaged") : e;
+		return e == MF_NOT_FOUND || e == MF_CORRUPT ? park(r, op, has_lost_its_bytes, "its bytes in the spool are gone or damaged") : e;
 	if (op->kind == OP_KEEP && (e = spool_sync(a->cache, op->message)) != MF_OK) {
 		if (e != MF_NOT_FOUND && e != MF_CORRUPT)
 			return e;
 		log_error("%s: the bytes of message %" PRIu64 " were to be kept, and are gone: it stays at the server", a->config->name, op->message);
-		return forget_keep(a, op, txn_cancel);
+		return forget_keep(r, op, has_lost_its_bytes, txn_cancel);
 	}
 	if ((e = copies_look(r, op, ret)) != MF_OK)
 		return e;
@@ -150,9 +203,9 @@ static enum mf_err naming_ready(struct round *r, const struct op *op, bool *ret,
 	enum mf_err e = journal_target(a->cache, op, &target);
 	*ret = false;
 	if (e != MF_OK)
-		return e == MF_BUSY ? MF_OK : park(a, op, "there is no name for it at the server");
+		return e == MF_BUSY ? MF_OK : park(r, op, has_no_name, "there is no name for it at the server");
 	if (now && strcmp(now, target) == 0)
-		return is_called(a, op);
+		return is_called(r, op);
 	size_t len = now ? strlen(now) : 0;
 	if (now && strncmp(now, target, len) == 0 && target[len] == m.delimiter)
 		return MF_OK; /* what it goes into is in it still, and is to leave it */

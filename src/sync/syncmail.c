@@ -252,6 +252,7 @@ static void item_settle(struct sync_run *run, struct sync_item *item, enum mf_er
 			w->insane = 0; /* the short way was right this time */
 		w->cold = false;
 		w->read_ms = w->checked_ms;
+		replay_news_locked(a);
 		keeping_want_locked(a, w);
 		w->weight = 20;
 		w->seen_messages = server_messages;

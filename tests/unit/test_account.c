@@ -153,9 +153,12 @@ static void what_was_not_told_of_is_fetched(void **state)
 {
 	struct world *w = *state;
 	w->config->idle = false;
-	fill(w, "INBOX", 10);
-	memory_hide_newest(w->server, "INBOX", 2);
+	fill(w, "INBOX", 8);
 	world_start(w);
+	assert_int_equal(want_sync(w, false), MF_OK);
+	memory_hide_newest(w->server, "INBOX", 2);
+	for (int i = 0; i < 2; i++)
+		deliver(w, "INBOX", 20 + i, 500);
 	assert_int_equal(want_sync(w, false), MF_OK);
 	assert_int_equal(message_count(w, "INBOX"), 8);
 	memory_hide_newest(w->server, "INBOX", 0);
@@ -172,12 +175,12 @@ static void what_is_never_told_is_asked_for_once(void **state)
 	memory_hide_newest(w->server, "INBOX", 2);
 	world_start(w);
 	assert_int_equal(want_sync(w, false), MF_OK);
-	for (unsigned round = 0; round < 2; round++) {
-		for (unsigned checks = 2; checks > 0; checks--) {
-			memory_forget_calls(w->server);
-			assert_int_equal(want_verify(w), MF_OK);
-			assert_int_equal(memory_mailboxes_checked(w->server), checks);
-		}
+	for (uint32_t round = 0; round < 2; round++) {
+		assert_int_equal(want_verify(w), MF_OK);
+		assert_int_equal(want_verify(w), MF_OK);
+		memory_forget_calls(w->server);
+		assert_int_equal(want_verify(w), MF_OK);
+		assert_int_equal(memory_mailboxes_checked(w->server), 1);
 		for (uint32_t uid = 9 + 2 * round; uid < 11 + 2 * round; uid++)
 			assert_true(memory_expunge(w->server, "INBOX", uid));
 		assert_int_equal(want_verify(w), MF_OK);
@@ -185,6 +188,10 @@ static void what_is_never_told_is_asked_for_once(void **state)
 			deliver(w, "INBOX", 20 + i, 500);
 		assert_int_equal(want_sync(w, false), MF_OK);
 	}
+	assert_int_equal(message_count(w, "INBOX"), 8);
+	memory_hide_newest(w->server, "INBOX", 0);
+	assert_int_equal(want_verify(w), MF_OK);
+	assert_int_equal(message_count(w, "INBOX"), 10);
 }
 
 static void pushed_mail_arrives(void **state)

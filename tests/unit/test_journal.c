@@ -387,6 +387,27 @@ static void overwriting_expunges(void **state)
 	free(after);
 }
 
+/* What is to be moved and is overwritten then leaves its place as any other old version: when the new one is there */
+static void moved_and_overwritten(void **state)
+{
+	struct fixture *f = *state;
+	uint64_t inbox = mailbox_with(f, "INBOX", 2), work = mailbox_with(f, "Work", 0), trash = mailbox_with(f, "Trash", 0);
+	const struct disposal hows[] = { { .trash = trash }, expunge };
+	for (size_t i = 0; i < 2; i++) {
+		uint64_t id = by_uid(f, inbox, 2);
+		DO(f, txn_move(t, id, work, "moved.eml", &expunge));
+		write_message(f, id, TEXT("1"), true, &hows[i]);
+		assert_ops(f, i ? "expunge append" : "move append");
+		assert_int_equal(nth_op(f, 0).dest, i ? 0 : trash);
+		assert_int_equal(nth_op(f, 0).after, nth_op(f, 1).id);
+		assert_int_equal(by_name(f, work, "moved.eml"), id);
+		DO(f, txn_cancel(t, nth_op(f, 1).id));
+		assert_ops(f, "");
+		assert_int_equal(list_count(f, inbox), 2);
+		assert_int_equal(list_count(f, work) + list_count(f, trash), 0);
+	}
+}
+
 /* what vim does: the file goes aside, a new one takes its name, the backup is removed */
 static void backup_by_renaming(void **state)
 {
@@ -568,7 +589,8 @@ int main(void)
 		WITH_CACHE(removed_goes_to_trash_or_out_of_sight), WITH_CACHE(unsent_is_dropped), WITH_CACHE(trash_is_made_once),
 		WITH_CACHE(trash_is_made_at_home),
 		WITH_CACHE(held_after_rollback), WITH_CACHE(bytes_after_rollback), WITH_CACHE(named_as_scratch), WITH_CACHE(overwritten_twice_is_one_append), WITH_CACHE(overwriting_splits),
-		WITH_CACHE(overwriting_what_is_being_sent), WITH_CACHE(overwriting_expunges), WITH_CACHE(backup_by_renaming),
+		WITH_CACHE(overwriting_what_is_being_sent), WITH_CACHE(overwriting_expunges), WITH_CACHE(moved_and_overwritten),
+		WITH_CACHE(backup_by_renaming),
 		WITH_CACHE(backup_without_bytes), WITH_CACHE(backup_of_what_was_never_sent), WITH_CACHE(renamed_over), WITH_CACHE(message_over_message),
 		WITH_CACHE(copies), WITH_CACHE(copy_of_what_is_gone_is_appended), WITH_CACHE(touched_and_redated),
 	};

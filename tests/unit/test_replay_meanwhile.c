@@ -8,18 +8,45 @@ typedef void change_function(struct world *w);
 static change_function *_Atomic at_the_mark;
 static struct world *marked_world;
 
-int fdatasync(int fd)
+static bool is_named(int fd, const char *end)
 {
 	char link[64], path[4096];
 	snprintf(link, sizeof link, "/proc/self/fd/%d", fd);
-	ssize_t len = readlink(link, path, sizeof path);
-	bool of_journal = len > 4 && memcmp(path + len - 4, "-wal", 4) == 0;
-	if (of_journal && atomic_load(&at_the_mark) && count_state(marked_world, OP_SENT)) {
+	ssize_t len = readlink(link, path, sizeof path), wanted = (ssize_t)strlen(end);
+	return len > wanted && memcmp(path + len - wanted, end, (size_t)wanted) == 0;
+}
+
+int fdatasync(int fd)
+{
+	if (is_named(fd, "-wal") && atomic_load(&at_the_mark) && count_state(marked_world, OP_SENT)) {
 		change_function *call = atomic_exchange(&at_the_mark, NULL);
 		if (call)
 			call(marked_world);
 	}
 	return (int)syscall(SYS_fdatasync, fd);
+}
+
+/* Called once, when a session has looked at what is in the spool: what it found decides what is sent */
+static change_function *_Atomic at_the_spool;
+
+static bool is_session(struct world *w)
+{
+	bool found = false;
+	pthread_mutex_lock(&w->server->lock);
+	for (const struct memory_session *s = w->server->sessions; s; s = s->next)
+		found |= pthread_equal(s->remote.owner, pthread_self());
+	pthread_mutex_unlock(&w->server->lock);
+	return found;
+}
+
+int fsync(int fd)
+{
+	if (atomic_load(&at_the_spool) && is_named(fd, "/spool") && is_session(marked_world)) {
+		change_function *call = atomic_exchange(&at_the_spool, NULL);
+		if (call)
+			call(marked_world);
+	}
+	return (int)syscall(SYS_fsync, fd);
 }
 
 enum when { MARKED, SENT, LOST, WHENS };  /* LOST: done, and the answer did not come */
@@ -173,8 +200,30 @@ static void each_moment(void **state)
 	}
 }
 
+/* The bytes are gone, and just when that has been seen the message is written anew: it is sent */
+static void written_when_found_damaged(void **state)
+{
+	(void)state;
+	struct world w;
+	char path[200];
+	build(&w, FULL);
+	go_offline(&w);
+	make(&w);
+	snprintf(path, sizeof path, "%s/spool/%llu", w.state, (unsigned long long)numbered(&w, "INBOX", 50));
+	assert_int_equal(unlink(path), 0);
+	marked_world = &w;
+	atomic_store(&at_the_spool, overwrite);
+	account_connect(w.account);
+	assert_settled_as(&w, NULL, "written when found damaged");
+	assert_null(atomic_load(&at_the_spool));
+	char *text = server_text(&w);
+	assert_int_equal(times(text, "INBOX/Message number 51 "), 1);
+	free(text);
+	world_finish(&w);
+}
+
 int main(void)
 {
-	const struct CMUnitTest tests[] = { cmocka_unit_test(each_moment) };
+	const struct CMUnitTest tests[] = { cmocka_unit_test(each_moment), cmocka_unit_test(written_when_found_damaged) };
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -290,12 +290,41 @@ static void twins_in_doubt(void **state)
 	}
 }
 
+/* mv INBOX/1 Work; overwritten there, and the server does not take the new version: the old one stays where it is */
+static void moved_and_overwritten(void **state)
+{
+	(void)state;
+	for (size_t c = 0; c < sizeof all_caps / sizeof *all_caps; c++) {
+		struct world w;
+		build(&w, all_caps[c]);
+		go_offline(&w);
+		struct disposal how = to_trash(&w);
+		move_number(&w, "INBOX", 1, "Work", "moved.eml");
+		write_number(&w, numbered(&w, "Work", 1), 60, &how);
+		memory_refuse_writes(w.server, WRITE_APPEND, MF_QUOTA);
+		account_connect(w.account);
+		assert_int_equal(want_settled(&w), MF_DENIED);
+		char *text = server_text(&w);
+		assert_non_null(strstr(text, "INBOX/Message number 1 "));
+		free(text);
+		memory_refuse_writes(w.server, WRITE_APPEND, MF_OK);
+		retry_all(&w);
+		assert_settled_as(&w, NULL, "moved and overwritten");
+		text = server_text(&w);
+		assert_non_null(strstr(text, "Work/Message number 60 "));
+		assert_non_null(strstr(text, "Trash/Message number 1 "));
+		assert_null(strstr(text, "INBOX/Message number 1 "));
+		free(text);
+		world_finish(&w);
+	}
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(changed_again_in_doubt), cmocka_unit_test(made_and_moved_into_one_made_later),
 		cmocka_unit_test(turned_inside_out), cmocka_unit_test(names_in_a_circle), cmocka_unit_test(removed_from_one_renamed),
-		cmocka_unit_test(copies_of_one),
+		cmocka_unit_test(copies_of_one), cmocka_unit_test(moved_and_overwritten),
 		cmocka_unit_test(twins_in_doubt), cmocka_unit_test(unread_in_doubt), cmocka_unit_test(read_while_it_waits),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
