@@ -434,11 +434,12 @@ static enum mf_err on_mailbox(void *context, const struct remote_mailbox *m)
 	char limit[40] = "";
 	if (m->status.append_limit)
 		snprintf(limit, sizeof limit, " limit=%llu", (unsigned long long)m->status.append_limit);
-	say(context, "mailbox %s delimiter=%s use=%s%s%s%s%s%s%s status=%u,%u,%u,%u,%llu%s", raw, delimiter, uses[m->use],
+	say(context, "mailbox %s delimiter=%s use=%s%s%s%s%s%s%s status=%u,%u,%u,%u,%llu%s%s%s", raw, delimiter, uses[m->use],
 	    m->flags & MAILBOX_NOSELECT ? " noselect" : "", m->flags & MAILBOX_SUBSCRIBED ? " subscribed" : "",
 	    m->flags & MAILBOX_NOINFERIORS ? " noinferiors" : "", m->utf8 ? " utf8" : "", m->flags & MAILBOX_OTHERS ? " others" : "",
 	    m->flags & MAILBOX_HOME ? " home" : "", m->status.uidvalidity, m->status.uidnext,
-	    m->status.messages, m->status.unseen, (unsigned long long)m->status.modseq, limit);
+	    m->status.messages, m->status.unseen, (unsigned long long)m->status.modseq, limit, m->object_id ? " id=" : "",
+	    m->object_id ? m->object_id : "");
 	free(raw);
 	return MF_OK;
 }

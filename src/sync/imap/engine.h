@@ -59,6 +59,7 @@ struct imap {
 	bool caps_told;          /* since the flag was last cleared */
 	uint64_t append_limit;   /* APPENDLIMIT=... (RFC 7889): no larger message is taken, in any mailbox; 0: not said */
 	bool qresync;            /* enabled */
+	bool cyrus;              /* so it greeted: what it tells as MAILBOXID in a list (3.6) is whatever lies in its memory */
 	bool authenticated;
 	unsigned compress_serial; /* COMPRESS is under way: nothing may be sent before its answer. 0: it is not */
 	struct imap_command *head, **tail;

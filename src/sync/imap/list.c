@@ -191,7 +191,7 @@ static enum mf_err listed(struct imap *s, struct imap_command *c, const struct i
 static void put_status_items(struct imap *s)
 {
 	imap_put(s, "(MESSAGES UIDNEXT UIDVALIDITY UNSEEN%s%s%s)", s->caps & CAP(CONDSTORE) ? " HIGHESTMODSEQ" : "",
-	         s->caps & CAP(APPENDLIMIT) ? " APPENDLIMIT" : "", s->caps & CAP(OBJECTID) ? " MAILBOXID" : "");
+	         s->caps & CAP(APPENDLIMIT) ? " APPENDLIMIT" : "", s->caps & CAP(OBJECTID) && !s->cyrus ? " MAILBOXID" : "");
 }
 
 static enum mf_err send_list(struct imap *s, struct imap_lister *l, const char *prefix)

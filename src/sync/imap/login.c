@@ -45,10 +45,10 @@ static enum mf_err on_data(struct imap *s, void *verb, struct imap_data *data)
 	if (!l->greeted && data->kind == DATA_COND && data->cond.kind != COND_NO && data->cond.kind != COND_BAD) {
 		l->greeted = true;
 		l->preauth = data->cond.kind == COND_PREAUTH;
-		l->known.alone |= is_cyrus(data->cond.text);
+		s->cyrus = is_cyrus(data->cond.text);
+		l->known.alone |= s->cyrus;
 		l->dovecot = is_dovecot(data->cond.text);
 	}
-	(void)s;
 	return MF_OK;
 }
 
