@@ -3,6 +3,7 @@
 
 #include "base/buf.h"
 #include "base/mem.h"
+#include "mail/digest.h"
 #include "mail/name.h"
 #include "mail/text.h"
 
@@ -127,19 +128,10 @@ static void add_level(struct buf *out, const char *level, size_t len, bool utf8)
 
 static void add_hash(char *to, const char *level, size_t len)
 {
-	static const char base32[] = "abcdefghijklmnopqrstuvwxyz234567";
-	GChecksum *hash = g_checksum_new(G_CHECKSUM_SHA256);
-	g_checksum_update(hash, (const guchar *)level, (gssize)len);
-	guint8 digest[32];
-	gsize digest_len = sizeof digest;
-	g_checksum_get_digest(hash, digest, &digest_len);
-	g_checksum_free(hash);
-	for (size_t i = 0; i < HASH_LEN; i++) {
-		size_t bit = i * 5;
-		unsigned pair = (unsigned)digest[bit / 8] << 8 | digest[bit / 8 + 1];
-		to[i] = base32[pair >> (11 - bit % 8) & 31];
-	}
-	to[HASH_LEN] = '\0';
+	struct digest digest;
+	digest_begin(&digest);
+	digest_add(&digest, level, len);
+	digest_end_base32(&digest, to, HASH_LEN);
 }
 
 /* The longest part of a name that leaves room for its hash: not within a character or an escape */

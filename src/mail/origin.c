@@ -6,6 +6,7 @@
 #include <strings.h>
 
 #include "mail/date.h"
+#include "mail/digest.h"
 #include "mail/header.h"
 
 struct line { const char *data; size_t len; }; /* without its end */
@@ -44,16 +45,10 @@ static bool is_trace_field(struct line name)
 	return false;
 }
 
-static void first_half(GChecksum *hash, char ret[static MAIL_DIGEST_SIZE])
-{
-	memcpy(ret, g_checksum_get_string(hash), MAIL_DIGEST_SIZE - 1);
-	ret[MAIL_DIGEST_SIZE - 1] = '\0';
-	g_checksum_free(hash);
-}
-
 void mail_header_digest(const void *header, size_t len, char ret[static MAIL_DIGEST_SIZE])
 {
-	GChecksum *hash = g_checksum_new(G_CHECKSUM_SHA256);
+	struct digest digest;
+	digest_begin(&digest);
 	const char *at = header, *end = at + len;
 	bool skip = false; /* the field under way, and with it its continuation lines */
 	struct line line;
@@ -62,10 +57,14 @@ void mail_header_digest(const void *header, size_t len, char ret[static MAIL_DIG
 			skip = is_trace_field((struct line){ line.data, header_name_length(line.data, line.len) });
 		if (skip)
 			continue;
-		g_checksum_update(hash, (const guchar *)line.data, (gssize)line.len);
-		g_checksum_update(hash, (const guchar *)"\n", 1);
+		digest_add(&digest, line.data, line.len);
+		digest_add(&digest, "\n", 1);
 	}
-	first_half(hash, ret);
+	unsigned char whole[DIGEST_BYTES];
+	digest_end(&digest, whole);
+	for (size_t i = 0; i + 1 < MAIL_DIGEST_SIZE; i++) /* the first half of it */
+		ret[i] = "0123456789abcdef"[i % 2 ? whole[i / 2] & 15 : whole[i / 2] >> 4];
+	ret[MAIL_DIGEST_SIZE - 1] = '\0';
 }
 
 static bool date_of(const char *data, size_t len, int64_t *ret)
@@ -90,7 +89,7 @@ bool mail_arrival_date(const void *header, size_t len, int64_t *ret)
 
 void mail_md5(const void *data, size_t len, char ret[static MAIL_DIGEST_SIZE])
 {
-	GChecksum *hash = g_checksum_new(G_CHECKSUM_MD5);
-	g_checksum_update(hash, data, (gssize)len);
-	first_half(hash, ret);
+	gchar *text = g_compute_checksum_for_data(G_CHECKSUM_MD5, data, len);
+	memcpy(ret, text, MAIL_DIGEST_SIZE);
+	g_free(text);
 }

@@ -1,6 +1,5 @@
 #include "mail/summary.h"
 
-#include <glib.h>
 #include <inttypes.h>
 #include <stdio.h>
 #include <string.h>
@@ -9,6 +8,7 @@
 #include "base/mem.h"
 #include "mail/address.h"
 #include "mail/date.h"
+#include "mail/digest.h"
 #include "mail/header.h"
 #include "mail/text.h"
 
@@ -144,43 +144,29 @@ static void read_message_id(struct header_span span, struct buf *ret)
 	}
 }
 
-static void hash_unfolded(GChecksum *hash, struct header_span span)
+static void add_unfolded(struct digest *digest, struct header_span span)
 {
 	size_t len;
 	MF_CLEANUP(mf_free) char *text = header_unfold(span, span.len, &len);
-	g_checksum_update(hash, (const guchar *)text, (gssize)len);
-	g_checksum_update(hash, (const guchar *)"\n", 1);
-}
-
-static void finish_key(GChecksum *hash, char ret[static 9])
-{
-	static const char alphabet[] = "abcdefghijklmnopqrstuvwxyz234567";
-	guint8 digest[32];
-	gsize digest_len = sizeof digest;
-	g_checksum_get_digest(hash, digest, &digest_len);
-	uint64_t bits = 0;
-	for (size_t i = 0; i < 5; i++)
-		bits = bits << 8 | digest[i];
-	for (size_t i = 0; i < 8; i++)
-		ret[i] = alphabet[bits >> (35 - 5 * i) & 31];
-	ret[8] = '\0';
+	digest_add(digest, text, len);
+	digest_add(digest, "\n", 1);
 }
 
 static void make_key(const struct header_span *fields, const struct buf *message_id, uint64_t size, char ret[static 9])
 {
-	GChecksum *hash = g_checksum_new(G_CHECKSUM_SHA256);
+	struct digest digest;
+	digest_begin(&digest);
 	if (message_id->len > 0) {
-		g_checksum_update(hash, (const guchar *)message_id->data, (gssize)message_id->len);
+		digest_add(&digest, message_id->data, message_id->len);
 	} else {
 		char number[24];
-		hash_unfolded(hash, fields[FIELD_DATE]);
-		hash_unfolded(hash, fields[FIELD_FROM]);
-		hash_unfolded(hash, fields[FIELD_SUBJECT]);
+		add_unfolded(&digest, fields[FIELD_DATE]);
+		add_unfolded(&digest, fields[FIELD_FROM]);
+		add_unfolded(&digest, fields[FIELD_SUBJECT]);
 		int n = snprintf(number, sizeof number, "%" PRIu64, size);
-		g_checksum_update(hash, (const guchar *)number, n);
+		digest_add(&digest, number, (size_t)n);
 	}
-	finish_key(hash, ret);
-	g_checksum_free(hash);
+	digest_end_base32(&digest, ret, 8);
 }
 
 static void parse_message_id(const struct header_span *fields, uint64_t size, struct mail_summary *ret)

@@ -32,7 +32,7 @@ bad=$(
 			sed 's/$/   (library)/'
 	}
 	library 'sqlite3' cache
-	library 'openssl/' net
+	library 'openssl/' net mail
 	library 'fuse' fs
 	library 'libmount/' fs
 	library 'glib' mail
