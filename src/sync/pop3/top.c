@@ -10,22 +10,27 @@
 
 struct header {
 	struct buf text;
-	size_t line_len;                   /* of the line under way, without CR */
+	bool filled;                       /* the line under way has something in it, beside CR */
 	bool over;                         /* its empty line has come */
 };
+
+static bool is_filled(const char *line, size_t len)
+{
+	while (len && *line == '\r')
+		line++, len--;
+	return len;
+}
 
 /* Takes what belongs to the header block; the rest is let pass. */
 static void take_bytes(struct header *h, const char *data, size_t len)
 {
 	size_t n = 0;
 	while (n < len && !h->over) {
-		char c = data[n++];
-		if (c == '\n') {
-			h->over = h->line_len == 0;
-			h->line_len = 0;
-		} else if (c != '\r') {
-			h->line_len++;
-		}
+		const char *line = data + n, *newline = memchr(line, '\n', len - n);
+		h->filled |= is_filled(line, newline ? (size_t)(newline - line) : len - n);
+		h->over = newline && !h->filled;
+		h->filled &= !newline;
+		n = newline ? (size_t)(newline - data) + 1 : len;
 	}
 	size_t room = HEADER_MAX - h->text.len;
 	(void)buf_add(&h->text, data, n < room ? n : room);
@@ -68,7 +73,7 @@ static enum mf_err retry(struct pop3 *s, const struct drop_item *item, struct he
 static enum mf_err take_answer(struct pop3 *s, struct header *h, bool by_top, bool *ret_ok)
 {
 	buf_reset(&h->text);
-	h->line_len = 0;
+	h->filled = false;
 	h->over = false;
 	enum mf_err e = pop3_answer(s, ret_ok);
 	return e || !*ret_ok ? e : receive(s, h, by_top ? TOP_MAX : UINT64_MAX);
@@ -136,7 +141,7 @@ enum mf_err pop3_top(struct pop3 *s, const uint32_t *places, size_t count, pop3_
 		window = window < WINDOW_CAREFUL ? window : WINDOW_CAREFUL;
 		struct drop_item *item = &s->drop.items[places[at++]];
 		buf_reset(&h.text);
-		h.line_len = 0;
+		h.filled = false;
 		h.over = false;
 		e = retry(s, item, &h, &ok);
 		if (!e)
