@@ -217,7 +217,9 @@ static enum mf_err takes(const struct edit *e, uint64_t size)
 /* What is refused is kept all the same, to be put aside: half of a message is none. */
 static enum mf_err write_locked(struct edit *e, const char *data, size_t size, uint64_t offset)
 {
-	enum mf_err err = e->over ? MF_STALE : write_all(e->fd, data, size, offset);
+	if (e->over)
+		return MF_CANCELLED;
+	enum mf_err err = write_all(e->fd, data, size, offset);
 	if (err != MF_OK)
 		e->broken = err;
 	else if ((err = takes(e, offset + size)) != MF_OK)
@@ -248,7 +250,7 @@ enum mf_err edit_append(struct edit *e, const char *data, size_t size, uint64_t 
 enum mf_err edit_truncate(struct edit *e, uint64_t size)
 {
 	pthread_mutex_lock(&e->lock);
-	enum mf_err err = e->over ? MF_STALE : takes(e, size);
+	enum mf_err err = e->over ? MF_CANCELLED : takes(e, size);
 	if (err == MF_OK && ftruncate(e->fd, (off_t)size) < 0)
 		err = mf_err_from_errno(errno);
 	if (err == MF_OK)

@@ -18,7 +18,7 @@ struct edit *edit_find(struct fs *fs, const struct node *node);
 enum mf_err edit_begin(struct fs *fs, const struct node *node, struct body *base, struct edit **ret);
 void edit_unref(struct edit *e);       /* NULL is fine */
 
-/* MF_STALE: it has ended since it was found */
+/* MF_CANCELLED: it has ended since it was found, and nothing was written */
 enum mf_err edit_write(struct edit *e, const char *data, size_t size, uint64_t offset);
 enum mf_err edit_append(struct edit *e, const char *data, size_t size, uint64_t *ret_offset);   /* at its end, and says where that was */
 enum mf_err edit_truncate(struct edit *e, uint64_t size);

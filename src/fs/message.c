@@ -453,13 +453,16 @@ static enum mf_err empty(struct fs *fs, const struct node *node)
 {
 	struct edit *e;
 	struct entry entry;
-	enum mf_err err = edit_begin(fs, node, NULL, &e);
-	if (err != MF_OK)
-		return err;
-	err = cache_entry(fs_account(fs, node)->cache, node->id, &entry);
-	if (err == MF_OK)
-		err = edit_truncate(e, 0);
-	edit_unref(e);
+	enum mf_err err;
+	do {
+		err = edit_begin(fs, node, NULL, &e);
+		if (err != MF_OK)
+			return err;
+		err = cache_entry(fs_account(fs, node)->cache, node->id, &entry);
+		if (err == MF_OK)
+			err = edit_truncate(e, 0);
+		edit_unref(e);
+	} while (err == MF_CANCELLED);
 	return err == MF_NOT_FOUND ? MF_STALE : err;
 }
 

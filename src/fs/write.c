@@ -97,9 +97,12 @@ static enum mf_err append(struct fs *fs, struct edit *e, const struct node *node
 	return err;
 }
 
-static void apply(fuse_req_t req, struct edit *e, const struct node *node, const struct bytes *b)
+/* false: the edit has ended meanwhile, and nothing was done: who closed before was not done with it when this one came */
+static bool apply(fuse_req_t req, struct edit *e, const struct node *node, const struct bytes *b)
 {
 	enum mf_err err = !b->data ? edit_truncate(e, b->offset) : b->at_end ? append(fs_of(req), e, node, b) : edit_write(e, b->data, b->size, b->offset);
+	if (err == MF_CANCELLED)
+		return false;
 	if (err == MF_OK && !b->data)
 		edit_end(fs_of(req), e); /* truncate(2) opens nothing, and so closes nothing */
 	if (err != MF_OK)
@@ -108,7 +111,10 @@ static void apply(fuse_req_t req, struct edit *e, const struct node *node, const
 		fuse_reply_write(req, b->size);
 	else
 		reply_attr_of(req, node);
+	return true;
 }
+
+static void change_bytes(fuse_req_t req, const struct node *node, const struct bytes *b);
 
 static bool start_base(void *context, want_done *done, void *done_context, enum mf_err *ret_result, struct want **ret)
 {
@@ -127,10 +133,10 @@ static void answer_base(void *context, fuse_req_t req, enum mf_err result)
 		result = edit_begin(fs, &w->node, w->body, &e);
 	if (result == MF_OK && edit_copy_from(e))
 		result = edit_materialise(e, w->body);
-	if (result == MF_OK)
-		apply(req, e, &w->node, &w->bytes);
-	else
+	if (result != MF_OK)
 		fs_reply(req, result);
+	else if (!apply(req, e, &w->node, &w->bytes))
+		change_bytes(req, &w->node, &w->bytes);
 	edit_unref(e);
 	body_unref(w->body);
 	free(w->data);
@@ -177,7 +183,8 @@ static bool has_no_bytes(struct cache *cache, uint64_t message)
 	return cache_entry(cache, message, &entry) == MF_OK && !entry.uid && entry.size == 0;
 }
 
-static void change_bytes(fuse_req_t req, const struct node *node, const struct bytes *b)
+/* false: the edit that was there has ended meanwhile */
+static bool try_change(fuse_req_t req, const struct node *node, const struct bytes *b)
 {
 	struct fs *fs = fs_of(req);
 	struct edit *e = edit_find(fs, node);
@@ -186,13 +193,21 @@ static void change_bytes(fuse_req_t req, const struct node *node, const struct b
 	if (!e && (empties || has_no_bytes(fs_account(fs, node)->cache, node->id)))
 		err = edit_begin(fs, node, NULL, &e);
 	uint64_t from = e ? edit_copy_from(e) : node->id;
+	bool done = true;
 	if (err != MF_OK)
 		fs_reply(req, err);
 	else if (e && (!from || empties))
-		apply(req, e, node, b);
+		done = apply(req, e, node, b);
 	else
 		park_write(req, node, from, b);
 	edit_unref(e);
+	return done;
+}
+
+static void change_bytes(fuse_req_t req, const struct node *node, const struct bytes *b)
+{
+	while (!try_change(req, node, b)) {
+	}
 }
 
 void message_write(fuse_req_t req, const struct node *node, const char *data, size_t size, off_t off, const struct fuse_file_info *fi)

@@ -195,11 +195,36 @@ static void test_appended(void **state)
 	world_finish(&w);
 }
 
+/* as LibreOffice does with its temporary file; the first close is over here while mailfs is at it still */
+static int64_t do_reopen(const char *path, char *data, size_t *ret_len)
+{
+	(void)data, (void)ret_len;
+	for (int i = 0; i < 300; i++) {
+		int first = open(path, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
+		if (first < 0 || (i % 2 && write(first, "before", 6) != 6) || close(first) < 0)
+			return -errno;
+		int fd = open(path, O_RDWR | O_CLOEXEC);
+		if (fd < 0 || write(fd, "text", 4) != 4 || (i % 3 == 0 && ftruncate(fd, 2) < 0) || close(fd) < 0 || unlink(path) < 0)
+			return -errno;
+	}
+	return 0;
+}
+
+/* Who opens a file while another's close is under way writes all the same */
+static void test_opened_again(void **state)
+{
+	(void)state;
+	struct world w;
+	world_start(&w, fill);
+	assert_int_equal(hands(do_reopen, world_path(&w, "INBOX/lu47.tmp")), 0);
+	world_finish(&w);
+}
+
 int main(int argc, char **argv)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_full_disk), cmocka_unit_test(test_removed_under_a_scratch_name),
-		cmocka_unit_test(test_overwritten_under_a_scratch_name), cmocka_unit_test(test_appended),
+		cmocka_unit_test(test_overwritten_under_a_scratch_name), cmocka_unit_test(test_opened_again), cmocka_unit_test(test_appended),
 	};
 	if (!world_begin(argc, argv))
 		return 0;
