@@ -467,14 +467,26 @@ static bool list_ids(void *context, const struct mailbox *m)
 	return true;
 }
 
-/* At once: LIST goes on finding mailboxes by it in this transaction. */
-static enum mf_err store_path(struct txn *t, struct node *n)
+static enum mf_err put_path(struct txn *t, struct node *n)
 {
 	sqlite3_stmt *s = db_use(t->db, SQL_MAILBOX_SET_PATH);
 	sqlite3_bind_int64(s, 1, (int64_t)n->m.id);
 	db_bind_text(s, 2, n->path);
 	txn_attributes_changed(n);
 	return db_run(t->db, s);
+}
+
+/* At once: LIST goes on finding mailboxes by it in this transaction. One that is not there yet, and was to have this path when it
+ * was made here, will get a path of its own. */
+static enum mf_err store_path(struct txn *t, struct node *n)
+{
+	struct node *other;
+	enum mf_err e = mailbox_find_path(t, n->path, &other);
+	if (!e && other != n && (other->m.flags & CACHE_MAILBOX_LOCAL)) {
+		e = free_path(t, &other->path);
+		e = e ? e : put_path(t, other);
+	}
+	return e && e != MF_NOT_FOUND ? e : put_path(t, n);
 }
 
 /* What was removed inside, and goes by these bytes until the server has done it */
@@ -526,17 +538,17 @@ static enum mf_err needs_it(struct txn *t, const struct node *n, bool *ret)
 	return e == MF_NOT_FOUND ? MF_OK : e;
 }
 
-/* Another has the path that the server gives to n. One that is made here and not there yet will get a path of its own; what
- * LIST has told of before the answer was dealt with is one and the same; what else there is the next LIST puts right. */
+/* Another has the path that the server gives to n. What LIST has told of before the answer was dealt with is one and the same; what
+ * else there is the next LIST puts right. */
 static enum mf_err drop_twin(struct txn *t, const struct node *n, const char *raw)
 {
 	struct node *twin;
 	bool needed = false;
 	enum mf_err e = mailbox_find_path(t, raw, &twin);
-	if (e || twin == n)
+	if (e || twin == n || (twin->m.flags & CACHE_MAILBOX_LOCAL)) /* the last: store_path() */
 		return e == MF_NOT_FOUND ? MF_OK : e;
 	e = needs_it(t, twin, &needed);
-	if (!e && !needed && !(twin->m.flags & CACHE_MAILBOX_LOCAL) && !txn_has_children(t, twin->m.id)) {
+	if (!e && !needed && !txn_has_children(t, twin->m.id)) {
 		sqlite3_stmt *s = db_use(t->db, SQL_OP_OTHER_MAILBOX);
 		sqlite3_bind_int64(s, 1, (int64_t)twin->m.id);
 		sqlite3_bind_int64(s, 2, (int64_t)n->m.id);
@@ -546,11 +558,7 @@ static enum mf_err drop_twin(struct txn *t, const struct node *n, const char *ra
 	MF_CLEANUP(mf_free) char *path = mf_strdup(twin->path);
 	if (!e)
 		e = free_path(t, &path);
-	if (e || !(twin->m.flags & CACHE_MAILBOX_LOCAL))
-		return e ? e : mailbox_set_paths(t, twin, path);
-	free(twin->path);
-	twin->path = mf_strdup(path);
-	return store_path(t, twin);
+	return e ? e : mailbox_set_paths(t, twin, path);
 }
 
 /* One that was sent anew went under the name that it has by now: what was to rename it to that is done as well. */
