@@ -119,13 +119,17 @@ static size_t find_by_number(struct follower *f, const struct mailbox *m)
 	return place && f->said[place - 1].uidnext >= next && is_new(f, place) ? place : 0;
 }
 
-/* Sent under that name, or what it is in was: LIST tells what has become of that (settle.c) */
+/* Sent under that name, or what it is in at the server was: LIST tells what has become of that (settle.c) */
 static bool is_in_doubt(struct txn *t, const struct node *n)
 {
+	MF_CLEANUP(mf_free) char *path = mf_strdup(n->path);
 	bool found = false;
-	for (; n && !found; n = n->m.parent ? txn_node(t, n->m.parent) : NULL) {
+	for (char *cut = path + strlen(path); cut && !found; cut = n->m.delimiter ? strrchr(path, n->m.delimiter) : NULL) {
 		struct ops ops = { 0 };
-		found = mailbox_ops(t, n->m.id, &ops) != MF_OK || mailbox_is_being_named(&ops);
+		struct node *around;
+		*cut = 0;
+		if (mailbox_find_path(t, path, &around) == MF_OK)
+			found = mailbox_ops(t, around->m.id, &ops) != MF_OK || mailbox_is_being_named(&ops);
 		ops_finish(&ops);
 	}
 	return found;
