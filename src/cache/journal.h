@@ -41,7 +41,7 @@ struct op {
 	int64_t due_ms, since_ms;    /* wall clock: not before; when it was asked for */
 	unsigned tries;
 	char *error;                 /* why it is parked or unconfirmed; NULL: nothing */
-	bool aside;                  /* RENAME, for journal_mark_sent() only: under a name for the time being, see there */
+	bool aside;                  /* CREATE, RENAME, for journal_mark_sent() only: under a name for the time being, see there */
 };
 void op_finish(struct op *op);
 static inline bool op_is_of_mailbox(const struct op *op) { return op->kind >= OP_CREATE && op->kind <= OP_UNSUBSCRIBE; }
@@ -161,7 +161,7 @@ enum mf_err journal_in_doubt(struct cache *c, struct op **ret, size_t *ret_count
 /* These are SENT when this returns, on the disk, whatever happens to the machine, and CREATE and RENAME have their .raw; those
  * that another took back meanwhile or made wait, or that have no name there any more, are not: their id is set to 0. Mailboxes that take
  * each other's names wait for each other: one that is sent as .aside gets a name that nobody wants, and when it has that,
- * another RENAME to the one that it is to have is noted. */
+ * a RENAME to the one that it is to have is noted. */
 enum mf_err journal_mark_sent(struct cache *c, struct op *ops, size_t count);
 /* Done; uid 0: where it lies now is not known yet, and txn_message_put() finds out. Nothing where the operation is gone. */
 enum mf_err txn_op_done(struct txn *t, uint64_t op, uint32_t uidvalidity, uint32_t uid);
@@ -186,7 +186,8 @@ enum mf_err txn_mailbox_is_called(struct txn *t, uint64_t mailbox);
 /* Operations are about messages in a mailbox that is to be deleted, or delete what lies in it: they come before */
 enum mf_err journal_uses(struct cache *c, uint64_t mailbox, bool *ret);
 /* Whether what CREATE or RENAME is to call it is to be given up by another mailbox first: LEAVING: by a RENAME that can be
- * done; HELD: by one that waits for a person, or by a DELETE */
+ * done, or by a DELETE while messages wait for mailboxes that are to be made; HELD: by one that waits for a person, or by a DELETE
+ * else */
 enum name_state { NAME_FREE, NAME_LEAVING, NAME_HELD };
 enum mf_err journal_name_state(struct cache *c, const struct op *op, const char *target, enum name_state *ret);
 /* What CREATE and RENAME will call it at the server; the caller frees. MF_BUSY: what it lies in is not there yet */

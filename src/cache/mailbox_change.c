@@ -620,7 +620,7 @@ static enum mf_err mailbox_is(struct txn *t, const struct op *op, const char *ra
 		e = mailbox_set_paths(t, n, raw);
 	if (!e)
 		e = drop_renames_done(t, n);
-	if (!e && op->kind == OP_RENAME)
+	if (!e)
 		e = go_on_from_aside(t, n, &goes_on);
 	if (e || goes_on || !(n->m.flags & CACHE_MAILBOX_SUBSCRIBED))
 		return e;

@@ -422,7 +422,7 @@ enum mf_err journal_name_state(struct cache *c, const struct op *op, const char 
 	db_bind_text(s, 2, target);
 	sqlite3_bind_int64(s, 3, (int64_t)op->mailbox);
 	e = db_step(db, s);
-	*ret = e ? NAME_FREE : sqlite3_column_int(s, 0) == OP_RENAME && sqlite3_column_int(s, 1) == OP_QUEUED ? NAME_LEAVING : NAME_HELD;
+	*ret = e ? NAME_FREE : sqlite3_column_int(s, 0) ? NAME_LEAVING : NAME_HELD;
 	db_done(s);
 	cache_reader_done(c, db);
 	return e == MF_NOT_FOUND ? MF_OK : e;

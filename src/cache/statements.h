@@ -143,7 +143,9 @@
 	X(OP_OTHER_MAILBOX, "UPDATE op SET mailbox = CASE mailbox WHEN ?1 THEN ?2 ELSE mailbox END, dest = CASE dest WHEN ?1 THEN ?2 ELSE dest END " \
 	  "WHERE mailbox = ?1 OR (dest = ?1 AND dest != 0)") \
 	X(OP_LANDS, "SELECT 1 FROM op o WHERE (o.kind = 2 AND o.mailbox = ?1) OR (o.kind IN (3, 4) AND o.dest = ?1 AND o.dest != 0) LIMIT 1") \
-	X(OP_OF_NAME, "SELECT o.kind, o.state FROM op o LEFT JOIN mailbox b ON b.id = o.mailbox WHERE o.id != ?1 AND " \
+	/* whether it is given up without a person, and not only in a while: messages may be on their way out to a mailbox that is not there yet */ \
+	X(OP_OF_NAME, "SELECT o.state = 0 AND (o.kind = 8 OR EXISTS (SELECT 1 FROM op p JOIN mailbox d ON d.id = p.dest WHERE p.kind IN (3, 4) " \
+	  "AND d.raw IS NULL)) FROM op o LEFT JOIN mailbox b ON b.id = o.mailbox WHERE o.id != ?1 AND " \
 	  "((o.kind = 8 AND b.path = ?2 AND b.id != ?3) OR (o.kind = 7 AND o.raw = ?2)) ORDER BY o.kind, o.state DESC LIMIT 1") \
 	X(OP_REMOVAL, "SELECT " OP_COLUMNS " FROM op o WHERE o.kind = 7 AND o.raw = ?1 AND o.state IN (0, 3) LIMIT 1") \
 	X(OP_DELETES_RAW, "SELECT 1 FROM op WHERE kind = 7 AND raw = ?1 AND state != 3 LIMIT 1") \

@@ -237,7 +237,8 @@ static bool can_go_aside(struct round *r, const struct op *op)
 {
 	MF_CLEANUP(mailbox_finish) struct mailbox m = { 0 };
 	MF_CLEANUP(mf_free) char *now = round_raw_now(r->account->cache, op->mailbox, &m), *aside = NULL;
-	return op->kind == OP_RENAME && now && journal_aside(r->account->cache, op, &aside) == MF_OK && strcmp(now, aside) != 0;
+	bool can = op->kind == OP_CREATE || now;
+	return can && journal_aside(r->account->cache, op, &aside) == MF_OK && (!now || strcmp(now, aside) != 0);
 }
 
 /* What can be sent in this round, moved to the front: all about messages that is ready, or one change of a mailbox, which
@@ -268,7 +269,7 @@ enum mf_err round_pick(struct round *r)
 		}
 	}
 	if (e == MF_OK && kept == 0 && crossed != SIZE_MAX && !held) {
-		/* each waits for another's name: one of them gives its own up */
+		/* each waits for another's name, or for what is to be made under one: one of them goes on without */
 		struct op swap = r->ops[0];
 		r->ops[0] = r->ops[crossed];
 		r->ops[crossed] = swap;
