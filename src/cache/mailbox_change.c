@@ -476,13 +476,16 @@ static enum mf_err put_path(struct txn *t, struct node *n)
 	return db_run(t->db, s);
 }
 
-/* At once: LIST goes on finding mailboxes by it in this transaction. One that is not there yet, and was to have this path when it
- * was made here, will get a path of its own. */
+/* At once: LIST goes on finding mailboxes by it in this transaction. One that is not there yet, and was to have the same path
+ * when it was made here, will get a path of its own. */
 static enum mf_err store_path(struct txn *t, struct node *n)
 {
 	struct node *other;
 	enum mf_err e = mailbox_find_path(t, n->path, &other);
-	if (!e && other != n && (other->m.flags & CACHE_MAILBOX_LOCAL)) {
+	bool taken = !e && other != n;
+	if (taken && (n->m.flags & CACHE_MAILBOX_LOCAL)) {
+		e = free_path(t, &n->path);
+	} else if (taken && (other->m.flags & CACHE_MAILBOX_LOCAL)) {
 		e = free_path(t, &other->path);
 		e = e ? e : put_path(t, other);
 	}

@@ -201,6 +201,19 @@ static void take_names_of_new_ones(struct world *w)
 	DO(w, txn_mailbox_rename(t, in, 0, "In"));
 }
 
+/* The other way round: what is made gets the name of one that was removed, and what was in that has it still */
+static void take_name_of_one_removed(struct world *w)
+{
+	uint64_t made = 0, inner = 0, in = box(w, "Old/In"), gone = box(w, "Gone");
+	DO(w, txn_mailbox_create(t, gone, "x", &made));
+	DO(w, txn_mailbox_create(t, made, "In", &inner));
+	DO(w, txn_mailbox_rename(t, in, 0, "Aside"));
+	DO(w, txn_mailbox_delete(t, box(w, "Old")));
+	DO(w, txn_mailbox_rename(t, made, 0, "Old"));
+	DO(w, txn_mailbox_rename(t, gone, made, "b"));
+	DO(w, txn_mailbox_rename(t, in, 0, "Gone"));
+}
+
 /* mv Old Work/a; mv Work/a/In Work/b */
 static void part(struct world *w)
 {
@@ -223,6 +236,7 @@ static void names_in_a_circle(void **state)
 		{ into_each_other, { "Gone/a/Message number 11 ", "Work/n/b/Message number 31 ", "Gone/\n" } },
 		{ replace_with_a_new_one, { "Work/Message number 11 ", "Work/Message number 12 ", "Work/Message number 13 " } },
 		{ take_names_of_new_ones, { "Gone/a/\n", "In/n/b/\n", "In/Message number 21 " } },
+		{ take_name_of_one_removed, { "Gone/Message number 21 ", "Old/In/\n", "Old/b/Message number 31 " } },
 		{ part, { "Work/a/\n", "Work/b/Message number 21 ", "Work/Message number 11 " } },
 		{ into_a_new_one_with_others, { "Gone/b/Message number 31 ", "Gone/Message number 11 ", "Work/In/Message number 21 " } },
 	};
