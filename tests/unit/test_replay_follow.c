@@ -267,6 +267,37 @@ static void another_with_the_number(void **state)
 	world_finish(&w);
 }
 
+/* By its id it is another, whatever number it has: nothing goes there, and nothing takes its name */
+static void another_with_the_number_and_an_id(void **state)
+{
+	(void)state;
+	struct world w;
+	build(&w, FULL);
+	go_offline(&w);
+	create_number(&w, "Work", "made.eml", 50);
+	uint64_t work = box(&w, "Work");
+	pthread_mutex_lock(&w.server->lock);
+	uint32_t number = memory_find_locked(w.server, "Work")->uidvalidity;
+	memory_mailbox_remove_locked(w.server, "Work");
+	memory_mailbox_add_locked(w.server, "Other", 0, USE_NONE);
+	memory_find_locked(w.server, "Other")->uidvalidity = number;
+	pthread_mutex_unlock(&w.server->lock);
+	for (int i = 61; i <= 64; i++)
+		deliver(&w, "Other", i, 700);
+	account_connect(w.account);
+	assert_int_equal(want_settled(&w), MF_DENIED);
+	assert_true(box(&w, "Other") != work);
+	assert_int_equal(box(&w, "Work"), work);
+	assert_true(numbered(&w, "Work", 50) != 0);
+	char *text = server_text(&w);
+	assert_null(strstr(text, "Message number 50 "));
+	free(text);
+	retry_all(&w);
+	assert_settled_as(&w, NULL, "made again");
+	assert_true(numbered(&w, "Work", 50) != 0);
+	world_finish(&w);
+}
+
 /* What was taken out before is not lost with the mailbox: it is stored anew, if its bytes are here; else that is parked. */
 static void removed(void **state)
 {
@@ -310,7 +341,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(renamed), cmocka_unit_test(renamed_with_others_inside), cmocka_unit_test(renamed_while_connected),
-		cmocka_unit_test(renamed_and_cut_anywhere), cmocka_unit_test(renamed_on_both_sides), cmocka_unit_test(another_with_the_number),
+		cmocka_unit_test(renamed_and_cut_anywhere), cmocka_unit_test(renamed_on_both_sides), cmocka_unit_test(another_with_the_number), cmocka_unit_test(another_with_the_number_and_an_id),
 		cmocka_unit_test(removed),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
