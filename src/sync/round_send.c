@@ -282,9 +282,9 @@ static enum mf_err add_append(struct round *r, struct op *op)
 {
 	enum mf_err e = add_message_op(r, op);
 	struct op *old = e == MF_OK ? replaced_by(r, op) : NULL;
-	struct group *g = &r->groups[r->group_count - 1];
 	if (!old)
 		return e;
+	struct group *g = &r->groups[r->group_count - 1];
 	group_add(g, old);
 	g->uids = mf_alloc_array(1, sizeof *g->uids);
 	g->uids[0] = old->uid;
