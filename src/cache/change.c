@@ -393,6 +393,7 @@ static enum mf_err expunge_row(struct txn *t, struct row *row, struct node *n, i
 		placing->kind = OP_EXPUNGE;
 		placing->dest = 0;
 		placing->due_ms = due;
+		placing->tries = 0; /* the move's; an expunge that was tried does not wait for its time */
 		e = change_queue_again(t, placing);
 		*ret_op = placing->id;
 	} else if (!e && !row->entry.uid && placing && placing->kind == OP_KEEP) {

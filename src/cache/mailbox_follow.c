@@ -111,12 +111,18 @@ static size_t find_by_id(struct follower *f, const char *id)
 	return place && strcmp(f->said[place - 1].object_id, id) == 0 && is_new(f, place) ? place : 0;
 }
 
+/* Both have an id, and not the same: whatever else is alike, it is another */
+static bool is_another(const struct mailbox *m, const struct mailbox_said *said)
+{
+	return m->object_id && said->object_id && strcmp(m->object_id, said->object_id) != 0;
+}
+
 /* A UIDVALIDITY that one mailbox had and one mailbox has, whose numbers have only grown */
 static size_t find_by_number(struct follower *f, const struct mailbox *m)
 {
 	uint32_t number = number_of(m), next = m->uidnext > m->server_uidnext ? m->uidnext : m->server_uidnext;
 	size_t place = number && only(&f->known_by_number, number) ? only(&f->said_by_number, number) : 0;
-	return place && f->said[place - 1].uidnext >= next && is_new(f, place) ? place : 0;
+	return place && f->said[place - 1].uidnext >= next && !is_another(m, &f->said[place - 1]) && is_new(f, place) ? place : 0;
 }
 
 /* Sent under that name, or what it is in at the server was: LIST tells what has become of that (settle.c) */

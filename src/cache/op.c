@@ -428,10 +428,12 @@ enum mf_err journal_name_state(struct cache *c, const struct op *op, const char 
 	return e == MF_NOT_FOUND ? MF_OK : e;
 }
 
-/* Changed since it was found ready: it may be another thing, or not be due yet */
+/* Changed since it was found ready: it may be another thing, go elsewhere (where nothing of that mailbox is to be replaced), or
+ * not be due yet */
 static bool is_as_looked_at(const struct op *now, const struct op *then)
 {
-	return now->state == OP_QUEUED && now->kind == then->kind && now->after == then->after && now->due_ms == then->due_ms;
+	return now->state == OP_QUEUED && now->kind == then->kind && now->mailbox == then->mailbox && now->dest == then->dest &&
+	       now->after == then->after && now->due_ms == then->due_ms;
 }
 
 /* Taken back or changed between being read and now: the one in the index is what counts. */

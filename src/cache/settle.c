@@ -109,12 +109,8 @@ static enum mf_err claimed(struct txn *t, const struct node *n, uint32_t uid, st
 	sqlite3_stmt *s = db_use(t->db, SQL_OP_CLAIM);
 	sqlite3_bind_int64(s, 1, (int64_t)n->m.id);
 	sqlite3_bind_int64(s, 2, uid);
-	enum mf_err e = op_take(t, s, ret);
-	if (!e && ret->uidvalidity != n->m.uidvalidity) {
-		op_finish(ret);
-		return MF_NOT_FOUND;
-	}
-	return e;
+	sqlite3_bind_int64(s, 3, n->m.uidvalidity);
+	return op_take(t, s, ret);
 }
 
 /* A server that stores a message only once gives what it has already the number that it has: what was to leave that place is what has

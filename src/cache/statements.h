@@ -104,7 +104,7 @@
 	  "WHERE o.message = ?1 AND o.message != 0 AND o.kind IN (3, 4) ORDER BY o.id LIMIT 1") \
 	X(OP_AFTER, "SELECT " OP_COLUMNS " FROM op o WHERE o.after = ?1 AND o.after != 0 ORDER BY o.id DESC") \
 	X(OP_OF_MAILBOX, "SELECT " OP_COLUMNS " FROM op o WHERE o.mailbox = ?1 AND " OP_IS_OF_MAILBOX " ORDER BY o.id") \
-	X(OP_CLAIM, "SELECT " OP_COLUMNS " FROM op o WHERE o.mailbox = ?1 AND o.uid = ?2 AND " OP_IS_CLAIM " LIMIT 1") \
+	X(OP_CLAIM, "SELECT " OP_COLUMNS " FROM op o WHERE o.mailbox = ?1 AND o.uid = ?2 AND o.uidvalidity = ?3 AND " OP_IS_CLAIM " LIMIT 1") \
 	X(OP_CLAIMS, "SELECT o.uid, o.message FROM op o WHERE o.mailbox = ?1 AND o.uid IS NOT NULL AND o.uidvalidity = ?2 AND " OP_IS_CLAIM) \
 	X(OP_NUMBERED_OTHERWISE, "SELECT " OP_COLUMNS " FROM op o JOIN message m ON m.id = o.message WHERE o.mailbox = ?1 " \
 	  "AND o.uid IS NOT NULL AND o.uidvalidity != ?2 AND m.match IN (?3, ?4)") \

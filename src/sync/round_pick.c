@@ -3,10 +3,13 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/clock.h"
 #include "base/log.h"
 #include "base/mem.h"
 #include "cache/spool.h"
 #include "sync/round.h"
+
+#define UNREAD_MS 60000         /* until a mailbox that could not be read is tried again for what waits for its numbers */
 
 enum mf_err round_commit(struct txn *t, enum mf_err e)
 {
@@ -92,10 +95,25 @@ static enum mf_err forget_keep(struct round *r, const struct op *op, obstacle *w
 	return e == MF_OK && t ? round_commit(t, how(t, op->id)) : e;
 }
 
+/* One that the server does not let be read is not asked for over and over. */
+static void want_numbers(struct round *r, uint64_t mailbox)
+{
+	struct account *a = r->account;
+	pthread_mutex_lock(&a->lock);
+	struct mailbox_work *w = work_get_locked(a, mailbox);
+	int64_t again = w->unread ? w->checked_ms + UNREAD_MS : 0;
+	bool asks = again <= clock_mono_ms();
+	if (asks)
+		work_want_locked(a, w, PRIORITY_BACKGROUND, CHANGES_AUTO);
+	else
+		replay_look_at_locked(a, again);
+	pthread_mutex_unlock(&a->lock);
+	r->waits |= asks;
+}
+
 /* Numbered anew since: it was matched, or is not there. */
 static enum mf_err is_of_other_numbers(struct round *r, const struct op *op, const struct mailbox *m, bool *ret)
 {
-	struct account *a = r->account;
 	*ret = op->uid && m->uidvalidity && op->uidvalidity != m->uidvalidity;
 	if (!*ret)
 		return MF_OK;
@@ -103,10 +121,7 @@ static enum mf_err is_of_other_numbers(struct round *r, const struct op *op, con
 		return forget_keep(r, op, is_numbered_otherwise, txn_op_gone);
 	if (m->complete)
 		return park(r, op, is_numbered_otherwise, "the mailbox was numbered or named anew, and the message was not found in it again");
-	pthread_mutex_lock(&a->lock);
-	work_want_locked(a, work_get_locked(a, m->id), PRIORITY_BACKGROUND, CHANGES_AUTO);
-	pthread_mutex_unlock(&a->lock);
-	r->waits = true;
+	want_numbers(r, m->id);
 	return MF_OK;
 }
 

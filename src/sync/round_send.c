@@ -282,9 +282,9 @@ static enum mf_err add_append(struct round *r, struct op *op)
 {
 	enum mf_err e = add_message_op(r, op);
 	struct op *old = e == MF_OK ? replaced_by(r, op) : NULL;
-	struct group *g = &r->groups[r->group_count - 1];
 	if (!old)
 		return e;
+	struct group *g = &r->groups[r->group_count - 1];
 	group_add(g, old);
 	g->uids = mf_alloc_array(1, sizeof *g->uids);
 	g->uids[0] = old->uid;
@@ -419,6 +419,13 @@ static bool is_listed(struct cache *cache, uint64_t mailbox)
 	return cache_mailbox(cache, mailbox, &m) == MF_OK && m.raw;
 }
 
+/* Nobody will read it, and find the message under another number. */
+static bool is_removed_here(struct cache *cache, uint64_t mailbox)
+{
+	MF_CLEANUP(mailbox_finish) struct mailbox m = { 0 };
+	return cache_mailbox(cache, mailbox, &m) == MF_NOT_FOUND;
+}
+
 /* A mailbox is not there: LIST, which is asked for, says whether it has another name by now. What was removed with the message in it
  * cannot be changed any more; a destination is made again or not, and what is to go there waits. false: that has been tried */
 static bool is_about_the_gone(struct round *r, struct txn *t, const struct op *op, int64_t now, enum mf_err *ret)
@@ -445,7 +452,7 @@ static enum mf_err refused(struct round *r, struct txn *t, const struct group *g
 		return txn_op_again(t, op->id, now + AGAIN_MS);
 	if (result->result == MF_CANCELLED && op->tries < IN_USE_TRIES)
 		return txn_op_again(t, op->id, now + IN_USE_MS);
-	if (result->result == MF_UIDVALIDITY)
+	if (result->result == MF_UIDVALIDITY && !is_removed_here(r->account->cache, op->mailbox))
 		return txn_op_again(t, op->id, now + STUCK_MS);
 	bool together = g->write.kind == WRITE_EXPUNGE && !g->apart && op->tries > 1; /* that does not help */
 	if (g->count > 1 && !together) /* one of them is to blame: each alone */

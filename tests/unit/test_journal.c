@@ -107,6 +107,44 @@ static void moves_are_one(void **state)
 	free(name);
 }
 
+/* What was found ready and goes elsewhere since is looked at again: what it was to replace there is not in the other mailbox */
+static void retargeted_before_it_is_marked(void **state)
+{
+	struct fixture *f = *state;
+	uint64_t inbox = mailbox_with(f, "INBOX", 1), b = mailbox_with(f, "B", 0), c = mailbox_with(f, "C", 0);
+	uint64_t made = create_written(f, inbox, "new.eml", TEXT("1"));
+	DO(f, txn_move(t, by_uid(f, inbox, 1), b, "x.eml", &expunge));
+	struct op append = nth_op(f, 0), move = nth_op(f, 1), ops[] = { append, move };
+	DO(f, txn_move(t, made, c, "new.eml", &expunge));
+	DO(f, txn_move(t, by_name(f, b, "x.eml"), c, "x.eml", &expunge));
+	assert_int_equal(journal_mark_sent(f->c, ops, 2), MF_OK);
+	assert_int_equal(ops[0].id, 0);
+	assert_int_equal(ops[1].id, 0);
+	for (size_t i = 0; i < 2; i++) {
+		struct op now = nth_op(f, i);
+		assert_int_equal(now.state, OP_QUEUED);
+		assert_int_equal(now.tries, 0);
+		assert_int_equal(op_landing(&now), c);
+	}
+}
+
+/* An expunge waits its time, also of what was to be moved and was not */
+static void expunged_instead_of_moved(void **state)
+{
+	struct fixture *f = *state;
+	uint64_t inbox = mailbox_with(f, "INBOX", 2), b = mailbox_with(f, "B", 0), one = by_uid(f, inbox, 1);
+	struct op *ops;
+	size_t count;
+	DO(f, txn_move(t, one, b, "x.eml", &expunge));
+	send_all(f);
+	DO(f, txn_op_again(t, nth_op(f, 0).id, 0));
+	DO(f, txn_remove(t, one, &expunge));
+	assert_ops(f, "expunge");
+	assert_int_equal(journal_ready(f->c, 0, true, 10, &ops, &count), MF_OK);
+	assert_int_equal(count, 0);
+	free(ops);
+}
+
 static void a_move_that_was_sent_is_followed(void **state)
 {
 	struct fixture *f = *state;
@@ -585,7 +623,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		WITH_CACHE(flags_are_merged), WITH_CACHE(flags_sent_are_followed), WITH_CACHE(flags_in_doubt_are_not_cancelled_out),
 		WITH_CACHE(flags_of_what_is_expunged_are_taken_back),
-		WITH_CACHE(moves_are_one), WITH_CACHE(a_move_that_was_sent_is_followed), WITH_CACHE(expunged_with_flags_sent),
+		WITH_CACHE(moves_are_one), WITH_CACHE(retargeted_before_it_is_marked), WITH_CACHE(expunged_instead_of_moved), WITH_CACHE(a_move_that_was_sent_is_followed), WITH_CACHE(expunged_with_flags_sent),
 		WITH_CACHE(removed_goes_to_trash_or_out_of_sight), WITH_CACHE(unsent_is_dropped), WITH_CACHE(trash_is_made_once),
 		WITH_CACHE(trash_is_made_at_home),
 		WITH_CACHE(held_after_rollback), WITH_CACHE(bytes_after_rollback), WITH_CACHE(named_as_scratch), WITH_CACHE(overwritten_twice_is_one_append), WITH_CACHE(overwriting_splits),

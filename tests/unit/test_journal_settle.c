@@ -336,6 +336,27 @@ static void renumbered_mailbox(void **state)
 	assert_int_equal(by_uid(f, inbox, 11), one);
 }
 
+/* What is left over from before the mailbox was numbered anew claims nothing that has its number now. */
+static void numbers_are_given_again(void **state)
+{
+	struct fixture *f = *state;
+	uint64_t inbox = mailbox_with(f, "INBOX", 3), b = mailbox_with(f, "B", 0), got = 0;
+	struct test_message m;
+	DO(f, txn_move(t, by_uid(f, inbox, 2), b, "left-over.eml", &expunge));
+	DO(f, txn_mailbox_renumbered(t, inbox, VALIDITY + 1));
+	DO(f, txn_message_put(t, message_make(&m, inbox, 2, 4711), &got));
+	DO(f, txn_mailbox_synced(t, inbox, true, VALIDITY + 1, 3, 9, 1, false));
+	uint64_t other = got;
+	DO(f, txn_move(t, other, b, "other.eml", &expunge));
+	DO(f, txn_message_put(t, message_make(&m, inbox, 2, 4711), &got));
+	assert_int_equal(got, other);
+	assert_int_equal(list_count(f, inbox), 0);
+	DO(f, txn_message_vanished(t, inbox, 2));
+	assert_int_equal(by_name(f, b, "other.eml"), 0);
+	assert_ops(f, "move");
+	assert_int_equal(nth_op(f, 0).uidvalidity, VALIDITY);
+}
+
 /* Another client moves what is to be flagged */
 static void flags_follow_a_move_elsewhere(void **state)
 {
@@ -432,7 +453,7 @@ int main(void)
 		WITH_CACHE(done_with_a_number), WITH_CACHE(last_line_ended_by_the_server), WITH_CACHE(double_is_absorbed), WITH_CACHE(claimed_places_make_no_rows), WITH_CACHE(stored_where_it_is), WITH_CACHE(claimed_flags),
 		WITH_CACHE(sent_and_vanished_waits_for_its_answer), WITH_CACHE(lost_answers_are_adopted), WITH_CACHE(half_a_move),
 		WITH_CACHE(copies_that_wait_follow_a_move), WITH_CACHE(without_a_number), WITH_CACHE(refused_parked_retried),
-		WITH_CACHE(renumbered_mailbox), WITH_CACHE(flags_follow_a_move_elsewhere), WITH_CACHE(lost_with_its_mailbox), WITH_CACHE(twins_keep_their_originals),
+		WITH_CACHE(renumbered_mailbox), WITH_CACHE(numbers_are_given_again), WITH_CACHE(flags_follow_a_move_elsewhere), WITH_CACHE(lost_with_its_mailbox), WITH_CACHE(twins_keep_their_originals),
 		WITH_CACHE(twins_come_as_they_were_sent),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -86,8 +86,38 @@ static void until_its_mailbox_tells(void **state)
 	world_finish(&w);
 }
 
+static bool looks_later(struct world *w)
+{
+	struct account *a = w->account;
+	pthread_mutex_lock(&a->lock);
+	bool later = a->doubts == DOUBTS_NONE && a->replay_at_ms != INT64_MAX && a->replay_at_ms > clock_mono_ms() + 10000;
+	pthread_mutex_unlock(&a->lock);
+	return later && is_quiet(w);
+}
+
+/* A mailbox that was renamed, so that each message is in doubt, and may not be read is not tried all the time; when somebody reads
+ * it, what waits goes on */
+static void until_it_may_be_read(void **state)
+{
+	(void)state;
+	struct world w;
+	build(&w, FULL | REMOTE_ACL);
+	go_offline(&w);
+	DO(&w, txn_change_flags(t, numbered(&w, "Work", 11), FLAG_FLAGGED, 0, NULL, NULL));
+	assert_true(memory_mailbox_rename(w.server, "Work", "Job"));
+	memory_rights(w.server, "Job", "li");
+	account_connect(w.account);
+	world_until(looks_later(&w));
+	assert_int_equal(count_state(&w, OP_QUEUED), 1);
+	memory_rights(w.server, "Job", "lrswite");
+	assert_int_equal(want_verified(&w), MF_OK);
+	world_until(!journal_count(w.cache));
+	assert_settled_as(&w, NULL, "read again");
+	world_finish(&w);
+}
+
 int main(void)
 {
-	const struct CMUnitTest tests[] = { cmocka_unit_test(until_something_changes), cmocka_unit_test(until_its_mailbox_tells) };
+	const struct CMUnitTest tests[] = { cmocka_unit_test(until_something_changes), cmocka_unit_test(until_its_mailbox_tells), cmocka_unit_test(until_it_may_be_read) };
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -267,6 +267,72 @@ static void another_with_the_number(void **state)
 	world_finish(&w);
 }
 
+/* By its id it is another, whatever number it has: nothing goes there, and nothing takes its name */
+static void another_with_the_number_and_an_id(void **state)
+{
+	(void)state;
+	struct world w;
+	build(&w, FULL);
+	go_offline(&w);
+	create_number(&w, "Work", "made.eml", 50);
+	uint64_t work = box(&w, "Work");
+	pthread_mutex_lock(&w.server->lock);
+	uint32_t number = memory_find_locked(w.server, "Work")->uidvalidity;
+	memory_mailbox_remove_locked(w.server, "Work");
+	memory_mailbox_add_locked(w.server, "Other", 0, USE_NONE);
+	memory_find_locked(w.server, "Other")->uidvalidity = number;
+	pthread_mutex_unlock(&w.server->lock);
+	for (int i = 61; i <= 64; i++)
+		deliver(&w, "Other", i, 700);
+	account_connect(w.account);
+	assert_int_equal(want_settled(&w), MF_DENIED);
+	assert_true(box(&w, "Other") != work);
+	assert_int_equal(box(&w, "Work"), work);
+	assert_true(numbered(&w, "Work", 50) != 0);
+	char *text = server_text(&w);
+	assert_null(strstr(text, "Message number 50 "));
+	free(text);
+	retry_all(&w);
+	assert_settled_as(&w, NULL, "made again");
+	assert_true(numbered(&w, "Work", 50) != 0);
+	world_finish(&w);
+}
+
+/* A mailbox that was emptied and removed here is not read any more: what it is numbered anew for waits for a person, and not for ever */
+static void removed_here_and_numbered_anew(void **state)
+{
+	(void)state;
+	for (unsigned i = 0; i < 2; i++) {
+		struct world w;
+		build(&w, FULL);
+		if (i)
+			deliver(&w, "Gone", 32, 700);
+		assert_int_equal(want_verified(&w), MF_OK);
+		go_offline(&w);
+		move_number(&w, "Gone", 31, "INBOX", "moved.eml");
+		if (i)
+			move_number(&w, "Gone", 32, "INBOX", "too.eml");
+		DO(&w, txn_mailbox_delete(t, box(&w, "Gone")));
+		memory_renumber(w.server, "Gone");
+		account_connect(w.account);
+		assert_int_equal(want_settled(&w), MF_DENIED);
+		assert_int_equal(count_state(&w, OP_PARKED), 1 + i);
+		char *text = server_text(&w);
+		assert_non_null(strstr(text, "Gone/Message number 31 "));
+		free(text);
+		uint64_t left[32] = { 0 };
+		assert_int_equal(journal_list(w.cache, 0, retry_each, left), MF_OK);
+		for (uint64_t k = 1; k <= left[0]; k++) {
+			enum mf_err e = CHANGE(&w, txn_cancel(t, left[k]));
+			assert_true(e == MF_OK || e == MF_NOT_FOUND);
+		}
+		account_refresh(w.account);
+		assert_int_equal(want_verified(&w), MF_OK);
+		assert_settled_as(&w, NULL, "taken back");
+		world_finish(&w);
+	}
+}
+
 /* What was taken out before is not lost with the mailbox: it is stored anew, if its bytes are here; else that is parked. */
 static void removed(void **state)
 {
@@ -310,8 +376,8 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(renamed), cmocka_unit_test(renamed_with_others_inside), cmocka_unit_test(renamed_while_connected),
-		cmocka_unit_test(renamed_and_cut_anywhere), cmocka_unit_test(renamed_on_both_sides), cmocka_unit_test(another_with_the_number),
-		cmocka_unit_test(removed),
+		cmocka_unit_test(renamed_and_cut_anywhere), cmocka_unit_test(renamed_on_both_sides), cmocka_unit_test(another_with_the_number), cmocka_unit_test(another_with_the_number_and_an_id),
+		cmocka_unit_test(removed), cmocka_unit_test(removed_here_and_numbered_anew),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }
