@@ -3,6 +3,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <setjmp.h>
+#include <signal.h>
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -11,6 +12,7 @@
 #include <sys/mman.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include <cmocka.h>
@@ -560,9 +562,12 @@ static void test_notify(void **state)
 }
 
 static unsigned synced;              /* how often the folder of drafts was */
+static unsigned die_at;              /* at which fsync from now on; 0: at none */
 
-int fsync(int fd)                    /* in the place of libc's: for test_gone_is_gone() */
+int fsync(int fd)                    /* in the place of libc's: for the tests behind it */
 {
+	if (die_at && !--die_at)
+		raise(SIGKILL);
 	char link[64], path[256] = "";
 	snprintf(link, sizeof link, "/proc/self/fd/%d", fd);
 	if (readlink(link, path, sizeof path - 1) > 0 && strlen(path) > 14 && strcmp(path + strlen(path) - 14, "/outbox-drafts") == 0)
@@ -593,6 +598,52 @@ static void test_gone_is_gone(void **state)
 	synced = 0;
 	assert_int_equal(outgoing_remove(w->o, false, ".y.eml.swp"), MF_OK);         /* never sent: that can wait */
 	assert_int_equal(synced, 0);
+}
+
+/* In a process of its own, which ends at that fsync: what is in the queue is taken back, or written and accepted. True: it came to
+ * its end before. */
+static bool change_until(struct world *w, unsigned at, bool whole)
+{
+	int status, fd;
+	pid_t pid = fork();
+	if (pid == 0) {
+		uint64_t number = number_of(w, false, "x.eml");
+		die_at = at;
+		if (outgoing_open_file(w->o, number, true, false, &fd) != MF_OK)
+			_exit(8);
+		if (whole)
+			outgoing_close_file(w->o, number, true, &w->closing);
+		_exit(0);
+	}
+	assert_int_equal(waitpid(pid, &status, 0), pid);
+	assert_true(WIFSIGNALED(status) || (WIFEXITED(status) && WEXITSTATUS(status) == 0));
+	return WIFEXITED(status);
+}
+
+/* Whenever it is killed, the file is there once, with its number and what was said for it. */
+static void test_killed_between(void **state)
+{
+	for (int whole = 0; whole <= 1; whole++) {
+		bool ended = false;
+		for (unsigned at = 1; !ended; at++) {
+			assert_true(at < 100);
+			assert_int_equal(begin(state), 0);
+			struct world *w = *state;
+			assert_int_equal(save(w, "x.eml", LETTER("x")), MF_OK);
+			uint64_t number = number_of(w, false, "x.eml");
+			assert_int_equal(outgoing_set_notify(w->o, number, 2), MF_OK);
+			ended = change_until(w, at, whole);
+			reopen(w);
+			struct outbox_item item;
+			bool queued = outbox_item_by_name(w->outbox, "x.eml", false, &item) == MF_OK;
+			if (queued)
+				outbox_item_finish(&item);
+			expect(w, "x.eml", "", queued);
+			assert_true(number_of(w, false, "x.eml") == number);
+			assert_int_equal(notify_of(w, "x.eml"), 2);
+			assert_int_equal(end(state), 0);
+		}
+	}
 }
 
 static void test_lock_names(void **state)
@@ -643,6 +694,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(test_old_notes, begin, end),
 		cmocka_unit_test_setup_teardown(test_notify, begin, end),
 		cmocka_unit_test_setup_teardown(test_gone_is_gone, begin, end),
+		cmocka_unit_test(test_killed_between),
 		cmocka_unit_test(test_lock_names),
 		cmocka_unit_test_setup_teardown(test_locks, begin, end),
 	};
