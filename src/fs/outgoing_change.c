@@ -35,7 +35,7 @@ enum mf_err outgoing_open_file(struct outgoing *o, uint64_t number, bool writes,
 	if (err == MF_OK) {
 		f->opens++;
 		f->writers += writes;
-		if (truncate)
+		if (writes && truncate)
 			f->broken = MF_OK;
 	}
 	pthread_mutex_unlock(&o->lock);

@@ -409,6 +409,8 @@ static void test_too_big(void **state)
 	assert_int_equal(outgoing_write(w->o, number, &w->closing, LETTER("x"), strlen(LETTER("x")), 0), MF_OK);
 	assert_int_equal(outgoing_write(w->o, number, &w->closing, "y", 1, 1000), MF_TOO_BIG);
 	assert_int_equal(outgoing_write(w->o, number, &w->closing, "z", 1, 10), MF_OK);
+	assert_int_equal(outgoing_open_file(w->o, number, false, true, &(int){ -1 }), MF_OK); /* O_RDONLY | O_TRUNC empties nothing */
+	outgoing_close_file(w->o, number, false, &(bool){ false });
 	assert_int_equal(outgoing_flush(w->o, number, &w->closing), MF_TOO_BIG);
 	outgoing_close_file(w->o, number, true, &w->closing);
 	expect(w, "", "x.eml", 0);
