@@ -65,6 +65,6 @@ enum mf_err file_accept(struct outgoing *o, struct file *f, bool keep_failed);
  * Where that is lost the draft gets another number. */
 
 void notes_save(struct outgoing *o);                                /* of all drafts, after each change of one */
-void notes_load(struct outgoing *o);                                /* into the drafts; those that have none get a number */
+void notes_load(struct outgoing *o);                                /* into the drafts; .number 0 stays where there is none. A number may be that of a message in the queue as well */
 
 #endif
