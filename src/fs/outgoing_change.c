@@ -407,6 +407,7 @@ enum mf_err outgoing_rename(struct outgoing *o, bool from_failed, const char *na
 	enum mf_err err;
 	pthread_mutex_lock(&o->lock);
 	struct file *f = from_failed ? NULL : file_by_name(o, name);
+	struct file before = f ? *f : (struct file){ 0 };
 	if (f) {
 		take_notify(o, f, newname);
 		f->exported = false;
@@ -423,6 +424,10 @@ enum mf_err outgoing_rename(struct outgoing *o, bool from_failed, const char *na
 			err = rename_queued(o, &item, newname);
 			outbox_item_finish(&item);
 		}
+	}
+	if (f && err != MF_OK) { /* it has its name still */
+		f->exported = before.exported;
+		f->notify = before.notify;
 	}
 	pthread_mutex_unlock(&o->lock);
 	return err;

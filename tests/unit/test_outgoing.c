@@ -433,6 +433,8 @@ static void test_exported(void **state)
 	assert_int_equal(outgoing_rename(w->o, false, "x.eml", "y.eml"), MF_INVALID);
 	expect(w, "x.eml", "y.eml", 0);
 	assert_true(number_of(w, false, "x.eml") == number && number_of(w, true, "y.eml") != number);
+	MF_CLEANUP(mf_free) char *still = outgoing_state(w->o, number);
+	assert_string_equal(still, said);
 	/* renamed while it is open still: when that one closes */
 	assert_int_equal(outgoing_create(w->o, "x.tmp", &number), MF_OK);
 	outgoing_written_by(w->o, number, true);
