@@ -302,7 +302,7 @@ static void say_item(const struct outgoing *o, const struct file *f, const struc
 static const char *say_draft(const struct outgoing *o, const struct file *f)
 {
 	return !f->name ? "removed" : name_is_scratch(f->name) ? "local: nothing with such a name is sent"
-		: f->exported ? "written through an export: it is sent when it is renamed"
+		: f->exported && !f->whole ? "written through an export: it is sent when it is renamed"
 		: f->writers ? "being written" : file_size(o, f) == 0 ? "empty: not sent"
 		: "unfinished: it is sent when it is saved again";
 }

@@ -21,8 +21,10 @@ static enum mf_err open_locked(struct outgoing *o, struct file *f, bool writes, 
 		err = outbox_open_content(o->outbox, f->id, ret_fd);
 	if (err == MF_OK && f->name)
 		err = file_need_fd(o, f);
-	if (err == MF_OK && writes && truncate && ftruncate(f->fd, 0) < 0)
-		err = mf_err_from_errno(errno);
+	if (err == MF_OK && writes && truncate) {
+		f->whole = false;
+		err = ftruncate(f->fd, 0) < 0 ? mf_err_from_errno(errno) : MF_OK;
+	}
 	return err == MF_NOT_FOUND ? MF_STALE : err;
 }
 
@@ -155,8 +157,10 @@ static enum mf_err begin_change(struct outgoing *o, struct file *f, uint64_t siz
 	if (err == MF_OK && most && size > most) {
 		f->broken = err = MF_TOO_BIG;
 	}
-	if (err == MF_OK)
+	if (err == MF_OK) {
 		f->dirty = true;
+		f->whole = false;
+	}
 	return err == MF_OK ? file_need_fd(o, f) : err;
 }
 

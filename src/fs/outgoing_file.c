@@ -238,6 +238,7 @@ enum mf_err file_to_draft(struct outgoing *o, struct file *f, const char *name)
 		return err;
 	}
 	f->id = 0;
+	f->whole = true;
 	mf_close(&f->fd);
 	f->fd = to;
 	to = -1;
@@ -302,7 +303,7 @@ void file_became(struct outgoing *o, struct file *f, uint64_t id)
 enum mf_err file_accept(struct outgoing *o, struct file *f, bool keep_failed)
 {
 	uint64_t id = 0;
-	if (!f->name || name_is_scratch(f->name) || f->exported || file_size(o, f) == 0)
+	if (!f->name || name_is_scratch(f->name) || (f->exported && !f->whole) || file_size(o, f) == 0)
 		return MF_OK;
 	enum mf_err err = file_put(o, f, f->name, f->number, keep_failed, &id);
 	for (unsigned n = 2; err == MF_EXISTS && n < TWINS_MAX; n++) {

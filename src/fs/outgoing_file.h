@@ -17,6 +17,7 @@ struct file {
 	unsigned opens, writers, closing;
 	bool dirty;                  /* written since somebody closed */
 	bool exported;               /* written last by a server of files, which closes when it suits it: not whole until it is renamed */
+	bool whole;                  /* taken back from the queue, and not written since */
 	enum mf_err broken;          /* a write failed with that: what is there is a piece, and is not sent */
 	bool has_date;
 	unsigned notify;             /* enum dsn_notify, as somebody has set it */

@@ -443,6 +443,12 @@ static void test_exported(void **state)
 	expect(w, "x.eml", "y.eml", 0);
 	outgoing_close_file(w->o, number, true, &w->closing);
 	expect(w, "x.eml", "y.eml", 1);
+	/* opened for writing as Windows does, and closed as it was: nothing was written */
+	assert_int_equal(outgoing_open_file(w->o, number, true, false, &fd), MF_OK);
+	outgoing_written_by(w->o, number, true);
+	expect(w, "x.eml", "y.eml", 0);
+	outgoing_close_file(w->o, number, true, &w->closing);
+	expect(w, "x.eml", "y.eml", 1);
 	/* taken back by one that writes into it, and ended by one that is here */
 	assert_int_equal(outgoing_open_file(w->o, number, true, true, &fd), MF_OK);
 	outgoing_written_by(w->o, number, true);
