@@ -28,6 +28,13 @@ static bool look(void *context, const struct mailbox *m)
 	return !l->by_use;
 }
 
+/* MF_EXISTS is said of messages here: what has the name and cannot take any is MF_DENIED. */
+static enum mf_err make_mailbox(struct txn *t, uint64_t parent, const char *name, uint64_t *ret)
+{
+	enum mf_err e = txn_mailbox_create(t, parent, name, ret);
+	return e == MF_EXISTS ? MF_DENIED : e;
+}
+
 /* Every level that is missing is made. */
 static enum mf_err need_path(struct txn *t, const char *path, uint64_t *ret)
 {
@@ -43,7 +50,7 @@ static enum mf_err need_path(struct txn *t, const char *path, uint64_t *ret)
 		if (!e)
 			parent = m.id;
 		else if (e == MF_NOT_FOUND)
-			e = txn_mailbox_create(t, parent, level, &parent);
+			e = make_mailbox(t, parent, level, &parent);
 	}
 	*ret = parent;
 	return e ? e : parent ? MF_OK : MF_INVALID;
@@ -57,7 +64,7 @@ static enum mf_err need_use(struct txn *t, unsigned use, const char *name, uint6
 	if (!e)
 		e = mailbox_home(t, &home);
 	*ret = l.by_use ? l.by_use : l.by_name;
-	return e || *ret ? e : txn_mailbox_create(t, home, name, ret);
+	return e || *ret ? e : make_mailbox(t, home, name, ret);
 }
 
 enum mf_err txn_sent(struct txn *t, const char *path, uint64_t *ret)

@@ -107,7 +107,7 @@ enum mf_err txn_redate(struct txn *t, uint64_t message, int64_t date, const stru
 struct append { int fd; uint64_t size; int64_t internal_date; unsigned flags; bool again; int64_t look_ms; };
 enum mf_err txn_append(struct txn *t, uint64_t mailbox, const struct append *what, uint64_t *ret);
 /* The mailbox for copies of what is sent: path; NULL: that with the use, or the name Sent. Else it is made. MF_OFFLINE: nothing
- * has been listed yet */
+ * has been listed yet. MF_DENIED: what has the name takes no messages */
 enum mf_err txn_sent(struct txn *t, const char *path, uint64_t *ret);
 enum mf_err txn_drafts(struct txn *t, uint64_t *ret);   /* the same for drafts: the use, or the name Drafts */
 /* Never at the server, whoever asks: drops a row that only exists here, with its bytes */

@@ -137,11 +137,23 @@ static void note_mailbox(struct cache *cache, struct edit *e)
 		e->mailbox = m.entry.mailbox;
 }
 
+/* What an edit before this one could not put aside (see put_aside()) goes there first. */
+static enum mf_err begin_file(struct cache *cache, uint64_t message, int *ret_fd)
+{
+	MF_CLEANUP(message_finish) struct message m = { 0 };
+	enum mf_err err = spool_edit(cache, message, ret_fd);
+	if (err != MF_EXISTS)
+		return err;
+	bool known = cache_message(cache, message, &m) == MF_OK;
+	err = spool_reject(cache, message, true, known ? m.name : NULL, "it could not be put aside when it was closed");
+	return err == MF_OK ? spool_edit(cache, message, ret_fd) : err;
+}
+
 static enum mf_err fill(struct cache *cache, struct edit *e, const struct body *base)
 {
 	MF_CLEANUP(mf_close) int fd = -1;
 	note_mailbox(cache, e);
-	enum mf_err err = spool_edit(cache, e->node.id, &fd);
+	enum mf_err err = begin_file(cache, e->node.id, &fd);
 	if (err == MF_OK && base && (err = copy_body(fd, base)) != MF_OK)
 		spool_discard_edit(cache, e->node.id);
 	if (err != MF_OK)
@@ -529,7 +541,7 @@ enum mf_err edit_sync(struct fs *fs, struct edit *e)
 /* --- the end ------------------------------------------------------------------------------------------------------------------ */
 
 /* Bytes that are not a message: aside with them; a file that was made for them goes, a message stays as it was.
- * false: they stay where they are, and are put aside at the next start. */
+ * false: they stay where they are, and are put aside when it is written again, or at the next start. */
 static bool put_aside(struct fs *fs, struct edit *e, enum mf_err why)
 {
 	struct cache *cache = fs_account(fs, &e->node)->cache;

@@ -69,6 +69,7 @@ struct fs {
 	LIST_HEAD(, open_message) open_messages;
 	LIST_HEAD(, edit) edits;     /* under open_lock too */
 	atomic_uint edit_count;
+	atomic_uint storing;         /* workers that put something into the page cache */
 };
 
 /* --- nodes */

@@ -16,6 +16,7 @@
 
 #define HEADER_MAX 65536    /* who has read so much has read some of the text, wherever it begins */
 #define READ_MAX (128 * 1024) /* what the kernel asks for at a time */
+#define STORING_MAX 5       /* of the workers (serve.c) */
 
 struct open_message {
 	LIST_ENTRY(open_message) link;   /* fs->open_lock */
@@ -359,6 +360,17 @@ static bool is_open_elsewhere(struct fs *fs, const struct open_message *m)
 	return found;
 }
 
+/* An opener that came after we looked may have locked pages for a READ, and that waits for a worker: it finds one. */
+static bool store(struct fs *fs, const struct node *node, char *data, size_t length)
+{
+	struct fuse_bufvec bytes = FUSE_BUFVEC_INIT(length);
+	bytes.buf[0].mem = data;
+	bool may = atomic_fetch_add(&fs->storing, 1) < STORING_MAX;
+	bool stored = may && fuse_lowlevel_notify_store(fs->session, fs_ino(fs, node), 0, &bytes, 0) == 0;
+	atomic_fetch_sub(&fs->storing, 1);
+	return stored;
+}
+
 /* A small message that was read ahead, and that nobody has had yet, is put into the page cache before its opener goes on: a
  * walk then costs no READ. Not while somebody else has it open: the store waits for pages that a READ of theirs keeps locked. */
 static void give_ahead(struct fs *fs, struct open_message *m)
@@ -367,14 +379,10 @@ static void give_ahead(struct fs *fs, struct open_message *m)
 	struct body *b = cache_body_find(account->cache, m->node.id);
 	char buffer[READ_MAX];
 	size_t length = b && body_is_whole(b) && body_size(b) <= sizeof buffer ? (size_t)body_size(b) : 0;
-	if (length && length == m->told.size && !is_open_elsewhere(fs, m) && body_take_fresh(b) && read_bytes(b, 0, length, buffer)) {
-		struct fuse_bufvec bytes = FUSE_BUFVEC_INIT(length);
-		bytes.buf[0].mem = buffer;
-		/* where it fails a READ will come */
-		if (fuse_lowlevel_notify_store(fs->session, fs_ino(fs, &m->node), 0, &bytes, 0) == 0) {
-			account_passed(account->account, b, 0, length);
-			atomic_store(&m->noted, true);
-		}
+	bool gives = length && length == m->told.size && !is_open_elsewhere(fs, m) && body_take_fresh(b) && read_bytes(b, 0, length, buffer);
+	if (gives && store(fs, &m->node, buffer, length)) { /* else a READ will come */
+		account_passed(account->account, b, 0, length);
+		atomic_store(&m->noted, true);
 	}
 	body_unref(b);
 }

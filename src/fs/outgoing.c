@@ -8,7 +8,7 @@
 #include <unistd.h>
 
 #include "base/buf.h"
-#include "base/clock.h"
+#include "base/log.h"
 #include "base/mem.h"
 #include "cache/journal.h"
 #include "fs/outgoing_file.h"
@@ -41,27 +41,55 @@ static bool is_copy(int draft, int message)
 	}
 }
 
-/* It was on its way from one to the other. Another text of that name was not. */
-static bool is_queued(struct outgoing *o, const char *name)
+/* It was on its way from one to the other: the message has its name, or (renamed into the queue) its number. Another text was not. */
+static bool is_queued(struct outgoing *o, const char *name, uint64_t id)
+{
+	MF_CLEANUP(mf_close) int message = -1, draft = openat(o->drafts, name, O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
+	return outbox_open_content(o->outbox, id, &message) == MF_OK && draft >= 0 && is_copy(draft, message);
+}
+
+static bool is_queued_as(struct outgoing *o, const char *name)
 {
 	struct outbox_item item;
-	MF_CLEANUP(mf_close) int message = -1;
 	if (name_is_scratch(name) || outbox_item_by_name(o->outbox, name, false, &item) != MF_OK)
 		return false;
-	enum mf_err err = outbox_open_content(o->outbox, item.id, &message);
+	uint64_t id = item.id;
 	outbox_item_finish(&item);
-	MF_CLEANUP(mf_close) int draft = openat(o->drafts, name, O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
-	return err == MF_OK && draft >= 0 && is_copy(draft, message);
+	return is_queued(o, name, id);
+}
+
+/* for good, as in file_drop_name() */
+static void drop_copy(const struct outgoing *o, const char *name)
+{
+	if (unlinkat(o->drafts, name, 0) < 0 || fsync(o->drafts) < 0)
+		log_warning("outbox-drafts: %s", strerror(errno));
 }
 
 static void load_one(struct outgoing *o, const char *name)
 {
-	if (is_queued(o, name)) {
-		(void)unlinkat(o->drafts, name, 0);
+	if (is_queued_as(o, name)) {
+		drop_copy(o, name);
 		return;
 	}
 	file_add(o, 0)->name = mf_strdup(name);
 	file_lock_changed(o, name);
+}
+
+/* Each draft as it was noted, or with a new number */
+static void settle_numbers(struct outgoing *o)
+{
+	struct file *f, *next;
+	for (f = TAILQ_FIRST(&o->files); f; f = next) {
+		next = TAILQ_NEXT(f, link);
+		uint64_t id = f->name && f->number ? outbox_id_of_number(o->outbox, f->number) : 0;
+		if (id && is_queued(o, f->name, id)) {
+			drop_copy(o, f->name);
+			file_drop(o, f);
+		} else if (id || !f->number) {
+			f->number = outbox_number(o->outbox);
+		}
+	}
+	notes_save(o);
 }
 
 static enum mf_err load(struct outgoing *o)
@@ -76,6 +104,7 @@ static enum mf_err load(struct outgoing *o)
 	}
 	free(names);
 	notes_load(o);
+	settle_numbers(o);
 	return MF_OK;
 }
 
@@ -273,7 +302,7 @@ static void say_item(const struct outgoing *o, const struct file *f, const struc
 static const char *say_draft(const struct outgoing *o, const struct file *f)
 {
 	return !f->name ? "removed" : name_is_scratch(f->name) ? "local: nothing with such a name is sent"
-		: f->exported ? "written through an export: it is sent when it is renamed"
+		: f->exported && !f->whole ? "written through an export: it is sent when it is renamed"
 		: f->writers ? "being written" : file_size(o, f) == 0 ? "empty: not sent"
 		: "unfinished: it is sent when it is saved again";
 }

@@ -21,8 +21,10 @@ static enum mf_err open_locked(struct outgoing *o, struct file *f, bool writes, 
 		err = outbox_open_content(o->outbox, f->id, ret_fd);
 	if (err == MF_OK && f->name)
 		err = file_need_fd(o, f);
-	if (err == MF_OK && writes && truncate && ftruncate(f->fd, 0) < 0)
-		err = mf_err_from_errno(errno);
+	if (err == MF_OK && writes && truncate) {
+		f->whole = false;
+		err = ftruncate(f->fd, 0) < 0 ? mf_err_from_errno(errno) : MF_OK;
+	}
 	return err == MF_NOT_FOUND ? MF_STALE : err;
 }
 
@@ -35,7 +37,7 @@ enum mf_err outgoing_open_file(struct outgoing *o, uint64_t number, bool writes,
 	if (err == MF_OK) {
 		f->opens++;
 		f->writers += writes;
-		if (truncate)
+		if (writes && truncate)
 			f->broken = MF_OK;
 	}
 	pthread_mutex_unlock(&o->lock);
@@ -155,8 +157,10 @@ static enum mf_err begin_change(struct outgoing *o, struct file *f, uint64_t siz
 	if (err == MF_OK && most && size > most) {
 		f->broken = err = MF_TOO_BIG;
 	}
-	if (err == MF_OK)
+	if (err == MF_OK) {
 		f->dirty = true;
+		f->whole = false;
+	}
 	return err == MF_OK ? file_need_fd(o, f) : err;
 }
 
@@ -407,6 +411,7 @@ enum mf_err outgoing_rename(struct outgoing *o, bool from_failed, const char *na
 	enum mf_err err;
 	pthread_mutex_lock(&o->lock);
 	struct file *f = from_failed ? NULL : file_by_name(o, name);
+	struct file before = f ? *f : (struct file){ 0 };
 	if (f) {
 		take_notify(o, f, newname);
 		f->exported = false;
@@ -423,6 +428,10 @@ enum mf_err outgoing_rename(struct outgoing *o, bool from_failed, const char *na
 			err = rename_queued(o, &item, newname);
 			outbox_item_finish(&item);
 		}
+	}
+	if (f && err != MF_OK) { /* it has its name still */
+		f->exported = before.exported;
+		f->notify = before.notify;
 	}
 	pthread_mutex_unlock(&o->lock);
 	return err;

@@ -196,6 +196,22 @@ void file_drop_name(struct outgoing *o, struct file *f)
 	file_lock_changed(o, name);
 }
 
+/* Its number and the like are noted before they leave the queue; while they are there too the note counts for nothing. */
+static enum mf_err take_back_as(struct outgoing *o, struct file *f, const char *name, unsigned notify)
+{
+	unsigned before = f->notify;
+	f->name = mf_strdup(name);
+	f->notify = notify;
+	notes_save(o);
+	enum mf_err err = outbox_take_back(o->outbox, f->id, NULL);
+	if (err != MF_OK) {
+		free(f->name);
+		f->name = NULL;
+		f->notify = before;
+	}
+	return err;
+}
+
 /* The message leaves the queue, and its bytes are a draft with this name. Whoever has it open goes on with that. */
 enum mf_err file_to_draft(struct outgoing *o, struct file *f, const char *name)
 {
@@ -216,18 +232,16 @@ enum mf_err file_to_draft(struct outgoing *o, struct file *f, const char *name)
 	if (err == MF_OK && ((f->has_date && futimens(to, times) < 0) || fsync(to) < 0 || fsync(o->drafts) < 0))
 		err = mf_err_from_errno(errno);
 	if (err == MF_OK)
-		err = outbox_take_back(o->outbox, f->id, NULL);
+		err = take_back_as(o, f, name, notify);
 	if (err != MF_OK) {
 		(void)unlinkat(o->drafts, name, 0);
 		return err;
 	}
 	f->id = 0;
-	f->name = mf_strdup(name);
-	f->notify = notify;
+	f->whole = true;
 	mf_close(&f->fd);
 	f->fd = to;
 	to = -1;
-	notes_save(o);
 	return MF_OK;
 }
 
@@ -289,7 +303,7 @@ void file_became(struct outgoing *o, struct file *f, uint64_t id)
 enum mf_err file_accept(struct outgoing *o, struct file *f, bool keep_failed)
 {
 	uint64_t id = 0;
-	if (!f->name || name_is_scratch(f->name) || f->exported || file_size(o, f) == 0)
+	if (!f->name || name_is_scratch(f->name) || (f->exported && !f->whole) || file_size(o, f) == 0)
 		return MF_OK;
 	enum mf_err err = file_put(o, f, f->name, f->number, keep_failed, &id);
 	for (unsigned n = 2; err == MF_EXISTS && n < TWINS_MAX; n++) {

@@ -17,6 +17,7 @@ struct file {
 	unsigned opens, writers, closing;
 	bool dirty;                  /* written since somebody closed */
 	bool exported;               /* written last by a server of files, which closes when it suits it: not whole until it is renamed */
+	bool whole;                  /* taken back from the queue, and not written since */
 	enum mf_err broken;          /* a write failed with that: what is there is a piece, and is not sent */
 	bool has_date;
 	unsigned notify;             /* enum dsn_notify, as somebody has set it */
@@ -65,6 +66,6 @@ enum mf_err file_accept(struct outgoing *o, struct file *f, bool keep_failed);
  * Where that is lost the draft gets another number. */
 
 void notes_save(struct outgoing *o);                                /* of all drafts, after each change of one */
-void notes_load(struct outgoing *o);                                /* into the drafts; those that have none get a number */
+void notes_load(struct outgoing *o);                                /* into the drafts; .number 0 stays where there is none. A number may be that of a message in the queue as well */
 
 #endif

@@ -64,9 +64,9 @@ static bool is_taken(struct outgoing *o, uint64_t number)
 {
 	const struct file *f;
 	TAILQ_FOREACH(f, &o->files, link)
-		if (f->number == number)
+		if (f->name && f->number == number)
 			return true;
-	return outbox_id_of_number(o->outbox, number) != 0;
+	return false;
 }
 
 /* What is behind the line; NULL: nothing that can be read */
@@ -89,12 +89,7 @@ static const char *take_line(struct outgoing *o, const char *line)
 
 void notes_load(struct outgoing *o)
 {
-	struct file *f;
 	MF_CLEANUP(mf_free) char *text = read_notes(o);
 	for (const char *line = text; line && *line;)
 		line = take_line(o, line);
-	TAILQ_FOREACH(f, &o->files, link)
-		if (!f->number)
-			f->number = outbox_number(o->outbox);
-	notes_save(o);
 }

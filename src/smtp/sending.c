@@ -63,7 +63,8 @@ static void mend_times_locked(struct outbox *o, int64_t now_s)
 {
 	struct entry *e;
 	TAILQ_FOREACH(e, &o->entries, link) {
-		at_most(&e->due_s, now_s + (e->attempts ? retry_delay(e->attempts) : outbox_rest_s(o)));
+		int64_t rest_s = outbox_rest_s(o), retry_s = e->attempts ? retry_delay(e->attempts) : 0;
+		at_most(&e->due_s, now_s + (rest_s > retry_s ? rest_s : retry_s)); /* who changes what is retried lets it rest once more */
 		at_most(&e->first_s, now_s);
 		at_most(&e->copy_at_s, now_s + COPY_AGAIN_S);
 	}

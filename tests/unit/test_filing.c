@@ -66,6 +66,26 @@ static void test_elsewhere_and_nowhere(void **state)
 	world_destroy(w);
 }
 
+/* A name that is there and takes no messages is no copy that is there: nothing is forgotten. */
+static void test_sent_takes_none(void **state)
+{
+	(void)state;
+	struct world *w = world_create(false, 65536);
+	memory_mailbox_add(w->server, "Sent", MAILBOX_NOSELECT, USE_NONE);
+	memory_mailbox_add(w->server, "Sent/Mine", 0, USE_NONE);
+	world_start(w);
+	assert_int_equal(file_as(w, letter, true), MF_DENIED);
+	assert_int_equal(file(w, letter), MF_DENIED);
+	w->config->sent_mailbox = mf_strdup("Sent");
+	enum mf_err err = file(w, letter);
+	assert_true(err != MF_OK && err != MF_EXISTS);
+	free(w->config->sent_mailbox);
+	w->config->sent_mailbox = mf_strdup("Sent/Mine");
+	assert_int_equal(file(w, letter), MF_OK);
+	AWAIT(count_in(w, "Sent/Mine") == 1 && journal_count(w->cache) == 0);
+	world_destroy(w);
+}
+
 static bool wanted(struct world *w, const char *host, enum save_sent_policy policy)
 {
 	free(w->config->smtp.host);
@@ -386,7 +406,8 @@ int main(void)
 {
 	filing_look_ms_for_tests = 3600000;              /* nothing happens before time_is_over() */
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_filed), cmocka_unit_test(test_elsewhere_and_nowhere), cmocka_unit_test(test_who_files),
+		cmocka_unit_test(test_filed), cmocka_unit_test(test_elsewhere_and_nowhere), cmocka_unit_test(test_sent_takes_none),
+		cmocka_unit_test(test_who_files),
 		cmocka_unit_test(test_server_files), cmocka_unit_test(test_changed_meanwhile), cmocka_unit_test(test_server_does_not_file),
 		cmocka_unit_test(test_seen_before), cmocka_unit_test(test_not_the_first_time), cmocka_unit_test(test_maybe_sent), cmocka_unit_test(test_draft),
 	};

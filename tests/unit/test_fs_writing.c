@@ -6,7 +6,11 @@
 #include <stdint.h>
 #include <cmocka.h>
 #include <stdbool.h>
+#include <stdatomic.h>
+#include <string.h>
 #include <sys/resource.h>
+#include <sys/syscall.h>
+#include <unistd.h>
 
 static char world_root[] = "/tmp/mailfs-writing-XXXXXX";
 
@@ -130,8 +134,11 @@ static void test_removed_under_a_scratch_name(void **state)
 	(void)state;
 	struct world w;
 	world_start(&w, fill);
+	const char *name = letter(&w);
+	assert_int_equal(hands(do_list, world_path(&w, "Archive")), 2); /* "." and ".."; each is read while that can be */
+	assert_int_equal(hands(do_list, world_path(&w, "Trash")), 2);
 	go_offline(&w);
-	assert_int_equal(move(&w, letter(&w), "Archive/one.eml~"), 0);
+	assert_int_equal(move(&w, name, "Archive/one.eml~"), 0);
 	assert_int_equal(hands(do_unlink, world_path(&w, "Archive/one.eml~")), 0);
 	bool moves = false;
 	assert_int_equal(journal_list(w.cache, 0, is_move, &moves), MF_OK);
@@ -149,6 +156,41 @@ static int64_t do_scribble(const char *path, char *data, size_t *ret_len)
 	if (fd < 0 || write(fd, "no message\n", 11) != 11)
 		return -errno;
 	return close(fd) < 0 ? -errno : 0;
+}
+
+static atomic_bool no_room;
+static atomic_uint refusals;
+
+int renameat(int from_dir, const char *from, int to_dir, const char *to)  /* in the place of libc's */
+{
+	size_t len = strlen(from);
+	if (atomic_load(&no_room) && len > 5 && strcmp(from + len - 5, ".edit") == 0) {
+		atomic_fetch_add(&refusals, 1);
+		errno = ENOSPC;
+		return -1;
+	}
+	return (int)syscall(SYS_renameat2, from_dir, from, to_dir, to, 0);
+}
+
+/* What could not even be put aside is when the message is written again; which can be. */
+static void test_put_aside_later(void **state)
+{
+	(void)state;
+	struct world w;
+	char argument[4096], rejected[700];
+	world_start(&w, fill);
+	const char *name = letter(&w);
+	atomic_store(&no_room, true);
+	assert_int_equal(hands(do_scribble, world_path(&w, name)), -EINVAL);
+	world_until(atomic_load(&refusals) == 1);
+	snprintf(argument, sizeof argument, "%d %s", 4096, world_path(&w, name));
+	assert_int_equal(hands(do_overwrite, argument), -ENOSPC);
+	atomic_store(&no_room, false);
+	assert_int_equal(hands(do_overwrite, argument), 1);
+	assert_int_equal(size_of(&w, name), 4096);
+	snprintf(rejected, sizeof rejected, ".mailfs/rejected/%s", strchr(name, '/') + 1);
+	world_until(size_of(&w, rejected) == 11);
+	world_finish(&w);
 }
 
 /* and what is written over it is to be a message as well */
@@ -225,6 +267,7 @@ int main(int argc, char **argv)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_full_disk), cmocka_unit_test(test_removed_under_a_scratch_name),
 		cmocka_unit_test(test_overwritten_under_a_scratch_name), cmocka_unit_test(test_opened_again), cmocka_unit_test(test_appended),
+		cmocka_unit_test(test_put_aside_later),
 	};
 	if (!world_begin(argc, argv))
 		return 0;

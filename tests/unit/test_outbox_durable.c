@@ -99,6 +99,23 @@ static void retry_after_a_wrong_clock(void **state)
 	end(&w);
 }
 
+/* A lock that went lets it rest anew, for as long as send-delay says, also where that is longer than until the next attempt. */
+static void rest_of_one_that_is_retried(void **state)
+{
+	(void)state;
+	struct world w;
+	begin(&w);
+	uint64_t id = put(&w, "a.eml", "To: later@b\n\n");
+	later(11);
+	run(&w);
+	assert_state(&w, id, OUTBOX_RETRYING);
+	w.config->send_delay_ms = 3600000;
+	outbox_hold(w.outbox, id, false, true);
+	run(&w);
+	assert_true(at_of(&w, id) > clock_wall_s() + 3000);
+	end(&w);
+}
+
 /* The five days begin with the clock as it is now, and are over some time. */
 static void given_up_after_a_wrong_clock(void **state)
 {
@@ -148,6 +165,7 @@ int main(void)
 		cmocka_unit_test(numbers), cmocka_unit_test(first_attempt_after_a_wrong_clock),
 		cmocka_unit_test_prestate(first_attempt_after_a_wrong_clock, &(int){ 1 }), cmocka_unit_test(retry_after_a_wrong_clock),
 		cmocka_unit_test_prestate(retry_after_a_wrong_clock, &(int){ 1 }), cmocka_unit_test(given_up_after_a_wrong_clock),
+		cmocka_unit_test(rest_of_one_that_is_retried),
 		cmocka_unit_test(link_after_a_wrong_clock),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -3,6 +3,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <setjmp.h>
+#include <signal.h>
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -11,6 +12,7 @@
 #include <sys/mman.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include <cmocka.h>
@@ -407,6 +409,8 @@ static void test_too_big(void **state)
 	assert_int_equal(outgoing_write(w->o, number, &w->closing, LETTER("x"), strlen(LETTER("x")), 0), MF_OK);
 	assert_int_equal(outgoing_write(w->o, number, &w->closing, "y", 1, 1000), MF_TOO_BIG);
 	assert_int_equal(outgoing_write(w->o, number, &w->closing, "z", 1, 10), MF_OK);
+	assert_int_equal(outgoing_open_file(w->o, number, false, true, &(int){ -1 }), MF_OK); /* O_RDONLY | O_TRUNC empties nothing */
+	outgoing_close_file(w->o, number, false, &(bool){ false });
 	assert_int_equal(outgoing_flush(w->o, number, &w->closing), MF_TOO_BIG);
 	outgoing_close_file(w->o, number, true, &w->closing);
 	expect(w, "", "x.eml", 0);
@@ -429,11 +433,19 @@ static void test_exported(void **state)
 	assert_int_equal(outgoing_rename(w->o, false, "x.eml", "y.eml"), MF_INVALID);
 	expect(w, "x.eml", "y.eml", 0);
 	assert_true(number_of(w, false, "x.eml") == number && number_of(w, true, "y.eml") != number);
+	MF_CLEANUP(mf_free) char *still = outgoing_state(w->o, number);
+	assert_string_equal(still, said);
 	/* renamed while it is open still: when that one closes */
 	assert_int_equal(outgoing_create(w->o, "x.tmp", &number), MF_OK);
 	outgoing_written_by(w->o, number, true);
 	assert_int_equal(outgoing_write(w->o, number, &w->closing, LETTER("x"), strlen(LETTER("x")), 0), MF_OK);
 	assert_int_equal(outgoing_rename(w->o, false, "x.tmp", "x.eml"), MF_OK);
+	expect(w, "x.eml", "y.eml", 0);
+	outgoing_close_file(w->o, number, true, &w->closing);
+	expect(w, "x.eml", "y.eml", 1);
+	/* opened for writing as Windows does, and closed as it was: nothing was written */
+	assert_int_equal(outgoing_open_file(w->o, number, true, false, &fd), MF_OK);
+	outgoing_written_by(w->o, number, true);
 	expect(w, "x.eml", "y.eml", 0);
 	outgoing_close_file(w->o, number, true, &w->closing);
 	expect(w, "x.eml", "y.eml", 1);
@@ -560,9 +572,12 @@ static void test_notify(void **state)
 }
 
 static unsigned synced;              /* how often the folder of drafts was */
+static unsigned die_at;              /* at which fsync from now on; 0: at none */
 
-int fsync(int fd)                    /* in the place of libc's: for test_gone_is_gone() */
+int fsync(int fd)                    /* in the place of libc's: for the tests behind it */
 {
+	if (die_at && !--die_at)
+		raise(SIGKILL);
 	char link[64], path[256] = "";
 	snprintf(link, sizeof link, "/proc/self/fd/%d", fd);
 	if (readlink(link, path, sizeof path - 1) > 0 && strlen(path) > 14 && strcmp(path + strlen(path) - 14, "/outbox-drafts") == 0)
@@ -593,6 +608,63 @@ static void test_gone_is_gone(void **state)
 	synced = 0;
 	assert_int_equal(outgoing_remove(w->o, false, ".y.eml.swp"), MF_OK);         /* never sent: that can wait */
 	assert_int_equal(synced, 0);
+}
+
+enum change { TAKE_BACK, TAKE_BACK_AND_CLOSE, RENAME };
+
+/* In a process of its own, which ends at that fsync. True: it came to its end before. */
+static bool change_until(struct world *w, unsigned at, enum change change)
+{
+	int status, fd;
+	pid_t pid = fork();
+	if (pid == 0) {
+		uint64_t number = number_of(w, false, "x.eml");
+		die_at = at;
+		enum mf_err err = change == RENAME ? outgoing_rename(w->o, false, "x.eml~", "x.eml") : outgoing_open_file(w->o, number, true, false, &fd);
+		if (change == TAKE_BACK_AND_CLOSE)
+			outgoing_close_file(w->o, number, true, &w->closing);
+		_exit(err == MF_OK ? 0 : 8);
+	}
+	assert_int_equal(waitpid(pid, &status, 0), pid);
+	assert_true(WIFSIGNALED(status) || (WIFEXITED(status) && WEXITSTATUS(status) == 0));
+	return WIFEXITED(status);
+}
+
+/* Whenever it is killed, the file is there once, with its number and what was said for it. */
+static void killed_between(void **state, enum change change)
+{
+	const char *first = change == RENAME ? "x.eml~" : "x.eml";
+	bool ended = false;
+	for (unsigned at = 1; !ended; at++) {
+		assert_true(at < 100);
+		assert_int_equal(begin(state), 0);
+		struct world *w = *state;
+		assert_int_equal(save(w, first, LETTER("x")), MF_OK);
+		uint64_t number = number_of(w, false, first);
+		assert_int_equal(outgoing_set_notify(w->o, number, 2), MF_OK);
+		ended = change_until(w, at, change);
+		MF_CLEANUP(mf_free) char *draft = mf_format("%s/outbox-drafts/%s", w->folder, first);
+		bool there = access(draft, F_OK) == 0;
+		synced = 0;
+		reopen(w);
+		struct outbox_item item;
+		bool queued = outbox_item_by_name(w->outbox, "x.eml", false, &item) == MF_OK;
+		if (queued)
+			outbox_item_finish(&item);
+		assert_true(!queued || !there || synced); /* nor does a power failure bring it back */
+		const char *name = queued ? "x.eml" : first;
+		expect(w, name, "", queued);
+		assert_true(number_of(w, false, name) == number);
+		assert_int_equal(notify_of(w, name), 2);
+		assert_int_equal(end(state), 0);
+	}
+}
+
+static void test_killed_between(void **state)
+{
+	killed_between(state, TAKE_BACK);
+	killed_between(state, TAKE_BACK_AND_CLOSE);
+	killed_between(state, RENAME);
 }
 
 static void test_lock_names(void **state)
@@ -643,6 +715,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(test_old_notes, begin, end),
 		cmocka_unit_test_setup_teardown(test_notify, begin, end),
 		cmocka_unit_test_setup_teardown(test_gone_is_gone, begin, end),
+		cmocka_unit_test(test_killed_between),
 		cmocka_unit_test(test_lock_names),
 		cmocka_unit_test_setup_teardown(test_locks, begin, end),
 	};
