@@ -15,6 +15,8 @@ static void doubts_seen(void *context, enum mf_err result)
 	if (a->doubts == DOUBTS_LOOKED_AT)
 		a->doubts = result == MF_OK || mf_err_scope(result) <= MF_SCOPE_MAILBOX ? DOUBTS_SEEN : DOUBTS_OPEN;
 	replay_look_at_locked(a, clock_mono_ms());
+	/* another session's thread may tell this, while the worker sleeps because it has not been told */
+	sessions_wake_locked(a, ROLE_WORKER);
 	pthread_mutex_unlock(&a->lock);
 }
 
