@@ -3,6 +3,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "base/file.h"
 #include "base/mem.h"
 #include "cache/spool.h"
 #include "cache/txn.h"
@@ -83,16 +84,11 @@ enum mf_err txn_drafts(struct txn *t, uint64_t *ret)
 
 static enum mf_err summarise(const struct append *what, struct mail_summary *ret)
 {
-	size_t want = what->size < HEADER_MAX ? (size_t)what->size : HEADER_MAX, got = 0;
+	size_t want = what->size < HEADER_MAX ? (size_t)what->size : HEADER_MAX, got;
 	MF_CLEANUP(mf_free) char *header = mf_alloc_array(want + 1, 1);
-	while (got < want) {
-		ssize_t n = pread(what->fd, header + got, want - got, (off_t)got);
-		if (n < 0 && errno == EINTR)
-			continue;
-		if (n <= 0)
-			return n ? mf_err_from_errno(errno) : MF_IO;
-		got += (size_t)n;
-	}
+	enum mf_err e = file_read(what->fd, 0, header, want, &got);
+	if (e || got < want)
+		return e ? e : MF_IO;
 	const char *end = memmem(header, got, "\n\r\n", 3);
 	mail_summary_parse(header, end ? (size_t)(end - header) + 1 : got, what->size, ret);
 	return MF_OK;

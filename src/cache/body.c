@@ -10,6 +10,7 @@
 #include <zlib.h>
 
 #include "base/clock.h"
+#include "base/file.h"
 #include "base/log.h"
 #include "base/mem.h"
 #include "cache/private.h"
@@ -145,39 +146,23 @@ bool body_first_gap(const struct body *b, uint64_t begin, uint64_t end, uint64_t
 
 /* --- files ------------------------------------------------------------------------------------------------------------- */
 
-static enum mf_err write_all(int fd, uint64_t offset, const void *data, size_t len)
-{
-	const char *p = data;
-	while (len) {
-		ssize_t n = pwrite(fd, p, len, (off_t)offset);
-		if (n < 0 && errno == EINTR)
-			continue;
-		if (n <= 0)
-			return n < 0 ? mf_err_from_errno(errno) : MF_NO_SPACE;
-		p += n;
-		offset += (uint64_t)n;
-		len -= (size_t)n;
-	}
-	return MF_OK;
-}
-
 /* takes the bytes from `from` to `to` into *crc; calls copy, if there is one, with each part */
 static enum mf_err read_through(int fd, uint64_t from, uint64_t to, uint32_t *crc, int copy_to)
 {
 	char part[65536];
 	while (from < to) {
 		uint64_t left = to - from;
-		ssize_t n = pread(fd, part, left < sizeof part ? (size_t)left : sizeof part, (off_t)from);
-		if (n < 0 && errno == EINTR)
-			continue;
-		if (n <= 0)
-			return n < 0 ? mf_err_from_errno(errno) : MF_CORRUPT;
-		if (crc)
-			*crc = (uint32_t)crc32_z(*crc, (const unsigned char *)part, (size_t)n);
-		enum mf_err e = copy_to >= 0 ? write_all(copy_to, from, part, (size_t)n) : MF_OK;
+		size_t len, want = left < sizeof part ? (size_t)left : sizeof part;
+		enum mf_err e = file_read(fd, from, part, want, &len);
+		if (!e && len < want)
+			e = MF_CORRUPT;
+		if (!e && crc)
+			*crc = (uint32_t)crc32_z(*crc, (const unsigned char *)part, len);
+		if (!e && copy_to >= 0)
+			e = file_write(copy_to, from, part, len);
 		if (e)
 			return e;
-		from += (uint64_t)n;
+		from += len;
 	}
 	return MF_OK;
 }
@@ -211,7 +196,7 @@ static enum mf_err compare_old(struct cache *c, const char *path, int fd, const 
 	MF_CLEANUP(mf_close) int writable = openat(c->bodies.dir, path, O_WRONLY | O_CLOEXEC | O_NOFOLLOW);
 	uint64_t at = trailer->length + offsetof(struct trailer, trust);
 	/* where this fails it is compared again the next time */
-	if (writable < 0 || write_all(writable, at, &c->bodies.trust, sizeof c->bodies.trust) != MF_OK)
+	if (writable < 0 || file_write(writable, at, &c->bodies.trust, sizeof c->bodies.trust) != MF_OK)
 		trace(TRACE_CACHE, "body %s: cannot be marked", path);
 	return MF_OK;
 }
@@ -454,8 +439,8 @@ static enum mf_err write_with(int fd, uint64_t offset, const void *data, size_t 
 	struct iovec parts[] = { { (void *)(uintptr_t)data, len }, { (void *)(uintptr_t)trailer, sizeof *trailer } };
 	if (pwritev(fd, parts, 2, (off_t)offset) == (ssize_t)(len + sizeof *trailer))
 		return MF_OK;
-	enum mf_err e = write_all(fd, offset, data, len);
-	return e ? e : write_all(fd, offset + len, trailer, sizeof *trailer);
+	enum mf_err e = file_write(fd, offset, data, len);
+	return e ? e : file_write(fd, offset + len, trailer, sizeof *trailer);
 }
 
 /* Bytes that came in order to the end that is expected are sealed as they are written. */
@@ -465,7 +450,7 @@ static enum mf_err write_part(struct body *b, uint64_t offset, const void *data,
 	uint64_t end = offset + len;
 	bool last = end == b->crc_end && end == body_size(b);
 	struct trailer trailer = trailer_of(b);
-	enum mf_err e = last ? write_with(b->fd, offset, data, len, &trailer) : write_all(b->fd, offset, data, len);
+	enum mf_err e = last ? write_with(b->fd, offset, data, len, &trailer) : file_write(b->fd, offset, data, len);
 	if (last)
 		end += sizeof trailer;
 	if (end > b->file_end)
@@ -565,7 +550,7 @@ static enum mf_err seal(struct body *b, uint64_t length)
 	struct trailer trailer = trailer_of(b);
 	if (b->file_end > length && ftruncate(b->fd, (off_t)length) < 0)
 		return mf_err_from_errno(errno);
-	return write_all(b->fd, length, &trailer, sizeof trailer);
+	return file_write(b->fd, length, &trailer, sizeof trailer);
 }
 
 enum mf_err body_finish(struct body *b, uint64_t length)

@@ -11,6 +11,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "base/file.h"
 #include "base/log.h"
 #include "base/mem.h"
 #include "cache/txn.h"
@@ -30,64 +31,28 @@ static void spool_name(uint64_t message, bool edit, char ret[static SPOOL_NAME_M
 	snprintf(ret, SPOOL_NAME_MAX, "%" PRIu64 "%s", message, edit ? ".edit" : "");
 }
 
-static enum mf_err write_all(int fd, uint64_t offset, const void *data, size_t len)
-{
-	const char *p = data;
-	while (len) {
-		ssize_t n = pwrite(fd, p, len, (off_t)offset);
-		if (n < 0 && errno == EINTR)
-			continue;
-		if (n <= 0)
-			return n < 0 ? mf_err_from_errno(errno) : MF_NO_SPACE;
-		p += n;
-		offset += (uint64_t)n;
-		len -= (size_t)n;
-	}
-	return MF_OK;
-}
-
-static enum mf_err copy_bytes(int from, int to, uint64_t size)
-{
-	char part[65536];
-	for (uint64_t at = 0; at < size;) {
-		size_t want = size - at < sizeof part ? (size_t)(size - at) : sizeof part;
-		ssize_t n = pread(from, part, want, (off_t)at);
-		if (n < 0 && errno == EINTR)
-			continue;
-		if (n <= 0)
-			return n < 0 ? mf_err_from_errno(errno) : MF_IO;
-		enum mf_err e = write_all(to, at, part, (size_t)n);
-		if (e)
-			return e;
-		at += (uint64_t)n;
-	}
-	return MF_OK;
-}
-
 /* Each LF that no CR goes before gets one. MF_INVALID: there is a NUL, which no APPEND carries as it is (RFC 3501 9, CHAR8). */
 static enum mf_err copy_lines(int from, int to, uint64_t size, uint64_t *ret_size)
 {
 	char in[32768], out[2 * sizeof in], before = 0;
 	uint64_t written = 0;
 	for (uint64_t at = 0; at < size;) {
-		size_t want = size - at < sizeof in ? (size_t)(size - at) : sizeof in, len = 0;
-		ssize_t n = pread(from, in, want, (off_t)at);
-		if (n < 0 && errno == EINTR)
-			continue;
-		if (n <= 0)
-			return n < 0 ? mf_err_from_errno(errno) : MF_IO;
-		if (memchr(in, '\0', (size_t)n))
+		size_t n, want = size - at < sizeof in ? (size_t)(size - at) : sizeof in, len = 0;
+		enum mf_err e = file_read(from, at, in, want, &n);
+		if (e || n < want)
+			return e ? e : MF_IO;
+		if (memchr(in, '\0', n))
 			return MF_INVALID;
-		for (ssize_t i = 0; i < n; i++) {
+		for (size_t i = 0; i < n; i++) {
 			if (in[i] == '\n' && before != '\r')
 				out[len++] = '\r';
 			out[len++] = before = in[i];
 		}
-		enum mf_err e = write_all(to, written, out, len);
+		e = file_write(to, written, out, len);
 		if (e)
 			return e;
 		written += len;
-		at += (uint64_t)n;
+		at += n;
 	}
 	*ret_size = written;
 	return MF_OK;
@@ -115,8 +80,8 @@ static enum mf_err write_tail(int fd, uint64_t size, const struct spool_note *no
 	int len = snprintf(text, sizeof text, "mailbox: %s\nname: %s\ninternal-date: %" PRId64 "\n", note->mailbox, note->name, note->internal_date);
 	struct tail tail = { .size = size, .note_len = (uint32_t)(len < NOTE_MAX ? len : NOTE_MAX - 1) };
 	memcpy(tail.magic, magic, sizeof magic);
-	enum mf_err e = write_all(fd, size, text, tail.note_len);
-	return e ? e : write_all(fd, size + tail.note_len, &tail, sizeof tail);
+	enum mf_err e = file_write(fd, size, text, tail.note_len);
+	return e ? e : file_write(fd, size + tail.note_len, &tail, sizeof tail);
 }
 
 static void fresh_name(uint64_t message, char ret[static SPOOL_NAME_MAX])
@@ -132,7 +97,7 @@ enum mf_err spool_prepare(struct cache *c, uint64_t message, int fd, uint64_t si
 	if (to < 0)
 		return mf_err_from_errno(errno);
 	*ret_size = size;
-	enum mf_err e = mail ? copy_lines(fd, to, size, ret_size) : copy_bytes(fd, to, size);
+	enum mf_err e = mail ? copy_lines(fd, to, size, ret_size) : file_copy(fd, to, size);
 	if (!e)
 		e = write_tail(to, *ret_size, note);
 	if (e)
@@ -480,7 +445,7 @@ static enum mf_err reject_fd(struct cache *c, int fd, uint64_t size, const char 
 	enum mf_err e = make_rejected(c, wish, own, &to);
 	if (e)
 		return e;
-	e = copy_bytes(fd, to, size);
+	e = file_copy(fd, to, size);
 	if (!e && fsync(to) < 0)
 		e = mf_err_from_errno(errno);
 	if (!e)
@@ -608,8 +573,9 @@ static enum mf_err is_spare(struct txn *t, uint64_t message, bool *ret)
 static char *noted_name(int fd, const struct tail *tail)
 {
 	char text[NOTE_MAX];
-	ssize_t n = pread(fd, text, tail->note_len, (off_t)tail->size);
-	text[n > 0 ? n : 0] = 0;
+	size_t len;
+	(void)file_read(fd, tail->size, text, tail->note_len, &len);
+	text[len] = 0;
 	const char *name = strstr(text, "\nname: ");
 	name = name ? name + strlen("\nname: ") : "";
 	return mf_strndup(name, strcspn(name, "\n"));

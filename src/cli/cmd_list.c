@@ -5,6 +5,7 @@
 #include "base/log.h"
 #include "base/mem.h"
 #include "cli/ask.h"
+#include "cli/show.h"
 #include "control/json.h"
 #include "control/text.h"
 
@@ -41,13 +42,6 @@ static bool print_row(void *context, const char *json)
 	return !ferror(stdout);
 }
 
-static bool print_line(void *context, const char *json)
-{
-	(void)context;
-	MF_CLEANUP(mf_free) char *safe = json_safe(json);
-	return puts(safe) >= 0;
-}
-
 enum exit_code cmd_list(struct cli *cli, const struct arguments *arguments)
 {
 	struct targets targets;
@@ -56,7 +50,7 @@ enum exit_code cmd_list(struct cli *cli, const struct arguments *arguments)
 	if (code)
 		return code;
 	struct listing listing = { NULL, false };
-	struct ask ask = { cli, ASK_OFFLINE, false, json ? print_line : print_row, &listing, false };
+	struct ask ask = { cli, ASK_OFFLINE, false, json ? show_json : print_row, &listing, false };
 	for (size_t i = 0; i < targets.count; i++) {
 		listing.account = targets.count > 1 ? targets.items[i].name : NULL;
 		enum exit_code one = ask_account(&ask, &targets.items[i], "list");

@@ -6,6 +6,7 @@
 #include "base/log.h"
 #include "base/mem.h"
 #include "cli/ask.h"
+#include "cli/show.h"
 #include "control/json.h"
 
 static void print_text(const char *text, const char *before, const char *behind)
@@ -33,20 +34,13 @@ static bool print(void *context, const char *json)
 	return !ferror(stdout);
 }
 
-static bool print_line(void *context, const char *json)
-{
-	(void)context;
-	MF_CLEANUP(mf_free) char *safe = json_safe(json);
-	return puts(safe) >= 0;
-}
-
 enum exit_code cmd_pending(struct cli *cli, const struct arguments *arguments)
 {
 	struct targets targets;
 	enum exit_code code = targets_select(&targets, cli, arguments, NULL);
 	if (code)
 		return code;
-	struct ask ask = { cli, ASK_OFFLINE, false, arguments_has(arguments, "json") ? print_line : print, NULL, false };
+	struct ask ask = { cli, ASK_OFFLINE, false, arguments_has(arguments, "json") ? show_json : print, NULL, false };
 	code = ask_all(&ask, &targets, "pending");
 	targets_finish(&targets);
 	return code;

@@ -37,6 +37,13 @@ size_t show_lines(const char *text)
 	return lines;
 }
 
+bool show_json(void *context, const char *json)
+{
+	(void)context;
+	MF_CLEANUP(mf_free) char *safe = json_safe(json);
+	return puts(safe) >= 0;
+}
+
 void show_progress(struct json_object *o)
 {
 	if (!isatty(STDERR_FILENO))

@@ -11,6 +11,9 @@ void show_text(FILE *to, const char *text);
 /* How many lines show_text() gives. */
 size_t show_lines(const char *text);
 
+/* A line of JSON for programs, as ask.h calls it. */
+bool show_json(void *context, const char *json);
+
 /* A line of progress on standard error, drawn over itself; nothing where that is no terminal. */
 void show_progress(struct json_object *progress);
 /* Takes it away, before anything else is printed. */

@@ -8,6 +8,7 @@
 #include <unistd.h>
 
 #include "base/clock.h"
+#include "base/file.h"
 #include "base/log.h"
 #include "base/mem.h"
 #include "cache/journal.h"
@@ -73,40 +74,6 @@ void edit_unref(struct edit *e)
 	free(e);
 }
 
-static enum mf_err write_all(int fd, const char *data, size_t len, uint64_t offset)
-{
-	while (len) {
-		ssize_t n = pwrite(fd, data, len, (off_t)offset);
-		if (n < 0 && errno == EINTR)
-			continue;
-		if (n <= 0)
-			return n < 0 ? mf_err_from_errno(errno) : MF_NO_SPACE;
-		data += n;
-		offset += (uint64_t)n;
-		len -= (size_t)n;
-	}
-	return MF_OK;
-}
-
-static enum mf_err copy_body(int to, const struct body *from)
-{
-	char part[65536];
-	uint64_t size = body_size(from);
-	for (uint64_t at = 0; at < size;) {
-		size_t want = size - at < sizeof part ? (size_t)(size - at) : sizeof part;
-		ssize_t n = pread(body_fd(from), part, want, (off_t)at);
-		if (n < 0 && errno == EINTR)
-			continue;
-		if (n <= 0)
-			return MF_IO;
-		enum mf_err err = write_all(to, part, (size_t)n, at);
-		if (err != MF_OK)
-			return err;
-		at += (uint64_t)n;
-	}
-	return MF_OK;
-}
-
 /* With its lock held: whoever finds it waits until it has its first bytes. */
 static struct edit *create_locked(struct fs *fs, const struct node *node)
 {
@@ -154,7 +121,7 @@ static enum mf_err fill(struct cache *cache, struct edit *e, const struct body *
 	MF_CLEANUP(mf_close) int fd = -1;
 	note_mailbox(cache, e);
 	enum mf_err err = begin_file(cache, e->node.id, &fd);
-	if (err == MF_OK && base && (err = copy_body(fd, base)) != MF_OK)
+	if (err == MF_OK && base && (err = file_copy(body_fd(base), fd, body_size(base))) != MF_OK)
 		spool_discard_edit(cache, e->node.id);
 	if (err != MF_OK)
 		return err;
@@ -231,7 +198,7 @@ static enum mf_err write_locked(struct edit *e, const char *data, size_t size, u
 {
 	if (e->over)
 		return MF_CANCELLED;
-	enum mf_err err = write_all(e->fd, data, size, offset);
+	enum mf_err err = file_write(e->fd, offset, data, size);
 	if (err != MF_OK)
 		e->broken = err;
 	else if ((err = takes(e, offset + size)) != MF_OK)
@@ -284,19 +251,10 @@ void edit_read(struct edit *e, fuse_req_t req, uint64_t offset, size_t size)
 		pthread_mutex_lock(&e->lock);
 		pthread_mutex_unlock(&e->lock);
 	}
-	while (got < size) {
-		ssize_t n = pread(e->fd, buffer + got, size - got, (off_t)(offset + got));
-		if (n < 0 && errno == EINTR)
-			continue;
-		if (n < 0) {
-			fuse_reply_err(req, EIO);
-			return;
-		}
-		if (n == 0)
-			break;
-		got += (size_t)n;
-	}
-	fuse_reply_buf(req, buffer, got);
+	if (file_read(e->fd, offset, buffer, size, &got))
+		fuse_reply_err(req, EIO);
+	else
+		fuse_reply_buf(req, buffer, got);
 }
 
 void edit_attr(struct edit *e, struct stat *ret)
@@ -357,7 +315,7 @@ uint64_t edit_copy_from(struct edit *e)
 enum mf_err edit_materialise(struct edit *e, struct body *body)
 {
 	pthread_mutex_lock(&e->lock);
-	enum mf_err err = e->copy_from ? copy_body(e->fd, body) : MF_OK;
+	enum mf_err err = e->copy_from ? file_copy(body_fd(body), e->fd, body_size(body)) : MF_OK;
 	if (err == MF_OK && e->copy_from) {
 		e->copy_from = 0;
 		e->dirty = true;
@@ -374,13 +332,10 @@ static char *read_header(int fd, uint64_t size, size_t *ret_len)
 	size_t want = size < HEADER_MAX ? (size_t)size : HEADER_MAX, got = 0;
 	char *header = mf_alloc_array(want + 1, 1);
 	while (got < want) {
-		size_t part = want - got < 16384 ? want - got : 16384, from = got > 3 ? got - 3 : 0;
-		ssize_t n = pread(fd, header + got, part, (off_t)got);
-		if (n < 0 && errno == EINTR)
-			continue;
-		if (n <= 0)
+		size_t len, part = want - got < 16384 ? want - got : 16384, from = got > 3 ? got - 3 : 0;
+		if (file_read(fd, got, header + got, part, &len) || !len)
 			break;
-		got += (size_t)n;
+		got += len;
 		if (memmem(header + from, got - from, "\n\r\n", 3) || memmem(header + from, got - from, "\n\n", 2))
 			break;
 	}
@@ -408,26 +363,13 @@ enum mf_err spooled_summary(struct cache *cache, uint64_t message, uint64_t as_s
 	return err == MF_OK ? summarise(fd, size, as_size ? as_size : size, ret) : err;
 }
 
-static bool same_bytes(int fd, const struct body *body, uint64_t size)
-{
-	char a[32768], b[32768];
-	for (uint64_t at = 0; at < size;) {
-		size_t want = size - at < sizeof a ? (size_t)(size - at) : sizeof a;
-		ssize_t n = pread(fd, a, want, (off_t)at);
-		if (n <= 0 || pread(body_fd(body), b, (size_t)n, (off_t)at) != n || memcmp(a, b, (size_t)n) != 0)
-			return false;
-		at += (uint64_t)n;
-	}
-	return true;
-}
-
 /* An editor that writes back what it has read changes nothing. */
 static bool is_unchanged(struct cache *cache, const struct edit *e, uint64_t size, const struct message *m)
 {
 	struct body *body = NULL;
 	if (m->entry.size != size || cache_body_get(cache, e->node.id, &body) != MF_OK)
 		return false;
-	bool same = body_is_whole(body) && body_size(body) == size && same_bytes(e->fd, body, size);
+	bool same = body_is_whole(body) && body_size(body) == size && file_is_same(e->fd, body_fd(body), size);
 	body_unref(body);
 	return same;
 }

@@ -9,6 +9,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "base/file.h"
 #include "base/log.h"
 #include "base/mem.h"
 #include "cache/journal.h"
@@ -265,11 +266,11 @@ void held_read(fuse_req_t req, const struct node *node, size_t size, off_t off, 
 		return;
 	}
 	MF_CLEANUP(mf_free) char *buffer = mf_alloc_array(size ? size : 1, 1);
-	ssize_t n = pread(h->fd, buffer, size, off);
-	if (n < 0)
+	size_t n;
+	if (file_read(h->fd, (uint64_t)off, buffer, size, &n))
 		fuse_reply_err(req, EIO);
 	else
-		fuse_reply_buf(req, buffer, (size_t)n);
+		fuse_reply_buf(req, buffer, n);
 }
 
 void held_release(fuse_req_t req, struct fuse_file_info *fi)

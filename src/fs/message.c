@@ -8,6 +8,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "base/file.h"
 #include "base/log.h"
 #include "base/mem.h"
 #include "cache/journal.h"
@@ -158,18 +159,11 @@ static size_t cut(struct fs *fs, const struct open_message *m, const struct body
 /* Bytes that are there; a file cut short behind our back is an error, never an early end. */
 static bool read_bytes(const struct body *b, uint64_t offset, size_t length, char *buffer)
 {
-	size_t got = 0;
-	while (got < length) {
-		ssize_t n = pread(body_fd(b), buffer + got, length - got, (off_t)(offset + got));
-		if (n < 0 && errno == EINTR)
-			continue;
-		if (n <= 0) {
-			log_error("reading the body of message %llu: %s", (unsigned long long)body_message(b), n == 0 ? "cut short" : "local input/output error");
-			return false;
-		}
-		got += (size_t)n;
-	}
-	return true;
+	size_t got;
+	enum mf_err err = file_read(body_fd(b), offset, buffer, length, &got);
+	if (err || got < length)
+		log_error("reading the body of message %llu: %s", (unsigned long long)body_message(b), err ? "local input/output error" : "cut short");
+	return !err && got == length;
 }
 
 static void reply_bytes(fuse_req_t req, const struct body *b, uint64_t offset, size_t length, char *buffer, size_t room)

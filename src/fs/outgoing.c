@@ -8,6 +8,7 @@
 #include <unistd.h>
 
 #include "base/buf.h"
+#include "base/file.h"
 #include "base/log.h"
 #include "base/mem.h"
 #include "cache/journal.h"
@@ -26,26 +27,14 @@ static int is_name(const struct dirent *d)
 	return strcmp(d->d_name, ".") != 0 && strcmp(d->d_name, "..") != 0;
 }
 
-/* The draft is the message's bytes, or as many of the first of them as could be copied. */
-static bool is_copy(int draft, int message)
-{
-	char a[16384], b[sizeof a];
-	for (off_t at = 0;; at += (off_t)sizeof a) {
-		ssize_t n = pread(draft, a, sizeof a, at);
-		if (n <= 0)
-			return n == 0;
-		if (pread(message, b, (size_t)n, at) != n || memcmp(a, b, (size_t)n) != 0)
-			return false;
-		if (n < (ssize_t)sizeof a)
-			return true;
-	}
-}
-
 /* It was on its way from one to the other: the message has its name, or (renamed into the queue) its number. Another text was not. */
 static bool is_queued(struct outgoing *o, const char *name, uint64_t id)
 {
+	struct stat st;
 	MF_CLEANUP(mf_close) int message = -1, draft = openat(o->drafts, name, O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
-	return outbox_open_content(o->outbox, id, &message) == MF_OK && draft >= 0 && is_copy(draft, message);
+	if (outbox_open_content(o->outbox, id, &message) != MF_OK || draft < 0 || fstat(draft, &st) < 0)
+		return false;
+	return file_is_same(draft, message, (uint64_t)st.st_size); /* or as many of the first bytes as could be copied */
 }
 
 static bool is_queued_as(struct outgoing *o, const char *name)

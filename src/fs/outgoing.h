@@ -65,8 +65,8 @@ void outgoing_written_by(struct outgoing *o, uint64_t number, bool export);
 enum mf_err outgoing_flush(struct outgoing *o, uint64_t number, bool *closing);
 /* The last one who writes lets go: what was not accepted until now goes into failed/. */
 void outgoing_close_file(struct outgoing *o, uint64_t number, bool writes, bool *closing);
-/* -1: errno; ESTALE: it is, or was, in the queue only: what outgoing_open_file() gave has the bytes */
-ssize_t outgoing_read(struct outgoing *o, uint64_t number, void *to, size_t size, uint64_t offset);
+/* MF_STALE: it is, or was, in the queue only: what outgoing_open_file() gave has the bytes */
+enum mf_err outgoing_read(struct outgoing *o, uint64_t number, uint64_t offset, void *to, size_t size, size_t *ret_len);
 /* MF_TOO_BIG: more than the server takes, and what is there is not sent */
 enum mf_err outgoing_write(struct outgoing *o, uint64_t number, bool *closing, const void *data, size_t size, uint64_t offset);
 /* With nobody who has it open for writing this is a whole change: it is accepted, or told why not */

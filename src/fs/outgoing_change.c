@@ -6,6 +6,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "base/file.h"
 #include "base/mem.h"
 #include "cache/journal.h"
 #include "fs/outgoing_file.h"
@@ -132,19 +133,13 @@ void outgoing_close_file(struct outgoing *o, uint64_t number, bool writes, bool 
 
 /* --- bytes -------------------------------------------------------------------------------------------------------------------------- */
 
-ssize_t outgoing_read(struct outgoing *o, uint64_t number, void *to, size_t size, uint64_t offset)
+enum mf_err outgoing_read(struct outgoing *o, uint64_t number, uint64_t offset, void *to, size_t size, size_t *ret_len)
 {
-	ssize_t n = -1;
 	pthread_mutex_lock(&o->lock);
 	struct file *f = file_by_number(o, number);
-	if (!f || f->fd < 0)
-		errno = ESTALE;
-	else
-		do
-			n = pread(f->fd, to, size, (off_t)offset);
-		while (n < 0 && errno == EINTR);
+	enum mf_err err = f && f->fd >= 0 ? file_read(f->fd, offset, to, size, ret_len) : MF_STALE;
 	pthread_mutex_unlock(&o->lock);
-	return n;
+	return err;
 }
 
 /* Accepted already, by one who closed: not any more. What was removed meanwhile is written into all the same. */
@@ -164,20 +159,6 @@ static enum mf_err begin_change(struct outgoing *o, struct file *f, uint64_t siz
 	return err == MF_OK ? file_need_fd(o, f) : err;
 }
 
-static enum mf_err write_all(int fd, const char *data, size_t size, uint64_t offset)
-{
-	while (size) {
-		ssize_t n = pwrite(fd, data, size, (off_t)offset);
-		if (n < 0 && errno != EINTR)
-			return mf_err_from_errno(errno);
-		n = n > 0 ? n : 0;
-		data += n;
-		offset += (uint64_t)n;
-		size -= (size_t)n;
-	}
-	return MF_OK;
-}
-
 enum mf_err outgoing_write(struct outgoing *o, uint64_t number, bool *closing, const void *data, size_t size, uint64_t offset)
 {
 	pthread_mutex_lock(&o->lock);
@@ -185,7 +166,7 @@ enum mf_err outgoing_write(struct outgoing *o, uint64_t number, bool *closing, c
 	enum mf_err err = f ? begin_change(o, f, offset + size) : MF_STALE;
 	if (f)
 		set_closing(f, closing, false);
-	if (err == MF_OK && (err = write_all(f->fd, data, size, offset)) != MF_OK)
+	if (err == MF_OK && (err = file_write(f->fd, offset, data, size)) != MF_OK)
 		f->broken = err;
 	pthread_mutex_unlock(&o->lock);
 	return err;

@@ -7,6 +7,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "base/file.h"
 #include "base/log.h"
 #include "base/mem.h"
 #include "cache/journal.h"
@@ -164,25 +165,6 @@ enum mf_err file_need_fd(struct outgoing *o, struct file *f)
 	return f->fd < 0 ? mf_err_from_errno(errno) : MF_OK;
 }
 
-static enum mf_err copy_all(int from, int to)
-{
-	char part[65536];
-	for (off_t at = 0;;) {
-		ssize_t n = pread(from, part, sizeof part, at);
-		if (n < 0 && errno == EINTR)
-			continue;
-		if (n <= 0)
-			return n ? mf_err_from_errno(errno) : MF_OK;
-		for (ssize_t done = 0; done < n;) {
-			ssize_t w = pwrite(to, part + done, (size_t)(n - done), at + done);
-			if (w < 0 && errno != EINTR)
-				return mf_err_from_errno(errno);
-			done += w > 0 ? w : 0;
-		}
-		at += n;
-	}
-}
-
 void file_drop_name(struct outgoing *o, struct file *f)
 {
 	MF_CLEANUP(mf_free) char *name = f->name;
@@ -216,6 +198,7 @@ static enum mf_err take_back_as(struct outgoing *o, struct file *f, const char *
 enum mf_err file_to_draft(struct outgoing *o, struct file *f, const char *name)
 {
 	struct outbox_item item;
+	struct stat st;
 	MF_CLEANUP(mf_close) int from = -1;
 	enum mf_err err = outbox_open_content(o->outbox, f->id, &from);
 	if (err == MF_OK)
@@ -227,7 +210,7 @@ enum mf_err file_to_draft(struct outgoing *o, struct file *f, const char *name)
 	MF_CLEANUP(mf_close) int to = openat(o->drafts, name, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW, 0600);
 	if (to < 0)
 		return mf_err_from_errno(errno);
-	err = copy_all(from, to);
+	err = fstat(from, &st) < 0 ? mf_err_from_errno(errno) : file_copy(from, to, (uint64_t)st.st_size);
 	struct timespec times[2] = { { .tv_nsec = UTIME_OMIT }, f->mtime };
 	if (err == MF_OK && ((f->has_date && futimens(to, times) < 0) || fsync(to) < 0 || fsync(o->drafts) < 0))
 		err = mf_err_from_errno(errno);

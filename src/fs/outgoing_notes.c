@@ -10,6 +10,7 @@
 #include <unistd.h>
 
 #include "base/buf.h"
+#include "base/file.h"
 #include "base/log.h"
 #include "base/mem.h"
 #include "fs/outgoing_file.h"
@@ -55,8 +56,9 @@ static char *read_notes(const struct outgoing *o)
 	if (fd < 0 || fstat(fd, &st) < 0 || st.st_size > (off_t)NOTES_MAX)
 		return NULL;
 	char *text = mf_alloc((size_t)st.st_size + 1);
-	ssize_t n = pread(fd, text, (size_t)st.st_size, 0);
-	text[n > 0 ? n : 0] = 0;
+	size_t len;
+	(void)file_read(fd, 0, text, (size_t)st.st_size, &len);
+	text[len] = 0;
 	return text;
 }
 

@@ -8,6 +8,7 @@
 #include <unistd.h>
 
 #include "base/clock.h"
+#include "base/file.h"
 #include "base/log.h"
 #include "base/mem.h"
 #include "control/outboxes.h"
@@ -341,15 +342,10 @@ void queued_mknod(fuse_req_t req, const struct node *dir, const char *name)
 }
 
 /* What was opened in the queue and is being written by now is read as it becomes. */
-static ssize_t read_at(struct fs *fs, const struct node *node, const struct open_queued *h, char *to, size_t size, off_t off)
+static enum mf_err read_at(struct fs *fs, const struct node *node, const struct open_queued *h, uint64_t off, char *to, size_t size, size_t *ret_len)
 {
-	ssize_t n = outgoing_read(of(fs, node), node->id, to, size, (uint64_t)off);
-	if (n >= 0 || errno != ESTALE || h->fd < 0)
-		return n;
-	do
-		n = pread(h->fd, to, size, off);
-	while (n < 0 && errno == EINTR);
-	return n;
+	enum mf_err err = outgoing_read(of(fs, node), node->id, off, to, size, ret_len);
+	return err == MF_STALE && h->fd >= 0 ? file_read(h->fd, off, to, size, ret_len) : err;
 }
 
 void queued_read(fuse_req_t req, const struct node *node, size_t size, off_t off, struct fuse_file_info *fi)
@@ -363,11 +359,12 @@ void queued_read(fuse_req_t req, const struct node *node, size_t size, off_t off
 		return;
 	}
 	MF_CLEANUP(mf_free) char *buffer = mf_alloc_array(size ? size : 1, 1);
-	ssize_t n = read_at(fs_of(req), node, h, buffer, size, off);
-	if (n < 0)
-		fuse_reply_err(req, errno == ESTALE ? ESTALE : EIO);
+	size_t n = 0;
+	enum mf_err err = read_at(fs_of(req), node, h, (uint64_t)off, buffer, size, &n);
+	if (err != MF_OK)
+		fuse_reply_err(req, fs_errno(err));
 	else
-		fuse_reply_buf(req, buffer, (size_t)n);
+		fuse_reply_buf(req, buffer, n);
 }
 
 void queued_write(fuse_req_t req, const struct node *node, const char *data, size_t size, off_t off, struct fuse_file_info *fi)

@@ -4,6 +4,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "base/file.h"
 #include "base/mem.h"
 
 #define LOOK_AHEAD 1024   /* a line that is shorter comes in one piece */
@@ -27,17 +28,11 @@ static void fill(struct lines *l)
 	memmove(l->buffer, l->buffer + l->start, l->end - l->start);
 	l->end -= l->start;
 	l->start = 0;
-	while (l->end < LINES_BUFFER && !l->eof) {
-		uint64_t offset = l->at + l->end, left = l->to - offset;
-		size_t want = LINES_BUFFER - l->end < left ? LINES_BUFFER - l->end : (size_t)left;
-		ssize_t n = want ? pread(l->fd, l->buffer + l->end, want, (off_t)offset) : 0;
-		if (n < 0 && errno == EINTR)
-			continue;
-		if (n < 0)
-			l->error = mf_err_from_errno(errno);
-		l->eof = n <= 0;
-		l->end += n > 0 ? (size_t)n : 0;
-	}
+	uint64_t offset = l->at + l->end, left = l->to - offset;
+	size_t n, room = LINES_BUFFER - l->end;
+	l->error = file_read(l->fd, offset, l->buffer + l->end, room < left ? room : (size_t)left, &n);
+	l->end += n;
+	l->eof = n < room;
 }
 
 /* the first line break in s; NULL: none */

@@ -13,6 +13,7 @@
 
 #include "base/buf.h"
 #include "base/clock.h"
+#include "base/file.h"
 #include "base/log.h"
 #include "base/mem.h"
 
@@ -300,24 +301,12 @@ static bool entry_read(struct entry *e, char *text)
 
 /* --- saving -------------------------------------------------------------------------------------------------------- */
 
-static enum mf_err write_all(int fd, const char *data, size_t len)
-{
-	while (len) {
-		ssize_t n = write(fd, data, len);
-		if (n < 0 && errno != EINTR)
-			return mf_err_from_errno(errno);
-		data += n > 0 ? n : 0;
-		len -= n > 0 ? (size_t)n : 0;
-	}
-	return MF_OK;
-}
-
 static enum mf_err replace_file(struct outbox *o, uint64_t id, const char *suffix, const char *data, size_t len)
 {
 	MF_CLEANUP(mf_close) int fd = queue_create_file(o, id, suffix);
 	if (fd < 0)
 		return mf_err_from_errno(errno);
-	enum mf_err err = write_all(fd, data, len);
+	enum mf_err err = file_write(fd, 0, data, len);
 	if (!err)
 		err = queue_name_file(o, id, suffix, fd);
 	if (err) {
@@ -379,8 +368,8 @@ static char *read_file(int fd)
 	if (fd < 0 || fstat(fd, &st) || !S_ISREG(st.st_mode) || st.st_size > (off_t)STATE_MAX)
 		return NULL;
 	char *text = mf_alloc((size_t)st.st_size + 1);
-	ssize_t n = pread(fd, text, (size_t)st.st_size, 0);
-	if (n < 0) {
+	size_t len;
+	if (file_read(fd, 0, text, (size_t)st.st_size, &len)) {
 		free(text);
 		return NULL;
 	}

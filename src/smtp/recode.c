@@ -4,6 +4,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "base/file.h"
 #include "base/mem.h"
 
 #define QP_COLUMNS 75            /* and a '=' behind them */
@@ -163,15 +164,14 @@ static enum mf_err base64_bytes(struct base64 *b, int fd, uint64_t from, uint64_
 {
 	MF_CLEANUP(mf_free) char *buffer = mf_alloc(LINES_BUFFER);
 	while (from < to && !b->w->error) {
-		ssize_t n = pread(fd, buffer, to - from < LINES_BUFFER ? (size_t)(to - from) : LINES_BUFFER, (off_t)from);
-		if (n < 0 && errno == EINTR)
-			continue;
-		if (n < 0)
-			return mf_err_from_errno(errno);
+		size_t n;
+		enum mf_err e = file_read(fd, from, buffer, to - from < LINES_BUFFER ? (size_t)(to - from) : LINES_BUFFER, &n);
+		if (e)
+			return e;
 		if (n == 0)
 			break;
-		base64_put(b, buffer, (size_t)n);
-		from += (size_t)n;
+		base64_put(b, buffer, n);
+		from += n;
 	}
 	return MF_OK;
 }

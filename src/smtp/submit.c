@@ -5,6 +5,7 @@
 #include <unistd.h>
 
 #include "base/clock.h"
+#include "base/file.h"
 #include "base/log.h"
 #include "base/mem.h"
 #include "smtp/session.h"
@@ -231,15 +232,10 @@ static int64_t block_ms(const struct smtp *s)
 /* Bytes of the file, all of them; it is local, and a failure is not the server's. */
 static enum mf_err read_block(struct submitting *w, char *block, uint64_t at, size_t len)
 {
-	for (size_t done = 0; done < len;) {
-		ssize_t n = pread(w->request->fd, block + done, len - done, (off_t)(at + done));
-		if (n < 0 && errno == EINTR)
-			continue;
-		if (n <= 0)
-			return session_fail(w->s, MF_IO, "the prepared message cannot be read: %s", n < 0 ? strerror(errno) : "it is shorter than it was");
-		done += (size_t)n;
-	}
-	return MF_OK;
+	size_t done;
+	if (file_read(w->request->fd, at, block, len, &done))
+		return session_fail(w->s, MF_IO, "the prepared message cannot be read: %s", strerror(errno));
+	return done == len ? MF_OK : session_fail(w->s, MF_IO, "the prepared message cannot be read: it is shorter than it was");
 }
 
 /* Dots at the beginning of a line are doubled. *bol: this block begins one. */

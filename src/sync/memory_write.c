@@ -7,6 +7,7 @@
 #include <unistd.h>
 
 #include "base/buf.h"
+#include "base/file.h"
 #include "base/mem.h"
 #include "sync/memory_state.h"
 
@@ -361,14 +362,9 @@ static void carry_out_locked(struct memory_session *s, const struct remote_write
 static enum mf_err read_file(struct memory_session *s, const struct remote_write *w, struct memory_bytes **ret)
 {
 	MF_CLEANUP(mf_free) char *data = mf_alloc((size_t)w->size + 1);
-	for (size_t at = 0; at < w->size;) {
-		ssize_t n = pread(w->fd, data + at, (size_t)w->size - at, (off_t)at);
-		if (n < 0 && errno == EINTR)
-			continue;
-		if (n <= 0)
-			return memory_die(s, MF_IO, "the message cannot be read");
-		at += (size_t)n;
-	}
+	size_t len;
+	if (file_read(w->fd, 0, data, (size_t)w->size, &len) || len < w->size)
+		return memory_die(s, MF_IO, "the message cannot be read");
 	*ret = memory_bytes_create(data, (size_t)w->size);
 	return MF_OK;
 }

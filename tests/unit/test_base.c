@@ -10,10 +10,12 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 
 #include "base/buf.h"
 #include "base/bus.h"
 #include "base/cancel.h"
+#include "base/file.h"
 #include "base/log.h"
 #include "base/mem.h"
 
@@ -151,12 +153,47 @@ static void log_keeps_the_last_lines(void **state)
 	trace_mask = 0;
 }
 
+static int temporary_file(const char *bytes, size_t len)
+{
+	int fd = memfd_create("bytes", MFD_CLOEXEC);
+	assert_true(fd >= 0);
+	assert_int_equal(file_write(fd, 0, bytes, len), MF_OK);
+	return fd;
+}
+
+static void files_are_read_written_and_copied_whole(void **state)
+{
+	(void)state;
+	static char bytes[200001], read[sizeof bytes];
+	for (size_t i = 0; i < sizeof bytes; i++)
+		bytes[i] = (char)(i * 7 + i / 251);
+	int a = temporary_file(bytes, sizeof bytes), b = temporary_file("", 0);
+	size_t len;
+	assert_int_equal(file_read(a, 1, read, sizeof read, &len), MF_OK);
+	assert_int_equal(len, sizeof bytes - 1);
+	assert_memory_equal(read, bytes + 1, len);
+	assert_false(file_is_same(a, b, sizeof bytes));
+	assert_true(file_is_same(a, b, 0));
+	assert_int_equal(file_copy(a, b, sizeof bytes), MF_OK);
+	assert_true(file_is_same(a, b, sizeof bytes));
+	assert_int_equal(file_write(b, 150000, "?", 1), MF_OK);
+	assert_false(file_is_same(a, b, sizeof bytes));
+	assert_true(file_is_same(a, b, 150000));
+	assert_int_equal(file_copy(a, b, sizeof bytes + 1), MF_IO);
+	assert_int_equal(file_read(-1, 0, read, 1, &len), MF_IO);
+	assert_int_equal(len, 0);
+	mf_close(&a);
+	assert_int_equal(file_write(a, 0, bytes, 1), MF_IO);
+	mf_close(&b);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(buffer_stops_at_its_maximum), cmocka_unit_test(printable_text_has_no_escape),
 		cmocka_unit_test(errors_have_scopes), cmocka_unit_test(stop_sign_is_seen_by_poll),
 		cmocka_unit_test(bus_delivers_in_order_to_all), cmocka_unit_test(log_keeps_the_last_lines),
+		cmocka_unit_test(files_are_read_written_and_copied_whole),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -17,6 +17,7 @@
 
 #include <cmocka.h>
 
+#include "base/file.h"
 #include "base/mem.h"
 #include "fs/outgoing.h"
 #include "support/smtp_server.h"
@@ -125,8 +126,9 @@ static void expect_bytes(struct world *w, const char *name, const char *text)
 	int fd = -1;
 	uint64_t number = number_of(w, false, name);
 	assert_int_equal(outgoing_open_file(w->o, number, false, false, &fd), MF_OK);
-	ssize_t n = fd < 0 ? outgoing_read(w->o, number, bytes, sizeof bytes - 1, 0) : pread(fd, bytes, sizeof bytes - 1, 0);
-	assert_int_equal(n, (ssize_t)strlen(text));
+	size_t n = 0;
+	assert_int_equal(fd < 0 ? outgoing_read(w->o, number, 0, bytes, sizeof bytes - 1, &n) : file_read(fd, 0, bytes, sizeof bytes - 1, &n), MF_OK);
+	assert_int_equal(n, strlen(text));
 	assert_string_equal(bytes, text);
 	outgoing_close_file(w->o, number, false, &(bool){ false });
 	mf_close(&fd);

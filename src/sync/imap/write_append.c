@@ -9,6 +9,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "base/file.h"
 #include "base/mem.h"
 
 #define PIECE (64U << 10)
@@ -51,17 +52,11 @@ static void put_date(struct imap *s, int64_t date)
 
 static enum mf_err read_piece(struct writer *v, const struct remote_write *w, uint64_t at, char *to, size_t len)
 {
-	while (len) {
-		ssize_t n = pread(w->fd, to, len, (off_t)at);
-		if (n < 0 && errno == EINTR)
-			continue;
-		/* the server waits for bytes that are not there: nothing else can be said to it any more */
-		if (n <= 0)
-			return imap_fail(v->s, MF_IO, "APPEND: the message cannot be read: %s", n ? strerror(errno) : "the file is shorter than it was");
-		to += n;
-		at += (uint64_t)n;
-		len -= (size_t)n;
-	}
+	size_t got;
+	enum mf_err e = file_read(w->fd, at, to, len, &got);
+	/* the server waits for bytes that are not there: nothing else can be said to it any more */
+	if (e || got < len)
+		return imap_fail(v->s, MF_IO, "APPEND: the message cannot be read: %s", e ? strerror(errno) : "the file is shorter than it was");
 	return MF_OK;
 }
 
