@@ -16,7 +16,8 @@
 #include "fs/internal.h"
 
 #define HEADER_MAX 65536    /* who has read so much has read some of the text, wherever it begins */
-#define READ_MAX (128 * 1024) /* what the kernel asks for at a time */
+#define READ_MAX (256 * 1024) /* what the kernel asks for at a time: its read-ahead, or twice that for who has said POSIX_FADV_SEQUENTIAL */
+#define GIVE_MAX (128 * 1024)
 #define STORING_MAX 5       /* of the workers (serve.c) */
 
 struct open_message {
@@ -166,11 +167,11 @@ static bool read_bytes(const struct body *b, uint64_t offset, size_t length, cha
 	return !err && got == length;
 }
 
-static void reply_bytes(fuse_req_t req, const struct body *b, uint64_t offset, size_t length, char *buffer, size_t room)
+static void reply_bytes(fuse_req_t req, const struct body *b, uint64_t offset, size_t length)
 {
-	MF_CLEANUP(mf_free) char *own = NULL;
-	if (length > room)
-		buffer = own = mf_alloc_array(length, 1);
+	char usual[READ_MAX];
+	MF_CLEANUP(mf_free) char *larger = length > sizeof usual ? mf_alloc_array(length, 1) : NULL;
+	char *buffer = larger ? larger : usual;
 	if (read_bytes(b, offset, length, buffer))
 		fuse_reply_buf(req, buffer, length);
 	else
@@ -239,7 +240,7 @@ static void waiting_bytes_destroy(struct waiting_bytes *w)
 	free(w);
 }
 
-static void answer_bytes(const struct waiting_bytes *w, fuse_req_t req, enum mf_err result, char *buffer, size_t room)
+static void answer_bytes(const struct waiting_bytes *w, fuse_req_t req, enum mf_err result)
 {
 	struct fs *fs = fs_of(req);
 	/* attributes only, which waits for nothing; the reader holds the inode */
@@ -254,13 +255,13 @@ static void answer_bytes(const struct waiting_bytes *w, fuse_req_t req, enum mf_
 		return;
 	}
 	mark_seen(fs, w->message, w->body, length ? w->offset + length : 0);
-	reply_bytes(req, w->body, w->offset, length, buffer, room);
+	reply_bytes(req, w->body, w->offset, length);
 }
 
 static void answer_read(void *context, fuse_req_t req, enum mf_err result)
 {
 	struct waiting_bytes *w = context;
-	answer_bytes(w, req, result, NULL, 0);
+	answer_bytes(w, req, result);
 	waiting_bytes_destroy(w);
 }
 
@@ -297,11 +298,10 @@ void message_read(fuse_req_t req, const struct node *node, size_t size, off_t of
 	/* The account sees every first read, and every one of what is still coming, so that it has the next under way. */
 	bool noted = atomic_exchange(&m->noted, true) && body_is_whole(body);
 	if (length == 0 || body_has(body, offset, length)) {
-		char buffer[READ_MAX];
 		struct waiting_bytes here = { .account = fs_account(fs, node), .message = m, .body = body, .offset = offset, .length = length };
 		if (length && !noted)
 			account_passed(here.account->account, body, offset, length);
-		answer_bytes(&here, req, MF_OK, buffer, sizeof buffer);
+		answer_bytes(&here, req, MF_OK);
 		body_unref(body);
 		return;
 	}
@@ -371,7 +371,7 @@ static void give_ahead(struct fs *fs, struct open_message *m)
 {
 	struct fs_account *account = fs_account(fs, &m->node);
 	struct body *b = cache_body_find(account->cache, m->node.id);
-	char buffer[READ_MAX];
+	char buffer[GIVE_MAX];
 	size_t length = b && body_is_whole(b) && body_size(b) <= sizeof buffer ? (size_t)body_size(b) : 0;
 	bool gives = length && length == m->told.size && !is_open_elsewhere(fs, m) && body_take_fresh(b) && read_bytes(b, 0, length, buffer);
 	if (gives && store(fs, &m->node, buffer, length)) { /* else a READ will come */
