@@ -79,8 +79,7 @@ class Setting:
     def make_many(self):
         print(f"# {MANY} messages of realistic sizes into Dovecot (mdbox)", flush=True)
         server = self.suite.dovecot(variant="mdbox")
-        # an ext4 without a journal looks at each inode removed in the last minutes for each file that is made
-        server.fill("INBOX", ((data, when, "S") for data, when, _ in corpus.realistic(MANY)), tidy=False)
+        server.fill("INBOX", ((data, when, "S") for data, when, _ in corpus.realistic(MANY)))
         server.proxy = self.suite.proxy(server.port, delay_ms=DELAY_MS)
         floor(server, server.port, "meta")      # Dovecot's own caches are warm for everyone
         floor(server, server.port, "bodies")
@@ -597,7 +596,26 @@ def replay(s):
     w.end()
 
 
+# Nothing of it is left, however this ends: the mount goes with its namespace, and the image has no name any more.
+ON_OWN_DISK = """
+at=$(mktemp -d) && truncate -s 20G "$at/image" && mkfs.ext4 -q "$at/image" && mkdir "$at/disk" && mount -o loop "$at/image" "$at/disk" &&
+    chmod 711 "$at" && chmod 1777 "$at/disk" && TMPDIR=$at/disk && export TMPDIR || echo "# on $TMPDIR: no file system of its own could be made" >&2
+rm -f "$at/image"
+trap 'cd /; umount "$at/disk"; rmdir "$at/disk" "$at"' EXIT
+"$@"
+"""
+
+
+def own_disk():
+    """Begins again on an ext4 of its own, with a journal as most have one, where a mount can be made for this process alone: one without
+    looks at each inode that was removed in the last minutes, by whomever, for each file that is made."""
+    if os.geteuid() == 0 and "BENCH_DISK" not in os.environ:
+        os.environ["BENCH_DISK"] = "its own"
+        os.execvp("unshare", ["unshare", "--mount", "sh", "-c", ON_OWN_DISK, "sh", sys.executable, *sys.argv])
+
+
 def main():
+    own_disk()
     wanted = [name for argument in sys.argv[1:] for name in argument.split(",")] or list(ROWS)
     unknown = set(wanted) - set(ROWS)
     if unknown:

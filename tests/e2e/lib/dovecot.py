@@ -273,9 +273,8 @@ protocol imap {{
             (base / part).mkdir(parents=True, exist_ok=True)
         return base
 
-    def fill(self, mailbox, messages, tidy=True):
-        """messages: (bytes, seconds since 1970, Maildir flags like "S") each; fast, while nobody looks. tidy=False: what they are
-        imported from stays until the end; the last of a server's that way"""
+    def fill(self, mailbox, messages):
+        """messages: (bytes, seconds since 1970, Maildir flags like "S") each; fast, while nobody looks"""
         base = self.maildir(mailbox) if self.variant != "mdbox" else self.folder / "staging"
         if self.variant == "mdbox":
             for part in ("cur", "new", "tmp"):
@@ -299,8 +298,7 @@ protocol imap {{
                 with self.client() as c:
                     c.command("select", "INBOX")
                     c.command("uid", "MOVE", "1:*", c.quote(mailbox))
-            if tidy:
-                shutil.rmtree(base)
+            shutil.rmtree(base)
         return count
 
     def deliver(self, message, user=None):
