@@ -323,7 +323,7 @@ def settle(proxy):
 
 @row
 def idle(s):
-    server = s.suite.dovecot()
+    server = s.suite.dovecot(extra="imap_idle_notify_interval = 29 mins")    # what it says by itself is not ours
     server.fill("INBOX", corpus.small(100))
     proxy = s.suite.proxy(server.port)
     home = s.suite.home(server, port=proxy.port)

@@ -71,18 +71,12 @@ static unsigned uninterrupted(void)
 	return answers;
 }
 
-static unsigned step(unsigned answers)
-{
-	const char *all = getenv("MAILFS_CRASH_ALL");
-	return all ? 1 : answers / 14 + 1;
-}
-
 static void cut_anywhere(void **state)
 {
 	(void)state;
 	unsigned answers = uninterrupted();
 	assert_true(answers > 150);
-	for (unsigned n = 0; n < answers; n += step(answers)) {
+	for (unsigned n = 0; n < answers; n += world_stride(answers)) {
 		struct world w;
 		build(&w);
 		memory_cut_answers(w.server, n);
@@ -101,7 +95,7 @@ static void ended_anywhere(void **state)
 {
 	(void)state;
 	unsigned answers = uninterrupted();
-	for (unsigned n = 1; n < answers; n += step(answers)) {
+	for (unsigned n = 1; n < answers; n += world_stride(answers)) {
 		struct world w;
 		build(&w);
 		world_start(&w);
