@@ -5,7 +5,8 @@
 FUZZ_SECONDS ?= 60
 FUZZ_CLANG ?= clang
 FUZZ_NAMES ?= $(patsubst tests/fuzz/fuzz_%.c,%,$(wildcard tests/fuzz/fuzz_*.c))
-FUZZ_SOURCES := $(wildcard $(patsubst %,src/%/*.c,base mail config)) $(patsubst %,src/smtp/%.c,addrlist compose fields lines recode survey)
+FUZZ_SAN := fuzzer-no-link,address,undefined
+FUZZ_LIB := build/san-$(subst $(COMMA),-,$(FUZZ_SAN))/libmailfs.a
 
 .PHONY: fuzz fuzz-replay $(FUZZ_NAMES:%=fuzz-replay-%) $(FUZZ_NAMES:%=fuzz-%)
 
@@ -16,10 +17,13 @@ fuzz-replay: $(FUZZ_NAMES:%=fuzz-replay-%)
 $(FUZZ_NAMES:%=fuzz-replay-%): fuzz-replay-%: $(B)/tests/fuzz/fuzz_%
 	@timeout 300 $< tests/corpus/$* 2>$<.log || { cat $<.log >&2; exit 1; }
 
-build/fuzz/fuzz_%: tests/fuzz/fuzz_%.c tests/fuzz/fuzz.h $(FUZZ_SOURCES)
+.PHONY: fuzz-lib
+fuzz-lib:
+	+@$(MAKE) -s --no-print-directory SAN=$(FUZZ_SAN) CC=$(FUZZ_CLANG) $(FUZZ_LIB)
+build/fuzz/fuzz_%: tests/fuzz/fuzz_%.c tests/fuzz/fuzz.h fuzz-lib
 	@mkdir -p $(@D)
 	$(call say,LD)$(FUZZ_CLANG) $(CPPFLAGS) -Itests -std=gnu17 -O1 -g -fno-omit-frame-pointer -fsanitize=fuzzer,address,undefined \
-		-fno-sanitize-recover=all -pthread $(PKG_CFLAGS) -o $@ $< $(FUZZ_SOURCES) $(PKG_LIBS)
+		-fno-sanitize-recover=all -pthread $(PKG_CFLAGS) -o $@ $< $(FUZZ_LIB) $(PKG_LIBS)
 fuzz:
 	@set -e; for name in $(FUZZ_NAMES); do $(MAKE) --no-print-directory fuzz-$$name; done
 $(FUZZ_NAMES:%=fuzz-%): fuzz-%: build/fuzz/fuzz_%

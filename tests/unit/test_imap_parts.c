@@ -223,6 +223,7 @@ static void parse_text(struct imap_parser *p, const char *text, struct imap_data
 	mmap_string_append(f.text, text);
 	const char *literal = strstr(text, "}\r\n");
 	f.first_line = literal ? (size_t)(literal - text) + 3 : f.text->len;
+	f.lines_len = f.text->len;
 	imap_parse(p, &f, ret);
 	if (!*text)
 		frame_finish(&f);
@@ -269,6 +270,17 @@ static void fetch_items(void **state)
 	assert_true(data.kind == DATA_SKIPPED && data.fetch.uid == 9);
 	parse_text(p, "* 7 FETCH (UID 9", &data);
 	assert_true(data.kind == DATA_SKIPPED && data.fetch.uid == 9);
+	parse_text(p, "* 7 FETCH (BODY[HEADER.FIELDS (DATE \"TO\")] {3}\r\na\r\n UID 9)\r\n", &data);
+	assert_true(data.kind == DATA_FETCH && data.fetch.uid == 9 && data.fetch.header_len == 3 && !memcmp(data.fetch.header, "a\r\n", 3));
+	parse_text(p, "* 7 FETCH (UID 9 BODY[HEADER.FIELDS (DATE)] NIL FLAGS ())\r\n", &data);
+	assert_true(data.kind == DATA_FETCH && data.fetch.uid == 9 && !data.fetch.header && data.fetch.has_flags);
+	char *endless = mf_alloc(300000), *line;
+	memset(endless, 'a', 299999);
+	line = mf_format("* 7 FETCH (UID 9 FLAGS (%s))\r\n", endless);
+	parse_text(p, line, &data);
+	assert_true(data.kind == DATA_SKIPPED && data.fetch.uid == 9);
+	free(line);
+	free(endless);
 	parse_text(p, "* VANISHED (EARLIER) 1:3\r\n", &data);
 	assert_true(data.kind == DATA_VANISHED && data.earlier && *data.rest.p == '1');
 	parse_text(p, "", &data);

@@ -159,6 +159,7 @@ static enum mf_err read_line(const struct frame_reader *r, struct imap_frame *f)
 	if (!mailstream_read_line_append(transport_mailstream(r->transport), f->text))
 		return broken(r);
 	size_t len = f->text->len;
+	f->lines_len += len - before;
 	return len > before && len <= FRAME_MAX && f->text->str[len - 1] == '\n' ? MF_OK : broken(r);
 }
 
@@ -166,6 +167,7 @@ enum mf_err frame_read(const struct frame_reader *r, struct imap_frame *f)
 {
 	mmap_string_truncate(f->text, 0);
 	f->cut = false;
+	f->lines_len = 0;
 	enum mf_err e = read_line(r, f);
 	if (e)
 		return e;

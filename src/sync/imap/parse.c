@@ -11,6 +11,8 @@
 #include "sync/imap/extension.h"
 
 #define KEYWORDS_MAX 4096
+/* Of a response, beside its literals. libetpan takes some 70 bytes for two of a list; nothing that is asked for is longer. */
+#define PARSED_MAX (256U << 10)
 
 /* exported by the library, in no header of 1.9 */
 int mailimap_response_data_parse(mailstream *stream, MMAPString *buffer, struct mailimap_parser_context *context, size_t *index,
@@ -125,7 +127,7 @@ static bool cond_kind(struct span word, enum cond_kind *ret)
 bool imap_parse_cond(struct scan *s, struct imap_cond *ret)
 {
 	struct span word;
-	*ret = (struct imap_cond){ 0 };
+	*ret = (struct imap_cond){ .code.p = "", .args.p = "", .text.p = "" };
 	if (!scan_word(s, &word) || !cond_kind(word, &ret->kind))
 		return false;
 	const char *end = s->end;
@@ -286,16 +288,34 @@ static void scan_items(struct scan s, struct imap_fetch *f)
 
 /* --- handing a frame to libetpan ------------------------------------------------------------------------------------ */
 
+/* Of BODY[HEADER.FIELDS (...)] libetpan makes a list that nobody needs, and that it loses where what comes next is not what it
+ * expects: it is shown BODY[HEADER]. false: there is none in the first line. */
+static bool take_shorter_line(struct imap_parser *p, const struct imap_frame *f)
+{
+	static const char item[] = "BODY[HEADER.FIELDS (", kept[] = "BODY[HEADER";
+	const char *text = f->text->str, *end = text + f->first_line;
+	const char *at = memmem(text, f->first_line, item, sizeof item - 1), *close = at ? memmem(at, (size_t)(end - at), ")]", 2) : NULL;
+	if (!close)
+		return false;
+	const char *cut = at + sizeof kept - 1;
+	mmap_string_truncate(p->line, 0);
+	return mmap_string_append_len(p->line, text, (size_t)(cut - text)) && mmap_string_append_len(p->line, close + 1, (size_t)(end - close - 1));
+}
+
 static struct mailimap_response_data *etpan_parse(struct imap_parser *p, const struct imap_frame *f)
 {
 	MMAPString *buffer = f->text;
-	p->behind = (struct span){ NULL, 0 };
-	if (f->first_line < f->text->len) {
+	bool goes_on = f->first_line < f->text->len;
+	p->behind = (struct span){ f->text->str + f->first_line, f->text->len - f->first_line };
+	if (f->lines_len > PARSED_MAX)
+		return NULL;
+	if (take_shorter_line(p, f)) {
+		buffer = p->line;
+	} else if (goes_on) {
 		mmap_string_truncate(p->line, 0);
 		if (!mmap_string_append_len(p->line, f->text->str, f->first_line))
 			return NULL;
 		buffer = p->line;
-		p->behind = (struct span){ f->text->str + f->first_line, f->text->len - f->first_line };
 	}
 	size_t at = 0;
 	struct mailimap_response_data *data = NULL;
