@@ -48,5 +48,7 @@ void cache_body_drop(struct cache *c, uint64_t message);
  * says true. Cheap when there is nothing to do. */
 typedef bool body_keeper(void *context, uint64_t message);
 void cache_body_evict(struct cache *c, body_keeper *keep, void *context);
+/* Other limits, from the next time on that room is made. */
+void cache_body_limits(struct cache *c, uint64_t limit, uint64_t min_free);
 
 #endif

@@ -135,7 +135,7 @@ struct cache {
 	char *state_dir, *cache_dir, *db_path, *identity;
 	unsigned account;
 	struct bus *bus;
-	uint64_t body_limit, body_min_free;
+	_Atomic uint64_t body_limit, body_min_free;
 	size_t listing_budget;
 	bool only_deletes;
 	int lock_fd;
