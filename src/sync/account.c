@@ -175,7 +175,6 @@ enum mf_err account_configure(struct account *a, const struct account_config *co
 	if (e != MF_OK)
 		return e;
 	cache_body_limits(a->cache, config->cache_size, config->cache_min_free);
-	atomic_fetch_add(&a->since_evict, 1);
 	pthread_mutex_lock(&a->lock);
 	bool anew = account_listens_anew(a, a->config, config);
 	a->config = config;

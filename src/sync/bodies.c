@@ -475,7 +475,8 @@ enum mf_err bodies_fetch(struct session *s)
 	/* after a success nothing is left, unless the session forgot an item: that one is asked for again, but not for ever */
 	run_put_back(&run, blame || run.first != NULL);
 	run_forget_kept(&run);
-	bodies_evict(a, e == MF_OK ? EVICT_BYTES / 4 : 0);
+	if (atomic_load(&a->since_evict) > (e == MF_OK ? EVICT_BYTES / 4 : 0))
+		bodies_evict(a);
 	return e;
 }
 
@@ -494,10 +495,8 @@ static bool bodies_are_pinned(void *context, uint64_t message)
 	return full;
 }
 
-void bodies_evict(struct account *a, uint64_t least)
+void bodies_evict(struct account *a)
 {
-	if (atomic_load(&a->since_evict) <= least)
-		return;
 	atomic_store(&a->since_evict, 0);
 	cache_body_evict(a->cache, bodies_are_pinned, a);
 }

@@ -329,7 +329,7 @@ void bodies_finish_locked(struct account *a);
 /* Queues a download that nobody waits for yet; false: there is one already. The caller has seen that the body is not on the
  * disk after it read account.finished_count, which is `since`: what was finished between does not count as missing. */
 bool bodies_ahead_locked(struct account *a, const struct entry *e, enum queue queue, uint64_t since);
-void bodies_evict(struct account *a, uint64_t least);
+void bodies_evict(struct account *a);
 
 /* What a connection's failure means for who waits: the few that have a meaning of their own, else MF_OFFLINE. */
 enum mf_err want_error(enum mf_err e);

@@ -318,12 +318,19 @@ static enum mf_err session_replay(struct session *s)
 	return e;
 }
 
+/* What is to be kept, and how much, may have become another matter. */
+static enum mf_err session_list(struct session *s)
+{
+	enum mf_err e = listing_fetch(s);
+	bodies_evict(s->account);
+	return e;
+}
+
 static enum mf_err session_do(struct session *s, const struct task *t)
 {
 	switch (t->kind) {
 	case TASK_LIST:
-		bodies_evict(s->account, 0); /* since the limits may be others */
-		return listing_fetch(s);
+		return session_list(s);
 	case TASK_SYNC:
 		return syncmail_changes(s, t->mailboxes, t->count);
 	case TASK_FETCH:
