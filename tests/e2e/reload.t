@@ -99,6 +99,31 @@ with Suite("SIGHUP: a running mount takes over what has changed in the config fi
         changed(mount, "changed: cache-size, [mailbox work/Archive]")
         wait_until(lambda: home.bodies() == [], "there is room again")
 
+    @suite.case("exclude, there and back")
+    def _():
+        home = suite.home(server, poll="24h")
+        mount = home.mount()
+        names = mount.names("Archive")
+        home.set(exclude="Archive")
+        changed(mount, "changed: exclude\n")
+        wait_until(lambda: "Archive" not in os.listdir(mount.where), "it is left out")
+        home.set(exclude=None)
+        changed(mount, "changed: exclude\n")
+        wait_until(lambda: mount.names("Archive") == names, "it is there again, with the same names")
+
+    @suite.case("leave-on-server")
+    def _():
+        pop3 = suite.dovecot(pop3=True)
+        pop3.fill("INBOX", corpus.small(4))
+        home = suite.home(pop3, imap=None, pop3=f"pop3s://127.0.0.1:{pop3.pop3s_port}", poll="24h")
+        mount = home.mount()
+        before = mount.digests()
+        home.set(leave_on_server="no")
+        changed(mount, "changed: leave-on-server\n")
+        with pop3.client() as other:
+            wait_until(lambda: not other.flags(), "the server has none of them any more")
+        assert mount.digests() == before
+
     @suite.case("send-delay, send and from; what -o says goes on winning")
     def _():
         smtp = SmtpServer()
