@@ -85,12 +85,13 @@ install: all
 	ln -sf $(PREFIX)/bin/mailfs $(SBIN)/mount.fuse.mailfs
 	$(foreach p,$(PAGES),install -D -m 644 $(p) $(call page,$(p)) &&) true
 	install -D -m 644 share/completion.bash $(SHARE)/bash-completion/completions/mailfs
+	ln -sf mailfs $(SHARE)/bash-completion/completions/mailfs-sendmail
 	install -D -m 644 share/completion.zsh $(SHARE)/zsh/site-functions/_mailfs
 	install -d $(UNITS)
 	sed 's|@PREFIX@|$(PREFIX)|g' share/mailfs@.service >$(UNITS)/mailfs@.service
 uninstall:
 	rm -f $(BIN)/mailfs $(BIN)/mailfs-sendmail $(SBIN)/mount.mailfs $(SBIN)/mount.fuse.mailfs $(foreach p,$(PAGES),$(call page,$(p))) \
-		$(SHARE)/bash-completion/completions/mailfs $(SHARE)/zsh/site-functions/_mailfs $(UNITS)/mailfs@.service
+		$(addprefix $(SHARE)/bash-completion/completions/,mailfs mailfs-sendmail) $(SHARE)/zsh/site-functions/_mailfs $(UNITS)/mailfs@.service
 
 include tests/tests.mk
 

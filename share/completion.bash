@@ -1,4 +1,4 @@
-# bash completion for mailfs(1). What can be completed is asked of mailfs itself.
+# bash completion for mailfs(1) and mailfs-sendmail. What can be completed is asked of mailfs itself.
 _mailfs()
 {
 	local cur prev words cword
@@ -90,3 +90,21 @@ _mailfs()
 	esac
 }
 complete -F _mailfs mailfs
+
+_mailfs_sendmail()
+{
+	local cur=${COMP_WORDS[COMP_CWORD]} prev=${COMP_WORDS[COMP_CWORD-1]} choices=''
+	case $prev in
+	--config)
+		compopt -o filenames 2>/dev/null
+		mapfile -t COMPREPLY < <(compgen -f -- "$cur")
+		return ;;
+	--account) choices=$(mailfs complete accounts 2>/dev/null) ;;
+	-N) choices="never success failure delay" ;;
+	-R) choices="full hdrs" ;;
+	-f | -F) ;;
+	*) [[ $cur == -* ]] && choices="-t -i -f -F -N -R -bp -q --account --config" ;;
+	esac
+	mapfile -t COMPREPLY < <(compgen -W "$choices" -- "$cur")
+}
+complete -F _mailfs_sendmail mailfs-sendmail

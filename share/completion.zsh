@@ -1,5 +1,5 @@
-#compdef mailfs
-# zsh completion for mailfs(1). What can be completed is asked of mailfs itself.
+#compdef mailfs mailfs-sendmail
+# zsh completion for mailfs(1) and mailfs-sendmail. What can be completed is asked of mailfs itself.
 
 _mailfs_accounts() {
 	local -a accounts
@@ -37,7 +37,16 @@ _mailfs_mounts() {
 	compadd -- ${(g::)mounts}
 }
 
+_mailfs_sendmail() {
+	local -a config
+	_arguments -s '-t[recipients are those of the fields]' '-i[a line with a single dot does not end the message]' \
+		'-f[the sender of the envelope]:address:' '-F[the name in a From field that is added]:name:' \
+		'-N[notifications]:when:_values -s , when never success failure delay' '-R[what they bring back]:what:(full hdrs)' \
+		'-bp[list the outbox]' '-q[send what waits]' '--account[whose outbox]:account:_mailfs_accounts' '--config[settings]:file:_files' '*:recipient:'
+}
+
 _mailfs() {
+	[[ $service == mailfs-sendmail ]] && { _mailfs_sendmail; return }
 	local -a config
 	local command i
 	for (( i = 2; i < CURRENT; i++ )); do

@@ -21,6 +21,7 @@
 #include "cli/command.h"
 #include "cli/notify.h"
 #include "cli/parts.h"
+#include "cli/reload.h"
 #include "control/filing.h"
 #include "control/outboxes.h"
 #include "control/paths.h"
@@ -33,18 +34,11 @@
 
 /* --- what is held -------------------------------------------------------------------------------------------------- */
 
-/* Remembered by the index, so that it is never taken for another account's. */
-static char *identity(const struct account_config *config)
-{
-	bool imap = config->imap.host;
-	return mf_format("%s %s@%s", imap ? "imap" : "pop3", config->user, imap ? config->imap.host : config->pop3.host);
-}
-
 static enum mf_err open_cache(const struct account_config *config, struct holding *h, struct cache **ret, struct mf_reason *why)
 {
 	MF_CLEANUP(mf_free) char *state = path_state(config->name);
 	MF_CLEANUP(mf_free) char *bodies = path_cache(config->name);
-	MF_CLEANUP(mf_free) char *who = identity(config);
+	MF_CLEANUP(mf_free) char *who = account_config_identity(config);
 	struct cache_options options = {
 		.state_dir = state,
 		.cache_dir = bodies,
@@ -74,6 +68,9 @@ static void holding_close(struct holding *h)
 		cache_close(h->caches[i]);
 	}
 	bus_destroy(h->bus);
+	for (size_t i = 0; i < h->config_count; i++)
+		config_destroy(h->configs[i]);
+	free(h->configs);
 	free(h->accounts);
 	free(h->caches);
 	free(h->outboxes);
@@ -290,26 +287,14 @@ static void let_signals_end(bool let)
 	pthread_sigmask(let ? SIG_UNBLOCK : SIG_BLOCK, &set, NULL);
 }
 
-/* SIGHUP. The file is read and judged, and what is wrong is told; what it says applies from the next mount on. An account
- * that waits because its password was refused asks its password-command again, and tries. */
+/* SIGHUP */
 static void read_config_again(struct serving *s)
 {
-	struct config *config = NULL;
-	struct mf_reason why = { "" };
-	enum mf_err e = s->plan->config_path ? config_load(s->plan->config_path, &config, &why) : MF_OK;
-	if (e)
-		log_error("the config file was not taken over: %s", why.text[0] ? why.text : mf_err_words(e));
-	else
-		log_info("the config file is in order");
-	config_destroy(config);
-	for (size_t i = 0; i < s->holding->count; i++) {
-		struct link_info link;
-		account_link(s->holding->accounts[i], &link);
-		if (link.state == LINK_WAITING && link.error == MF_AUTH)
-			account_connect(s->holding->accounts[i]);
-		if (s->holding->outboxes[i])
-			outbox_wake(s->holding->outboxes[i], true);
-	}
+	if (s->ready)
+		notify_send("RELOADING=1");
+	reload(s->plan, s->holding);
+	if (s->ready)
+		notify_links(s->holding, "READY=1\n");
 }
 
 /* The network changed. Whoever waits for a person goes on waiting: no password is tried again because of an address. */

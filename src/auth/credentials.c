@@ -20,6 +20,7 @@
 #define GIVEN_MAX 8
 
 struct credentials {
+	_Atomic unsigned owners;
 	char *user, *command;
 	pthread_mutex_t lock;  /* over everything below; held while the command runs, so that it runs once for all */
 	char *secret;          /* a page of its own, kept out of core files; NULL: not known yet */
@@ -51,6 +52,7 @@ static void secret_free(char *secret)
 struct credentials *credentials_create(const char *user, const char *password, const char *command)
 {
 	struct credentials *c = MF_NEW(struct credentials);
+	c->owners = 1;
 	c->user = mf_strdup(user ? user : "");
 	c->command = command && !password ? mf_strdup(command) : NULL;
 	pthread_mutex_init(&c->lock, NULL);
@@ -61,9 +63,16 @@ struct credentials *credentials_create(const char *user, const char *password, c
 	return c;
 }
 
+struct credentials *credentials_share(struct credentials *c)
+{
+	if (c)
+		c->owners++;
+	return c;
+}
+
 void credentials_destroy(struct credentials *c)
 {
-	if (!c)
+	if (!c || --c->owners)
 		return;
 	secret_free(c->secret);
 	pthread_mutex_destroy(&c->lock);

@@ -14,7 +14,8 @@
 struct credentials;
 /* password or command may be NULL; with neither every use is MF_AUTH, "no password is set". All copied. */
 struct credentials *credentials_create(const char *user, const char *password, const char *command);
-void credentials_destroy(struct credentials *c);
+struct credentials *credentials_share(struct credentials *c);   /* one more owner, who destroys it too; NULL is fine */
+void credentials_destroy(struct credentials *c);                /* the last owner's; NULL is fine */
 const char *credentials_user(const struct credentials *c);
 /* The secret, copied into a buffer that the caller must hand to credentials_release(). Runs the command if need be, for at
  * most timeout_ms; the stop sign ends it. */

@@ -20,6 +20,7 @@
 	X(MF_TOO_BIG,     ITEM,       false, "over a size limit") \
 	X(MF_QUOTA,       ITEM,       false, "over the server's quota") \
 	X(MF_CANCELLED,   ITEM,       false, "interrupted") \
+	X(MF_NO_FILES,    ITEM,       true,  "too many messages are open") \
 	X(MF_UIDVALIDITY, MAILBOX,    true,  "the mailbox was numbered anew") \
 	X(MF_OFFLINE,     CONNECTION, true,  "the server cannot be reached") \
 	X(MF_TIMEOUT,     CONNECTION, true,  "the server did not answer in time") \

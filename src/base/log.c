@@ -1,11 +1,13 @@
 #include "base/log.h"
 
+#include <fcntl.h>
 #include <pthread.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
 #include <syslog.h>
 #include <time.h>
+#include <unistd.h>
 
 #include "base/buf.h"
 #include "base/mem.h"
@@ -16,6 +18,7 @@
 /* lock guards all of these */
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 static enum log_target target = LOG_TO_STDERR;
+static int error_fd = STDERR_FILENO; /* one of its own, once opened */
 static enum log_level least = LOG_LEVEL_INFO;
 static struct buf recent;
 
@@ -30,6 +33,9 @@ void log_open(enum log_target to, enum log_level level)
 	pthread_mutex_lock(&lock);
 	if (to == LOG_TO_SYSLOG)
 		openlog("mailfs", LOG_PID | LOG_NDELAY, LOG_MAIL);
+	int own = to == LOG_TO_STDERR && error_fd == STDERR_FILENO ? fcntl(STDERR_FILENO, F_DUPFD_CLOEXEC, 3) : -1;
+	if (own >= 0)
+		error_fd = own;
 	target = to;
 	least = level;
 	pthread_mutex_unlock(&lock);
@@ -65,7 +71,7 @@ static void write_line(enum log_level level, const char *text)
 	if (target == LOG_TO_SYSLOG)
 		syslog(level_priorities[level], "%s", text);
 	else
-		fprintf(stderr, "mailfs: %s%s%s\n", level < LOG_LEVEL_INFO ? level_names[level] : "",
+		dprintf(error_fd, "mailfs: %s%s%s\n", level < LOG_LEVEL_INFO ? level_names[level] : "",
 		        level < LOG_LEVEL_INFO ? ": " : "", text);
 	remember(time, level_names[level], text);
 	pthread_mutex_unlock(&lock);
@@ -133,7 +139,7 @@ void trace_line(enum trace_component component, const char *format, ...)
 	if (target == LOG_TO_SYSLOG)
 		syslog(LOG_DEBUG, "%s: %s", component_names[component], text);
 	else
-		fprintf(stderr, "%s %s: %s\n", time, component_names[component], text);
+		dprintf(error_fd, "%s %s: %s\n", time, component_names[component], text);
 	pthread_mutex_unlock(&lock);
 }
 

@@ -12,6 +12,7 @@
 enum log_level { LOG_LEVEL_ERROR, LOG_LEVEL_WARNING, LOG_LEVEL_INFO, LOG_LEVEL_DEBUG };
 enum log_target { LOG_TO_STDERR, LOG_TO_SYSLOG }; /* syslog(3) reaches the journal too */
 
+/* From here on the log has a descriptor of its own for standard error, which may be put elsewhere for a while (fs/mount.c). */
 void log_open(enum log_target target, enum log_level least);
 void log_line(enum log_level level, const char *format, ...) __attribute__((format(printf, 2, 3)));
 #define log_error(...) log_line(LOG_LEVEL_ERROR, __VA_ARGS__)

@@ -4,6 +4,7 @@
 #include <fcntl.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 #include <sys/uio.h>
 #include <unistd.h>
@@ -20,6 +21,9 @@
 #define SIZE_LIMIT (1ULL << 40)
 #define TOUCH_AFTER_S 3600
 #define TEMPORARY_MAX 48
+#define RESERVE 64                 /* descriptors that bodies leave to the index, to connections and to the socket, */
+#define RESERVE_SHARE 8            /* or one out of so many that the process may have, where that is less */
+#define TELL_AGAIN_MS 60000
 
 /* Behind the bytes of a whole body. Native byte order: the folder stays on its machine. */
 struct trailer {
@@ -201,13 +205,34 @@ static enum mf_err compare_old(struct cache *c, const char *path, int fd, const 
 	return MF_OK;
 }
 
+static enum mf_err no_files(struct cache *c, rlim_t limit)
+{
+	int64_t now = clock_mono_ms(), told = c->bodies.full_told_ms;
+	if ((!told || now - told > TELL_AGAIN_MS) && atomic_compare_exchange_strong(&c->bodies.full_told_ms, &told, now))
+		log_warning("programs have as many messages open as the limit of open files (%llu) allows; see ulimit -n, LimitNOFILE=", (unsigned long long)limit);
+	return MF_NO_FILES;
+}
+
+/* What openat() gave; nothing of ours is a link. Descriptors are given lowest first, so each tells how many there are. */
+static enum mf_err take_descriptor(struct cache *c, int fd, int *ret)
+{
+	int number = errno;
+	struct rlimit limit = { .rlim_cur = RLIM_INFINITY };
+	(void)getrlimit(RLIMIT_NOFILE, &limit);
+	rlim_t share = limit.rlim_cur / RESERVE_SHARE, most = limit.rlim_cur - (share < RESERVE ? share : RESERVE);
+	*ret = fd;
+	if (fd < 0)
+		return number == EMFILE || number == ENFILE ? no_files(c, limit.rlim_cur) : number == ELOOP ? MF_CORRUPT : mf_err_from_errno(number);
+	if ((rlim_t)fd < most)
+		return MF_OK;
+	mf_close(ret);
+	return no_files(c, limit.rlim_cur);
+}
+
 static enum mf_err open_file(struct cache *c, uint64_t message, char ret_path[static BODY_PATH_MAX], int *ret_fd)
 {
 	body_path(message, ret_path);
-	*ret_fd = openat(c->bodies.dir, ret_path, O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
-	if (*ret_fd >= 0)
-		return MF_OK;
-	return errno == ELOOP ? MF_CORRUPT : mf_err_from_errno(errno); /* nothing of ours is a link */
+	return take_descriptor(c, openat(c->bodies.dir, ret_path, O_RDONLY | O_CLOEXEC | O_NOFOLLOW), ret_fd);
 }
 
 /* MF_NOT_FOUND: no file. MF_CORRUPT: what is there is not a whole body */
@@ -235,21 +260,21 @@ static enum mf_err open_whole(struct cache *c, uint64_t message, int *ret_fd, ui
 static enum mf_err open_named(struct cache *c, char ret_name[static TEMPORARY_MAX], int *ret_fd)
 {
 	snprintf(ret_name, TEMPORARY_MAX, "tmp/%ld-%u", (long)getpid(), atomic_fetch_add(&c->bodies.temporaries, 1));
-	*ret_fd = openat(c->bodies.dir, ret_name, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
-	return *ret_fd < 0 ? mf_err_from_errno(errno) : MF_OK;
+	enum mf_err e = take_descriptor(c, openat(c->bodies.dir, ret_name, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0600), ret_fd);
+	if (e == MF_NO_FILES)
+		(void)unlinkat(c->bodies.dir, ret_name, 0);
+	return e;
 }
 
 /* MF_NOT_FOUND: the folder is gone, for which file systems have several words */
 static enum mf_err open_unnamed(struct cache *c, int *ret_fd)
 {
-	*ret_fd = openat(c->bodies.dir, ".", O_RDWR | O_TMPFILE | O_CLOEXEC, 0600);
-	if (*ret_fd < 0 && (errno == EOPNOTSUPP || errno == EISDIR || errno == EINVAL))
+	int fd = openat(c->bodies.dir, ".", O_RDWR | O_TMPFILE | O_CLOEXEC, 0600);
+	if (fd < 0 && (errno == EOPNOTSUPP || errno == EISDIR || errno == EINVAL))
 		return MF_UNSUPPORTED;
-	if (*ret_fd >= 0)
-		return MF_OK;
-	enum mf_err e = mf_err_from_errno(errno);
+	enum mf_err e = take_descriptor(c, fd, ret_fd);
 	struct stat st;
-	return fstat(c->bodies.dir, &st) == 0 && st.st_nlink == 0 ? MF_NOT_FOUND : e;
+	return e && e != MF_NO_FILES && fstat(c->bodies.dir, &st) == 0 && st.st_nlink == 0 ? MF_NOT_FOUND : e;
 }
 
 static enum mf_err try_temporary(struct cache *c, char ret_name[static TEMPORARY_MAX], int *ret_fd)

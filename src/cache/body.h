@@ -14,7 +14,8 @@
 
 struct body;
 
-/* The body that is whole on disk or being filled. MF_NOT_FOUND: neither. Counts as a use for eviction. */
+/* The body that is whole on disk or being filled. MF_NOT_FOUND: neither. MF_NO_FILES: so many are open that the descriptors which are
+ * left are needed for everything else. Counts as a use for eviction. */
 enum mf_err cache_body_get(struct cache *c, uint64_t message, struct body **ret);
 /* The same, or an empty one to fill; size is what it is expected to have. */
 enum mf_err cache_body_create(struct cache *c, uint64_t message, uint64_t size, struct body **ret);
@@ -48,5 +49,7 @@ void cache_body_drop(struct cache *c, uint64_t message);
  * says true. Cheap when there is nothing to do. */
 typedef bool body_keeper(void *context, uint64_t message);
 void cache_body_evict(struct cache *c, body_keeper *keep, void *context);
+/* Other limits, from the next time on that room is made. */
+void cache_body_limits(struct cache *c, uint64_t limit, uint64_t min_free);
 
 #endif

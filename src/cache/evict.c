@@ -180,16 +180,26 @@ static uint64_t bytes_to_free(struct cache *c)
 {
 	uint64_t count, bytes, need = 0;
 	bodies_total(c, &count, &bytes);
-	if (c->body_limit && bytes > c->body_limit)
-		need = bytes - (c->body_limit - c->body_limit / 20);
+	uint64_t limit = c->body_limit, min_free = c->body_min_free;
+	if (limit && bytes > limit)
+		need = bytes - (limit - limit / 20);
 	struct statvfs fs;
-	if (!c->body_min_free || fstatvfs(c->bodies.dir, &fs) < 0)
+	if (!min_free || fstatvfs(c->bodies.dir, &fs) < 0)
 		return need;
 	uint64_t available = fs.f_bavail * fs.f_frsize;
-	if (available >= c->body_min_free)
+	if (available >= min_free)
 		return need;
-	uint64_t lacking = c->body_min_free - available + c->body_min_free / 20;
+	uint64_t lacking = min_free - available + min_free / 20;
 	return need > lacking ? need : lacking;
+}
+
+void cache_body_limits(struct cache *c, uint64_t limit, uint64_t min_free)
+{
+	c->body_limit = limit;
+	c->body_min_free = min_free;
+	pthread_mutex_lock(&c->bodies.lock);
+	c->bodies.evict_after_ms = 0; /* what was in vain before may not be now */
+	pthread_mutex_unlock(&c->bodies.lock);
 }
 
 static int compare_use(const void *a, const void *b)

@@ -91,6 +91,7 @@ struct bodies {
 	uint32_t trust;                /* how many unclean ends of the machine this cache has seen */
 	atomic_bool named_temporaries; /* the file system has no unnamed ones */
 	atomic_uint temporaries;
+	_Atomic int64_t full_told_ms;  /* when it was last logged that too many are open */
 };
 enum mf_err bodies_open(struct cache *c);
 void bodies_close(struct cache *c);                         /* a half-opened one is fine */
@@ -135,7 +136,7 @@ struct cache {
 	char *state_dir, *cache_dir, *db_path, *identity;
 	unsigned account;
 	struct bus *bus;
-	uint64_t body_limit, body_min_free;
+	_Atomic uint64_t body_limit, body_min_free;
 	size_t listing_budget;
 	bool only_deletes;
 	int lock_fd;

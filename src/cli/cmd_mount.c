@@ -56,19 +56,6 @@ static enum exit_code find_mountpoint(struct mounting *m, const char *path)
 
 /* --- the accounts -------------------------------------------------------------------------------------------------- */
 
-static enum mf_err apply_settings(const struct mount_options *options, struct account_config *config, struct mf_reason *why)
-{
-	struct mf_reason reason = { "" };
-	for (size_t i = 0; i < options->setting_count; i++) {
-		enum mf_err e = account_config_set(config, options->settings[i].key, options->settings[i].value, true, &reason);
-		if (e)
-			return mf_fail(why, e, "-o: %s", reason.text);
-	}
-	if (options->read_only) /* who only looks takes nothing away from a POP3 server */
-		config->leave_on_server_days = -1;
-	return MF_OK;
-}
-
 static enum exit_code setup_failure(enum mf_err e, const struct mf_reason *why)
 {
 	const char *text = why->text[0] ? why->text : mf_err_words(e);
@@ -81,7 +68,7 @@ static enum exit_code prepare_accounts(struct mounting *m)
 	m->accounts = mf_alloc_array(m->targets.count, sizeof *m->accounts);
 	for (size_t i = 0; i < m->targets.count; i++) {
 		struct target *target = &m->targets.items[i];
-		enum mf_err e = target->config ? apply_settings(&m->options, target->config, &why) : MF_OK;
+		enum mf_err e = target->config ? mount_options_apply(&m->options, target->config, &why) : MF_OK;
 		if (e)
 			return cli_fail(EXIT_USAGE, "%s", why.text);
 		e = target_check(target, &why);
@@ -115,6 +102,15 @@ static enum exit_code find_accounts(struct mounting *m, const char *source)
 
 /* --- away ---------------------------------------------------------------------------------------------------------- */
 
+/* Absolute, since the directory will be "/"; and links in it are followed whenever the file is read again. NULL: there is no file. */
+static char *config_path(const struct targets *t)
+{
+	if (!t->config || *t->config_path == '/')
+		return t->config ? mf_strdup(t->config_path) : NULL;
+	MF_CLEANUP(mf_free) char *here = get_current_dir_name();
+	return here ? mf_format("%s/%s", here, t->config_path) : NULL;
+}
+
 static enum exit_code serve(struct mounting *m, bool account_is_root)
 {
 	struct detach detach;
@@ -127,7 +123,7 @@ static enum exit_code serve(struct mounting *m, bool account_is_root)
 	if (!detach_begin(&detach, foreground, &code))
 		return code;
 	log_open(foreground ? LOG_TO_STDERR : LOG_TO_SYSLOG, m->options.debug ? LOG_LEVEL_DEBUG : LOG_LEVEL_INFO);
-	char config_path[PATH_MAX];
+	MF_CLEANUP(mf_free) char *path = config_path(&m->targets);
 	struct mount_plan plan = {
 		.accounts = m->accounts,
 		.count = m->targets.count,
@@ -135,8 +131,7 @@ static enum exit_code serve(struct mounting *m, bool account_is_root)
 		.source = m->source,
 		.mountpoint = m->mountpoint,
 		.options = &m->options,
-		/* absolute, since the directory will be "/" */
-		.config_path = m->targets.config && realpath(m->targets.config_path, config_path) ? config_path : NULL,
+		.config_path = path,
 	};
 	return m->cli->parts->mount_serve(&plan, &detach);
 }

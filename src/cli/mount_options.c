@@ -161,6 +161,19 @@ static enum mf_err take_option(struct mount_options *o, char *option, struct mf_
 	return take_value(o, option, equals + 1, why);
 }
 
+enum mf_err mount_options_apply(const struct mount_options *o, struct account_config *config, struct mf_reason *why)
+{
+	struct mf_reason reason = { "" };
+	for (size_t i = 0; i < o->setting_count; i++) {
+		enum mf_err e = account_config_set(config, o->settings[i].key, o->settings[i].value, true, &reason);
+		if (e)
+			return mf_fail(why, e, "-o: %s", reason.text);
+	}
+	if (o->read_only) /* who only looks takes nothing away from a POP3 server */
+		config->leave_on_server_days = -1;
+	return MF_OK;
+}
+
 enum mf_err mount_options_parse(struct mount_options *o, const char *text, struct mf_reason *why)
 {
 	MF_CLEANUP(mf_free) char *one = mf_alloc(strlen(text) + 1);

@@ -7,6 +7,7 @@
 #include <sys/types.h>
 
 #include "base/err.h"
+#include "config/config.h"
 
 struct setting {                 /* a key of the config file's account section */
 	char *key, *value;
@@ -31,6 +32,8 @@ void mount_options_finish(struct mount_options *o);
 /* "ro,uid=1000,poll=5m": separated by commas, "\," is a comma within a value, and "\\" a backslash. Adds to what is there.
  * MF_INVALID with the reason. */
 enum mf_err mount_options_parse(struct mount_options *o, const char *text, struct mf_reason *why);
+/* Its settings win over the file's. Not yet checked: account_config_check() does. */
+enum mf_err mount_options_apply(const struct mount_options *o, struct account_config *config, struct mf_reason *why);
 
 /* for completions: names of ours and of those passed on, and the keys of an account that -o takes; NULL-terminated */
 extern const char *const mount_option_names[];

@@ -22,6 +22,9 @@ struct holding {
 	struct bus_subscription *links;
 	struct eventlog *events;
 	struct control control;
+	/* Read since (reload.h), and in use until the end: threads hold on to the settings that they work by. */
+	struct config **configs;
+	size_t config_count;
 };
 
 /* mount_serve: everything that a mount needs; plain references that outlive it. */

@@ -105,6 +105,15 @@ enum mf_err account_config_set(struct account_config *account, const char *key, 
 /* Checks that go over several keys (a server at all, tls = none only on loopback, ...). */
 enum mf_err account_config_check(const struct account_config *account, struct mf_reason *why);
 
+/* Which account of which server it is: "imap alice@imap.example.org". The caller frees. */
+char *account_config_identity(const struct account_config *account);
+/* When a setting that has changed applies to an account that is in use */
+enum config_when { CONFIG_NOW, CONFIG_NEXT_CONNECTION, CONFIG_NEXT_MOUNT };
+/* Calls told for each key that differs ("poll"), and for each mailbox whose section does ("[mailbox work/Archive]"). Both have been
+ * checked, and have the same identity. */
+void account_config_compare(const struct account_config *now, const struct account_config *next,
+                            void (*told)(void *context, const char *what, enum config_when when), void *context);
+
 /* imaps://user@host:port as a SOURCE. On MF_OK *ret_user (may be NULL) belongs to the caller; it is percent-decoded, and may
  * have an '@' of its own (the last one is in front of the host). A password in the URL is MF_INVALID, and so is a path. */
 enum mf_err server_address_parse(const char *url, struct server_address *ret, char **ret_user, struct mf_reason *why);

@@ -34,6 +34,7 @@ enum exit_code exit_code_of(enum mf_err e)
 	case MF_TOO_BIG:
 	case MF_NEWER:
 	case MF_NO_SPACE:
+	case MF_NO_FILES:
 	case MF_IO:
 	case MF_CORRUPT:
 		return EXIT_LOCAL;

@@ -17,6 +17,7 @@ int fs_errno(enum mf_err e)
 	case MF_TOO_BIG: return EFBIG;
 	case MF_QUOTA: return EDQUOT;
 	case MF_CANCELLED: return EINTR;
+	case MF_NO_FILES: return ENFILE;
 	case MF_UIDVALIDITY: return ESTALE;
 	case MF_OFFLINE: return ENETUNREACH;
 	case MF_TIMEOUT: return ETIMEDOUT;

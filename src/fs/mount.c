@@ -36,7 +36,7 @@ static void to_log(enum fuse_log_level level, const char *format, va_list argume
 }
 
 /* While mounting, both libfuse's words and what fusermount3 writes to standard error are kept aside: the caller says one
- * line. What other threads write meanwhile comes along, and goes to the log. */
+ * line. The log of other threads has its own descriptor. */
 struct words { int saved, file; char text[FUSE_LOG_WORDS]; };
 
 __attribute__((format(printf, 2, 0)))

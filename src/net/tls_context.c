@@ -19,6 +19,7 @@ struct slot {
 };
 
 struct tls_context {
+	_Atomic unsigned owners;
 	SSL_CTX *ssl_ctx;
 	enum transport_trust trust;
 	unsigned char fingerprint[32];
@@ -305,6 +306,7 @@ static enum mf_err set_up(struct tls_context *c, const struct tls_options *optio
 enum mf_err tls_context_create(const struct tls_options *options, struct tls_context **ret, struct mf_reason *why)
 {
 	struct tls_context *c = MF_NEW(struct tls_context);
+	c->owners = 1;
 	pthread_mutex_init(&c->lock, NULL);
 	pthread_mutex_init(&c->bundle_lock, NULL);
 	ERR_clear_error();
@@ -323,9 +325,16 @@ bool tls_context_verifies(const struct tls_context *c)
 	return c->trust != TRUST_ANY;
 }
 
+struct tls_context *tls_context_share(struct tls_context *c)
+{
+	if (c)
+		c->owners++;
+	return c;
+}
+
 void tls_context_destroy(struct tls_context *c)
 {
-	if (!c)
+	if (!c || --c->owners)
 		return;
 	while (c->count)
 		drop_slot(c, c->count - 1);

@@ -31,7 +31,8 @@ struct tls_options {
 	const char *ca_file;               /* beside the system's; may be NULL */
 };
 enum mf_err tls_context_create(const struct tls_options *options, struct tls_context **ret, struct mf_reason *why);
-void tls_context_destroy(struct tls_context *context);
+struct tls_context *tls_context_share(struct tls_context *context); /* one more owner, who destroys it too; NULL is fine */
+void tls_context_destroy(struct tls_context *context);              /* the last owner's; NULL is fine */
 
 struct transport_options {
 	const char *host;                  /* name or address literal; also SNI and the name to verify */

@@ -152,14 +152,32 @@ static enum transport_trust trust(const struct account_config *config)
 	return TRUST_VERIFY;
 }
 
-static enum mf_err open_connections(struct outbox *o, struct mf_reason *why)
+static const char *from_of(const struct account_config *c)
 {
-	const struct account_config *c = o->options.config;
-	o->credentials = credentials_create(c->user, c->password, c->password_command);
-	if (!c->smtp.host || c->smtp.security == SECURITY_NONE)
-		return MF_OK;
+	return c->from ? c->from : c->user ? c->user : "";
+}
+
+enum mf_err outbox_check_config(const struct account_config *c, struct mf_reason *why)
+{
+	MF_CLEANUP(mf_free) char *own = compose_first_address(from_of(c));
+	return own ? MF_OK : mf_fail(why, MF_INVALID, "%s: from is no list of addresses", c->name);
+}
+
+enum mf_err outbox_renew_access(struct outbox *o, const struct account_config *c, struct mf_reason *why)
+{
 	struct tls_options options = { .trust = trust(c), .fingerprint = c->fingerprint, .ca_file = c->tls_ca_file };
-	return tls_context_create(&options, &o->tls, why);
+	struct tls_context *tls = NULL;
+	enum mf_err e = c->smtp.host && c->smtp.security != SECURITY_NONE ? tls_context_create(&options, &tls, why) : MF_OK;
+	if (e)
+		return e;
+	tls_context_destroy(o->tls);
+	o->tls = tls;
+	o->access_config = c;
+	pthread_mutex_lock(&o->lock);
+	credentials_destroy(o->credentials);
+	o->credentials = credentials_create(c->user, c->password, c->password_command);
+	pthread_mutex_unlock(&o->lock);
+	return MF_OK;
 }
 
 /* What a crash left half done */
@@ -188,7 +206,6 @@ static void outbox_free(struct outbox *o)
 	cancel_finish(&o->cancel);
 	pthread_cond_destroy(&o->turned);
 	pthread_mutex_destroy(&o->lock);
-	free(o->from);
 	free(o->path);
 	free(o);
 }
@@ -201,7 +218,7 @@ enum mf_err outbox_open(const struct outbox_options *options, struct outbox **re
 	o->options = *options;
 	o->link.offline = options->offline;
 	o->folder = -1;
-	o->from = mf_strdup(config->from ? config->from : config->user ? config->user : "");
+	o->config = config;
 	TAILQ_INIT(&o->entries);
 	pthread_mutex_init(&o->lock, NULL);
 	pthread_condattr_init(&attributes);
@@ -209,11 +226,10 @@ enum mf_err outbox_open(const struct outbox_options *options, struct outbox **re
 	pthread_cond_init(&o->turned, &attributes);
 	pthread_condattr_destroy(&attributes);
 	enum mf_err e = cancel_init(&o->cancel) ? MF_OK : mf_fail(why, MF_IO, "out of file descriptors");
-	MF_CLEANUP(mf_free) char *own = compose_first_address(o->from);
-	if (!e && !own)
-		e = mf_fail(why, MF_INVALID, "%s: from is no list of addresses", config->name);
 	if (!e)
-		e = open_connections(o, why);
+		e = outbox_check_config(config, why);
+	if (!e)
+		e = outbox_renew_access(o, config, why);
 	if (!e)
 		e = queue_open_folder(o, why);
 	if (!e)
@@ -312,7 +328,7 @@ static uint64_t new_id(struct outbox *o)
 
 static int64_t delay_of(const struct outbox *o)
 {
-	return (o->options.config->send_delay_ms + 999) / 1000;
+	return (o->config->send_delay_ms + 999) / 1000;
 }
 
 int64_t outbox_rest_s(const struct outbox *o)
@@ -339,7 +355,7 @@ static void fill_entry(struct outbox *o, struct entry *e, const struct outbox_pu
 static enum mf_err prepare(struct outbox *o, struct entry *e, int original, const struct outbox_put *put, struct mf_reason *why)
 {
 	struct compose_options options = {
-		.from = o->from, .from_name = put->from_name, .sender = put->sender, .recipients = put->recipients, .fields_too = put->fields_too,
+		.from = from_of(o->config), .from_name = put->from_name, .sender = put->sender, .recipients = put->recipients, .fields_too = put->fields_too,
 		.now_s = clock_wall_s(), .size_max = outbox_size_max(o),
 	};
 	MF_CLEANUP(mf_close) int prepared = queue_create_file(o, e->id, "eml");
@@ -650,12 +666,20 @@ static void try_link_locked(struct outbox *o, bool by_person)
 	wake_locked(o);
 }
 
+void outbox_configure(struct outbox *o, const struct account_config *config)
+{
+	pthread_mutex_lock(&o->lock);
+	o->config = config;
+	wake_locked(o);
+	pthread_mutex_unlock(&o->lock);
+}
+
 void outbox_connected(struct outbox *o)
 {
 	struct entry *e;
 	pthread_mutex_lock(&o->lock);
 	TAILQ_FOREACH(e, &o->entries, link) {
-		e->released |= o->options.config->send == SEND_CONNECT;
+		e->released |= o->config->send == SEND_CONNECT;
 		e->copy_at_s = 0;
 	}
 	try_link_locked(o, false);

@@ -45,7 +45,7 @@ enum outbox_state {
 const char *outbox_state_word(enum outbox_state state);  /* "waiting" "queued" "sending" "retrying" "maybe-sent" "sent" "failed" */
 
 struct outbox_options {
-	const struct account_config *config;   /* outlives the outbox: smtp, from, send, send_delay_ms, user, password ... */
+	const struct account_config *config;   /* outlives the outbox, as what outbox_configure() brings: smtp, from, send, send_delay_ms, user, password ... */
 	const char *state_dir;                 /* of the account */
 	bool offline;                          /* as outbox_offline(o, true) */
 	/* Files the prepared message (all of it, with its Bcc) in Sent. Called on the sending thread when it has been sent, and
@@ -128,6 +128,11 @@ enum mf_err outbox_filed(struct outbox *o, uint64_t id);
 /* The account has connected: what `send = connect` holds is released, the server is tried, and copies that could not be filed
  * are asked for again. */
 void outbox_connected(struct outbox *o);
+/* Settings as outbox_open() would take them */
+enum mf_err outbox_check_config(const struct account_config *config, struct mf_reason *why);
+/* Other settings, checked, of the same account. What is queued goes by them from now on, but keeps the time that it was put off
+ * to; a connection that is open, by the old ones. */
+void outbox_configure(struct outbox *o, const struct account_config *config);
 /* Try now: the network changed. by_person: after a refused password too. */
 void outbox_wake(struct outbox *o, bool by_person);
 /* `mailfs disconnect`, -o offline: nothing is sent until it is told otherwise, whatever else is called. */

@@ -42,11 +42,11 @@ struct entry {
 
 struct outbox {
 	struct outbox_options options;
-	char *from;              /* the account's addresses */
+	const struct account_config *_Atomic config;   /* the settings as they are now */
 	int folder;              /* a descriptor of STATE_DIR/outbox */
 	char *path;
-	struct credentials *credentials;
-	struct tls_context *tls;
+	struct tls_context *tls; /* whoever sends has it alone; NULL: no encryption */
+	const struct account_config *access_config;    /* of which tls and credentials are made */
 	struct cancel cancel;
 	pthread_t thread;
 	bool has_thread;
@@ -55,6 +55,7 @@ struct outbox {
 	pthread_mutex_t lock;    /* guards what follows. The state file of an entry that is `sending` is written by the sending
 	                          * thread alone, without the lock */
 	pthread_cond_t turned;
+	struct credentials *credentials;
 	TAILQ_HEAD(entries, entry) entries;
 	uint64_t last_id, size_max;
 	uint64_t next_number, reserved;      /* numbers below `reserved` may be given: that is on the disk */
@@ -97,6 +98,8 @@ enum outbox_state entry_state(const struct outbox *o, const struct entry *e, int
 bool entry_is_failed(const struct outbox *o, const struct entry *e);
 size_t entry_count(const struct entry *e, enum entry_recipient state);
 void entry_say(struct entry *e, const char *reason);
+/* What connections share, by these settings; while none is open. On an error nothing has changed. */
+enum mf_err outbox_renew_access(struct outbox *o, const struct account_config *config, struct mf_reason *why);
 int64_t outbox_rest_s(const struct outbox *o);   /* how long a message rests at most before its first attempt */
 /* with no lock held */
 void outbox_tell(struct outbox *o, uint64_t id);

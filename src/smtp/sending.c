@@ -23,6 +23,7 @@
 struct sender {
 	struct outbox *o;
 	struct smtp *smtp;           /* NULL: not connected */
+	const struct account_config *config; /* by which it is, or was, connected */
 	bool used;                   /* it has taken a message already */
 	struct entry *entry;         /* under way */
 };
@@ -31,7 +32,7 @@ struct sender {
 
 bool entry_is_open(const struct outbox *o, const struct entry *e)
 {
-	return o->options.config->send == SEND_NOW || e->released || e->first_s;
+	return o->config->send == SEND_NOW || e->released || e->first_s;
 }
 
 static bool wants_sending(const struct outbox *o, const struct entry *e)
@@ -110,9 +111,8 @@ static int64_t nap_locked(const struct outbox *o, int64_t now_s)
 
 /* --- the link ------------------------------------------------------------------------------------------------------- */
 
-static enum mf_err connect_by_config(struct outbox *o, struct smtp **ret, struct mf_reason *why)
+static enum mf_err connect_by_config(struct outbox *o, const struct account_config *c, struct smtp **ret, struct mf_reason *why)
 {
-	const struct account_config *c = o->options.config;
 	if (!c->smtp.host)
 		return mf_fail(why, MF_UNSUPPORTED, "%s has no smtp server; set smtp = smtps://HOST", c->name);
 	struct smtp_options options = {
@@ -124,9 +124,14 @@ static enum mf_err connect_by_config(struct outbox *o, struct smtp **ret, struct
 	return smtp_open(&options, ret, why);
 }
 
-static void link_failed(struct outbox *o, enum mf_err e, const struct mf_reason *why)
+static void link_failed(const struct sender *s, enum mf_err e, const struct mf_reason *why)
 {
+	struct outbox *o = s->o;
 	pthread_mutex_lock(&o->lock);
+	if (s->config != o->config) { /* the settings have changed meanwhile, and whoever changed them has woken us */
+		pthread_mutex_unlock(&o->lock);
+		return;
+	}
 	o->link_delay_s = o->link_delay_s ? 2 * o->link_delay_s : LINK_LEAST_S;
 	o->link_delay_s = o->link_delay_s > LINK_MOST_S ? LINK_MOST_S : o->link_delay_s;
 	bool news = o->link.error != e;
@@ -135,7 +140,7 @@ static void link_failed(struct outbox *o, enum mf_err e, const struct mf_reason 
 	o->link.next_try_s = e == MF_AUTH ? 0 : clock_wall_s() + o->link_delay_s;
 	pthread_mutex_unlock(&o->lock);
 	if (news)
-		log_warning("%s: sending: %s", o->options.config->name, why->text[0] ? why->text : mf_err_words(e));
+		log_warning("%s: sending: %s", o->config->name, why->text[0] ? why->text : mf_err_words(e));
 	outbox_tell(o, 0);
 }
 
@@ -158,13 +163,16 @@ static enum mf_err connect_now(struct sender *s)
 {
 	struct outbox *o = s->o;
 	struct mf_reason why = { "" };
-	enum mf_err e = o->options.connect ? o->options.connect(o->options.connect_context, &o->cancel, &s->smtp, &why)
-	                                   : connect_by_config(o, &s->smtp, &why);
+	s->config = o->config;
+	enum mf_err e = s->config == o->access_config ? MF_OK : outbox_renew_access(o, s->config, &why);
+	if (!e)
+		e = o->options.connect ? o->options.connect(o->options.connect_context, &o->cancel, &s->smtp, &why)
+		                       : connect_by_config(o, s->config, &s->smtp, &why);
 	s->used = false;
 	if (!e)
 		link_works(o, s->smtp);
 	else if (e != MF_CANCELLED)
-		link_failed(o, e, &why);
+		link_failed(s, e, &why);
 	return e;
 }
 
@@ -272,7 +280,7 @@ static void log_result(struct outbox *o, const struct entry *e, const struct sub
 	char name[100], reason[400];
 	mf_printable(name, sizeof name, e->name, strlen(e->name));
 	mf_printable(reason, sizeof reason, r->reason.text, strlen(r->reason.text));
-	log_line(r->verdict == VERDICT_SENT ? LOG_LEVEL_INFO : LOG_LEVEL_WARNING, "%s: %s: %s: %s", o->options.config->name, name, words[r->verdict], reason);
+	log_line(r->verdict == VERDICT_SENT ? LOG_LEVEL_INFO : LOG_LEVEL_WARNING, "%s: %s: %s: %s", o->config->name, name, words[r->verdict], reason);
 }
 
 /* The request's recipients: those of the envelope who have not got it. */
@@ -343,7 +351,7 @@ static void send_locked(struct sender *s, struct entry *e)
 	enum mf_err lost = submit_entry(s, count, recipients, &result);
 	log_result(o, e, &result);
 	if (lost == MF_AUTH)
-		link_failed(o, lost, &result.reason);
+		link_failed(s, lost, &result.reason);
 	pthread_mutex_lock(&o->lock);
 	apply_locked(o, e, &result, asked, lost != MF_CANCELLED && lost != MF_AUTH);
 	o->past_dot = false;
@@ -386,7 +394,7 @@ static void file_locked(struct outbox *o, struct entry *e)
 		e->copy = COPY_WANTED;
 		e->copy_at_s = clock_wall_s() + COPY_AGAIN_S;
 		log_line(err == MF_OFFLINE ? LOG_LEVEL_DEBUG : LOG_LEVEL_WARNING, "%s: the copy of what was sent is not filed yet: %s",
-		         o->options.config->name, mf_err_words(err));
+		         o->config->name, mf_err_words(err));
 		return;
 	}
 	e->copy = COPY_FILED;

@@ -12,19 +12,16 @@
 
 static void account_choose_roles(struct account *a)
 {
-	unsigned bulk = ROLE_BULK, watch = a->config->idle ? ROLE_WATCH : 0;
+	static const unsigned three[] = {ROLE_WORKER, ROLE_BULK, ROLE_WATCH};
+	/* of two the second is for news if there are to be any, else for bodies */
+	unsigned second = a->config->idle ? ROLE_WATCH : ROLE_BULK;
+	unsigned two[] = {(ROLE_WORKER | ROLE_BULK | ROLE_WATCH) & ~second, second}, one[] = {ROLE_WORKER | ROLE_BULK | ROLE_WATCH};
 	/* a POP3 server locks the mailbox for one session */
 	bool pop3 = a->connector && !a->config->imap.host;
-	if (a->config->connections == 1 || pop3) {
-		a->sessions[a->session_count++].roles = ROLE_WORKER | bulk | watch;
-		return;
-	}
-	bool three = a->config->connections > 2 || !watch;
-	a->sessions[a->session_count++].roles = ROLE_WORKER | (three ? 0 : bulk);
-	if (three)
-		a->sessions[a->session_count++].roles = bulk;
-	if (watch)
-		a->sessions[a->session_count++].roles = watch;
+	a->session_count = pop3 || a->config->connections == 1 ? 1 : a->config->connections == 2 ? 2 : 3;
+	const unsigned *roles = a->session_count == 1 ? one : a->session_count == 2 ? two : three;
+	for (size_t i = 0; i < a->session_count; i++)
+		a->sessions[i].roles = roles[i];
 }
 
 static bool account_has_note(struct account *a, const char *key)
@@ -164,6 +161,29 @@ void account_destroy(struct account *a)
 		pthread_join(a->keeper, NULL);
 	wants_deliver(a); /* of an account that was never started */
 	account_free(a);
+}
+
+/* Who shares the worker's connection gets news or not as that was made. */
+static bool account_listens_anew(struct account *a, const struct account_config *old, const struct account_config *config)
+{
+	return old->idle != config->idle && (a->sessions[0].roles & ROLE_WATCH) && a->link.state == LINK_ONLINE;
+}
+
+enum mf_err account_configure(struct account *a, const struct account_config *config, struct mf_reason *why)
+{
+	enum mf_err e = a->connector ? connector_configure(a->connector, config, why) : MF_OK;
+	if (e != MF_OK)
+		return e;
+	cache_body_limits(a->cache, config->cache_size, config->cache_min_free);
+	pthread_mutex_lock(&a->lock);
+	bool anew = account_listens_anew(a, a->config, config);
+	a->config = config;
+	sessions_wake_locked(a, ROLE_WORKER | ROLE_WATCH);
+	pthread_mutex_unlock(&a->lock);
+	if (anew)
+		account_connect(a);
+	account_refresh(a); /* which mailboxes there are, and how much of each, is seen to by a list */
+	return MF_OK;
 }
 
 const struct account_config *account_config(const struct account *a)

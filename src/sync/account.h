@@ -21,7 +21,7 @@ struct account;
 enum connection_role { ROLE_WORKER = 1, ROLE_WATCH = 2, ROLE_BULK = 4 };  /* bits: with few connections one has several */
 
 struct account_options {
-	const struct account_config *config;    /* outlives the account */
+	const struct account_config *config;    /* outlives the account, and so does what account_configure() brings */
 	struct cache *cache;                    /* outlives the account */
 	struct bus *bus;
 	bool offline;                           /* never connects until account_connect() */
@@ -30,11 +30,17 @@ struct account_options {
 	void *make_context;
 };
 
+/* Settings as account_create() would take them: the files that they name can be read. */
+enum mf_err account_check_config(const struct account_config *config, struct mf_reason *why);
 enum mf_err account_create(const struct account_options *options, struct account **ret, struct mf_reason *why);
 void account_start(struct account *a);      /* threads begin; after the last fork */
 /* Stops within a second or two whatever the network does; every want that is open is answered MF_CANCELLED. */
 void account_destroy(struct account *a);    /* NULL is fine */
+/* As they are now; the pointer stays good, and what it points to the same, when others take their place. */
 const struct account_config *account_config(const struct account *a);
+/* Other settings of the same account (account_config_identity). What can apply now does, what is about connecting from the next
+ * connection on; `connections` never. On an error nothing has changed. */
+enum mf_err account_configure(struct account *a, const struct account_config *config, struct mf_reason *why);
 struct cache *account_cache(const struct account *a);
 
 /* --- the connection ---------------------------------------------------------------------------------------------- */

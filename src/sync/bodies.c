@@ -1,6 +1,7 @@
 /* Moves bodies: one remote_fetch on a session's thread, for as long as there is something to fetch. */
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
 
 #include "base/log.h"
 #include "base/mem.h"
@@ -11,7 +12,8 @@
 #define TRIES 3                         /* connections that one message may take down with it */
 #define REFILL 256
 #define KEPT 256                        /* bodies that stay open for their reader, */
-#define KEPT_BYTES (64U << 10)          /* up to this size: of a larger one the opening is the least */
+#define KEPT_SHARE 16                   /* at most one out of so many descriptors that the process may have, */
+#define KEPT_BYTES (64U << 10)          /* and up to this size: of a larger one the opening is the least */
 
 struct fetch_run {
 	struct session *session;
@@ -26,7 +28,7 @@ struct fetch_run {
 	enum mf_err local_error;        /* the disk's, while the server goes on sending */
 	/* what has come whole, and is likely to be read next */
 	struct body *kept[KEPT];
-	size_t kept_next;
+	size_t kept_next, kept_most;
 };
 
 /* --- what to ask for ------------------------------------------------------------------------------------------------------ */
@@ -204,17 +206,26 @@ static bool run_find(struct fetch_run *run, uint32_t uid, uint64_t offset)
 	return false;
 }
 
+static size_t most_to_keep(void)
+{
+	struct rlimit limit;
+	rlim_t share = getrlimit(RLIMIT_NOFILE, &limit) == 0 ? limit.rlim_cur / KEPT_SHARE : 0;
+	return share < KEPT ? (size_t)share : KEPT;
+}
+
 /* One who opens it finds it open. */
 static void run_keep(struct fetch_run *run)
 {
-	struct body **place = &run->kept[run->kept_next++ % KEPT];
+	if (!run->kept_most)
+		return;
+	struct body **place = &run->kept[run->kept_next++ % run->kept_most];
 	body_unref(*place);
 	*place = body_ref(run->body);
 }
 
 static void run_forget_kept(struct fetch_run *run)
 {
-	for (size_t i = 0; i < KEPT; i++)
+	for (size_t i = 0; i < run->kept_most; i++)
 		body_unref(run->kept[i]);
 }
 
@@ -462,7 +473,7 @@ static void run_put_back(struct fetch_run *run, bool blame)
 enum mf_err bodies_fetch(struct session *s)
 {
 	struct account *a = s->account;
-	struct fetch_run run = {.session = s, .account = a};
+	struct fetch_run run = {.session = s, .account = a, .kept_most = most_to_keep()};
 	pthread_mutex_lock(&a->lock);
 	run.end = session_roles_locked(s) & ROLE_BULK ? QUEUE_COUNT : QUEUE_AHEAD;
 	pthread_mutex_unlock(&a->lock);
@@ -475,7 +486,8 @@ enum mf_err bodies_fetch(struct session *s)
 	/* after a success nothing is left, unless the session forgot an item: that one is asked for again, but not for ever */
 	run_put_back(&run, blame || run.first != NULL);
 	run_forget_kept(&run);
-	bodies_evict(a, e == MF_OK ? EVICT_BYTES / 4 : 0);
+	if (atomic_load(&a->since_evict) > (e == MF_OK ? EVICT_BYTES / 4 : 0))
+		bodies_evict(a);
 	return e;
 }
 
@@ -494,10 +506,8 @@ static bool bodies_are_pinned(void *context, uint64_t message)
 	return full;
 }
 
-void bodies_evict(struct account *a, uint64_t least)
+void bodies_evict(struct account *a)
 {
-	if (atomic_load(&a->since_evict) <= least)
-		return;
 	atomic_store(&a->since_evict, 0);
 	cache_body_evict(a->cache, bodies_are_pinned, a);
 }

@@ -153,7 +153,7 @@ void download_fail_locked(struct account *a, struct download *d, enum mf_err res
 	download_unqueue_locked(a, d);
 	ranges_drop_unsent(&d->ranges);
 	download_tell_locked(a, d, result, true);
-	if (d->populating && (result == MF_NO_SPACE || result == MF_IO)) /* who asked for all of them is not to think that they are here */
+	if (d->populating && (result == MF_NO_SPACE || result == MF_NO_FILES || result == MF_IO)) /* who asked for all of them is not to think that they are here */
 		parts_done_locked(a, &work_get_locked(a, d->mailbox)->populate_waiters, result);
 	d->in_flight--;
 	download_settle_locked(a, d);

@@ -253,7 +253,7 @@ enum mf_err replay_run(struct session *s);
 #define FINISHED_MAX 4096
 
 struct account {
-	const struct account_config *config;
+	const struct account_config *_Atomic config; /* whoever needs several settings that fit together takes it once */
 	struct cache *cache;
 	struct bus *bus;
 	struct remote *(*make_remote)(void *context, unsigned roles, struct cancel *cancel);
@@ -329,7 +329,7 @@ void bodies_finish_locked(struct account *a);
 /* Queues a download that nobody waits for yet; false: there is one already. The caller has seen that the body is not on the
  * disk after it read account.finished_count, which is `since`: what was finished between does not count as missing. */
 bool bodies_ahead_locked(struct account *a, const struct entry *e, enum queue queue, uint64_t since);
-void bodies_evict(struct account *a, uint64_t least);
+void bodies_evict(struct account *a);
 
 /* What a connection's failure means for who waits: the few that have a meaning of their own, else MF_OFFLINE. */
 enum mf_err want_error(enum mf_err e);
@@ -337,8 +337,10 @@ enum mf_err want_error(enum mf_err e);
 struct connector;                                       /* connect.c: sessions by the config */
 enum mf_err connector_create(const struct account_config *config, struct cache *cache, struct traffic *traffic, struct connector **ret, struct mf_reason *why);
 void connector_destroy(struct connector *c);
+/* Sessions that are made from now on go by these settings. On an error nothing has changed. */
+enum mf_err connector_configure(struct connector *c, const struct account_config *config, struct mf_reason *why);
 struct remote *connector_make(void *connector, unsigned roles, struct cancel *cancel);
-/* By POP3 in place of IMAP; the numbers are INBOX's, as IMAP has them (0: not known). */
+/* By POP3 in place of IMAP; the numbers are INBOX's, as IMAP has them (0: not known). NULL: there is no such server any more. */
 struct remote *connector_make_fallback(struct connector *c, uint32_t uidvalidity, uint32_t uidnext, struct cancel *cancel);
 void connector_learnt(struct connector *c);             /* saves what the last session learnt, if it did */
 void connector_forget_password(struct connector *c);

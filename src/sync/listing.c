@@ -240,7 +240,7 @@ static void listing_judge_locked(struct account *a, const struct known *k, int64
 		free(w->raw);
 		w->raw = mf_strdup(k->m.raw);
 	}
-	bool first = w->serial == 0;
+	bool was_full = w->policy == SYNC_FULL;
 	w->serial = a->list_serial;
 	w->is_inbox = k->m.use == USE_INBOX;
 	if (w->is_inbox)
@@ -254,7 +254,7 @@ static void listing_judge_locked(struct account *a, const struct known *k, int64
 	w->weight = !w->cold ? 20 : !fresh || k->m.server_messages > 100000 ? 100000 : k->m.server_messages + 5;
 	if (dirty == DIRTY_CHANGED || (w->cold && w->policy != SYNC_DEMAND) || work_needs_sweep(w, &k->m, now))
 		work_want_locked(a, w, PRIORITY_BACKGROUND, CHANGES_AUTO);
-	if (first && w->policy == SYNC_FULL)
+	if (!was_full && w->policy == SYNC_FULL)
 		work_populate_locked(a, w, 0);
 }
 

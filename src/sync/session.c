@@ -107,6 +107,8 @@ static int64_t session_turn_locked(struct session *s)
 	}
 	if (a->link.state != LINK_ONLINE || s->useless || a->link.fallback)
 		return -1; /* a POP3 server locks the mailbox for one session */
+	if (s->roles == ROLE_WATCH && !a->config->idle)
+		return -1;
 	if (s->roles & ROLE_WATCH ? session_inbox_is_coming_locked(a) : !jobs_bulk_is_wanted_locked(a))
 		return -1;
 	return s->next_try_ms > now ? s->next_try_ms - now : 0;
@@ -181,6 +183,8 @@ static enum mf_err session_fall_back(struct session *s, enum mf_err e, struct mf
 	remote_destroy(s->remote);
 	session_inbox_numbers(s, &uidvalidity, &uidnext);
 	s->remote = connector_make_fallback(a->connector, uidvalidity, uidnext, &s->cancel);
+	if (!s->remote)
+		return e;
 	enum mf_err by_pop3 = remote_login(s->remote, &pop3_why);
 	pthread_mutex_lock(&a->lock);
 	if (by_pop3 == MF_OK)
@@ -314,11 +318,19 @@ static enum mf_err session_replay(struct session *s)
 	return e;
 }
 
+/* What is to be kept, and how much, may have become another matter. */
+static enum mf_err session_list(struct session *s)
+{
+	enum mf_err e = listing_fetch(s);
+	bodies_evict(s->account);
+	return e;
+}
+
 static enum mf_err session_do(struct session *s, const struct task *t)
 {
 	switch (t->kind) {
 	case TASK_LIST:
-		return listing_fetch(s);
+		return session_list(s);
 	case TASK_SYNC:
 		return syncmail_changes(s, t->mailboxes, t->count);
 	case TASK_FETCH:
@@ -382,7 +394,7 @@ static bool session_should_leave_locked(struct session *s, int64_t idle_since)
 	if (s->reset || s->account->stopping)
 		return true;
 	if (s->roles == ROLE_WATCH && !push_can_wait(s)) {
-		s->useless = true;
+		s->useless = s->account->config->idle;
 		return true;
 	}
 	return s->roles == ROLE_BULK && clock_mono_ms() - idle_since > BULK_IDLE_MS && !jobs_bulk_is_wanted_locked(s->account);

@@ -29,8 +29,12 @@ with Suite("make install and make uninstall", timeout=400) as suite:
 
     @suite.case("the completion of bash knows the commands")
     def _():
-        script = f"source {target}/usr/share/bash-completion/completions/mailfs; complete -p mailfs"
-        subprocess.run(["bash", "-c", script], check=True, capture_output=True)
+        for name in ("mailfs", "mailfs-sendmail"):
+            script = f"source {target}/usr/share/bash-completion/completions/{name}; complete -p {name}"
+            subprocess.run(["bash", "-c", script], check=True, capture_output=True)
+        script = (f"source {target}/usr/share/bash-completion/completions/mailfs-sendmail; COMP_WORDS=(mailfs-sendmail -R h) COMP_CWORD=2; "
+                  "_mailfs_sendmail; echo ${COMPREPLY[@]}")
+        assert subprocess.run(["bash", "-c", script], check=True, capture_output=True, text=True).stdout == "hdrs\n"
 
     @suite.case("uninstall leaves nothing")
     def _():

@@ -11,6 +11,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <unistd.h>
 
 #include "base/buf.h"
 #include "base/bus.h"
@@ -187,13 +188,32 @@ static void files_are_read_written_and_copied_whole(void **state)
 	mf_close(&b);
 }
 
+static void log_goes_on_while_standard_error_is_elsewhere(void **state)
+{
+	(void)state;
+	int log = memfd_create("log", MFD_CLOEXEC), other = memfd_create("other", MFD_CLOEXEC), saved = dup(STDERR_FILENO);
+	char text[64] = "", none[4];
+	assert_true(log >= 0 && other >= 0 && saved >= 0);
+	dup2(log, STDERR_FILENO);
+	log_open(LOG_TO_STDERR, LOG_LEVEL_ERROR);
+	dup2(other, STDERR_FILENO);
+	log_error("heard");
+	dup2(saved, STDERR_FILENO);
+	assert_int_equal(pread(other, none, sizeof none, 0), 0);
+	assert_true(pread(log, text, sizeof text - 1, 0) > 0);
+	assert_string_equal(text, "mailfs: error: heard\n");
+	close(log);
+	close(other);
+	close(saved);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(buffer_stops_at_its_maximum), cmocka_unit_test(printable_text_has_no_escape),
 		cmocka_unit_test(errors_have_scopes), cmocka_unit_test(stop_sign_is_seen_by_poll),
-		cmocka_unit_test(bus_delivers_in_order_to_all), cmocka_unit_test(log_keeps_the_last_lines),
-		cmocka_unit_test(files_are_read_written_and_copied_whole),
+		cmocka_unit_test(bus_delivers_in_order_to_all), cmocka_unit_test(log_goes_on_while_standard_error_is_elsewhere),
+		cmocka_unit_test(log_keeps_the_last_lines), cmocka_unit_test(files_are_read_written_and_copied_whole),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

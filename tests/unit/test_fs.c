@@ -23,7 +23,7 @@ static void test_errnos(void **state)
 		{ MF_OK, 0 }, { MF_OFFLINE, ENETUNREACH }, { MF_TIMEOUT, ETIMEDOUT }, { MF_CANCELLED, EINTR }, { MF_NOT_FOUND, ENOENT },
 		{ MF_STALE, ESTALE }, { MF_AUTH, EACCES }, { MF_TLS, EACCES }, { MF_DENIED, EACCES }, { MF_UNSUPPORTED, EPERM },
 		{ MF_EXISTS, EEXIST }, { MF_QUOTA, EDQUOT }, { MF_TOO_BIG, EFBIG }, { MF_NO_SPACE, ENOSPC }, { MF_INVALID, EINVAL },
-		{ MF_PROTOCOL, EIO }, { MF_IO, EIO }, { MF_CORRUPT, EIO },
+		{ MF_PROTOCOL, EIO }, { MF_IO, EIO }, { MF_CORRUPT, EIO }, { MF_NO_FILES, ENFILE },
 	};
 	for (size_t i = 0; i < sizeof table / sizeof *table; i++)
 		assert_int_equal(fs_errno(table[i].err), table[i].number);

@@ -19,7 +19,7 @@ void imap_memory_destroy(struct imap_memory *memory);
 struct imap_options {
 	struct transport_options transport;   /* .implicit_tls or not */
 	bool require_starttls;                /* imap:// with TLS; refuses PREAUTH and a server without STARTTLS */
-	struct credentials *credentials;      /* outlives the session */
+	struct credentials *credentials;      /* shared, as transport.tls */
 	/* enum auth_mechanism bits that may be used. On an encrypted connection PLAIN is taken first (one round trip, with
 	 * SASL-IR; others take two or three), in clear one that does not tell the password; a token's wherever it is allowed. */
 	unsigned auth;

@@ -113,6 +113,8 @@ static void destroy_verb(struct remote *r)
 	free(s->opening.raw);
 	free(s->watched);
 	free(s->host);
+	credentials_destroy(s->options.credentials);
+	tls_context_destroy(s->options.transport.tls);
 	free(s);
 }
 
@@ -131,6 +133,8 @@ struct remote *imap_remote_adopt(const struct imap_options *options, int fd)
 	s->options = *options;
 	s->host = mf_strdup(options->transport.host ? options->transport.host : "");
 	s->options.transport.host = s->host;
+	s->options.credentials = credentials_share(options->credentials);
+	s->options.transport.tls = tls_context_share(options->transport.tls);
 	s->adopted = fd;
 	s->tail = &s->head;
 	s->out_secret = SIZE_MAX;

@@ -29,7 +29,7 @@ struct pop3_store {
 struct pop3_options {
 	struct transport_options transport;   /* .implicit_tls or not */
 	bool require_starttls;                /* pop3:// with TLS: STLS, or no connection */
-	struct credentials *credentials;      /* outlives the session */
+	struct credentials *credentials;      /* shared, as transport.tls */
 	unsigned auth;                        /* enum auth_mechanism bits that may be used; USER and PASS count as PLAIN */
 	struct pop3_memory *memory;           /* outlives the session */
 	struct pop3_store store;              /* likewise */

@@ -248,6 +248,8 @@ static void destroy_verb(struct remote *r)
 	uidls_finish(&s->numbers);
 	free(s->in);
 	free(s->host);
+	credentials_destroy(s->options.credentials);
+	tls_context_destroy(s->options.transport.tls);
 	free(s);
 }
 
@@ -273,6 +275,8 @@ struct remote *pop3_remote_dial(const struct pop3_options *options, pop3_dial *d
 	s->options = *options;
 	s->host = mf_strdup(options->transport.host ? options->transport.host : "");
 	s->options.transport.host = s->host;
+	s->options.credentials = credentials_share(options->credentials);
+	s->options.transport.tls = tls_context_share(options->transport.tls);
 	s->dial = dial;
 	s->dial_context = context;
 	s->in = mf_alloc(IN_SIZE);
