@@ -27,11 +27,31 @@ enum mf_err fs_finish_change(struct fs_account *account, struct txn *t, enum mf_
 
 /* --- removing files ------------------------------------------------------------------------------------------------------- */
 
+/* What no server has takes its bytes with it: whoever has it open keeps them, to go on reading and writing until the last close
+ * (tmpfile(3)). */
+static enum mf_err keep_open(struct fs *fs, const struct node *node)
+{
+	struct edit *e = NULL;
+	struct body *body = NULL;
+	enum mf_err err = MF_OK;
+	if (message_is_open_for_writing(fs, node)) {
+		err = cache_body_get(fs_account(fs, node)->cache, node->id, &body);
+		if (err == MF_OK || err == MF_NOT_FOUND)
+			err = edit_begin(fs, node, body, &e);
+		edit_unref(e);
+		body_unref(body);
+	}
+	message_removed(fs, node->account, node->id);
+	return err;
+}
+
 static enum mf_err remove_message(struct fs *fs, const struct node *dir, const char *name)
 {
 	struct fs_account *account = fs_account(fs, dir);
 	struct entry entry;
 	enum mf_err err = cache_lookup(account->cache, dir->id, name, &entry);
+	if (err == MF_OK && !entry.uid)
+		err = keep_open(fs, &(struct node){ .kind = NODE_MESSAGE, .account = dir->account, .id = entry.id });
 	if (err != MF_OK)
 		return err;
 	struct txn *t;

@@ -81,23 +81,24 @@ void message_removed(struct fs *fs, uint8_t account, uint64_t id)
 bool message_attr_of_open(struct fs *fs, const struct node *node, struct stat *ret)
 {
 	struct open_message *m;
-	bool found = false;
+	struct entry e = { 0 };
 	pthread_mutex_lock(&fs->open_lock);
 	LIST_FOREACH(m, &fs->open_messages, link) {
 		if (m->node.id != node->id || m->node.account != node->account)
 			continue;
-		struct entry e = m->told;
+		e = m->told;
 		pthread_mutex_lock(&m->lock);
 		if (m->body && body_is_whole(m->body))
 			e.size = body_size(m->body);
 		pthread_mutex_unlock(&m->lock);
-		attr_message(fs, node->account, &e, ret);
-		ret->st_nlink = 0;
-		found = true;
 		break;
 	}
 	pthread_mutex_unlock(&fs->open_lock);
-	return found;
+	if (!m)
+		return false;
+	attr_message(fs, node->account, &e, ret); /* which looks for an edit, under that lock */
+	ret->st_nlink = 0;
+	return true;
 }
 
 /* --- mark-seen = read ------------------------------------------------------------------------------------------------- */

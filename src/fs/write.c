@@ -79,12 +79,7 @@ struct pending_write {
 
 static void reply_attr_of(fuse_req_t req, const struct node *node)
 {
-	struct stat attr;
-	enum mf_err err = attr_node(fs_of(req), node, &attr);
-	if (err == MF_OK)
-		fuse_reply_attr(req, &attr, attr_timeout_now(fs_of(req), node));
-	else
-		fs_reply(req, err);
+	tree_getattr(req, fs_ino(fs_of(req), node), NULL);
 }
 
 /* The kernel's end is an old one where lines have got their CR meanwhile, or the server's word for the size was wrong. */
@@ -389,6 +384,8 @@ static bool is_being_made(struct fs *fs, const struct node *node)
 static enum mf_err check_fixed(struct fs *fs, const struct node *node, const struct stat *attr, int to_set)
 {
 	struct stat now;
+	if (!(to_set & (FUSE_SET_ATTR_MODE | FUSE_SET_ATTR_UID | FUSE_SET_ATTR_GID)))
+		return MF_OK;
 	enum mf_err err = attr_node(fs, node, &now);
 	if (err != MF_OK)
 		return err;

@@ -262,12 +262,65 @@ static void test_opened_again(void **state)
 	world_finish(&w);
 }
 
+static bool has(int fd, const char *expected)
+{
+	char text_now[64];
+	struct stat st;
+	size_t len = strlen(expected);
+	return fstat(fd, &st) == 0 && st.st_nlink == 0 && (size_t)st.st_size == len && pread(fd, text_now, sizeof text_now, 0) == (ssize_t)len
+		&& !memcmp(text_now, expected, len);
+}
+
+/* as tmpfile(3) does, with what was written before and since; 1: something is not as on a disk */
+static int64_t do_nameless(const char *path, char *data, size_t *ret_len)
+{
+	(void)data, (void)ret_len;
+	for (int i = 0; i < 3; i++) {
+		int fd = open(path, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0600), reader = open(path, O_RDONLY | O_CLOEXEC);
+		if (fd < 0 || reader < 0 || (i && pwrite(fd, "before", 6, 0) != 6))
+			return -errno;
+		if (i == 2 && (close(fd) < 0 || (fd = open(path, O_RDWR | O_CLOEXEC)) < 0))
+			return -errno;
+		if (unlink(path) < 0)
+			return -errno;
+		if (!has(fd, i ? "before" : "") || !has(reader, i ? "before" : ""))
+			return 1;
+		if (pwrite(fd, "BEhind", 6, 0) != 6 || ftruncate(fd, 4) < 0 || !has(fd, "BEhi") || !has(reader, "BEhi"))
+			return 1;
+		if (close(fd) < 0 || close(reader) < 0)
+			return -errno;
+	}
+	return 0;
+}
+
+static int64_t do_read_nameless(const char *path, char *data, size_t *ret_len)
+{
+	(void)data, (void)ret_len;
+	int fd = open(path, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
+	if (fd < 0 || write(fd, "before", 6) != 6 || close(fd) < 0 || (fd = open(path, O_RDONLY | O_CLOEXEC)) < 0 || unlink(path) < 0)
+		return -errno;
+	bool good = has(fd, "before");
+	return close(fd) < 0 ? -errno : good ? 0 : 1;
+}
+
+/* A file that no server has is there until its last close, whoever removed it */
+static void test_removed_while_open(void **state)
+{
+	(void)state;
+	struct world w;
+	world_start(&w, fill);
+	assert_int_equal(hands(do_nameless, world_path(&w, "INBOX/nameless.tmp")), 0);
+	assert_int_equal(hands(do_read_nameless, world_path(&w, "INBOX/nameless.tmp")), 0);
+	assert_int_equal(journal_count(w.cache), 0);
+	world_finish(&w);
+}
+
 int main(int argc, char **argv)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_full_disk), cmocka_unit_test(test_removed_under_a_scratch_name),
 		cmocka_unit_test(test_overwritten_under_a_scratch_name), cmocka_unit_test(test_opened_again), cmocka_unit_test(test_appended),
-		cmocka_unit_test(test_put_aside_later),
+		cmocka_unit_test(test_put_aside_later), cmocka_unit_test(test_removed_while_open),
 	};
 	if (!world_begin(argc, argv))
 		return 0;
