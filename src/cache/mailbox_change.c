@@ -4,6 +4,7 @@
  * what the server knows until the operation is done, so that everything else goes on under the old name meanwhile. */
 #include <inttypes.h>
 #include <string.h>
+#include <strings.h>
 
 #include "base/mem.h"
 #include "cache/txn.h"
@@ -28,6 +29,9 @@ struct op *mailbox_find_op(const struct ops *ops, enum op_kind kind)
 
 static enum mf_err name_is_taken(struct txn *t, uint64_t parent, const char *name, bool *ret)
 {
+	*ret = !parent && strcasecmp(name, "INBOX") == 0; /* to servers that is one, however it is written */
+	if (*ret)
+		return MF_OK;
 	sqlite3_stmt *s = db_use(t->db, SQL_MAILBOX_NAME_TAKEN);
 	sqlite3_bind_int64(s, 1, (int64_t)parent);
 	db_bind_text(s, 2, name);

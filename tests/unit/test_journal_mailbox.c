@@ -58,6 +58,8 @@ static void mailbox_made_and_taken_back(void **state)
 	uint64_t a = make(f, 0, "A"), b = make(f, a, "B");
 	assert_ops(f, "create create");
 	assert_int_equal(CHANGE(f, txn_mailbox_create(t, 0, "A", &b)), MF_EXISTS);
+	assert_int_equal(CHANGE(f, txn_mailbox_create(t, 0, "Inbox", &b)), MF_EXISTS); /* INBOX is one, however it is written */
+	assert_int_equal(CHANGE(f, txn_mailbox_rename(t, a, 0, "inbox")), MF_EXISTS);
 	LIST(f, "INBOX"); /* it stays although the server does not know it */
 	assert_true(has_mailbox(f, "A"));
 	DO(f, txn_mailbox_rename(t, a, 0, "C"));
