@@ -483,7 +483,7 @@ static enum exit_code mount_serve(const struct mount_plan *plan, struct detach *
 		return detach_fail(detach, EXIT_BACKGROUND, "out of file descriptors");
 	s.netwatch = netwatch_create();
 	enum mf_err e = bring_up_accounts(&s, &why);
-	enum exit_code code = exit_code_of(e);
+	enum exit_code code = e == MF_INVALID ? EXIT_CONFIG : exit_code_of(e); /* the command line has been read before */
 	if (!e) {
 		e = bring_up_fs(&s, &why);
 		code = mount_failure(e);

@@ -140,9 +140,9 @@ static enum exit_code mount_operands(struct mounting *m, const char *source, con
 {
 	if (!source)
 		source = m->cli->account;
-	enum exit_code code = find_mountpoint(m, mountpoint);
+	enum exit_code code = find_accounts(m, source); /* first: a mistyped command is read as one */
 	if (!code)
-		code = find_accounts(m, source);
+		code = find_mountpoint(m, mountpoint);
 	if (!code)
 		code = prepare_accounts(m);
 	if (!code)

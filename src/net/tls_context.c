@@ -285,7 +285,7 @@ static enum mf_err set_trust(struct tls_context *c, const struct tls_options *op
 	if (e)
 		return e;
 	if (options->ca_file && !SSL_CTX_load_verify_file(c->ssl_ctx, options->ca_file))
-		return mf_fail(why, MF_INVALID, "%s: no certificates could be read from it", options->ca_file);
+		return mf_fail(why, MF_INVALID, "tls-ca-file: no certificates could be read from %s", options->ca_file);
 	return MF_OK;
 }
 

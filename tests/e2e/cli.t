@@ -170,6 +170,12 @@ with Suite("the command", timeout=400) as suite:
         assert answer.returncode == 3 and "password" in answer.stderr, answer
         answer = home.run("mount", "nosuch", where())
         assert answer.returncode in (3, 8) and "nosuch" in answer.stderr, answer
+        answer = home.run("statsu", "work")             # read as SOURCE MOUNTPOINT
+        assert answer.returncode == 8 and "no account statsu" in answer.stderr, answer
+        broken.config.chmod(0o600)
+        broken.set(tls_ca_file="/nonexistent/ca.pem")
+        answer = broken.run("mount", "work", where())
+        assert answer.returncode == 3 and "tls-ca-file" in answer.stderr and "/nonexistent/ca.pem" in answer.stderr, answer
 
     @suite.case("mount points that cannot be used are told")
     def _():
