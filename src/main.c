@@ -123,7 +123,7 @@ static enum mf_err hold(struct holding *h, const struct account_config *config, 
 	struct cache *cache;
 	enum mf_err e = open_cache(config, h, &cache, why);
 	if (e)
-		return e;
+		return e == MF_DENIED ? MF_IO : e; /* it is this machine that refuses, and no server */
 	struct account_options options = { .config = config, .cache = cache, .bus = h->bus, .offline = offline };
 	e = account_create(&options, &h->accounts[h->count], why);
 	if (!e) {

@@ -319,7 +319,7 @@ enum mf_err state_identify(struct cache *c, struct mf_reason *why)
 	MF_CLEANUP(mf_free) char *adopt = mf_format("%s/adopt", c->state_dir);
 	bool adopting = access(adopt, F_OK) == 0;
 	if (known && strcmp(known, c->identity) != 0 && !adopting)
-		return mf_fail(why, MF_DENIED, "this state belongs to %.80s, not to %.80s. To use it anyway: touch '%s'  To forget it, with what is only there: rm -r '%s'",
+		return mf_fail(why, MF_INVALID, "this state belongs to %.80s, not to %.80s. To use it anyway: touch '%s'  To forget it, with what is only there: rm -r '%s'",
 		               known, c->identity, adopt, c->state_dir);
 	if (!known || strcmp(known, c->identity) != 0)
 		e = meta_set_text(&c->db, "identity", c->identity);

@@ -254,6 +254,11 @@ void dir_opendir(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
 		fs_reply(req, MF_DENIED);
 		return;
 	}
+	enum mf_err err = tree_unlisted(fs, &dir);
+	if (err != MF_OK) {
+		fs_reply(req, err);
+		return;
+	}
 	if (!tree_incomplete(fs, &dir)) {
 		if (dir.kind == NODE_MAILBOX)
 			account_touch(fs_account(fs, &dir)->account, dir.id);

@@ -102,6 +102,8 @@ enum mf_err tree_find(struct fs *fs, const struct node *dir, const char *name, s
 enum mf_err tree_parent(struct fs *fs, const struct node *node, struct node *ret);
 /* a mailbox whose list the index does not have in full, and the server could give */
 bool tree_incomplete(struct fs *fs, const struct node *dir);
+/* MF_OK; or why nobody knows what is in an account: its mailboxes were never listed */
+enum mf_err tree_unlisted(struct fs *fs, const struct node *dir);
 void tree_lookup(fuse_req_t req, fuse_ino_t parent, const char *name);
 void tree_getattr(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi);
 /* .cancel and .progress of a wait: its context begins with a struct fs_account * */

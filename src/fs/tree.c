@@ -172,6 +172,26 @@ bool tree_incomplete(struct fs *fs, const struct node *dir)
 	return !m.complete && m.raw && !(m.flags & MAILBOX_NOSELECT) && mailbox_permits(&m, "r");
 }
 
+static bool note_one(void *context, const struct mailbox *m)
+{
+	(void)m;
+	*(bool *)context = true;
+	return false;
+}
+
+enum mf_err tree_unlisted(struct fs *fs, const struct node *dir)
+{
+	bool any = false;
+	struct link_info link;
+	if (dir->kind != NODE_ACCOUNT)
+		return MF_OK;
+	enum mf_err err = cache_mailboxes(fs_account(fs, dir)->cache, note_one, &any);
+	if (err != MF_OK || any)
+		return err;
+	account_link(fs_account(fs, dir)->account, &link);
+	return link.error != MF_OK ? link.error : MF_OFFLINE;
+}
+
 /* --- waiting for a mailbox's list ------------------------------------------------------------------------------------ */
 
 bool mailbox_wait_start(void *context, want_done *done, void *done_context, enum mf_err *ret_result, struct want **ret)
@@ -283,6 +303,8 @@ void tree_lookup(fuse_req_t req, fuse_ino_t parent, const char *name)
 		fs_reply(req, err);
 	else if (!probe_name(name) && tree_incomplete(fs, &dir))
 		park_lookup(req, &dir, name);
+	else if (!probe_name(name) && (err = tree_unlisted(fs, &dir)) != MF_OK)
+		fs_reply(req, err);
 	else
 		reply_missing(req, name);
 }

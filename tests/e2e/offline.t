@@ -131,6 +131,17 @@ with Suite("without a network", timeout=400) as suite:
         again.umount()
         up()
 
+    @suite.case("what was never listed at all is not an empty account")
+    def _():
+        fresh = suite.home(server).mount("offline")
+        assert errno_of(os.listdir, fresh.where) == "ENETUNREACH"
+        assert errno_of(os.stat, fresh / "INBOX") == "ENETUNREACH" and errno_of(os.stat, fresh / ".hidden") == "ENOENT"
+        assert "status" in os.listdir(fresh / ".mailfs")
+        fresh.home.run("connect", check=0)
+        wait_until(lambda: not errno_of(os.listdir, fresh.where), "the mailboxes are listed")
+        assert "INBOX" in os.listdir(fresh.where)
+        fresh.umount()
+
     @suite.case("a first mount without a server fails in one line, and leaves nothing")
     def _():
         server.stop()

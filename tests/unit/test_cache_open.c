@@ -119,7 +119,7 @@ static void belongs_to_one(void **state)
 	uint64_t inbox = add_mailbox(f, "INBOX");
 	f->options.identity = "imap bob@example.org";
 	struct mf_reason why = { "" };
-	assert_int_equal(reopen(f, &why), MF_DENIED);
+	assert_int_equal(reopen(f, &why), MF_INVALID);
 	assert_non_null(strstr(why.text, "alice@example.org"));
 	char *command = strstr(why.text, "touch '");
 	assert_non_null(command);
@@ -131,7 +131,7 @@ static void belongs_to_one(void **state)
 	assert_int_equal(cache_mailbox(f->c, inbox, &m), MF_OK);
 	mailbox_finish(&m);
 	f->options.identity = "imap alice@example.org";
-	assert_int_equal(reopen(f, &why), MF_DENIED);
+	assert_int_equal(reopen(f, &why), MF_INVALID);
 	f->c = NULL;
 }
 
