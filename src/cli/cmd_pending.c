@@ -16,18 +16,26 @@ static void print_text(const char *text, const char *before, const char *behind)
 		printf("%s%s%s", before, mf_printable(shown, sizeof shown, text, strlen(text)), behind);
 }
 
+/* whose it is, where several accounts are asked */
+static void print_account(const bool *several, struct json_object *member)
+{
+	if (*several)
+		print_text(json_get_string(member, "account"), "", ": ");
+}
+
 static bool print(void *context, const char *json)
 {
-	(void)context;
 	struct json_object *o = json_parse_line(json), *member;
 	if (o && json_object_object_get_ex(o, "pending", &member)) {
-		print_text(json_get_string(member, "account"), "", ": ");
+		print_account(context, member);
 		printf("%6" PRId64 "  %-11s ", json_get_number(member, "id"), json_get_string(member, "state"));
 		print_text(json_get_string(member, "what"), "", "\n");
 		print_text(json_get_string(member, "error"), "        why: ", "\n");
 	} else if (o && json_object_object_get_ex(o, "cancelled", &member)) {
+		print_account(context, member);
 		printf("%" PRId64 " taken back, %" PRId64 " left\n", json_get_number(member, "done"), json_get_number(member, "left"));
 	} else if (o && json_object_object_get_ex(o, "retried", &member)) {
+		print_account(context, member);
 		printf("%" PRId64 " tried again\n", json_get_number(member, "done"));
 	}
 	json_object_put(o);
@@ -40,7 +48,8 @@ enum exit_code cmd_pending(struct cli *cli, const struct arguments *arguments)
 	enum exit_code code = targets_select(&targets, cli, arguments, NULL);
 	if (code)
 		return code;
-	struct ask ask = { cli, ASK_OFFLINE, false, arguments_has(arguments, "json") ? show_json : print, NULL, false };
+	bool several = targets.count > 1;
+	struct ask ask = { cli, ASK_OFFLINE, false, arguments_has(arguments, "json") ? show_json : print, &several, false };
 	code = ask_all(&ask, &targets, "pending");
 	targets_finish(&targets);
 	return code;
@@ -54,13 +63,13 @@ static enum exit_code pass_on(struct cli *cli, const struct arguments *arguments
 	enum exit_code code = targets_select(&targets, cli, arguments, &rest);
 	if (code)
 		return code;
-	bool all = *rest && !strcmp(*rest, "all") && !rest[1];
-	if (!all && targets.count > 1) {
+	bool all = *rest && !strcmp(*rest, "all") && !rest[1], several = targets.count > 1;
+	if (!all && several) {
 		targets_finish(&targets);
 		return cli_fail(EXIT_USAGE, "%s: which account? Say --account NAME", verb);
 	}
 	MF_CLEANUP(mf_free) char *line = ask_line(verb, "", rest);
-	struct ask ask = { cli, ASK_OFFLINE, false, print, NULL, false };
+	struct ask ask = { cli, ASK_OFFLINE, false, print, &several, false };
 	code = ask_all(&ask, &targets, line);
 	targets_finish(&targets);
 	return code;

@@ -16,8 +16,7 @@ static bool tell(void *context, const struct op *op)
 {
 	struct telling *t = context;
 	struct json_object *o = pending_object(t->account, op);
-	if (t->call->count > 1)
-		json_put_string(o, "account", account_config(t->account)->name);
+	json_put_string(o, "account", account_config(t->account)->name);
 	return verb_say_member(t->call, "pending", o) && !cancel_is_raised(t->call->stop);
 }
 
@@ -72,6 +71,16 @@ static bool is_all(struct verb_call *call)
 	return call->arguments[0] && !strcmp(call->arguments[0], "all") && !call->arguments[1];
 }
 
+/* of all accounts that the call is about; the command asks each for itself */
+static struct json_object *sum_object(const struct verb_call *call, uint64_t done)
+{
+	struct json_object *o = json_object_new_object();
+	json_put_number(o, "done", done);
+	if (call->count == 1)
+		json_put_string(o, "account", account_config(call->accounts[0])->name);
+	return o;
+}
+
 static void settle_tree(struct verb_call *call)
 {
 	if (call->control->settle)
@@ -93,8 +102,7 @@ enum exit_code verb_cancel(struct verb_call *call)
 		done += one_done;
 		left += one_left;
 	}
-	struct json_object *o = json_object_new_object();
-	json_put_number(o, "done", done);
+	struct json_object *o = sum_object(call, done);
 	json_put_number(o, "left", left);
 	verb_say_member(call, "cancelled", o);
 	settle_tree(call);
@@ -114,9 +122,7 @@ enum exit_code verb_retry(struct verb_call *call)
 		e = pending_retry_all(call->accounts[i], &one);
 		done += one;
 	}
-	struct json_object *o = json_object_new_object();
-	json_put_number(o, "done", done);
-	verb_say_member(call, "retried", o);
+	verb_say_member(call, "retried", sum_object(call, done));
 	return exit_code_of(e);
 }
 

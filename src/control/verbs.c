@@ -155,8 +155,7 @@ static enum exit_code verb_list(struct verb_call *call)
 		mailbox_rows_load(call->accounts[i], &rows);
 		for (size_t k = 0; k < rows.count && !cancel_is_raised(call->stop); k++) {
 			struct json_object *o = mailbox_row_object(&rows.items[k]);
-			if (call->count > 1)
-				json_put_string(o, "account", account_config(call->accounts[i])->name);
+			json_put_string(o, "account", account_config(call->accounts[i])->name);
 			if (!verb_say(call, o))
 				break;
 		}

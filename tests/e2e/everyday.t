@@ -1,5 +1,6 @@
 #!/usr/bin/python3
 """What people and their programs do to mail all day, with the programs themselves or with their system calls."""
+import json
 import os
 import re
 import shutil
@@ -333,6 +334,14 @@ with Suite("every day", timeout=300) as suite:
                                   f"password = {server.password}", f"tls-ca-file = {server.authority.ca}", ""]))
         both = home.mount(source=None)
         one, other, data = both / "work", both / "other", message("to another account")
+        home.run("disconnect", check=0)
+        for folder in (one, other):
+            os.mkdir(folder / "Neither")
+        assert [line.split(":")[0] for line in home.run("pending", check=0).stdout.splitlines()] == ["work", "other"]
+        assert [json.loads(line)["pending"]["account"] for line in home.run("pending", "--json", check=0).stdout.splitlines()] == ["work", "other"]
+        assert {json.loads(line)["account"] for line in home.run("list", "--json", check=0).stdout.splitlines()} == {"work", "other"}
+        assert home.run("cancel", "all", check=0).stdout.splitlines() == [f"{name}: 1 taken back, 0 left" for name in ("work", "other")]
+        home.run("connect", check=0)
         os.mkdir(one / "Leaving")
         (one / "Leaving/x.eml").write_bytes(data)
         assert errno_of(os.rename, one / "Leaving/x.eml", other / "INBOX/x.eml") == "EXDEV"
