@@ -76,7 +76,7 @@ const struct command commands[] = {
 	  "or pop3s:// or pop3://. Without it every account of the config file is a directory of the mount. The command returns when the\n"
 	  "mount works; it asks for the password at the terminal if no setting gives one. \"mailfs SOURCE MOUNTPOINT -o OPT,...\" is the same.\n",
 	  mount_flags, false, cmd_mount },
-	{ "umount", "[-l] MOUNTPOINT", "unmount, and wait until the process has ended", NULL, umount_flags, false, cmd_umount },
+	{ "umount", "[-l] MOUNTPOINT...", "unmount, and wait until the process has ended", NULL, umount_flags, false, cmd_umount },
 	{ "status", "[--json|--watch] [ACCOUNT...]", "show connections, work under way, mailboxes, cache", NULL, status_flags, false, cmd_status },
 	{ "sync", "[--populate] [--once] [--wait] [ACCOUNT] [MAILBOX...|FILE...]", "make what is here what the server has now",
 	  "Without a mount it connects, synchronises, sends what waits in the outbox, and disconnects.\n", sync_flags, false, cmd_sync },

@@ -390,7 +390,7 @@ static enum mf_err check_fixed(struct fs *fs, const struct node *node, const str
 	if (err != MF_OK)
 		return err;
 	/* a directory that its owner can go on using is as it was asked for, as far as others are kept out (cp -a, tar) */
-	mode_t counts = node->kind == NODE_MESSAGE || node->kind == NODE_QUEUED ? 07777 & ~(mode_t)0111 : 0700;
+	mode_t counts = S_ISDIR(now.st_mode) ? 0700 : 07777 & ~(mode_t)0111;
 	bool mode = (to_set & FUSE_SET_ATTR_MODE) && (attr->st_mode & counts) != (now.st_mode & counts);
 	bool owner = ((to_set & FUSE_SET_ATTR_UID) && attr->st_uid != now.st_uid) || ((to_set & FUSE_SET_ATTR_GID) && attr->st_gid != now.st_gid);
 	if (!mode && !owner)
@@ -437,7 +437,8 @@ void write_setattr(fuse_req_t req, fuse_ino_t ino, struct stat *attr, int to_set
 		return;
 	bool ours = node.kind == NODE_MESSAGE || node.kind == NODE_MAILBOX || node.kind == NODE_ACCOUNT || node.kind == NODE_OUTBOX ||
 		node.kind == NODE_QUEUED;
-	enum mf_err err = ours ? check_fixed(fs, &node, attr, to_set) : MF_UNSUPPORTED;
+	bool fixed = !(to_set & ~(FUSE_SET_ATTR_MODE | FUSE_SET_ATTR_UID | FUSE_SET_ATTR_GID | FUSE_SET_ATTR_CTIME));
+	enum mf_err err = ours || fixed ? check_fixed(fs, &node, attr, to_set) : MF_UNSUPPORTED;
 	if (err != MF_OK)
 		fs_reply(req, err);
 	else if (node.kind == NODE_MESSAGE && (to_set & FUSE_SET_ATTR_SIZE) && (err = fs_may_write(fs, &node)) != MF_OK)

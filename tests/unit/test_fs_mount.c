@@ -230,6 +230,14 @@ static void test_read_only_mount(void **state)
 	check_refusals(true, table, sizeof table / sizeof *table);
 }
 
+/* as chmod -R and chown -R do where nothing is to be changed */
+static int64_t do_chmod_same(const char *path, char *data, size_t *ret_len)
+{
+	struct stat st;
+	(void)data, (void)ret_len;
+	return outcome(stat(path, &st) < 0 || chmod(path, st.st_mode & 07777) < 0 ? -1 : chown(path, st.st_uid, st.st_gid));
+}
+
 static void test_what_cannot_be(void **state)
 {
 	(void)state;
@@ -237,7 +245,8 @@ static void test_what_cannot_be(void **state)
 		{ do_link, "message", EPERM }, { do_chmod, "message", EPERM }, { do_create, "new", EPERM }, { do_mkdir, ".Trash-1000", EPERM },
 		{ do_mknod, "INBOX/fifo", EPERM }, { do_symlink, "INBOX/link", EPERM }, { do_unlink, ".nomedia", EPERM },
 		{ do_unlink, ".mailfs/ctl", EPERM }, { do_create, ".mailfs/new", EPERM }, { do_mkdir, ".mailfs/new", EPERM },
-		{ do_touch, "message", 0 },
+		{ do_touch, "message", 0 }, { do_chmod_same, "message", 0 }, { do_chmod_same, "INBOX", 0 }, { do_chmod_same, ".nomedia", 0 },
+		{ do_chmod_same, ".mailfs/status", 0 }, { do_chmod, ".nomedia", EPERM }, { do_chmod, ".mailfs/status", EPERM },
 		/* what the kernel sees before it asks */
 		{ do_unlink, "INBOX/nothing", ENOENT }, { do_mkdir, "INBOX", EEXIST }, { do_unlink, "INBOX", EISDIR }, { do_rmdir, "message", ENOTDIR },
 	};
