@@ -61,8 +61,12 @@ enum exit_code cmd_flag(struct cli *cli, const struct arguments *arguments)
 	enum exit_code code = EXIT_OK;
 	if (e || !value.len || at == arguments->operand_count)
 		code = cli_fail(EXIT_USAGE, "flag: say which flags and which files: mailfs flag +seen FILE...");
-	for (; !code && at < arguments->operand_count; at++)
-		code = set_one(arguments->operands[at], &value);
+	/* one that is none does not keep the others from it; a flag that is none is so for all of them */
+	for (; code != EXIT_USAGE && at < arguments->operand_count; at++) {
+		enum exit_code one = set_one(arguments->operands[at], &value);
+		if (!code || one == EXIT_USAGE)
+			code = one;
+	}
 	buf_finish(&value);
 	return code;
 }

@@ -229,7 +229,7 @@ static enum exit_code dispatch(struct cli *cli, int argc, char **argv)
 	}
 	if (is_any(argv[1], "-V", "--version")) {
 		puts("mailfs " MF_VERSION);
-		return EXIT_OK;
+		return finish_output(EXIT_OK);
 	}
 	/* flags before a command's name are global ones; others before it can only be those of a bare mount */
 	if (arguments_parse(global_flags, argc, argv, true, &leading, &used, NULL))

@@ -225,8 +225,12 @@ with Suite("writing", timeout=300) as suite:
         flags = next(name for name in pending if name.endswith("-flags"))
         os.unlink(mount / ".mailfs" / "pending" / flags)
         assert flags not in os.listdir(mount / ".mailfs" / "pending")
-        assert "not a message" in world.home.run("flag", "+seen", "/etc/hostname").stderr
         assert b"$Later" not in os.getxattr(third, "user.mail.flags")
+        answer = world.home.run("flag", "+$Later", "/etc/hostname", box, third)
+        assert answer.returncode == 8 and answer.stderr.count("not a message") == 2, answer
+        assert b"$Later" in os.getxattr(third, "user.mail.flags")
+        answer = world.home.run("flag", "+$La(ter", third, third)
+        assert answer.returncode == 1 and answer.stderr.count("no flag") == 1, answer
         world.home.run("cancel", "work", "all", check=0)
         assert os.listdir(mount / ".mailfs" / "pending") == []
         assert path.exists() and other.exists() and not (box / "never.eml").exists() and not (mount / "Nowhere").exists()
