@@ -27,44 +27,69 @@ enum mf_err fs_finish_change(struct fs_account *account, struct txn *t, enum mf_
 
 /* --- removing files ------------------------------------------------------------------------------------------------------- */
 
+struct leaving { struct entry entry; struct edit *edit; };
+
 /* What no server has takes its bytes with it: whoever has it open keeps them, to go on reading and writing until the last close
- * (tmpfile(3)). */
-static enum mf_err keep_open(struct fs *fs, const struct node *node)
+ * (tmpfile(3)). Its edit is paused meanwhile: an end of it that is under way is over, or waits until the file is gone. */
+static enum mf_err keep_open(struct fs *fs, const struct node *node, struct edit **ret)
 {
-	struct edit *e = NULL;
 	struct body *body = NULL;
 	enum mf_err err = MF_OK;
 	if (message_is_open_for_writing(fs, node)) {
 		err = cache_body_get(fs_account(fs, node)->cache, node->id, &body);
 		if (err == MF_OK || err == MF_NOT_FOUND)
-			err = edit_begin(fs, node, body, &e);
-		edit_unref(e);
+			err = edit_begin(fs, node, body, ret);
 		body_unref(body);
+	} else {
+		*ret = edit_find(fs, node);
 	}
+	(void)edit_pause(*ret);
 	message_removed(fs, node->account, node->id);
 	return err;
 }
 
-static enum mf_err remove_message(struct fs *fs, const struct node *dir, const char *name)
+/* The message of this name, which goes, unless it is the one that stays; leaving_end() follows in any case */
+static enum mf_err leaving_begin(struct fs *fs, const struct node *dir, const char *name, uint64_t stays, struct leaving *ret)
 {
-	struct fs_account *account = fs_account(fs, dir);
-	struct entry entry;
-	enum mf_err err = cache_lookup(account->cache, dir->id, name, &entry);
-	if (err == MF_OK && !entry.uid)
-		err = keep_open(fs, &(struct node){ .kind = NODE_MESSAGE, .account = dir->account, .id = entry.id });
-	if (err != MF_OK)
-		return err;
+	*ret = (struct leaving){ 0 };
+	enum mf_err err = cache_lookup(fs_account(fs, dir)->cache, dir->id, name, &ret->entry);
+	if (err == MF_OK && !ret->entry.uid && ret->entry.id != stays)
+		err = keep_open(fs, &(struct node){ .kind = NODE_MESSAGE, .account = dir->account, .id = ret->entry.id }, &ret->edit);
+	return err;
+}
+
+static void leaving_end(struct fs *fs, const struct leaving *l)
+{
+	if (!l->edit)
+		return;
+	edit_resume(l->edit);
+	edit_end(fs, l->edit); /* who wrote it may have closed it meanwhile */
+	edit_unref(l->edit);
+}
+
+static enum mf_err remove_row(struct fs_account *account, const struct node *dir, uint64_t id)
+{
 	struct txn *t;
 	struct disposal how = { 0 };
 	bool local = false;
-	err = cache_begin(account->cache, &t);
+	enum mf_err err = cache_begin(account->cache, &t);
 	if (err != MF_OK)
 		return err;
-	err = txn_is_local(t, entry.id, &local);
+	err = txn_is_local(t, id, &local);
 	/* what was never at the server needs no Trash */
 	if (err == MF_OK && !local)
 		err = fs_disposal(account, t, dir->id, false, &how);
-	return fs_finish_change(account, t, err == MF_OK ? txn_remove(t, entry.id, &how) : err);
+	return fs_finish_change(account, t, err == MF_OK ? txn_remove(t, id, &how) : err);
+}
+
+static enum mf_err remove_message(struct fs *fs, const struct node *dir, const char *name)
+{
+	struct leaving l;
+	enum mf_err err = leaving_begin(fs, dir, name, 0, &l);
+	if (err == MF_OK)
+		err = remove_row(fs_account(fs, dir), dir, l.entry.id);
+	leaving_end(fs, &l);
+	return err;
 }
 
 void change_unlink(fuse_req_t req, fuse_ino_t parent, const char *name)
@@ -150,11 +175,15 @@ static enum mf_err rename_row(struct fs *fs, const struct node *node, const stru
 /* A close reaches us before the rename that follows it, but its release may not: what was accepted then is all there is. */
 static enum mf_err rename_message(struct fs *fs, const struct node *node, const struct node *to, const char *name)
 {
+	struct leaving l = { 0 };
+	enum mf_err err = to->kind == NODE_MAILBOX ? leaving_begin(fs, to, name, node->id, &l) : MF_OK;
 	struct edit *e = edit_find(fs, node);
 	bool being_written = edit_pause(e);
-	enum mf_err err = rename_row(fs, node, to, name, being_written);
+	if (err == MF_OK || err == MF_NOT_FOUND)
+		err = rename_row(fs, node, to, name, being_written);
 	edit_resume(e);
 	edit_unref(e);
+	leaving_end(fs, &l);
 	return err;
 }
 

@@ -444,10 +444,10 @@ static enum mf_err accept_locked(struct fs *fs, struct edit *e)
 		e->copied = err == MF_OK;
 		return err;
 	}
-	/* a shell closes once before it has written anything */
-	if (size == 0)
-		return MF_OK;
 	bool scratch = is_scratch(cache, &m);
+	/* a shell closes once before it has written anything, and nothing is no message */
+	if (size == 0 && (!scratch || m.entry.size == 0))
+		return MF_OK;
 	if (!scratch && (e->broken != MF_OK || e->refused != MF_OK))
 		return e->broken != MF_OK ? e->broken : e->refused;
 	if (m.entry.uid && is_unchanged(cache, e, size, &m)) {
@@ -524,7 +524,7 @@ static void keep_empty(struct fs *fs, struct edit *e)
 }
 
 /* With the edit's lock held: who opens it for writing from now on waits for that, and finds that it is over. */
-static void end_locked(struct fs *fs, struct edit *e)
+static void end_locked(struct fs *fs, struct edit *e, bool gone)
 {
 	enum mf_err err = accept_locked(fs, e);
 	struct stat st;
@@ -535,15 +535,26 @@ static void end_locked(struct fs *fs, struct edit *e)
 		keep_empty(fs, e);
 	if (kept)
 		spool_discard_edit(fs_account(fs, &e->node)->cache, e->node.id);
+	if (!gone)
+		message_rewritten(fs, &e->node); /* who reads comes here until it is over */
 	e->over = true;
+}
+
+/* What was removed since is read from here until nobody has it open. */
+static bool is_needed(struct fs *fs, const struct edit *e, bool *ret_gone)
+{
+	struct entry entry;
+	*ret_gone = cache_entry(fs_account(fs, &e->node)->cache, e->node.id, &entry) == MF_NOT_FOUND;
+	return *ret_gone ? message_is_open(fs, &e->node) : message_is_open_for_writing(fs, &e->node);
 }
 
 static void end(struct fs *fs, struct edit *e, bool though_written)
 {
+	bool gone;
 	pthread_mutex_lock(&e->lock);
-	bool ends = !e->over && (though_written || !message_is_open_for_writing(fs, &e->node));
+	bool ends = !e->over && (!is_needed(fs, e, &gone) || though_written);
 	if (ends)
-		end_locked(fs, e);
+		end_locked(fs, e, gone);
 	pthread_mutex_unlock(&e->lock);
 	if (!ends)
 		return;

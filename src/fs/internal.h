@@ -126,6 +126,7 @@ void message_read(fuse_req_t req, const struct node *node, size_t size, off_t of
 void message_release(fuse_req_t req, const struct node *node, struct fuse_file_info *fi);
 /* Replies to a create of this one, which is in the index; message_is_written: the handle was opened for writing */
 void message_create(fuse_req_t req, const struct node *node, struct fuse_file_info *fi);
+bool message_is_open(struct fs *fs, const struct node *node);
 bool message_is_open_for_writing(struct fs *fs, const struct node *node);
 bool message_is_written(const struct fuse_file_info *fi);
 void message_forget(struct fs *fs, struct open_message *m); /* as if it had been closed */
@@ -136,6 +137,8 @@ bool message_corrects_size(struct fs *fs, uint8_t account, uint64_t id);
 bool message_attr_of_open(struct fs *fs, const struct node *node, struct stat *ret);
 /* a message left the index: whoever has it open keeps its bytes */
 void message_removed(struct fs *fs, uint8_t account, uint64_t id);
+/* it has other bytes now, for those too who have read the old ones */
+void message_rewritten(struct fs *fs, const struct node *node);
 
 #define CONTROL_NAME ".mailfs"
 enum control_file { CONTROL_STATUS = 1, CONTROL_STATUS_JSON, CONTROL_CTL, CONTROL_EVENTS, CONTROL_LOG, CONTROL_NEW, CONTROL_FILE_END };

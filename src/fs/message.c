@@ -1,7 +1,7 @@
 /* Messages: open fetches nothing, the first read does; what is there is read from the body's file.
  *
- * An open message keeps its body from the first read on, or from the moment the message leaves the index, so that it
- * stays readable until it is closed. */
+ * An open message keeps its body from the first read on, until it is written anew; or from the moment the message leaves the
+ * index, so that it stays readable until it is closed. */
 #include <errno.h>
 #include <fcntl.h>
 #include <stdlib.h>
@@ -73,6 +73,21 @@ void message_removed(struct fs *fs, uint8_t account, uint64_t id)
 		pthread_mutex_lock(&m->lock);
 		if (!m->body && cache_body_get(fs->accounts[account].cache, id, &m->body) != MF_OK)
 			m->body = NULL; /* never fetched: a read will say that it is gone */
+		pthread_mutex_unlock(&m->lock);
+	}
+	pthread_mutex_unlock(&fs->open_lock);
+}
+
+void message_rewritten(struct fs *fs, const struct node *node)
+{
+	struct open_message *m;
+	pthread_mutex_lock(&fs->open_lock);
+	LIST_FOREACH(m, &fs->open_messages, link) {
+		if (m->node.id != node->id || m->node.account != node->account)
+			continue;
+		pthread_mutex_lock(&m->lock);
+		body_unref(m->body);
+		m->body = NULL;
 		pthread_mutex_unlock(&m->lock);
 	}
 	pthread_mutex_unlock(&fs->open_lock);
@@ -324,20 +339,30 @@ void message_forget(struct fs *fs, struct open_message *m)
 	free(m);
 }
 
-bool message_is_open_for_writing(struct fs *fs, const struct node *node)
+static bool is_open(struct fs *fs, const struct node *node, bool for_writing)
 {
 	bool found = false;
 	struct open_message *m;
 	pthread_mutex_lock(&fs->open_lock);
 	LIST_FOREACH(m, &fs->open_messages, link)
-		found |= m->writes && m->node.id == node->id && m->node.account == node->account;
+		found |= (m->writes || !for_writing) && m->node.id == node->id && m->node.account == node->account;
 	pthread_mutex_unlock(&fs->open_lock);
 	return found;
 }
 
+bool message_is_open(struct fs *fs, const struct node *node)
+{
+	return is_open(fs, node, false);
+}
+
+bool message_is_open_for_writing(struct fs *fs, const struct node *node)
+{
+	return is_open(fs, node, true);
+}
+
 static void close_message(struct fs *fs, struct open_message *m)
 {
-	struct edit *e = m->writes ? edit_find(fs, &m->node) : NULL;
+	struct edit *e = edit_find(fs, &m->node); /* of a file that was removed since, readers have it too */
 	message_forget(fs, m);
 	if (e)
 		edit_end(fs, e);

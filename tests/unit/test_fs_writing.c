@@ -303,6 +303,50 @@ static int64_t do_read_nameless(const char *path, char *data, size_t *ret_len)
 	return close(fd) < 0 ? -errno : good ? 0 : 1;
 }
 
+/* another file takes its name instead, after the writer's last close; a reader is there from the first version on */
+static int64_t do_replaced(const char *path, char *data, size_t *ret_len)
+{
+	char other[4096];
+	(void)data, (void)ret_len;
+	snprintf(other, sizeof other, "%s.tmp", path);
+	int fd = open(path, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0600), by = open(other, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
+	if (fd < 0 || by < 0 || pwrite(fd, "before", 6, 0) != 6 || close(fd) < 0 || close(by) < 0)
+		return -errno;
+	int reader = open(path, O_RDONLY | O_CLOEXEC), writer = open(path, O_RDWR | O_CLOEXEC);
+	if (reader < 0 || writer < 0 || pread(reader, other + sizeof other - 6, 6, 0) != 6 || truncate(path, 4) < 0 || rename(other, path) < 0)
+		return -errno;
+	if (!has(reader, "befo") || !has(writer, "befo") || pwrite(writer, "BE", 2, 0) != 2 || !has(reader, "BEfo"))
+		return 1;
+	if (close(writer) < 0)
+		return -errno;
+	bool good = has(reader, "BEfo");
+	return close(reader) < 0 || unlink(path) < 0 ? -errno : good ? 0 : 1;
+}
+
+/* tail -f, and a shell's ": >" */
+static int64_t do_follow(const char *path, char *data, size_t *ret_len)
+{
+	static const char *const versions[] = { "one", "onetwo", "ONEtwo" };
+	struct stat st;
+	(void)data, (void)ret_len;
+	int reader = -1;
+	for (size_t i = 0; i < 3; i++) {
+		int fd = open(path, O_WRONLY | O_CREAT | O_CLOEXEC, 0600);
+		if (fd < 0 || pwrite(fd, i == 1 ? "two" : versions[i], 3, i == 1 ? 3 : 0) != 3 || close(fd) < 0)
+			return -errno;
+		if (reader < 0 && (reader = open(path, O_RDONLY | O_CLOEXEC)) < 0)
+			return -errno;
+		char now[16];
+		ssize_t len = pread(reader, now, sizeof now, 0);
+		if (len != (ssize_t)strlen(versions[i]) || memcmp(now, versions[i], (size_t)len))
+			return 1;
+	}
+	int fd = open(path, O_WRONLY | O_TRUNC | O_CLOEXEC);
+	if (fd < 0 || close(fd) < 0 || close(reader) < 0 || stat(path, &st) < 0 || unlink(path) < 0)
+		return -errno;
+	return st.st_size ? 1 : 0;
+}
+
 /* A file that no server has is there until its last close, whoever removed it */
 static void test_removed_while_open(void **state)
 {
@@ -311,7 +355,18 @@ static void test_removed_while_open(void **state)
 	world_start(&w, fill);
 	assert_int_equal(hands(do_nameless, world_path(&w, "INBOX/nameless.tmp")), 0);
 	assert_int_equal(hands(do_read_nameless, world_path(&w, "INBOX/nameless.tmp")), 0);
+	assert_int_equal(hands(do_replaced, world_path(&w, "INBOX/replaced.tmp")), 0);
 	assert_int_equal(journal_count(w.cache), 0);
+	world_finish(&w);
+}
+
+/* Whoever has a file open sees what others write into it */
+static void test_followed(void **state)
+{
+	(void)state;
+	struct world w;
+	world_start(&w, fill);
+	assert_int_equal(hands(do_follow, world_path(&w, "INBOX/followed.tmp")), 0);
 	world_finish(&w);
 }
 
@@ -320,7 +375,7 @@ int main(int argc, char **argv)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_full_disk), cmocka_unit_test(test_removed_under_a_scratch_name),
 		cmocka_unit_test(test_overwritten_under_a_scratch_name), cmocka_unit_test(test_opened_again), cmocka_unit_test(test_appended),
-		cmocka_unit_test(test_put_aside_later), cmocka_unit_test(test_removed_while_open),
+		cmocka_unit_test(test_put_aside_later), cmocka_unit_test(test_removed_while_open), cmocka_unit_test(test_followed),
 	};
 	if (!world_begin(argc, argv))
 		return 0;
