@@ -62,14 +62,15 @@ static void complete_mount_options(void)
 		printf("%s=\n", *key);
 }
 
+/* as the commands take it: with the account before it where there are several */
 static bool print_mailbox(void *context, const char *json)
 {
-	(void)context;
+	const bool *several = context;
 	struct json_object *o = json_parse_line(json);
-	const char *path = o ? json_get_string(o, "mailbox") : NULL;
+	const char *path = o ? json_get_string(o, "mailbox") : NULL, *account = o && *several ? json_get_string(o, "account") : NULL;
 	char shown[8192];
 	if (path)
-		puts(mf_printable(shown, sizeof shown, path, strlen(path)));
+		printf("%s%s%s\n", account ? account : "", account ? "/" : "", mf_printable(shown, sizeof shown, path, strlen(path)));
 	json_object_put(o);
 	return true;
 }
@@ -80,7 +81,8 @@ static void complete_mailboxes(struct cli *cli)
 	struct arguments none = { .operands = (char *[]){ NULL } };
 	if (targets_select(&targets, cli, &none, NULL))
 		return;
-	struct ask ask = { cli, ASK_OFFLINE, false, print_mailbox, NULL, false };
+	bool several = targets.count > 1;
+	struct ask ask = { cli, ASK_OFFLINE, false, print_mailbox, &several, false };
 	(void)ask_all(&ask, &targets, "list");
 	targets_finish(&targets);
 }

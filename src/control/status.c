@@ -240,7 +240,7 @@ static void put_changes(struct buf *b, const struct snapshot *s)
 	if (s->changes.unconfirmed)
 		put(b, "  unconfirmed: %s changes that the server took but does not show", text_count(a, s->changes.unconfirmed));
 	if (s->rejected)
-		put(b, "  rejected: %s files that could not be sent, in .mailfs/rejected", text_count(a, s->rejected));
+		put(b, "  rejected: %s %s that could not be sent, in .mailfs/rejected", text_count(a, s->rejected), s->rejected == 1 ? "file" : "files");
 }
 
 static void put_outbox(struct buf *b, const struct snapshot *s)

@@ -340,6 +340,8 @@ with Suite("every day", timeout=300) as suite:
         assert [line.split(":")[0] for line in home.run("pending", check=0).stdout.splitlines()] == ["work", "other"]
         assert [json.loads(line)["pending"]["account"] for line in home.run("pending", "--json", check=0).stdout.splitlines()] == ["work", "other"]
         assert {json.loads(line)["account"] for line in home.run("list", "--json", check=0).stdout.splitlines()} == {"work", "other"}
+        assert {"work/INBOX", "other/INBOX"} <= set(home.run("complete", "mailboxes", check=0).stdout.splitlines())
+        assert "INBOX" in home.run("complete", "mailboxes", "--account", "work", check=0).stdout.splitlines()
         assert home.run("cancel", "all", check=0).stdout.splitlines() == [f"{name}: 1 taken back, 0 left" for name in ("work", "other")]
         home.run("connect", check=0)
         os.mkdir(one / "Leaving")
