@@ -1,10 +1,11 @@
-/* sync --wait FILE...: through the mount that the files are in, which says what each of them waits for. */
+/* sync FILE...: through the mount that the files and mailboxes are in; with --wait it says what each file waits for. */
 #include <errno.h>
 #include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/xattr.h>
+#include <unistd.h>
 
 #include "base/mem.h"
 #include "cli/sync_files.h"
@@ -14,10 +15,24 @@
 #define STATE_MAX 1024
 #define STATUS_MAX (64U << 20)
 
+static bool has_attribute(const char *path, const char *name)
+{
+	char value[8];
+	return getxattr(path, name, value, sizeof value) >= 0 || errno == ERANGE;
+}
+
+/* "INBOX" is a name wherever one stands; ".", "~/Mail/INBOX" and "~/Mail" are places. */
+static bool is_folder(const char *operand)
+{
+	if (*operand != '.' && *operand != '/')
+		return false;
+	MF_CLEANUP(mf_free) char *control = mf_format("%s/.mailfs/status.json", operand);
+	return has_attribute(operand, "user.mail.complete") || access(control, R_OK) == 0;
+}
+
 bool sync_is_file(const char *operand)
 {
-	char state[8];
-	return getxattr(operand, STATE, state, sizeof state) >= 0 || errno == ERANGE;
+	return has_attribute(operand, STATE) || is_folder(operand);
 }
 
 /* The account of a folder that has a .mailfs; NULL: it has none, or several accounts */
@@ -43,16 +58,16 @@ static char *account_of(const char *folder)
 	return account;
 }
 
-/* "INBOX/x.eml" in the account's tree becomes the mailbox "INBOX" of it. */
+/* "INBOX/x.eml" in the account's tree becomes the mailbox "INBOX" of it, and so does "INBOX". */
 static bool place_of(const char *file, char **ret_account, char **ret_mailbox)
 {
 	char whole[PATH_MAX];
 	if (!realpath(file, whole))
 		return false;
-	char *end = strrchr(whole, '/');
-	MF_CLEANUP(mf_free) char *folder = mf_strndup(whole, (size_t)(end - whole));
-	for (char *slash; (slash = strrchr(whole, '/')) && slash != whole;) {
-		*slash = 0;
+	if (!is_folder(file))
+		*strrchr(whole, '/') = 0;
+	MF_CLEANUP(mf_free) char *folder = mf_strdup(whole);
+	for (; *whole; *strrchr(whole, '/') = 0) {
 		*ret_account = account_of(whole);
 		if (*ret_account) {
 			size_t len = strlen(whole);
@@ -83,16 +98,16 @@ enum exit_code sync_files(struct cli *cli, const struct arguments *arguments, sy
 		char *file = arguments->operands[i];
 		MF_CLEANUP(mf_free) char *account = NULL, *mailbox = NULL;
 		if (!sync_is_file(file) || !place_of(file, &account, &mailbox))
-			return cli_fail(EXIT_NOT_FOUND, "sync: %s is not a message in a mailfs mount", file);
+			return cli_fail(EXIT_NOT_FOUND, "sync: %s is not in a mailfs mount", file);
 		MF_CLEANUP(mf_free) char *place = mf_format("%s/%s", account, mailbox);
 		enum exit_code one = EXIT_OK;
 		if (!last || strcmp(last, place) != 0) { /* many are of one mailbox */
 			struct cli own = *cli;
 			struct arguments there = *arguments;
-			char *operands[] = { mailbox, NULL };
+			char *operands[] = { *mailbox ? mailbox : NULL, NULL };
 			own.account = account;
 			there.operands = operands;
-			there.operand_count = 1;
+			there.operand_count = *mailbox ? 1 : 0; /* of an account's own folder all are meant */
 			one = run(&own, &there);
 			free(last);
 			last = mf_strdup(place);
@@ -100,7 +115,7 @@ enum exit_code sync_files(struct cli *cli, const struct arguments *arguments, sy
 		if (one == EXIT_CANCELLED)
 			return one;
 		/* with --wait it is the file that counts: other changes may wait for a person */
-		if (arguments_has(arguments, "wait"))
+		if (arguments_has(arguments, "wait") && !is_folder(file))
 			one = one == EXIT_OK || one == EXIT_PROTOCOL ? tell_file(file) : one;
 		code = code ? code : one;
 	}

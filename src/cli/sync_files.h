@@ -4,7 +4,7 @@
 
 #include "cli/command.h"
 
-/* It is a message that a mount shows. */
+/* It is a message that a mount shows, or the path of a mailbox or of an account there: one that begins with a slash or a dot. */
 bool sync_is_file(const char *operand);
 /* run carries out the command for one mailbox. With --wait the code is EXIT_OK if the server has the files. */
 typedef enum exit_code sync_mailboxes(struct cli *cli, const struct arguments *arguments);

@@ -309,6 +309,9 @@ with Suite("every day", timeout=300) as suite:
         world.home.run("connect", "work", check=0)
         world.home.wait_link("online")
         world.home.run("sync", "--wait", box / "waited.eml", check=0)
+        for place in (box, ".", box.parent, "../"):
+            world.home.run("sync", place, cwd=box, check=0)
+        assert world.home.run("sync", "../..", cwd=box).returncode == 8
         assert sha(second) in world.at_server("INBOX") and sha(first) not in world.at_server("INBOX")
         assert os.getxattr(box / "waited.eml", "user.mail.state") == b"synchronised"
         (box / ".scratch.eml").write_bytes(first)
