@@ -29,8 +29,9 @@ struct open_message {
 	bool kernel_errs;                /* fs->open_lock; the kernel has a wrong size, and has not been told */
 	atomic_bool noted;               /* the account knows that it is being read: readers of many are read ahead for */
 	atomic_bool marked;              /* it was read, and has been marked as seen if it is to be */
-	pthread_mutex_t lock;            /* guards body */
+	pthread_mutex_t lock;            /* guards what follows; nothing of the index is asked under it, nor under fs->open_lock */
 	struct body *body;               /* NULL: not looked for yet */
+	unsigned rewritten;              /* how often it has lost one that was older than what was written */
 };
 
 static struct open_message *handle(const struct fuse_file_info *fi)
@@ -52,15 +53,39 @@ static enum mf_err find_body(struct cache *cache, uint64_t id, struct body **ret
 	return cache_body_create(cache, id, e.size, ret);
 }
 
+/* A reference to the one that is kept; false: none is */
+static bool kept_body(struct open_message *m, struct body **ret, unsigned *ret_rewritten)
+{
+	pthread_mutex_lock(&m->lock);
+	bool kept = m->body != NULL;
+	*ret = kept ? body_ref(m->body) : NULL;
+	*ret_rewritten = m->rewritten;
+	pthread_mutex_unlock(&m->lock);
+	return kept;
+}
+
+/* unless it is older than what was written since it was looked for */
+static void keep_body(struct open_message *m, struct body *found, unsigned rewritten)
+{
+	pthread_mutex_lock(&m->lock);
+	if (m->rewritten == rewritten && !m->body)
+		m->body = body_ref(found);
+	pthread_mutex_unlock(&m->lock);
+}
+
 /* a reference of the caller's own */
 static enum mf_err hold_body(struct fs *fs, struct open_message *m, struct body **ret)
 {
-	pthread_mutex_lock(&m->lock);
-	enum mf_err err = m->body ? MF_OK : find_body(fs_account(fs, &m->node)->cache, m->node.id, &m->body);
-	if (err == MF_OK)
-		*ret = body_ref(m->body);
-	pthread_mutex_unlock(&m->lock);
-	return err;
+	unsigned rewritten;
+	while (!kept_body(m, ret, &rewritten)) {
+		struct body *found = NULL;
+		enum mf_err err = find_body(fs_account(fs, &m->node)->cache, m->node.id, &found);
+		if (err != MF_OK) /* it may have been removed meanwhile, which keeps one */
+			return kept_body(m, ret, &rewritten) ? MF_OK : err;
+		keep_body(m, found, rewritten);
+		body_unref(found);
+	}
+	return MF_OK;
 }
 
 void message_removed(struct fs *fs, uint8_t account, uint64_t id)
@@ -88,6 +113,7 @@ void message_rewritten(struct fs *fs, const struct node *node)
 		pthread_mutex_lock(&m->lock);
 		body_unref(m->body);
 		m->body = NULL;
+		m->rewritten++;
 		pthread_mutex_unlock(&m->lock);
 	}
 	pthread_mutex_unlock(&fs->open_lock);

@@ -347,6 +347,20 @@ static int64_t do_follow(const char *path, char *data, size_t *ret_len)
 	return st.st_size ? 1 : 0;
 }
 
+/* A message of the server, read, overwritten and listed at once */
+static int64_t do_overlook(const char *path, char *data, size_t *ret_len)
+{
+	int reader = open(path, O_RDONLY | O_CLOEXEC), fd = open(path, O_WRONLY | O_CLOEXEC);
+	char folder[4096], now[4];
+	snprintf(folder, sizeof folder, "%.*s", (int)(strrchr(path, '/') - path), path);
+	if (reader < 0 || fd < 0 || pread(reader, now, 4, 0) != 4 || pwrite(fd, "FROM", 4, 0) != 4)
+		return -errno;
+	int64_t listed = do_list(folder, data, ret_len);
+	if (listed < 0 || close(fd) < 0 || pread(reader, now, 4, 0) != 4 || close(reader) < 0)
+		return listed < 0 ? listed : -errno;
+	return memcmp(now, "FROM", 4) ? 1 : 0;
+}
+
 /* A file that no server has is there until its last close, whoever removed it */
 static void test_removed_while_open(void **state)
 {
@@ -367,6 +381,7 @@ static void test_followed(void **state)
 	struct world w;
 	world_start(&w, fill);
 	assert_int_equal(hands(do_follow, world_path(&w, "INBOX/followed.tmp")), 0);
+	assert_int_equal(hands(do_overlook, world_path(&w, letter(&w))), 0);
 	world_finish(&w);
 }
 
