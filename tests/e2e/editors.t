@@ -57,11 +57,18 @@ with Suite("editors in outbox/: one message however often it is saved, none of w
             system.wait_until(lambda: f"beside {self.subject}" in server.accepted, "the other one is sent", 60)
             assert self.subject not in server.accepted and lock in self.state()
 
+        def ends(self, sendmail):
+            try:
+                return sendmail.wait(60 * system.SLOW)
+            except subprocess.TimeoutExpired:
+                raise AssertionError((self.state() if self.path.exists() else "not there", self.home.status()["outbox"],
+                                      os.listdir(self.mount / "outbox"), server.accepted))
+
         def is_sent(self, words):
             """It goes now, once, as it was saved last; what is left is the editor's, and stays."""
             if self.told:
-                self.told.wait(60 * system.SLOW)     # what it was told to send is another message by now
-            assert self.release().wait(60 * system.SLOW) == 0
+                self.ends(self.told)                 # what it was told to send is another message by now
+            assert self.ends(self.release()) == 0
             left = [name for name in os.listdir(self.mount / "outbox") if name != "failed"]
             assert server.accepted.count(self.subject) == 1, server.accepted
             text = next(data for data in taken if f"\nSubject: {self.subject}\r".encode() in data).replace(b"\r\n", b"\n").decode()
