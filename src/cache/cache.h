@@ -122,6 +122,8 @@ enum mf_err cache_message(struct cache *c, uint64_t message, struct message *ret
  * no call back into the cache. name is valid during the call. */
 typedef bool entry_visitor(void *context, const struct entry *e, const char *name);
 enum mf_err cache_list(struct cache *c, uint64_t mailbox, uint64_t after, entry_visitor *visit, void *context);
+/* The mailbox will be listed when it has been read: its listing is loaded now, with what little there is, and grows with each commit. */
+void cache_list_ahead(struct cache *c, uint64_t mailbox);
 /* The next messages behind this one as a reader going through the directory meets them: in readdir's order or in that of
  * the names (bytewise). At most max; *ret_count says how many. */
 enum listing_order { ORDER_ID, ORDER_NAME };
