@@ -157,6 +157,7 @@
 	X(UIDL_ALL, "SELECT key, uid, size, digest FROM uidl ORDER BY uid") \
 	X(UIDL_LEARNT, "UPDATE uidl SET size = ?3, digest = ?4 WHERE uid = ?1 AND key = ?2") \
 	X(UIDL_PUT, "INSERT OR REPLACE INTO uidl (uid, key, size, digest) VALUES (?1, ?2, ?3, ?4)") \
+	X(UIDL_PUT_EIGHT, "INSERT OR REPLACE INTO uidl (uid, key, size, digest) VALUES " EIGHT("(?, ?, ?, ?)")) \
 	X(UIDL_REMOVE, "DELETE FROM uidl WHERE uid = ?1") \
 	X(UIDL_CLEAR, "DELETE FROM uidl") \
 	X(KNOWN_OF_MAILBOX, "SELECT m.size, m.mtime, m.flags, m.keywords, s.message_id, s.subject, s.sender FROM shelf h " \
