@@ -122,6 +122,8 @@ enum mf_err cache_message(struct cache *c, uint64_t message, struct message *ret
  * no call back into the cache. name is valid during the call. */
 typedef bool entry_visitor(void *context, const struct entry *e, const char *name);
 enum mf_err cache_list(struct cache *c, uint64_t mailbox, uint64_t after, entry_visitor *visit, void *context);
+/* The mailbox will be listed when it has been read: its listing is loaded now, with what little there is, and grows with each commit. */
+void cache_list_ahead(struct cache *c, uint64_t mailbox);
 /* The next messages behind this one as a reader going through the directory meets them: in readdir's order or in that of
  * the names (bytewise). At most max; *ret_count says how many. */
 enum listing_order { ORDER_ID, ORDER_NAME };
@@ -194,6 +196,9 @@ struct message_put {
  * (email_id; else Message-ID, size and internal date) takes its place with its id, name and body; else a new row, with the
  * name that the message has by itself, twins numbered. */
 enum mf_err txn_message_put(struct txn *t, const struct message_put *put, uint64_t *ret_id);
+/* Several; the fastest way for PUTS_MAX of one mailbox that is read for the first time. At most that many. */
+#define PUTS_MAX 8
+enum mf_err txn_messages_put(struct txn *t, const struct message_put *puts, size_t count, uint64_t *ret_ids);
 /* MF_NOT_FOUND where the UID is not known: not a failure of the transaction. Changes ctime only if something changed. */
 enum mf_err txn_message_flags(struct txn *t, uint64_t mailbox, uint32_t uid, unsigned flags, const char *keywords, uint64_t modseq);
 /* Leaves the tree, goes into limbo. If the same message turned up in another mailbox within the last ten minutes, this

@@ -2,6 +2,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <pthread.h>
 #include <stdio.h>
 #include <string.h>
 #include <unistd.h>
@@ -98,8 +99,16 @@ static enum mf_err configure(struct db *db, enum db_role role)
 	                           "PRAGMA wal_autocheckpoint = 0; PRAGMA foreign_keys = OFF");
 }
 
+/* Counting the bytes that are allocated takes a lock each time, and nobody asks for them. */
+static void configure_library(void)
+{
+	sqlite3_config(SQLITE_CONFIG_MEMSTATUS, 0);
+}
+
 enum mf_err db_open(struct db *db, const char *path, enum db_role role)
 {
+	static pthread_once_t once = PTHREAD_ONCE_INIT;
+	pthread_once(&once, configure_library);
 	*db = (struct db){ .path = mf_strdup(path) };
 	/* made here, so that nobody else can read it whatever the umask is */
 	int fd = role == DB_WRITER ? open(path, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW, 0600) : -1;

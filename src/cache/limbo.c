@@ -110,7 +110,7 @@ uint64_t match_without_id(const struct message_put *put, int64_t mtime)
 
 /* --- limbo ---------------------------------------------------------------------------------------------------------------- */
 
-static enum mf_err limbo_load(struct txn *t)
+enum mf_err limbo_load(struct txn *t)
 {
 	struct limbo *l = &t->cache->limbo;
 	if (l->loaded)

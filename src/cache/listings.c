@@ -203,6 +203,13 @@ enum mf_err listings_acquire(struct cache *c, uint64_t mailbox, struct listing *
 	}
 }
 
+void cache_list_ahead(struct cache *c, uint64_t mailbox)
+{
+	struct listing *l;
+	if (listings_acquire(c, mailbox, &l) == MF_OK)
+		pthread_rwlock_unlock(&c->tree);
+}
+
 /* --- questions ------------------------------------------------------------------------------------------------------------ */
 
 enum mf_err cache_lookup(struct cache *c, uint64_t mailbox, const char *name, struct entry *ret)

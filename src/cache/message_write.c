@@ -359,27 +359,32 @@ enum mf_err row_add_summary(struct txn *t, const struct message_put *put, const 
 	return db_run(t->db, s);
 }
 
-static enum mf_err insert(struct txn *t, enum statement which, const struct node *n, struct row *row)
+static void bind_row(sqlite3_stmt *s, int at, const struct node *n, const struct row *row)
 {
-	sqlite3_stmt *s = db_use(t->db, which);
-	sqlite3_bind_int64(s, 1, (int64_t)n->shelf);
-	bind_uid(s, 2, row->entry.uid);
-	sqlite3_bind_int64(s, 3, (int64_t)row->entry.size);
-	sqlite3_bind_int64(s, 4, row->entry.mtime);
-	sqlite3_bind_int64(s, 5, row->entry.ctime);
-	sqlite3_bind_int64(s, 6, row->flags);
-	db_bind_text(s, 7, row->keywords);
-	sqlite3_bind_int64(s, 8, (int64_t)row->modseq);
-	sqlite3_bind_int64(s, 9, (int64_t)row->match);
-	db_bind_text(s, 10, row->name);
+	sqlite3_bind_int64(s, at, (int64_t)n->shelf);
+	bind_uid(s, at + 1, row->entry.uid);
+	sqlite3_bind_int64(s, at + 2, (int64_t)row->entry.size);
+	sqlite3_bind_int64(s, at + 3, row->entry.mtime);
+	sqlite3_bind_int64(s, at + 4, row->entry.ctime);
+	sqlite3_bind_int64(s, at + 5, row->flags);
+	db_bind_text(s, at + 6, row->keywords);
+	sqlite3_bind_int64(s, at + 7, (int64_t)row->modseq);
+	sqlite3_bind_int64(s, at + 8, (int64_t)row->match);
+	db_bind_text(s, at + 9, row->name);
+}
+
+enum mf_err row_add(struct txn *t, const struct node *n, struct row *row)
+{
+	sqlite3_stmt *s = db_use(t->db, SQL_MESSAGE_ADD);
+	bind_row(s, 1, n, row);
 	enum mf_err e = db_run(t->db, s);
 	row->entry.id = (uint64_t)sqlite3_last_insert_rowid(t->db->handle);
 	return e ? e : row->entry.id > ROW_ID_MAX ? MF_TOO_BIG : MF_OK;
 }
 
-enum mf_err row_add(struct txn *t, const struct node *n, struct row *row)
+static int64_t mtime_of(const struct message_put *put)
 {
-	return insert(t, SQL_MESSAGE_ADD, n, row);
+	return put->internal_date ? put->internal_date : put->summary->has_date ? put->summary->date : 0;
 }
 
 static void row_of_put(struct txn *t, const struct message_put *put, int64_t mtime, uint64_t match, struct row *ret)
@@ -389,12 +394,9 @@ static void row_of_put(struct txn *t, const struct message_put *put, int64_t mti
 	row_cap_keywords(put->keywords, ret->keywords);
 }
 
-/* What belongs to a row that was added. */
-static enum mf_err put_added(struct txn *t, struct node *n, const struct message_put *put, const struct row *row, uint64_t *ret_id)
+/* What follows from a row that was added. */
+static void tell_added(struct txn *t, struct node *n, const struct message_put *put, const struct row *row)
 {
-	enum mf_err e = row_add_summary(t, put, row);
-	if (e)
-		return e;
 	arrival_add(t, row->match, row->entry.id, n->m.id);
 	row_count(n, 1, row->flags);
 	row_show(t, n, row, true);
@@ -402,8 +404,6 @@ static enum mf_err put_added(struct txn *t, struct node *n, const struct message
 	change.is_new = put->is_new;
 	txn_change(t, &change);
 	txn_names_changed(t, n->m.id);
-	*ret_id = row->entry.id;
-	return MF_OK;
 }
 
 static enum mf_err put_new(struct txn *t, struct node *n, const struct message_put *put, int64_t mtime,
@@ -414,26 +414,13 @@ static enum mf_err put_new(struct txn *t, struct node *n, const struct message_p
 	enum mf_err e = name_for_new(t, n, put, mtime, row.name);
 	if (!e)
 		e = row_add(t, n, &row);
-	return e ? e : put_added(t, n, put, &row, ret_id);
-}
-
-/* While a mailbox is read for the first time hardly any message is known already: the row is tried without asking for its UID
- * and its name before. MF_EXISTS: one of them is taken, or what waits or left may have to do with it. */
-static enum mf_err put_first(struct txn *t, struct node *n, const struct message_put *put, int64_t mtime,
-                             uint64_t match, uint64_t *ret_id)
-{
-	if (n->m.complete || !put->uid || txn_has_ops(t) || txn_has_children(t, n->m.id))
-		return MF_EXISTS;
-	enum mf_err e = limbo_match(t, put, match, mtime, ret_id);
-	if (e != MF_NOT_FOUND || t->cache->limbo.rows.count)
-		return e && e != MF_NOT_FOUND ? e : MF_EXISTS;
-	struct row row;
-	row_of_put(t, put, mtime, match, &row);
-	mail_message_name(put->summary, mtime, 0, row.name);
-	e = insert(t, SQL_MESSAGE_ADD_IF_FREE, n, &row);
-	if (e || !sqlite3_changes(t->db->handle))
-		return e ? e : MF_EXISTS;
-	return put_added(t, n, put, &row, ret_id);
+	if (!e)
+		e = row_add_summary(t, put, &row);
+	if (e)
+		return e;
+	tell_added(t, n, put, &row);
+	*ret_id = row.entry.id;
+	return MF_OK;
 }
 
 enum mf_err txn_message_put(struct txn *t, const struct message_put *put, uint64_t *ret_id)
@@ -443,14 +430,10 @@ enum mf_err txn_message_put(struct txn *t, const struct message_put *put, uint64
 		return t->failed ? t->failed : MF_NOT_FOUND;
 	if (put->size > INT64_MAX)
 		return MF_TOO_BIG;
-	const struct mail_summary *summary = put->summary;
-	int64_t mtime = put->internal_date ? put->internal_date : summary->has_date ? summary->date : 0;
+	int64_t mtime = mtime_of(put);
 	uint64_t match = match_of(put, mtime), id;
-	enum mf_err e = put_first(t, n, put, mtime, match, ret_id);
-	if (e != MF_EXISTS)
-		return txn_fail(t, e);
 	struct row known;
-	e = put->uid ? row_by_uid(t, n, put->uid, &known) : MF_NOT_FOUND;
+	enum mf_err e = put->uid ? row_by_uid(t, n, put->uid, &known) : MF_NOT_FOUND;
 	if (!e) {
 		e = set_flags(t, n, &known, put->flags, put->keywords, put->modseq);
 		if (!e)
@@ -477,6 +460,98 @@ enum mf_err txn_message_put(struct txn *t, const struct message_put *put, uint64
 	if (!e)
 		*ret_id = id;
 	return txn_fail(t, e);
+}
+
+/* --- put together ------------------------------------------------------------------------------------------------------------- */
+
+static enum mf_err last_id(struct txn *t, uint64_t *ret)
+{
+	sqlite3_stmt *s = db_use(t->db, SQL_MESSAGE_LAST_ID);
+	enum mf_err e = db_step(t->db, s);
+	*ret = e ? 0 : (uint64_t)sqlite3_column_int64(s, 0);
+	if (!e)
+		db_done(s);
+	return e == MF_NOT_FOUND ? MF_OK : e;
+}
+
+static enum mf_err is_added(struct txn *t, uint64_t id, bool *ret)
+{
+	sqlite3_stmt *s = db_use(t->db, SQL_MESSAGE_EXISTS);
+	sqlite3_bind_int64(s, 1, (int64_t)id);
+	enum mf_err e = db_step(t->db, s);
+	if (!e)
+		db_done(s);
+	*ret = !e;
+	return e == MF_NOT_FOUND ? MF_OK : e;
+}
+
+/* Rows with the ids from first on, but where the UID or the name is taken */
+static enum mf_err add_where_free(struct txn *t, const struct node *n, const struct message_put *puts, uint64_t first,
+                                  struct row rows[static PUTS_MAX])
+{
+	sqlite3_stmt *s = db_use(t->db, SQL_MESSAGES_ADD_IF_FREE);
+	for (int i = 0; i < PUTS_MAX; i++) {
+		int64_t mtime = mtime_of(&puts[i]);
+		row_of_put(t, &puts[i], mtime, match_of(&puts[i], mtime), &rows[i]);
+		rows[i].entry.id = first + (uint64_t)i;
+		mail_message_name(puts[i].summary, mtime, 0, rows[i].name);
+		sqlite3_bind_int64(s, i * 11 + 1, (int64_t)rows[i].entry.id);
+		bind_row(s, i * 11 + 2, n, &rows[i]);
+	}
+	return db_run(t->db, s);
+}
+
+/* While a mailbox is read for the first time hardly any message is known already: the rows are tried without asking for UIDs and
+ * names before. An id of 0 stays where one of them is taken. */
+static enum mf_err put_first(struct txn *t, struct node *n, const struct message_put *puts, uint64_t *ret_ids)
+{
+	struct row rows[PUTS_MAX];
+	uint64_t last;
+	enum mf_err e = last_id(t, &last);
+	if (!e && last > ROW_ID_MAX - PUTS_MAX)
+		return MF_OK;
+	if (!e)
+		e = add_where_free(t, n, puts, last + 1, rows);
+	bool all = !e && sqlite3_changes(t->db->handle) == PUTS_MAX, added = true;
+	for (size_t i = 0; i < PUTS_MAX && !e; i++) {
+		if (!all)
+			e = is_added(t, rows[i].entry.id, &added);
+		if (!e && added)
+			e = row_add_summary(t, &puts[i], &rows[i]);
+		if (e || !added)
+			continue;
+		tell_added(t, n, &puts[i], &rows[i]);
+		ret_ids[i] = rows[i].entry.id;
+	}
+	return e;
+}
+
+/* Nothing is known that waits for these messages, or has their names, but what lies in the mailbox */
+static bool can_be_first(struct txn *t, struct node *n, const struct message_put *puts, enum mf_err *ret_e)
+{
+	*ret_e = MF_OK;
+	if (n->m.complete || txn_has_ops(t) || txn_has_children(t, n->m.id))
+		return false;
+	for (size_t i = 0; i < PUTS_MAX; i++)
+		if (!puts[i].uid || puts[i].mailbox != n->m.id || puts[i].size > INT64_MAX)
+			return false;
+	*ret_e = limbo_load(t);
+	return !*ret_e && !t->cache->limbo.rows.count;
+}
+
+enum mf_err txn_messages_put(struct txn *t, const struct message_put *puts, size_t count, uint64_t *ret_ids)
+{
+	enum mf_err e = t->failed;
+	struct node *n = e || count != PUTS_MAX ? NULL : txn_node(t, puts[0].mailbox);
+	memset(ret_ids, 0, count * sizeof *ret_ids);
+	if (n && can_be_first(t, n, puts, &e))
+		e = put_first(t, n, puts, ret_ids);
+	if (txn_fail(t, e))
+		return e;
+	for (size_t i = 0; i < count && !e; i++)
+		if (!ret_ids[i])
+			e = txn_message_put(t, &puts[i], &ret_ids[i]);
+	return e;
 }
 
 /* --- gone ----------------------------------------------------------------------------------------------------------------------- */

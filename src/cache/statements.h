@@ -12,6 +12,8 @@
 #define OP_IS_PLACING "o.kind IN (2, 3, 4)"
 #define OP_IS_OF_MAILBOX "o.kind BETWEEN 6 AND 10"
 
+#define EIGHT(row) row ", " row ", " row ", " row ", " row ", " row ", " row ", " row
+
 #define STATEMENTS(X) \
 	X(BEGIN, "BEGIN IMMEDIATE") \
 	X(COMMIT, "COMMIT") \
@@ -55,8 +57,10 @@
 	X(MESSAGE_NAME_TAKEN, "SELECT 1 FROM message WHERE shelf = ?1 AND name = ?2") \
 	X(MESSAGE_ADD, "INSERT INTO message (shelf, uid, size, mtime, ctime, flags, keywords, modseq, match, name) " \
 	  "VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)") \
-	X(MESSAGE_ADD_IF_FREE, "INSERT OR IGNORE INTO message (shelf, uid, size, mtime, ctime, flags, keywords, modseq, match, name) " \
-	  "VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)") \
+	/* PUTS_MAX rows: to begin a statement costs more than a row */ \
+	X(MESSAGES_ADD_IF_FREE, "INSERT OR IGNORE INTO message (id, shelf, uid, size, mtime, ctime, flags, keywords, modseq, match, name) " \
+	  "VALUES " EIGHT("(?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)")) \
+	X(MESSAGE_LAST_ID, "SELECT seq FROM sqlite_sequence WHERE name = 'message'") \
 	X(SUMMARY_ADD, "INSERT INTO summary (id, date, message_id, email_id, subject, sender, recipients) " \
 	  "VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)") \
 	X(MESSAGE_FLAGS, "UPDATE message SET flags = ?2, keywords = ?3, modseq = ?4, ctime = ?5 WHERE id = ?1") \
@@ -153,6 +157,7 @@
 	X(UIDL_ALL, "SELECT key, uid, size, digest FROM uidl ORDER BY uid") \
 	X(UIDL_LEARNT, "UPDATE uidl SET size = ?3, digest = ?4 WHERE uid = ?1 AND key = ?2") \
 	X(UIDL_PUT, "INSERT OR REPLACE INTO uidl (uid, key, size, digest) VALUES (?1, ?2, ?3, ?4)") \
+	X(UIDL_PUT_EIGHT, "INSERT OR REPLACE INTO uidl (uid, key, size, digest) VALUES " EIGHT("(?, ?, ?, ?)")) \
 	X(UIDL_REMOVE, "DELETE FROM uidl WHERE uid = ?1") \
 	X(UIDL_CLEAR, "DELETE FROM uidl") \
 	X(KNOWN_OF_MAILBOX, "SELECT m.size, m.mtime, m.flags, m.keywords, s.message_id, s.subject, s.sender FROM shelf h " \

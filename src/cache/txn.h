@@ -64,6 +64,7 @@ struct node *txn_node_of_shelf(struct txn *t, uint64_t shelf);              /* N
 uint64_t match_of(const struct message_put *put, int64_t mtime);
 /* That of a message which was stored from here, and whose number at the server (EMAILID) is not known */
 uint64_t match_without_id(const struct message_put *put, int64_t mtime);
+enum mf_err limbo_load(struct txn *t);       /* cache->limbo.rows is right from here on */
 /* A message in limbo that is the one of put; MF_NOT_FOUND */
 enum mf_err limbo_match(struct txn *t, const struct message_put *put, uint64_t match, int64_t mtime, uint64_t *ret);
 void limbo_taken(struct txn *t, uint64_t match, uint64_t message);             /* it is in the tree again, or gone */

@@ -8,6 +8,7 @@
 #include "cache/txn.h"
 
 #define AT_ONCE 1000           /* rows in one transaction: others may write in between */
+#define TOGETHER 8             /* new rows in one statement */
 #define KEYS_MAX (1U << 30)
 
 void uidls_finish(struct uidls *u)
@@ -95,13 +96,26 @@ static enum mf_err store_numbers(struct txn *t, const struct uidls_change *chang
 	return e ? e : meta_set_number(t->db, "uidl_next", change->uidnext);
 }
 
+static void bind_row(sqlite3_stmt *s, int at, const struct uidl *row)
+{
+	sqlite3_bind_int64(s, at, row->uid);
+	db_bind_text(s, at + 1, row->key);
+	sqlite3_bind_int64(s, at + 2, (int64_t)row->size);
+	db_bind_text(s, at + 3, row->digest);
+}
+
 static enum mf_err run_with_row(struct txn *t, enum statement which, const struct uidl *row)
 {
 	sqlite3_stmt *s = db_use(t->db, which);
-	sqlite3_bind_int64(s, 1, row->uid);
-	db_bind_text(s, 2, row->key);
-	sqlite3_bind_int64(s, 3, (int64_t)row->size);
-	db_bind_text(s, 4, row->digest);
+	bind_row(s, 1, row);
+	return db_run(t->db, s);
+}
+
+static enum mf_err put_together(struct txn *t, const struct uidl *rows)
+{
+	sqlite3_stmt *s = db_use(t->db, SQL_UIDL_PUT_EIGHT);
+	for (int i = 0; i < TOGETHER; i++)
+		bind_row(s, i * 4 + 1, &rows[i]);
 	return db_run(t->db, s);
 }
 
@@ -121,6 +135,15 @@ static enum mf_err remove_row(struct txn *t, uint32_t uid)
 	return db_run(t->db, s);
 }
 
+/* The next ones have no digest yet, as when a maildrop is seen for the first time. */
+static bool are_new(const struct uidl *rows, size_t count, size_t room)
+{
+	size_t n = 0;
+	while (n < TOGETHER && n < count && n < room && !*rows[n].digest)
+		n++;
+	return n == TOGETHER;
+}
+
 /* Some of the change, from *gone and *put on */
 static enum mf_err store_some(struct txn *t, const struct uidls_change *change, size_t *gone, size_t *put)
 {
@@ -128,8 +151,13 @@ static enum mf_err store_some(struct txn *t, const struct uidls_change *change, 
 	enum mf_err e = store_numbers(t, change);
 	for (; !e && left && *gone < change->gone_count; left--, ++*gone)
 		e = remove_row(t, change->gone[*gone]);
-	for (; !e && left && *put < change->put_count; left--, ++*put)
-		e = store_row(t, &change->put[*put]);
+	while (!e && left && *put < change->put_count) {
+		const struct uidl *rows = &change->put[*put];
+		size_t n = are_new(rows, change->put_count - *put, left) ? TOGETHER : 1;
+		e = n == TOGETHER ? put_together(t, rows) : store_row(t, rows);
+		left -= n;
+		*put += n;
+	}
 	return e;
 }
 

@@ -269,6 +269,7 @@ void dir_opendir(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
 	w->wait = (struct mailbox_wait){ fs_account(fs, &dir), dir.id };
 	w->dir = dir;
 	w->fi = *fi;
+	cache_list_ahead(w->wait.account->cache, dir.id);
 	/* the kernel holds no lock of the directory in OPENDIR */
 	park(fs->parking, req, 0, fs_wait_window(w->wait.account), &opendir_call, w);
 }

@@ -51,7 +51,7 @@ static int find_month(const char *word, size_t len)
 {
 	static const char names[] = "janfebmaraprmayjunjulaugsepoctnovdec";
 	for (int i = 0; i < 12 && len >= 3; i++)
-		if (strncasecmp(word, names + i * 3, 3) == 0)
+		if ((word[0] | 0x20) == names[i * 3] && strncasecmp(word, names + i * 3, 3) == 0)
 			return i + 1;
 	return -1;
 }

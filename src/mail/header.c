@@ -77,9 +77,15 @@ char *header_unfold(struct header_span span, size_t max, size_t *ret_len)
 		p++;
 	char *text = mf_alloc((span.len < max ? span.len : max) + 1);
 	size_t n = 0;
-	for (; p < end && n < max; p++)
-		if (*p != '\r' && *p != '\n')
-			text[n++] = *p;
+	while (p < end && n < max) {
+		const char *run = p, *limit = (size_t)(end - p) > max - n ? p + (max - n) : end;
+		while (p < limit && *p != '\r' && *p != '\n')
+			p++;
+		memcpy(text + n, run, (size_t)(p - run));
+		n += (size_t)(p - run);
+		while (p < end && n < max && (*p == '\r' || *p == '\n'))
+			p++;
+	}
 	if (p < end) {
 		size_t least = n > CUT_WINDOW ? n - CUT_WINDOW : 0, cut = n;
 		while (cut > least && !is_blank(text[cut - 1]))

@@ -30,12 +30,13 @@ static enum char_class classify(gunichar c)
 	return g_unichar_isalpha(c) || g_unichar_type(c) == G_UNICODE_DECIMAL_NUMBER ? CHAR_LETTER : CHAR_OTHER;
 }
 
-/* What of text may be in a name, in at most FILTERED_MAX bytes; bytes that are not UTF-8 count as anything else */
-static size_t filter(const char *text, char ret[static FILTERED_MAX], bool *ret_ascii)
+/* What of text may be in a name, in at most FILTERED_MAX bytes; bytes that are not UTF-8 count as anything else. *ret_composed:
+ * all of it is below the first mark that combines, where everything is in NFC */
+static size_t filter(const char *text, char ret[static FILTERED_MAX], bool *ret_composed)
 {
 	size_t n = 0;
 	bool gap = false, carrier = false; /* carrier: a mark has something to stand on */
-	*ret_ascii = true;
+	*ret_composed = true;
 	while (*text) {
 		gunichar c = (unsigned char)*text < 0x80 ? (gunichar)*text : g_utf8_get_char_validated(text, -1);
 		bool valid = c < (gunichar)-2;
@@ -51,7 +52,7 @@ static size_t filter(const char *text, char ret[static FILTERED_MAX], bool *ret_
 				ret[n++] = '-';
 			memcpy(ret + n, text, size);
 			n += size;
-			*ret_ascii = *ret_ascii && c < 0x80;
+			*ret_composed = *ret_composed && c < 0x300;
 		}
 		if (class != CHAR_NOTHING) {
 			gap = !keep;
@@ -86,11 +87,11 @@ static size_t cut(const char *s, size_t len, size_t max)
 static size_t add_part(char *ret, const char *text, size_t max)
 {
 	char filtered[FILTERED_MAX];
-	bool ascii;
-	size_t len = text ? filter(text, filtered, &ascii) : 0;
+	bool is_composed;
+	size_t len = text ? filter(text, filtered, &is_composed) : 0;
 	if (len == 0)
 		return 0;
-	char *composed = ascii ? NULL : g_utf8_normalize(filtered, (gssize)len, G_NORMALIZE_NFC);
+	char *composed = is_composed ? NULL : g_utf8_normalize(filtered, (gssize)len, G_NORMALIZE_NFC);
 	const char *part = composed ? composed : filtered;
 	len = cut(part, composed ? strlen(composed) : len, max);
 	memcpy(ret, part, len);

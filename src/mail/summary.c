@@ -18,20 +18,36 @@
 enum field { FIELD_DATE, FIELD_FROM, FIELD_TO, FIELD_SUBJECT, FIELD_MESSAGE_ID, FIELD_COUNT };
 static const char *const field_names[FIELD_COUNT] = { "Date", "From", "To", "Subject", "Message-ID" };
 
-/* A field's value, unfolded, as valid UTF-8 whose encoded words are still encoded */
-static void read_field(struct header_span span, struct buf *ret)
+struct value { char *text; size_t len; };
+
+/* Takes s, which may be what it gives: as a rule it is valid UTF-8 already */
+static struct value make_valid(char *s, size_t len)
 {
-	size_t len;
-	MF_CLEANUP(mf_free) char *raw = header_unfold(span, RAW_MAX, &len);
-	buf_init(ret, 3 * RAW_MAX);
-	text_add_bytes(ret, raw, len);
+	if (g_utf8_validate_len(s, len, NULL))
+		return (struct value) { s, len };
+	struct buf valid;
+	buf_init(&valid, 3 * len);
+	text_add_bytes(&valid, s, len);
+	free(s);
+	len = valid.len;
+	return (struct value) { buf_detach(&valid), len };
 }
 
-static char *clean_decoded(const struct buf *text)
+/* A field's value, unfolded, as valid UTF-8 whose encoded words are still encoded */
+static struct value read_field(struct header_span span)
 {
+	size_t len;
+	char *raw = header_unfold(span, RAW_MAX, &len);
+	return make_valid(raw, len);
+}
+
+static char *clean_decoded(struct value value)
+{
+	if (!memmem(value.text, value.len, "=?", 2))
+		return text_clean(value.text, value.len, MAIL_SUMMARY_VALUE_MAX);
 	struct buf decoded;
 	buf_init(&decoded, 3 * RAW_MAX);
-	text_add_decoded(&decoded, text->data, text->len);
+	text_add_decoded(&decoded, value.text, value.len);
 	char *clean = text_clean(decoded.data, decoded.len, MAIL_SUMMARY_VALUE_MAX);
 	buf_finish(&decoded);
 	return clean;
@@ -66,21 +82,24 @@ static void add_mailbox(struct buf *out, const char *name, const char *addr)
 	(void)buf_adds(out, ">");
 }
 
+/* Of a name and an address that are clean */
 static char *format_mailbox(const char *name, const char *addr)
 {
 	struct buf text;
 	buf_init(&text, 4 * MAIL_SUMMARY_VALUE_MAX);
 	add_mailbox(&text, name, addr);
+	if (text.len <= MAIL_SUMMARY_VALUE_MAX)
+		return buf_detach(&text);
 	char *clean = text_clean(text.data, text.len, MAIL_SUMMARY_VALUE_MAX);
 	buf_finish(&text);
 	return clean;
 }
 
 /* The first mailbox that has an address, else the first, else whatever the field says */
-static void parse_from(const struct buf *text, struct mail_summary *ret)
+static void parse_from(struct value value, struct mail_summary *ret)
 {
 	struct address_reader reader;
-	address_reader_init(&reader, text->data, text->len);
+	address_reader_init(&reader, value.text, value.len);
 	MF_CLEANUP(mf_free) char *name = NULL;
 	MF_CLEANUP(mf_free) char *addr = NULL;
 	while (address_next(&reader)) {
@@ -95,7 +114,7 @@ static void parse_from(const struct buf *text, struct mail_summary *ret)
 	}
 	address_reader_finish(&reader);
 	if (!name || (!*name && !*addr)) {
-		ret->from = clean_decoded(text);
+		ret->from = clean_decoded(value);
 		ret->from_name = mf_strdup(ret->from);
 		return;
 	}
@@ -103,10 +122,10 @@ static void parse_from(const struct buf *text, struct mail_summary *ret)
 	ret->from_name = mf_strdup(*name ? name : addr);
 }
 
-static char *parse_to(const struct buf *text)
+static char *parse_to(struct value value)
 {
 	struct address_reader reader;
-	address_reader_init(&reader, text->data, text->len);
+	address_reader_init(&reader, value.text, value.len);
 	struct buf all;
 	buf_init(&all, MAIL_SUMMARY_VALUE_MAX);
 	while (address_next(&reader)) {
@@ -115,13 +134,14 @@ static char *parse_to(const struct buf *text)
 		MF_CLEANUP(mf_free) char *mailbox = format_mailbox(name, addr);
 		if (!*mailbox)
 			continue;
-		if (buf_addf(&all, all.len > 0 ? ", %s" : "%s", mailbox) != MF_OK)
+		const char *comma = all.len > 0 ? ", " : "";
+		if (strlen(comma) + strlen(mailbox) > MAIL_SUMMARY_VALUE_MAX - all.len)
 			break; /* full: no half addresses */
+		(void)buf_adds(&all, comma);
+		(void)buf_adds(&all, mailbox);
 	}
 	address_reader_finish(&reader);
-	char *to = all.len > 0 ? mf_strdup(all.data) : clean_decoded(text);
-	buf_finish(&all);
-	return to;
+	return all.len > 0 ? buf_detach(&all) : clean_decoded(value);
 }
 
 /* --- Message-ID and key --- */
@@ -171,14 +191,13 @@ static void make_key(const struct header_span *fields, const struct buf *message
 
 static void parse_message_id(const struct header_span *fields, uint64_t size, struct mail_summary *ret)
 {
-	struct buf id, text;
+	struct buf id;
 	read_message_id(fields[FIELD_MESSAGE_ID], &id);
 	make_key(fields, &id, size, ret->key);
-	buf_init(&text, 3 * id.len);
-	text_add_bytes(&text, id.data, id.len);
-	ret->message_id = text_clean(text.data, text.len, MAIL_SUMMARY_VALUE_MAX);
-	buf_finish(&text);
-	buf_finish(&id);
+	size_t len = id.len;
+	struct value value = make_valid(buf_detach(&id), len);
+	ret->message_id = text_clean(value.text, value.len, MAIL_SUMMARY_VALUE_MAX);
+	free(value.text);
 }
 
 /* --- all of it --- */
@@ -188,20 +207,17 @@ void mail_summary_parse(const void *header, size_t len, uint64_t size, struct ma
 	struct header_span fields[FIELD_COUNT];
 	header_find(header, len, field_names, FIELD_COUNT, fields);
 	*ret = (struct mail_summary) { 0 };
-	struct buf from, to, subject, date;
-	read_field(fields[FIELD_FROM], &from);
-	read_field(fields[FIELD_TO], &to);
-	read_field(fields[FIELD_SUBJECT], &subject);
-	read_field(fields[FIELD_DATE], &date);
-	parse_from(&from, ret);
-	ret->to = parse_to(&to);
-	ret->subject = clean_decoded(&subject);
-	ret->has_date = mail_date_parse(date.data, date.len, &ret->date);
+	struct value from = read_field(fields[FIELD_FROM]), to = read_field(fields[FIELD_TO]);
+	struct value subject = read_field(fields[FIELD_SUBJECT]), date = read_field(fields[FIELD_DATE]);
+	parse_from(from, ret);
+	ret->to = parse_to(to);
+	ret->subject = clean_decoded(subject);
+	ret->has_date = mail_date_parse(date.text, date.len, &ret->date);
 	parse_message_id(fields, size, ret);
-	buf_finish(&from);
-	buf_finish(&to);
-	buf_finish(&subject);
-	buf_finish(&date);
+	free(from.text);
+	free(to.text);
+	free(subject.text);
+	free(date.text);
 }
 
 void mail_summary_finish(struct mail_summary *summary)

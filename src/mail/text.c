@@ -281,11 +281,16 @@ static bool is_gap(gunichar c)
 	return c <= ' ' || (c >= 0x7f && c <= 0xa0) || c == 0x2028 || c == 0x2029;
 }
 
-/* how many characters of ASCII that are no gap stand at p: most of what is read consists of them */
+static bool is_plain(char c)
+{
+	return c > ' ' && c < 0x7f;
+}
+
+/* how many characters of ASCII stand at p that are no gap, or a single space between two such: most of what is read */
 static size_t plain_run(const char *p, const char *end)
 {
 	size_t n = 0;
-	while (p + n < end && p[n] > ' ' && p[n] < 0x7f)
+	while (p + n < end && (is_plain(p[n]) || (n && p[n] == ' ' && p + n + 1 < end && is_plain(p[n + 1]))))
 		n++;
 	return n;
 }
@@ -313,6 +318,8 @@ char *text_clean(const char *s, size_t len, size_t max)
 		}
 		p += size;
 	}
+	if (n > 0 && text[n - 1] == ' ') /* cut behind it */
+		n--;
 	text[n] = '\0';
 	return text;
 }

@@ -5,7 +5,7 @@
 #include "base/clock.h"
 #include "base/mem.h"
 
-#define ROWS 500                 /* in one transaction */
+#define ROWS 512                 /* in one transaction; a multiple of PUTS_MAX */
 #define ROW_BYTES (1U << 20)
 #define GATHER_MS 250            /* a slow server's messages show up after this long at the latest */
 #define HOLD_MS 40               /* no transaction is held longer */
@@ -84,24 +84,39 @@ void syncrun_destroy(struct sync_run *run)
 
 /* --- writing ------------------------------------------------------------------------------------------------------------ */
 
-static enum mf_err row_put(struct txn *t, struct sync_row *row)
+/* How many rows from this one on are written together: messages of one mailbox */
+static size_t rows_together(const struct sync_batch *batch, size_t at)
 {
-	uint64_t id = 0;
-	enum mf_err e = txn_message_put(t, &(struct message_put){
-		.mailbox = row->item->id, .uid = row->uid, .size = row->size, .modseq = row->modseq, .internal_date = row->internal_date,
-		.flags = row->flags, .keywords = row->keywords, .email_id = row->email_id, .summary = &row->summary, .is_new = row->is_new,
-	}, &id);
-	if (e == MF_OK && (row->item->first_new == 0 || id < row->item->first_new))
-		row->item->first_new = id;
+	const struct sync_row *first = &batch->rows[at];
+	size_t n = 1;
+	while (first->kind == ROW_MESSAGE && n < PUTS_MAX && at + n < batch->count && first[n].kind == ROW_MESSAGE && first[n].item == first->item)
+		n++;
+	return n;
+}
+
+static enum mf_err messages_put(struct txn *t, const struct sync_row *rows, size_t count)
+{
+	struct message_put puts[PUTS_MAX] = {0};
+	uint64_t ids[PUTS_MAX];
+	struct sync_item *item = rows->item;
+	for (size_t i = 0; i < count; i++)
+		puts[i] = (struct message_put){
+			.mailbox = item->id, .uid = rows[i].uid, .size = rows[i].size, .modseq = rows[i].modseq, .internal_date = rows[i].internal_date,
+			.flags = rows[i].flags, .keywords = rows[i].keywords, .email_id = rows[i].email_id, .summary = &rows[i].summary, .is_new = rows[i].is_new,
+		};
+	enum mf_err e = txn_messages_put(t, puts, count, ids);
+	for (size_t i = 0; i < count && e == MF_OK; i++)
+		if (item->first_new == 0 || ids[i] < item->first_new)
+			item->first_new = ids[i];
 	return e;
 }
 
-static enum mf_err row_write(struct txn *t, struct sync_row *row)
+static enum mf_err row_write(struct txn *t, const struct sync_row *row, size_t together)
 {
 	enum mf_err e = MF_OK;
 	switch (row->kind) {
 	case ROW_MESSAGE:
-		return row_put(t, row);
+		return messages_put(t, row, together);
 	case ROW_FLAGS:
 		e = txn_message_flags(t, row->item->id, row->uid, row->flags, row->keywords, row->modseq);
 		break;
@@ -120,13 +135,14 @@ static enum mf_err rows_write(struct sync_run *run, const struct sync_batch *bat
 	if (e != MF_OK)
 		return e;
 	int64_t begun = clock_mono_ms();
-	for (size_t i = 0; i < batch->count; i++) {
-		if (i % 16 == 15 && clock_mono_ms() - begun >= HOLD_MS) {
+	for (size_t i = 0, n; i < batch->count; i += n) {
+		if (clock_mono_ms() - begun >= HOLD_MS) {
 			if ((e = txn_commit(t)) != MF_OK || (e = cache_begin(run->account->cache, &t)) != MF_OK)
 				return e;
 			begun = clock_mono_ms();
 		}
-		if ((e = row_write(t, &batch->rows[i])) != MF_OK) {
+		n = rows_together(batch, i);
+		if ((e = row_write(t, &batch->rows[i], n)) != MF_OK) {
 			txn_rollback(t);
 			return e;
 		}

@@ -85,6 +85,55 @@ static void everything_is_kept(void **state)
 	assert_int_equal(total(f, inbox, NULL), 1);
 }
 
+static void put_together(struct fixture *f, struct test_message *m, uint64_t *ids)
+{
+	struct message_put puts[PUTS_MAX];
+	for (size_t i = 0; i < PUTS_MAX; i++)
+		puts[i] = m[i].put;
+	struct txn *t = begin(f);
+	assert_int_equal(txn_messages_put(t, puts, PUTS_MAX, ids), MF_OK);
+	commit(t);
+	for (size_t i = 0; i < PUTS_MAX; i++) {
+		struct message found;
+		assert_int_equal(cache_message(f->c, ids[i], &found), MF_OK);
+		assert_int_equal(found.entry.uid, m[i].put.uid);
+		assert_string_equal(found.message_id, m[i].message_id);
+		message_finish(&found);
+	}
+}
+
+static void put_together_is_as_one_by_one(void **state)
+{
+	struct fixture *f = *state;
+	uint64_t inbox = add_mailbox(f, "INBOX"), ids[PUTS_MAX], again[PUTS_MAX];
+	struct test_message m[PUTS_MAX];
+	for (unsigned i = 0; i < PUTS_MAX; i++)
+		message_make(&m[i], inbox, 10 + i, 10 + i);
+	put_together(f, m, ids);
+	for (size_t i = 0; i < PUTS_MAX; i++)
+		need_told(f, CHANGE_MESSAGE_ADDED, ids[i]);
+	assert_int_equal(total(f, inbox, NULL), PUTS_MAX);
+	/* known UIDs, a UID twice, a name that is taken, and one that two of them have */
+	message_make(&m[2], inbox, 30, 10);
+	message_make(&m[3], inbox, 31, 31);
+	message_make(&m[5], inbox, 31, 31);
+	message_make(&m[6], inbox, 32, 33);
+	message_make(&m[7], inbox, 33, 33);
+	told_reset(f);
+	put_together(f, m, again);
+	for (size_t i = 0; i < 2; i++)
+		assert_int_equal(again[i], ids[i]);
+	assert_int_equal(again[4], ids[4]);
+	assert_int_equal(again[5], again[3]);
+	for (size_t i = 2; i < PUTS_MAX; i++)
+		assert_int_equal(told_of(f, CHANGE_MESSAGE_ADDED, again[i]) != NULL, i != 4);
+	MF_CLEANUP(mf_free) char *first = name_of(f, again[6]);
+	MF_CLEANUP(mf_free) char *second = name_of(f, again[7]);
+	assert_string_not_equal(first, second);
+	assert_int_equal(total(f, inbox, NULL), PUTS_MAX + 4);
+	assert_int_equal(list_count(f, inbox), PUTS_MAX + 4);
+}
+
 static void the_same_uid_changes_flags_only(void **state)
 {
 	struct fixture *f = *state;
@@ -527,7 +576,7 @@ static void ids_that_no_inode_can_hold_are_refused(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		WITH_CACHE(everything_is_kept), WITH_CACHE(the_same_uid_changes_flags_only), WITH_CACHE(twins_are_numbered_as_they_come),
+		WITH_CACHE(everything_is_kept), WITH_CACHE(put_together_is_as_one_by_one), WITH_CACHE(the_same_uid_changes_flags_only), WITH_CACHE(twins_are_numbered_as_they_come),
 		WITH_CACHE(a_mailbox_and_a_message_of_one_name), WITH_CACHE(moved_elsewhere_seen_going_first),
 		WITH_CACHE(moved_elsewhere_in_one_transaction), WITH_CACHE(moved_elsewhere_seen_coming_first),
 		WITH_CACHE(a_body_follows_to_the_row_that_stays), WITH_CACHE(a_copy_of_long_ago_is_no_move),

@@ -368,6 +368,16 @@ static void test_long_subject_is_cut_at_a_character(void **state)
 	buf_finish(&header);
 }
 
+static void test_long_subject_is_cut_before_a_space(void **state)
+{
+	(void)state;
+	MF_CLEANUP(mf_free) char *header = mf_format("Subject: %*s b\n", MAIL_SUMMARY_VALUE_MAX - 1, "");
+	memset(header + 9, 'a', MAIL_SUMMARY_VALUE_MAX - 1);
+	struct mail_summary s = parse(header);
+	assert_int_equal(strlen(s.subject), MAIL_SUMMARY_VALUE_MAX - 1);
+	mail_summary_finish(&s);
+}
+
 static void test_long_line_before(void **state)
 {
 	(void)state;
@@ -449,7 +459,8 @@ int main(void)
 		cmocka_unit_test(test_from), cmocka_unit_test(test_to), cmocka_unit_test(test_dates),
 		cmocka_unit_test(test_first_date_counts), cmocka_unit_test(test_key), cmocka_unit_test(test_key_tells_apart),
 		cmocka_unit_test(test_long_ids), cmocka_unit_test(test_repeated_pieces),
-		cmocka_unit_test(test_long_subject_is_cut_at_a_character), cmocka_unit_test(test_long_line_before),
+		cmocka_unit_test(test_long_subject_is_cut_at_a_character), cmocka_unit_test(test_long_subject_is_cut_before_a_space),
+		cmocka_unit_test(test_long_line_before),
 		cmocka_unit_test(test_to_is_whole_addresses), cmocka_unit_test(test_noise), cmocka_unit_test(test_looks_like_message),
 	};
 	return cmocka_run_group_tests_name("summary", tests, NULL, NULL);
