@@ -185,6 +185,8 @@ enum mf_err txn_op_mailbox_is(struct txn *t, uint64_t op, const char *raw);
 enum mf_err txn_mailbox_is_called(struct txn *t, uint64_t mailbox);
 /* Operations are about messages in a mailbox that is to be deleted, or delete what lies in it: they come before */
 enum mf_err journal_uses(struct cache *c, uint64_t mailbox, bool *ret);
+/* Messages are to come, go or change there: what is counted here is not what the server counts */
+enum mf_err journal_touches(struct cache *c, uint64_t mailbox, bool *ret);
 /* Whether what CREATE or RENAME is to call it is to be given up by another mailbox first: LEAVING: by a RENAME that can be
  * done, or by a DELETE while messages wait for mailboxes that are to be made; HELD: by one that waits for a person, or by a DELETE
  * else */

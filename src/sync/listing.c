@@ -7,6 +7,7 @@
 #include "base/clock.h"
 #include "base/log.h"
 #include "base/mem.h"
+#include "cache/journal.h"
 #include "mail/name.h"
 #include "sync/engine.h"
 
@@ -24,6 +25,7 @@ struct listed {
 struct known {                   /* a mailbox of the index, beside what the server says of it */
 	struct mailbox m;        /* raw, object_id and the numbers; no name */
 	const struct listed *listed;
+	bool changes_wait;       /* of its messages */
 };
 struct listing {
 	struct account *account;
@@ -134,9 +136,11 @@ static enum mf_err listing_match(struct listing *l)
 {
 	listing_forget_known(l);
 	enum mf_err e = cache_mailboxes(l->account->cache, listing_know, l);
-	for (size_t i = 0; i < l->known_count; i++) {
-		struct listed key = {.raw = l->known[i].m.raw};
-		l->known[i].listed = l->count ? bsearch(&key, l->items, l->count, sizeof *l->items, by_raw) : NULL;
+	for (size_t i = 0; i < l->known_count && e == MF_OK; i++) {
+		struct known *k = &l->known[i];
+		struct listed key = {.raw = k->m.raw};
+		k->listed = l->count ? bsearch(&key, l->items, l->count, sizeof *l->items, by_raw) : NULL;
+		e = journal_touches(l->account->cache, k->m.id, &k->changes_wait);
 	}
 	return e;
 }
@@ -248,7 +252,8 @@ static void listing_judge_locked(struct account *a, const struct known *k, int64
 	w->max_messages = account_config_max_messages(a->config, said->path);
 	w->policy = k->m.sync >= 0 ? (enum sync_policy)k->m.sync : account_config_sync(a->config, said->path);
 	bool fresh = said->flags & MAILBOX_HAS_STATUS;
-	struct dirty_facts facts = {.mailbox = &k->m, .has_status = fresh, .max_messages = w->max_messages, .seen_messages = w->seen_messages};
+	struct dirty_facts facts = {.mailbox = &k->m, .has_status = fresh, .changes_wait = k->changes_wait, .max_messages = w->max_messages,
+	                            .seen_messages = w->seen_messages};
 	enum dirty dirty = reconcile_dirty(&facts);
 	w->cold = dirty == DIRTY_COLD;
 	w->weight = !w->cold ? 20 : !fresh || k->m.server_messages > 100000 ? 100000 : k->m.server_messages + 5;
