@@ -64,6 +64,9 @@ void memory_server_destroy(struct memory_server *m)
 		m->mailboxes = b->next;
 		memory_mailbox_free_locked(b);
 	}
+	if (m->late.raw)
+		memory_message_finish_locked(&m->late.message);
+	free(m->late.raw);
 	mf_close(&m->release_fd);
 	pthread_cond_destroy(&m->changed);
 	pthread_mutex_destroy(&m->lock);
@@ -372,6 +375,11 @@ void memory_cut_fetch(struct memory_server *m, uint64_t bytes)
 void memory_cut_answers(struct memory_server *m, unsigned answers)
 {
 	SET(m, m->cut_answers = answers);
+}
+
+void memory_late(struct memory_server *m, int64_t ms)
+{
+	SET(m, m->late_ms = ms);
 }
 
 void memory_refuse_writes(struct memory_server *m, enum write_kind kind, enum mf_err e)

@@ -346,6 +346,7 @@ struct remote *memory_remote_create(struct memory_server *m, struct cancel *canc
 		return NULL;
 	}
 	pthread_mutex_lock(&m->lock);
+	s->remote.late_ms = m->late_ms;
 	s->next = m->sessions;
 	m->sessions = s;
 	pthread_mutex_unlock(&m->lock);

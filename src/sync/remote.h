@@ -232,6 +232,7 @@ struct remote_impl {
 struct remote {
 	const struct remote_impl *impl;
 	pthread_t owner;
+	int64_t late_ms;                /* so long a server may go on with what it has got, when the connection is lost */
 };
 
 /* Connects and authenticates; pipelines what it can behind that. A dead session after failure: destroy it still.

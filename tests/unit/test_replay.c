@@ -336,6 +336,30 @@ static void others_do_the_same(void **state)
 	world_finish(&w);
 }
 
+/* What a server got whole on a connection that was lost it may still be storing when it is looked for */
+static void stored_after_the_first_look(void **state)
+{
+	(void)state;
+	for (size_t c = 0; c < sizeof all_caps / sizeof *all_caps; c++) {
+		struct world w;
+		build(&w, all_caps[c]);
+		memory_late(w.server, 1);
+		go_offline(&w);
+		create_number(&w, "Work", "late.eml", 40);
+		memory_block(w.server, MEMORY_WRITE);
+		account_connect(w.account);
+		assert_true(memory_await_blocked(w.server, PATIENCE_MS));
+		memory_cut_answers(w.server, 0);
+		memory_release(w.server);
+		assert_settled_as(&w, NULL, "stored late");
+		char *text = server_text(&w), *at = strstr(text, "Work/Message number 40 ");
+		assert_non_null(at);
+		assert_null(strstr(at + strlen("Work/Message"), "Message number 40 "));
+		free(text);
+		world_finish(&w);
+	}
+}
+
 static void mailbox_removed_with_changes(void **state)
 {
 	(void)state;
@@ -406,7 +430,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(offline_then_online), cmocka_unit_test(online), cmocka_unit_test(refused_and_retried),
-		cmocka_unit_test(one_of_many_is_refused), cmocka_unit_test(others_at_work), cmocka_unit_test(others_do_the_same), cmocka_unit_test(mailbox_removed_with_changes),
+		cmocka_unit_test(one_of_many_is_refused), cmocka_unit_test(others_at_work), cmocka_unit_test(others_do_the_same), cmocka_unit_test(stored_after_the_first_look), cmocka_unit_test(mailbox_removed_with_changes),
 		cmocka_unit_test(a_thousand_are_few_writes), cmocka_unit_test(cut_anywhere), cmocka_unit_test(ended_anywhere),
 		cmocka_unit_test(ended_while_changing),
 	};
