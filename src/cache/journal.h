@@ -176,8 +176,9 @@ enum mf_err txn_op_gone(struct txn *t, uint64_t op);
 enum mf_err txn_op_lost(struct txn *t, uint64_t op, bool refused, bool *ret_lost);
 /* Not done, to be tried again from due_ms on */
 enum mf_err txn_op_again(struct txn *t, uint64_t op, int64_t due_ms);
-/* A COPY that is the first half of a MOVE is done: the other half, an operation of its own, is to remove what was copied */
-enum mf_err txn_op_half_moved(struct txn *t, uint64_t op, uint32_t uidvalidity, uint32_t uid);
+/* A COPY that is the first half of a MOVE, as it was sent, is done: the other half, an operation of its own, is to remove what was
+ * copied. Also where the operation is gone, since the copy was seen, and the original is still there. */
+enum mf_err txn_op_half_moved(struct txn *t, const struct op *sent, uint32_t uidvalidity, uint32_t uid);
 enum mf_err txn_op_park(struct txn *t, uint64_t op, enum op_state state, const char *error);
 /* CREATE: the mailbox is there, as these bytes; RENAME: it has that name, and all inside */
 enum mf_err txn_op_mailbox_is(struct txn *t, uint64_t op, const char *raw);

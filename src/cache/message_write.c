@@ -424,7 +424,7 @@ static enum mf_err put_first(struct txn *t, struct node *n, const struct message
 {
 	if (n->m.complete || !put->uid || txn_has_ops(t) || txn_has_children(t, n->m.id))
 		return MF_EXISTS;
-	enum mf_err e = limbo_match(t, put, match, mtime, ret_id);
+	enum mf_err e = limbo_match(t, put, match, mtime, 0, ret_id);
 	if (e != MF_NOT_FOUND || t->cache->limbo.rows.count)
 		return e && e != MF_NOT_FOUND ? e : MF_EXISTS;
 	struct row row;
@@ -469,7 +469,7 @@ enum mf_err txn_message_put(struct txn *t, const struct message_put *put, uint64
 	}
 	if (e != MF_NOT_FOUND)
 		return txn_fail(t, e);
-	e = limbo_match(t, put, match, mtime, &id);
+	e = limbo_match(t, put, match, mtime, 0, &id);
 	if (!e)
 		e = put_back(t, n, put, id);
 	else if (e == MF_NOT_FOUND)
