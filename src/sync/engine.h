@@ -276,6 +276,7 @@ struct account {
 	bool index_is_new;              /* no mailbox is known that could be asked for */
 	uint64_t inbox;                 /* its id; 0: not known yet */
 	bool list_pending, list_running;
+	bool list_unreadable;           /* the last one, in part: said once */
 	enum priority list_priority;
 	struct part *list_waiters, *list_running_waiters;
 	int64_t listed_ms;              /* when the last LIST began, monotonic; 0: not on this connection */

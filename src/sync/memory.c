@@ -421,6 +421,15 @@ void memory_hide_newest(struct memory_server *m, const char *raw, size_t count)
 	pthread_mutex_unlock(&m->lock);
 }
 
+void memory_unreadable(struct memory_server *m, const char *raw, bool unreadable)
+{
+	pthread_mutex_lock(&m->lock);
+	struct memory_mailbox *b = memory_find_locked(m, raw);
+	if (b)
+		b->unreadable = unreadable;
+	pthread_mutex_unlock(&m->lock);
+}
+
 void memory_empty_status(struct memory_server *m, bool empty)
 {
 	SET(m, m->empty_status = empty);

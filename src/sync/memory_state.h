@@ -25,6 +25,7 @@ struct memory_mailbox {
 	enum special_use use;
 	uint64_t append_limit;           /* told, and kept to; 0: none */
 	unsigned rights;                 /* told; 0: none are */
+	bool unreadable;                 /* LIST's line */
 	size_t hidden;                   /* the newest so many are counted and listed, and not told of */
 	uint32_t uidvalidity, uidnext;
 	uint64_t modseq, number;         /* number: whatever it is called */

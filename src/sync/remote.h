@@ -75,6 +75,7 @@ struct remote_mailbox {
 struct mailbox_sink {
 	enum mf_err (*mailbox)(void *context, const struct remote_mailbox *mailbox);
 	void *context;
+	void (*unreadable)(void *context);  /* told last: there are others, of which not even the names could be read. NULL: nobody asks */
 };
 
 /* --- changes ----------------------------------------------------------------------------------------------------- */

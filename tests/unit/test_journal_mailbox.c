@@ -44,7 +44,7 @@ static void list(struct fixture *f, const char *const *raws)
 		enum mf_err e = txn_mailbox_said(t, &said, &id);
 		assert_true(e == MF_OK || e == MF_NOT_FOUND);
 	}
-	assert_int_equal(txn_mailboxes_swept(t), MF_OK);
+	assert_int_equal(txn_mailboxes_swept(t, true), MF_OK);
 	commit(t);
 	check_index(f->c, f->state);
 }
@@ -379,7 +379,7 @@ static void removed_by_another_client(void **state)
 	struct txn *t = begin(f);
 	uint64_t id;
 	assert_int_equal(txn_mailbox_said(t, &(struct mailbox_said){ .raw = "INBOX", .delimiter = '/' }, &id), MF_OK);
-	assert_int_equal(txn_mailboxes_swept(t), MF_OK);
+	assert_int_equal(txn_mailboxes_swept(t, true), MF_OK);
 	commit(t);
 	assert_false(has_mailbox(f, "B"));
 }
