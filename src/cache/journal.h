@@ -165,7 +165,7 @@ enum mf_err journal_in_doubt(struct cache *c, struct op **ret, size_t *ret_count
 enum mf_err journal_mark_sent(struct cache *c, struct op *ops, size_t count);
 /* Done; uid 0: where it lies now is not known yet, and txn_message_put() finds out. Nothing where the operation is gone. */
 enum mf_err txn_op_done(struct txn *t, uint64_t op, uint32_t uidvalidity, uint32_t uid);
-/* An APPEND with .parent that was never sent: where the mailbox has its Message-ID by now, under a number, the server has put it
+/* An APPEND with .parent that is not under way: where the mailbox has its Message-ID by now, under a number, the server has put it
  * there. Then that one has its name and flags from here on, and the operation is done. MF_NOT_FOUND: it has not. */
 enum mf_err txn_op_filed(struct txn *t, uint64_t op);
 /* The message was not there any more: existence is the server's. A copy is parked. */
