@@ -198,7 +198,7 @@ static enum mf_err filed(struct txn *t, const struct op *op)
 	uint64_t there;
 	MF_CLEANUP(mf_free) char *message_id = NULL;
 	enum mf_err e = change_visible(t, op->message, &row, &n);
-	if (!e && (op->tries || op->state != OP_QUEUED || !op->parent || n->m.id != op->parent))
+	if (!e && (op->state != OP_QUEUED || !op->parent || n->m.id != op->parent))
 		return MF_NOT_FOUND;
 	if (!e)
 		e = message_id_of(t, op->message, &message_id);

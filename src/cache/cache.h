@@ -169,8 +169,8 @@ enum mf_err txn_mailbox_said(struct txn *t, const struct mailbox_said *said, uin
  * that is in them and waits for them. They are known by their object_id, or by a UIDVALIDITY that no other mailbox has; and each
  * message is compared as after txn_mailbox_renumbered(), since servers are not to be believed in either. */
 enum mf_err txn_mailboxes_follow(struct txn *t, const struct mailbox_said *said, size_t count);
-/* After a whole LIST: mailboxes not said since this transaction began are gone, with their messages. */
-enum mf_err txn_mailboxes_swept(struct txn *t);
+/* After LIST. all: all of it could be read, so mailboxes not said since this transaction began are gone, with their messages. */
+enum mf_err txn_mailboxes_swept(struct txn *t, bool all);
 enum mf_err txn_mailbox_removed(struct txn *t, uint64_t mailbox);
 enum mf_err txn_mailbox_sync(struct txn *t, uint64_t mailbox, int sync);
 enum mf_err txn_mailbox_rights(struct txn *t, uint64_t mailbox, unsigned rights);

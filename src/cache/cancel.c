@@ -230,11 +230,12 @@ static enum mf_err undo_rename(struct txn *t, const struct op *op)
 static enum mf_err undo_subscribe(struct txn *t, const struct op *op)
 {
 	struct node *n = txn_node(t, op->mailbox);
-	if (n) {
-		n->m.flags ^= CACHE_MAILBOX_SUBSCRIBED;
-		txn_attributes_changed(n);
-	}
-	return MF_OK;
+	if (!n)
+		return MF_OK;
+	n->m.flags ^= CACHE_MAILBOX_SUBSCRIBED;
+	txn_attributes_changed(n);
+	struct op back = { .kind = op->kind == OP_SUBSCRIBE ? OP_UNSUBSCRIBE : OP_SUBSCRIBE, .mailbox = op->mailbox, .raw = op->raw, .name = op->name };
+	return mailbox_may_be_done(op) ? op_add(t, &back) : MF_OK;
 }
 
 static enum mf_err undo(struct txn *t, const struct op *op)

@@ -165,7 +165,7 @@ enum mf_err journal_in_doubt(struct cache *c, struct op **ret, size_t *ret_count
 enum mf_err journal_mark_sent(struct cache *c, struct op *ops, size_t count);
 /* Done; uid 0: where it lies now is not known yet, and txn_message_put() finds out. Nothing where the operation is gone. */
 enum mf_err txn_op_done(struct txn *t, uint64_t op, uint32_t uidvalidity, uint32_t uid);
-/* An APPEND with .parent that was never sent: where the mailbox has its Message-ID by now, under a number, the server has put it
+/* An APPEND with .parent that is not under way: where the mailbox has its Message-ID by now, under a number, the server has put it
  * there. Then that one has its name and flags from here on, and the operation is done. MF_NOT_FOUND: it has not. */
 enum mf_err txn_op_filed(struct txn *t, uint64_t op);
 /* The message was not there any more: existence is the server's. A copy is parked. */
@@ -176,8 +176,9 @@ enum mf_err txn_op_gone(struct txn *t, uint64_t op);
 enum mf_err txn_op_lost(struct txn *t, uint64_t op, bool refused, bool *ret_lost);
 /* Not done, to be tried again from due_ms on */
 enum mf_err txn_op_again(struct txn *t, uint64_t op, int64_t due_ms);
-/* A COPY that is the first half of a MOVE is done: the other half, an operation of its own, is to remove what was copied */
-enum mf_err txn_op_half_moved(struct txn *t, uint64_t op, uint32_t uidvalidity, uint32_t uid);
+/* A COPY that is the first half of a MOVE, as it was sent, is done: the other half, an operation of its own, is to remove what was
+ * copied. Also where the operation is gone, since the copy was seen, and the original is still there. */
+enum mf_err txn_op_half_moved(struct txn *t, const struct op *sent, uint32_t uidvalidity, uint32_t uid);
 enum mf_err txn_op_park(struct txn *t, uint64_t op, enum op_state state, const char *error);
 /* CREATE: the mailbox is there, as these bytes; RENAME: it has that name, and all inside */
 enum mf_err txn_op_mailbox_is(struct txn *t, uint64_t op, const char *raw);
@@ -185,6 +186,8 @@ enum mf_err txn_op_mailbox_is(struct txn *t, uint64_t op, const char *raw);
 enum mf_err txn_mailbox_is_called(struct txn *t, uint64_t mailbox);
 /* Operations are about messages in a mailbox that is to be deleted, or delete what lies in it: they come before */
 enum mf_err journal_uses(struct cache *c, uint64_t mailbox, bool *ret);
+/* Messages are to come, go or change there: what is counted here is not what the server counts */
+enum mf_err journal_touches(struct cache *c, uint64_t mailbox, bool *ret);
 /* Whether what CREATE or RENAME is to call it is to be given up by another mailbox first: LEAVING: by a RENAME that can be
  * done, or by a DELETE while messages wait for mailboxes that are to be made; HELD: by one that waits for a person, or by a DELETE
  * else */

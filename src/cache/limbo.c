@@ -124,27 +124,41 @@ enum mf_err limbo_load(struct txn *t)
 	return l->loaded ? MF_OK : e;
 }
 
-static enum mf_err find_same(struct txn *t, const struct message_put *put, uint64_t match, int64_t mtime, uint64_t *ret)
+/* It is there because that mailbox was numbered anew: what vanished has been told of */
+static bool was_numbered_in(struct txn *t, uint64_t message, uint64_t mailbox)
+{
+	struct row row;
+	if (row_by_id(t, message, &row) != MF_OK)
+		return false;
+	sqlite3_stmt *s = db_use(t->db, SQL_SHELF_OF_LIMBO);
+	sqlite3_bind_int64(s, 1, (int64_t)row.shelf);
+	bool was = db_step(t->db, s) == MF_OK && (uint64_t)sqlite3_column_int64(s, 0) == mailbox && !sqlite3_column_int(s, 1);
+	db_done(s);
+	return was;
+}
+
+static enum mf_err find_same(struct txn *t, const struct message_put *put, uint64_t match, int64_t mtime, uint64_t mailbox, uint64_t *ret)
 {
 	const struct map *rows = &t->cache->limbo.rows;
 	uint32_t at = map_first(rows, match);
 	for (int i = 0; at && i < CANDIDATES_MAX; i++, at = map_next(rows, at)) {
-		if (!identity_is_same(t, rows->entries[at].value, put, mtime, true))
+		uint64_t message = rows->entries[at].value;
+		if (!identity_is_same(t, message, put, mtime, true) || (mailbox && !was_numbered_in(t, message, mailbox)))
 			continue;
-		*ret = rows->entries[at].value;
+		*ret = message;
 		return MF_OK;
 	}
 	return MF_NOT_FOUND;
 }
 
-enum mf_err limbo_match(struct txn *t, const struct message_put *put, uint64_t match, int64_t mtime, uint64_t *ret)
+enum mf_err limbo_match(struct txn *t, const struct message_put *put, uint64_t match, int64_t mtime, uint64_t mailbox, uint64_t *ret)
 {
 	enum mf_err e = limbo_load(t);
 	uint64_t plain = match_without_id(put, mtime);
 	if (e || !t->cache->limbo.rows.count)
 		return e ? e : MF_NOT_FOUND;
-	e = find_same(t, put, match, mtime, ret);
-	return e == MF_NOT_FOUND && plain != match ? find_same(t, put, plain, mtime, ret) : e;
+	e = find_same(t, put, match, mtime, mailbox, ret);
+	return e == MF_NOT_FOUND && plain != match ? find_same(t, put, plain, mtime, mailbox, ret) : e;
 }
 
 void limbo_taken(struct txn *t, uint64_t match, uint64_t message)

@@ -408,6 +408,11 @@ enum mf_err txn_mailbox_rename(struct txn *t, uint64_t mailbox, uint64_t parent,
 	return txn_fail(t, e);
 }
 
+bool mailbox_may_be_done(const struct op *op)
+{
+	return op->state == OP_SENT || (op->state == OP_QUEUED && op->tries);
+}
+
 enum mf_err txn_mailbox_subscribe(struct txn *t, uint64_t mailbox, bool subscribed)
 {
 	struct node *n = t->failed ? NULL : txn_node(t, mailbox);
@@ -421,9 +426,10 @@ enum mf_err txn_mailbox_subscribe(struct txn *t, uint64_t mailbox, bool subscrib
 	struct ops ops = { 0 };
 	enum mf_err e = mailbox_ops(t, mailbox, &ops);
 	const struct op *opposite = mailbox_find_op(&ops, subscribed ? OP_UNSUBSCRIBE : OP_SUBSCRIBE);
-	if (!e && opposite && op_is_open(opposite)) {
+	bool open = opposite && op_is_open(opposite);
+	if (!e && open)
 		e = op_remove(t, opposite->id);
-	} else if (!e) {
+	if (!e && (!open || mailbox_may_be_done(opposite))) {
 		struct op op = { .kind = subscribed ? OP_SUBSCRIBE : OP_UNSUBSCRIBE, .mailbox = mailbox, .raw = n->m.raw, .name = n->m.name };
 		e = op_add(t, &op);
 	}

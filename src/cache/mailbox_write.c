@@ -304,11 +304,13 @@ static bool list_id(void *context, const struct mailbox *m)
 	return true;
 }
 
-enum mf_err txn_mailboxes_swept(struct txn *t)
+enum mf_err txn_mailboxes_swept(struct txn *t, bool all)
 {
 	if (t->failed)
 		return t->failed;
 	t->swept = true;
+	if (!all)
+		return MF_OK;
 	struct map ids = { 0 }; /* in the order of adding: parents first */
 	enum mf_err e = cache_mailboxes(t->cache, list_id, &ids);
 	for (uint32_t i = ids.used; i > 0 && !e; i--) {

@@ -452,7 +452,7 @@ enum mf_err txn_message_put(struct txn *t, const struct message_put *put, uint64
 	}
 	if (e != MF_NOT_FOUND)
 		return txn_fail(t, e);
-	e = limbo_match(t, put, match, mtime, &id);
+	e = limbo_match(t, put, match, mtime, 0, &id);
 	if (!e)
 		e = put_back(t, n, put, id);
 	else if (e == MF_NOT_FOUND)

@@ -396,19 +396,30 @@ enum mf_err journal_next_due(struct cache *c, int64_t now_ms, int64_t *ret_ms)
 	return e == MF_NOT_FOUND ? MF_OK : e;
 }
 
-enum mf_err journal_uses(struct cache *c, uint64_t mailbox, bool *ret)
+static enum mf_err any_of_mailbox(struct cache *c, enum statement which, uint64_t mailbox, bool *ret)
 {
-	enum mf_err e;
-	struct db *db = cache_reader(c, &e);
+	*ret = false;
+	enum mf_err e = MF_OK;
+	struct db *db = journal_count(c) ? cache_reader(c, &e) : NULL;
 	if (!db)
 		return e;
-	sqlite3_stmt *s = db_use(db, SQL_OP_USES);
+	sqlite3_stmt *s = db_use(db, which);
 	sqlite3_bind_int64(s, 1, (int64_t)mailbox);
 	e = db_step(db, s);
 	db_done(s);
 	cache_reader_done(c, db);
 	*ret = e == MF_OK;
 	return e == MF_NOT_FOUND ? MF_OK : e;
+}
+
+enum mf_err journal_uses(struct cache *c, uint64_t mailbox, bool *ret)
+{
+	return any_of_mailbox(c, SQL_OP_USES, mailbox, ret);
+}
+
+enum mf_err journal_touches(struct cache *c, uint64_t mailbox, bool *ret)
+{
+	return any_of_mailbox(c, SQL_OP_TOUCHES, mailbox, ret);
 }
 
 enum mf_err journal_name_state(struct cache *c, const struct op *op, const char *target, enum name_state *ret)

@@ -234,20 +234,55 @@ enum mf_err txn_op_done(struct txn *t, uint64_t id, uint32_t uidvalidity, uint32
 	return txn_fail(t, e);
 }
 
+/* Not since its mailbox was numbered anew, or followed under another name. One that was removed here is called as it was. */
+static bool has_its_number(struct txn *t, const struct op *op)
+{
+	const struct node *n = txn_node(t, op->mailbox);
+	return op->uidvalidity && (!n || n->m.uidvalidity == op->uidvalidity);
+}
+
+/* What was copied is to go. */
+static enum mf_err add_rest(struct txn *t, const struct op *move)
+{
+	struct op rest = { .kind = OP_EXPUNGE, .mailbox = move->mailbox, .uidvalidity = move->uidvalidity, .uid = move->uid, .name = move->name,
+		.raw = move->raw };
+	return op_add(t, &rest);
+}
+
 static enum mf_err half_moved(struct txn *t, struct op *op, uint32_t uidvalidity, uint32_t uid)
 {
-	struct op rest = { .kind = OP_EXPUNGE, .mailbox = op->mailbox, .uidvalidity = op->uidvalidity, .uid = op->uid, .name = op->name, .raw = op->raw };
-	enum mf_err e = op_add(t, &rest);
+	enum mf_err e = add_rest(t, op);
 	op->kind = OP_COPY; /* what comes after the move goes on waiting for it */
 	return e ? e : done(t, op, uidvalidity, uid);
 }
 
-enum mf_err txn_op_half_moved(struct txn *t, uint64_t id, uint32_t uidvalidity, uint32_t uid)
+/* The copy was seen before the answer came, and might have been another's: the answer says that it is there. So the original goes,
+ * unless somebody has it go already. */
+static enum mf_err rest_of_move(struct txn *t, const struct op *sent, uint32_t uidvalidity, uint32_t uid)
+{
+	struct node *from = txn_node(t, sent->mailbox), *to = txn_node(t, sent->dest);
+	struct row copy;
+	struct op claim;
+	if (!from || !to || !uid || to->m.uidvalidity != uidvalidity || !has_its_number(t, sent))
+		return MF_OK;
+	enum mf_err e = row_by_uid(t, to, uid, &copy);
+	if (e)
+		return e == MF_NOT_FOUND ? MF_OK : e;
+	e = claimed(t, from, sent->uid, &claim);
+	if (!e)
+		op_finish(&claim);
+	if (e != MF_NOT_FOUND)
+		return e;
+	e = txn_message_vanished(t, from->m.id, sent->uid);
+	return e && e != MF_NOT_FOUND ? e : add_rest(t, sent);
+}
+
+enum mf_err txn_op_half_moved(struct txn *t, const struct op *sent, uint32_t uidvalidity, uint32_t uid)
 {
 	struct op op;
-	enum mf_err e = t->failed ? t->failed : op_by_id(t, id, &op);
+	enum mf_err e = t->failed ? t->failed : op_by_id(t, sent->id, &op);
 	if (e)
-		return e == MF_NOT_FOUND ? MF_OK : txn_fail(t, e);
+		return txn_fail(t, e == MF_NOT_FOUND ? rest_of_move(t, sent, uidvalidity, uid) : e);
 	if (op.kind == OP_MOVE)
 		e = half_moved(t, &op, uidvalidity, uid);
 	op_finish(&op);
@@ -521,14 +556,18 @@ static enum mf_err adopt(struct txn *t, struct node *n, const struct message_put
 	struct ops ops = { 0 };
 	struct op *found = NULL;
 	bool twins = false;
+	uint64_t old;
 	enum mf_err e = awaited(t, n, match, &ops);
 	if (!e)
 		e = find_awaited(t, &ops, put, mtime, match, &found, &twins);
-	if (!e && found) {
+	/* it may have been there before, under another number: then what is awaited may not have come */
+	bool was_there = !e && found && !n->m.complete && limbo_match(t, put, match, mtime, n->m.id, &old) == MF_OK;
+	if (!e && found && !was_there) {
 		*ret_id = found->message;
 		/* The original is to go. Where it may be another's copy that has come, this one's original may be all there is: it
-		 * stays, and the next look at its mailbox finds it missing here. */
-		e = may_be_half(found) && !twins ? half_moved(t, found, n->m.uidvalidity, put->uid) : landed(t, found, n, put->uid);
+		 * stays, and the next look at its mailbox finds it missing here. So it does when its number is not known any more. */
+		bool halves = may_be_half(found) && !twins && has_its_number(t, found);
+		e = halves ? half_moved(t, found, n->m.uidvalidity, put->uid) : landed(t, found, n, put->uid);
 	} else if (!e) {
 		e = MF_NOT_FOUND;
 	}

@@ -144,6 +144,7 @@
 	X(OP_COUNT, "SELECT count(*) FROM op") \
 	X(OP_TOTALS, "SELECT state, count(*) FROM op GROUP BY state") \
 	X(OP_USES, "SELECT 1 FROM op o WHERE ((o.mailbox = ?1 OR (o.dest = ?1 AND o.dest != 0)) AND NOT (" OP_IS_OF_MAILBOX ")) OR (o.parent = ?1 AND o.kind = 7) LIMIT 1") \
+	X(OP_TOUCHES, "SELECT 1 FROM op o WHERE o.mailbox = ?1 AND NOT (" OP_IS_OF_MAILBOX ") UNION ALL SELECT 1 FROM op WHERE dest = ?1 AND dest != 0 LIMIT 1") \
 	X(OP_OTHER_MAILBOX, "UPDATE op SET mailbox = CASE mailbox WHEN ?1 THEN ?2 ELSE mailbox END, dest = CASE dest WHEN ?1 THEN ?2 ELSE dest END " \
 	  "WHERE mailbox = ?1 OR (dest = ?1 AND dest != 0)") \
 	X(OP_LANDS, "SELECT 1 FROM op o WHERE (o.kind = 2 AND o.mailbox = ?1) OR (o.kind IN (3, 4) AND o.dest = ?1 AND o.dest != 0) LIMIT 1") \

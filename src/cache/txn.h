@@ -65,8 +65,8 @@ uint64_t match_of(const struct message_put *put, int64_t mtime);
 /* That of a message which was stored from here, and whose number at the server (EMAILID) is not known */
 uint64_t match_without_id(const struct message_put *put, int64_t mtime);
 enum mf_err limbo_load(struct txn *t);       /* cache->limbo.rows is right from here on */
-/* A message in limbo that is the one of put; MF_NOT_FOUND */
-enum mf_err limbo_match(struct txn *t, const struct message_put *put, uint64_t match, int64_t mtime, uint64_t *ret);
+/* A message in limbo that is the one of put; MF_NOT_FOUND. mailbox: only one that had another number there; 0: any */
+enum mf_err limbo_match(struct txn *t, const struct message_put *put, uint64_t match, int64_t mtime, uint64_t mailbox, uint64_t *ret);
 void limbo_taken(struct txn *t, uint64_t match, uint64_t message);             /* it is in the tree again, or gone */
 void arrival_add(struct txn *t, uint64_t match, uint64_t message, uint64_t mailbox);
 void arrival_forget(struct txn *t, uint64_t match, uint64_t message);
@@ -176,6 +176,7 @@ enum mf_err mailbox_undelete(struct txn *t, const struct op *op);
 bool mailbox_is_inside(struct txn *t, uint64_t parent, uint64_t mailbox);   /* parent is the mailbox, or somewhere in it */
 enum mf_err mailbox_ops(struct txn *t, uint64_t mailbox, struct ops *ret);  /* what is to be done to it */
 struct op *mailbox_find_op(const struct ops *ops, enum op_kind kind);
+bool mailbox_may_be_done(const struct op *op);  /* SUBSCRIBE, UNSUBSCRIBE, which nobody looks for: it was sent, and perhaps not answered */
 bool mailbox_is_being_named(const struct ops *ops);                         /* CREATE or RENAME is under way, or in doubt */
 void mailbox_rename_node(struct txn *t, struct node *n, uint64_t parent, const char *name); /* its directory */
 /* The server knows it by other bytes, and so all inside */

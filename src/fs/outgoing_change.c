@@ -366,14 +366,9 @@ static enum mf_err rename_queued(struct outgoing *o, const struct outbox_item *i
 static enum mf_err accept_as(struct outgoing *o, struct file *f, const char *newname)
 {
 	uint64_t id = 0, copy;
-	enum mf_err err = file_put(o, f, newname, f->number, false, &id);
-	if (err == MF_EXISTS) {
-		err = make_room(o, newname, f);
-		if (err == MF_OK)
-			err = file_put(o, f, newname, f->number, false, &id);
-	} else if (err != MF_OK) {
-		(void)file_put(o, f, newname, 0, true, &copy);
-	}
+	enum mf_err err = file_put(o, f, newname, f->number, PUT_REPLACES, &id);
+	if (err != MF_OK && err != MF_BUSY && err != MF_DENIED)
+		(void)file_put(o, f, newname, 0, PUT_KEEP_FAILED, &copy);
 	if (err == MF_OK) {
 		struct file *there = file_by_name(o, newname);
 		if (there && there != f) {

@@ -241,13 +241,14 @@ enum mf_err file_take_back(struct outgoing *o, struct file *f)
 	return err;
 }
 
-enum mf_err file_put(struct outgoing *o, struct file *f, const char *name, uint64_t number, bool keep_failed, uint64_t *ret_id)
+enum mf_err file_put(struct outgoing *o, struct file *f, const char *name, uint64_t number, unsigned how, uint64_t *ret_id)
 {
+	bool keep_failed = how & PUT_KEEP_FAILED;
 	struct mf_reason why = { "" };
 	MF_CLEANUP(mf_free) char *piece = f->broken == MF_TOO_BIG
 		? mf_format("it is larger than the server takes: %" PRIu64 " bytes at most", outbox_size_max(o->outbox))
 		: f->broken ? mf_format("it was not written whole: %s", mf_err_words(f->broken)) : NULL;
-	struct outbox_put what = { .name = name, .keep_failed = keep_failed, .held = f->writers || file_lock_of(o, name), .unfit = piece,
+	struct outbox_put what = { .name = name, .keep_failed = keep_failed, .replaces = how & PUT_REPLACES, .held = f->writers || file_lock_of(o, name), .unfit = piece,
 		.notify = f->notify, .number = number };
 	*ret_id = 0;
 	enum mf_err err = f->broken && !keep_failed ? f->broken : file_need_fd(o, f);
@@ -288,10 +289,10 @@ enum mf_err file_accept(struct outgoing *o, struct file *f, bool keep_failed)
 	uint64_t id = 0;
 	if (!f->name || name_is_scratch(f->name) || (f->exported && !f->whole) || file_size(o, f) == 0)
 		return MF_OK;
-	enum mf_err err = file_put(o, f, f->name, f->number, keep_failed, &id);
+	enum mf_err err = file_put(o, f, f->name, f->number, keep_failed ? PUT_KEEP_FAILED : 0, &id);
 	for (unsigned n = 2; err == MF_EXISTS && n < TWINS_MAX; n++) {
 		MF_CLEANUP(mf_free) char *twin = mf_format("%u-%.240s", n, f->name);
-		err = file_put(o, f, twin, f->number, keep_failed, &id);
+		err = file_put(o, f, twin, f->number, keep_failed ? PUT_KEEP_FAILED : 0, &id);
 	}
 	if (id)
 		file_became(o, f, id);

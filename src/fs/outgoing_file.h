@@ -56,8 +56,10 @@ void file_drop_name(struct outgoing *o, struct file *f);
 /* The message leaves the queue, and its bytes are a draft with this name. Whoever has it open goes on with that. */
 enum mf_err file_to_draft(struct outgoing *o, struct file *f, const char *name);
 enum mf_err file_take_back(struct outgoing *o, struct file *f);     /* the same with its own name */
-/* Into the queue under this name and number (0: a new one). *ret_id: there it is, sendable or (keep_failed) not; 0: nowhere. */
-enum mf_err file_put(struct outgoing *o, struct file *f, const char *name, uint64_t number, bool keep_failed, uint64_t *ret_id);
+/* Into the queue under this name and number (0: a new one). *ret_id: there it is, sendable or (KEEP_FAILED) not; 0: nowhere. REPLACES:
+ * what waits under that name goes in the same step; MF_BUSY, MF_DENIED: it cannot be taken back. */
+enum { PUT_KEEP_FAILED = 1, PUT_REPLACES = 2 };
+enum mf_err file_put(struct outgoing *o, struct file *f, const char *name, uint64_t number, unsigned how, uint64_t *ret_id);
 void file_became(struct outgoing *o, struct file *f, uint64_t id);  /* the draft is in the queue now, and nowhere else */
 /* A draft that can be sent is put under its own name, or a twin of it: that may be taken by one that came another way. */
 enum mf_err file_accept(struct outgoing *o, struct file *f, bool keep_failed);

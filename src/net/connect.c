@@ -187,6 +187,10 @@ static void tune(int fd)
 	for (size_t i = 0; i < sizeof rows / sizeof *rows; i++)
 		if (setsockopt(fd, rows[i].level, rows[i].name, &rows[i].value, sizeof rows[i].value))
 			trace(TRACE_NET, "setsockopt %d/%d: %s", rows[i].level, rows[i].name, wire_words(errno));
+	/* What has not gone out when it is given up, or the process dies, never does: the server would do it after all, when
+	 * it has been sent again. */
+	if (setsockopt(fd, SOL_SOCKET, SO_LINGER, &(struct linger){ .l_onoff = 1 }, sizeof(struct linger)))
+		trace(TRACE_NET, "SO_LINGER: %s", wire_words(errno));
 }
 
 enum mf_err connect_addresses(const struct transport_options *options, const struct addrinfo *list, int64_t limit_ms, int *ret_fd,

@@ -5,6 +5,7 @@
 #include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/socket.h>
 
 #include "base/clock.h"
 #include "base/log.h"
@@ -429,9 +430,12 @@ void transport_destroy(struct transport *t)
 {
 	if (!t)
 		return;
+	bool alive = !t->error && !t->eof;
 	stream_destroy(t);
-	tls_destroy(t->tls, !t->error && !t->eof);
+	tls_destroy(t->tls, alive);
 	deflate_destroy(t->deflate);
+	if (alive) /* what was said last still goes out: see connect.c */
+		(void)setsockopt(t->fd, SOL_SOCKET, SO_LINGER, &(struct linger){ .l_onoff = 0 }, sizeof(struct linger));
 	mf_close(&t->fd);
 	free(t->guard);
 	free(t->in);

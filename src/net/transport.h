@@ -47,7 +47,7 @@ struct transport_options {
 
 /* Connects, and shakes hands with implicit_tls. MF_OFFLINE, MF_TIMEOUT, MF_TLS, MF_CANCELLED. */
 enum mf_err transport_open(const struct transport_options *options, struct transport **ret, struct mf_reason *why);
-void transport_destroy(struct transport *t);  /* never waits; NULL is fine */
+void transport_destroy(struct transport *t);  /* never waits, but what was flushed goes out, unless it is dead; NULL is fine */
 
 /* STARTTLS has been agreed on: shake hands on the same connection. */
 enum mf_err transport_start_tls(struct transport *t);

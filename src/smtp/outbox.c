@@ -68,13 +68,18 @@ bool entry_is_failed(const struct outbox *o, const struct entry *e)
 }
 
 /* shown in the same folder; what is sent and only waits for its copy is in neither */
-static bool is_taken_locked(const struct outbox *o, const char *name, bool in_failed, const struct entry *but)
+static struct entry *find_name_locked(const struct outbox *o, const char *name, bool in_failed, const struct entry *but)
 {
-	const struct entry *e;
+	struct entry *e;
 	TAILQ_FOREACH(e, &o->entries, link)
 		if (e != but && !strcmp(e->name, name) && entry_is_failed(o, e) == in_failed && entry_state(o, e, clock_wall_s()) != OUTBOX_UNFILED)
-			return true;
-	return false;
+			return e;
+	return NULL;
+}
+
+static bool is_taken_locked(const struct outbox *o, const char *name, bool in_failed, const struct entry *but)
+{
+	return find_name_locked(o, name, in_failed, but) != NULL;
 }
 
 /* x.eml, x-2.eml, x-3.eml ... */
@@ -123,6 +128,15 @@ static enum mf_err withdraw_locked(struct outbox *o, struct entry *e)
 	if (!err && !sent)
 		o->removed[o->removed_count++ % REMOVED_MAX] = id;
 	return err;
+}
+
+static enum mf_err may_take_back_locked(const struct outbox *o, const struct entry *e)
+{
+	enum outbox_state state = entry_state(o, e, clock_wall_s());
+	bool copying = e->copy == COPY_WANTED || e->copy == COPY_ASKED; /* sent to some, and not in Sent yet */
+	if (state == OUTBOX_SENDING || (copying && state != OUTBOX_UNFILED))
+		return MF_BUSY;
+	return state == OUTBOX_MAYBE || state == OUTBOX_UNFILED || state == OUTBOX_FAILED ? MF_DENIED : MF_OK;
 }
 
 bool outbox_finish_locked(struct outbox *o, struct entry *e)
@@ -180,12 +194,21 @@ enum mf_err outbox_renew_access(struct outbox *o, const struct account_config *c
 	return MF_OK;
 }
 
+/* Another one of the name came behind it, which happens only when that is to take its place */
+static bool is_replaced(struct outbox *o, const struct entry *e)
+{
+	const struct entry *other = entry_is_failed(o, e) ? NULL : find_name_locked(o, e->name, false, e);
+	return other && other->id > e->id && !may_take_back_locked(o, e);
+}
+
 /* What a crash left half done */
 static void settle_loaded(struct outbox *o)
 {
 	struct entry *e, *next;
 	for (e = TAILQ_FIRST(&o->entries); e; e = next) {
 		next = TAILQ_NEXT(e, link);
+		if (is_replaced(o, e) && !withdraw_locked(o, e))
+			continue;
 		if (e->copy == COPY_WANTED && !o->options.file_copy)
 			e->copy = COPY_FILED;
 		if (e->mark == MARK_MAYBE && !(e->reason && *e->reason))
@@ -369,15 +392,24 @@ static enum mf_err prepare(struct outbox *o, struct entry *e, int original, cons
 	return err;
 }
 
-static enum mf_err insert(struct outbox *o, struct entry *e)
+/* What it takes the place of goes behind it: a start that finds both lets that go. */
+static enum mf_err insert(struct outbox *o, struct entry *e, bool replaces, uint64_t *ret_replaced)
 {
 	pthread_mutex_lock(&o->lock);
-	bool taken = !e->unfit && is_taken_locked(o, e->name, false, e);
-	enum mf_err err = taken ? MF_EXISTS : MF_OK;
+	struct entry *there = e->unfit ? NULL : find_name_locked(o, e->name, false, e);
+	uint64_t replaced = there ? there->id : 0;
+	enum mf_err err = !there ? MF_OK : replaces ? may_take_back_locked(o, there) : MF_EXISTS;
 	if (!err && e->unfit)
 		outbox_free_name_locked(o, e);
 	if (!err)
 		err = queue_save(o, e);
+	if (!err && there) {
+		err = withdraw_locked(o, there);
+		if (err)
+			(void)queue_delete(o, e);
+		else
+			*ret_replaced = replaced;
+	}
 	if (!err) {
 		TAILQ_INSERT_TAIL(&o->entries, e, link);
 		o->woken = true;
@@ -388,7 +420,8 @@ static enum mf_err insert(struct outbox *o, struct entry *e)
 }
 
 /* Both files and the state. On failure nothing is left, but with keep_failed what the user wrote. */
-static enum mf_err store(struct outbox *o, struct entry *e, int original, const struct outbox_put *put, bool *ret_kept, struct mf_reason *why)
+static enum mf_err store(struct outbox *o, struct entry *e, int original, const struct outbox_put *put, bool *ret_kept, uint64_t *ret_replaced,
+                         struct mf_reason *why)
 {
 	enum mf_err err = put->unfit ? mf_fail(why, MF_TOO_BIG, "%s", put->unfit) : prepare(o, e, original, put, why);
 	e->unfit = (err == MF_INVALID || err == MF_TOO_BIG) && put->keep_failed;
@@ -399,7 +432,7 @@ static enum mf_err store(struct outbox *o, struct entry *e, int original, const 
 		entry_say(e, why->text);
 	enum mf_err stored = queue_name_file(o, e->id, "orig", original);
 	if (!stored)
-		stored = insert(o, e);
+		stored = insert(o, e, put->replaces, ret_replaced);
 	*ret_kept = !stored;
 	if (stored == MF_EXISTS)
 		return mf_fail(why, stored, "a message of this name waits already");
@@ -412,7 +445,7 @@ enum mf_err outbox_put(struct outbox *o, int fd, const struct outbox_put *put, u
 	struct entry *e = MF_NEW(struct entry);
 	bool kept = false;
 	e->id = new_id(o);
-	uint64_t id = e->id;
+	uint64_t id = e->id, replaced = 0;
 	if (put->name && !is_name(put->name)) {
 		entry_free(e);
 		return mf_fail(why, MF_INVALID, "not a file's name");
@@ -422,9 +455,11 @@ enum mf_err outbox_put(struct outbox *o, int fd, const struct outbox_put *put, u
 	if (!err)
 		err = copy_in(fd, original, &e->original_size, &reason);
 	if (!err)
-		err = store(o, e, original, put, &kept, &reason);
+		err = store(o, e, original, put, &kept, &replaced, &reason);
 	if (kept) {
 		*ret_id = id;
+		if (replaced)
+			outbox_tell(o, replaced);
 		outbox_tell(o, id);
 	} else {
 		queue_drop_file(o, id, "orig", false);
@@ -454,11 +489,7 @@ enum mf_err outbox_take_back(struct outbox *o, uint64_t id, int *ret_fd)
 {
 	pthread_mutex_lock(&o->lock);
 	struct entry *e = outbox_find_locked(o, id);
-	enum outbox_state state = e ? entry_state(o, e, clock_wall_s()) : OUTBOX_FAILED;
-	bool copying = e && (e->copy == COPY_WANTED || e->copy == COPY_ASKED); /* sent to some, and not in Sent yet */
-	enum mf_err err = !e ? MF_NOT_FOUND : state == OUTBOX_SENDING || (copying && state != OUTBOX_UNFILED) ? MF_BUSY : MF_OK;
-	if (!err && (state == OUTBOX_MAYBE || state == OUTBOX_UNFILED || state == OUTBOX_FAILED))
-		err = MF_DENIED;
+	enum mf_err err = e ? may_take_back_locked(o, e) : MF_NOT_FOUND;
 	int fd = err ? -1 : queue_open_file(o, id, "orig", O_RDWR);
 	if (!err && fd < 0)
 		err = mf_err_from_errno(errno);

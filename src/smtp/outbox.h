@@ -81,6 +81,7 @@ struct outbox_put {
 	bool keep_failed;                  /* what cannot be sent becomes OUTBOX_FAILED, under *ret_id, beside the error */
 	bool at_once;                      /* no delay, and released */
 	bool held;                         /* as after outbox_hold() */
+	bool replaces;                     /* what waits under that name is taken back when this is there, whatever happens; see outbox_take_back() */
 	const char *unfit;                 /* not fit to be sent, for this reason: MF_TOO_BIG; NULL */
 	uint64_t number;                   /* by outbox_number(); 0: it gets one */
 };

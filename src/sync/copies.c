@@ -91,7 +91,7 @@ void account_copies_found(struct account *a)
 
 static bool may_be_filed(struct account *a, const struct op *op)
 {
-	return op->kind == OP_APPEND && op->parent && op->parent == op->mailbox && !op->tries && a->config->save_sent == SAVE_SENT_AUTO &&
+	return op->kind == OP_APPEND && op->parent && op->parent == op->mailbox && a->config->save_sent == SAVE_SENT_AUTO &&
 	       account_copies(a) != COPIES_BY_US;
 }
 
@@ -112,5 +112,6 @@ enum mf_err copies_look(struct round *r, const struct op *op, bool *ret_send)
 	enum mf_err e = settle(a, op, &found);
 	*ret_send = !found;
 	r->waits |= found; /* what comes after it can be sent */
-	return e == MF_OK ? learn(a, found) : e;
+	/* of what was sent before, and not answered, it may be ours */
+	return e == MF_OK && !op->tries ? learn(a, found) : e;
 }

@@ -83,28 +83,50 @@ static enum mf_err settle(struct account *a, struct txn *t, const struct op *op)
 	return txn_op_again(t, op->id, 0);
 }
 
-enum mf_err doubts_settle(struct account *a)
+/* The server may have all the bytes, and not be done with them: what would be there twice then is looked for twice. */
+static bool doubts_rest(struct account *a, const struct op *ops, size_t count, int64_t late_ms)
 {
-	struct op *ops;
-	size_t count;
+	bool lands = false;
+	for (size_t i = 0; i < count && !lands; i++)
+		lands = op_landing(&ops[i]) != 0;
+	pthread_mutex_lock(&a->lock);
+	bool rest = lands && late_ms && !a->doubts_again_ms;
+	if (rest) {
+		a->doubts = DOUBTS_RESTING;
+		a->doubts_again_ms = clock_mono_ms() + late_ms;
+	}
+	pthread_mutex_unlock(&a->lock);
+	return rest;
+}
+
+static enum mf_err settle_all(struct account *a, const struct op *ops, size_t count)
+{
 	struct txn *t = NULL;
-	enum mf_err e = journal_in_doubt(a->cache, &ops, &count);
-	if (e != MF_OK)
-		return e;
-	if (count)
-		e = cache_begin(a->cache, &t);
+	enum mf_err e = count ? cache_begin(a->cache, &t) : MF_OK;
 	for (size_t i = 0; i < count && e == MF_OK; i++)
 		e = settle(a, t, &ops[i]);
 	if (t && e == MF_OK)
 		e = txn_commit(t);
 	else
 		txn_rollback(t);
-	for (size_t i = 0; i < count; i++)
-		op_finish(&ops[i]);
-	free(ops);
 	pthread_mutex_lock(&a->lock);
 	if (e == MF_OK)
 		a->doubts = DOUBTS_NONE;
 	pthread_mutex_unlock(&a->lock);
+	return e;
+}
+
+enum mf_err doubts_settle(struct account *a, int64_t late_ms)
+{
+	struct op *ops;
+	size_t count;
+	enum mf_err e = journal_in_doubt(a->cache, &ops, &count);
+	if (e != MF_OK)
+		return e;
+	if (!doubts_rest(a, ops, count, late_ms))
+		e = settle_all(a, ops, count);
+	for (size_t i = 0; i < count; i++)
+		op_finish(&ops[i]);
+	free(ops);
 	return e;
 }

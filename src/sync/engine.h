@@ -232,12 +232,12 @@ enum mf_err keeping_run(struct session *s);
 /* --- what was changed here (replay.c) --------------------------------------------------------------------------------- */
 
 /* Of operations that were sent on a connection that is gone: not looked into; their mailboxes are being read; what has
- * happened has been found; there are none. */
-enum doubts { DOUBTS_OPEN, DOUBTS_LOOKED_AT, DOUBTS_SEEN, DOUBTS_NONE };
+ * happened has been found; what has not is looked for once more in a while; there are none. */
+enum doubts { DOUBTS_OPEN, DOUBTS_LOOKED_AT, DOUBTS_SEEN, DOUBTS_RESTING, DOUBTS_NONE };
 /* doubts.c: the mailboxes where something may have arrived are read up to now, and then */
 enum mf_err doubts_look(struct account *a);
-/* what was not found there has not happened: all of it can be sent again. */
-enum mf_err doubts_settle(struct account *a);
+/* what was not found there has not happened: all of it can be sent again; where a server may still be at it, only after another look. */
+enum mf_err doubts_settle(struct account *a, int64_t late_ms);
 void replay_connected_locked(struct account *a);
 void replay_look_at_locked(struct account *a, int64_t at_ms);           /* monotonic; what is earlier stays */
 void replay_news_locked(struct account *a);                             /* a mailbox, or the list of them, has been read */
@@ -276,6 +276,7 @@ struct account {
 	bool index_is_new;              /* no mailbox is known that could be asked for */
 	uint64_t inbox;                 /* its id; 0: not known yet */
 	bool list_pending, list_running;
+	bool list_unreadable;           /* the last one, in part: said once */
 	enum priority list_priority;
 	struct part *list_waiters, *list_running_waiters;
 	int64_t listed_ms;              /* when the last LIST began, monotonic; 0: not on this connection */
@@ -296,6 +297,7 @@ struct account {
 	int64_t replay_first_ms;        /* when the first of the changes came that wait for others; 0: none do */
 	bool replay_hurry;              /* somebody waits until the server has it all */
 	enum doubts doubts;
+	int64_t doubts_again_ms;        /* monotonic: the other look, not before then; 0: the first has not been */
 	struct part *settle_waiters;
 
 	struct keeping keeping;

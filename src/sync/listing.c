@@ -7,6 +7,7 @@
 #include "base/clock.h"
 #include "base/log.h"
 #include "base/mem.h"
+#include "cache/journal.h"
 #include "mail/name.h"
 #include "sync/engine.h"
 
@@ -24,12 +25,14 @@ struct listed {
 struct known {                   /* a mailbox of the index, beside what the server says of it */
 	struct mailbox m;        /* raw, object_id and the numbers; no name */
 	const struct listed *listed;
+	bool changes_wait;       /* of its messages */
 };
 struct listing {
 	struct account *account;
 	struct listed *items;
 	size_t count, capacity;
 	size_t told;             /* with those that the settings leave out */
+	bool unreadable;         /* there are others: what is not here may be there all the same */
 	bool inbox_only;         /* during a fallback: the others are out of reach, and stay as they are */
 	struct known *known;
 	size_t known_count, known_capacity;
@@ -134,9 +137,11 @@ static enum mf_err listing_match(struct listing *l)
 {
 	listing_forget_known(l);
 	enum mf_err e = cache_mailboxes(l->account->cache, listing_know, l);
-	for (size_t i = 0; i < l->known_count; i++) {
-		struct listed key = {.raw = l->known[i].m.raw};
-		l->known[i].listed = l->count ? bsearch(&key, l->items, l->count, sizeof *l->items, by_raw) : NULL;
+	for (size_t i = 0; i < l->known_count && e == MF_OK; i++) {
+		struct known *k = &l->known[i];
+		struct listed key = {.raw = k->m.raw};
+		k->listed = l->count ? bsearch(&key, l->items, l->count, sizeof *l->items, by_raw) : NULL;
+		e = journal_touches(l->account->cache, k->m.id, &k->changes_wait);
 	}
 	return e;
 }
@@ -176,23 +181,31 @@ static enum mf_err listed_say(struct txn *t, const struct listed *item)
 	return e == MF_NOT_FOUND ? MF_OK : e; /* removed here, and not there yet */
 }
 
-/* Those that another client has renamed first */
+static void listing_unreadable(void *context)
+{
+	struct listing *l = context;
+	l->unreadable = true;
+}
+
+/* Those that another client has renamed first: which is only known of all of them */
 static enum mf_err listing_say_all(struct txn *t, const struct listing *l)
 {
 	struct mailbox_said *said = mf_alloc_array(l->count + 1, sizeof *said);
 	for (size_t i = 0; i < l->count; i++)
 		said[i] = listed_said(&l->items[i]);
-	enum mf_err e = txn_mailboxes_follow(t, said, l->count);
+	enum mf_err e = l->unreadable ? MF_OK : txn_mailboxes_follow(t, said, l->count);
 	free(said);
 	for (size_t i = 0; i < l->count && e == MF_OK; i++)
 		e = listed_say(t, &l->items[i]);
-	return e == MF_OK ? txn_mailboxes_swept(t) : e;
+	return e == MF_OK ? txn_mailboxes_swept(t, !l->unreadable) : e;
 }
 
 static bool listing_set_changed(const struct listing *l)
 {
 	size_t matched = 0;
 	for (size_t i = 0; i < l->known_count; i++) {
+		if (!l->known[i].listed && l->unreadable)
+			continue;
 		if (!l->known[i].listed || !known_is_same(&l->known[i]))
 			return true;
 		matched++;
@@ -206,7 +219,7 @@ static enum mf_err listing_store(struct listing *l)
 	struct txn *t;
 	bool all = listing_set_changed(l) || l->account->index_is_new, any = all;
 	for (size_t i = 0; i < l->known_count && !any; i++)
-		any = !known_has_numbers(&l->known[i]);
+		any = l->known[i].listed && !known_has_numbers(&l->known[i]);
 	if (!any)
 		return MF_OK;
 	enum mf_err e = cache_begin(l->account->cache, &t);
@@ -214,7 +227,7 @@ static enum mf_err listing_store(struct listing *l)
 		return e;
 	e = all ? listing_say_all(t, l) : MF_OK;
 	for (size_t i = 0; i < l->known_count && !all && e == MF_OK; i++) {
-		if (!known_has_numbers(&l->known[i]))
+		if (l->known[i].listed && !known_has_numbers(&l->known[i]))
 			e = listed_say(t, l->known[i].listed);
 	}
 	if (e != MF_OK) {
@@ -248,7 +261,8 @@ static void listing_judge_locked(struct account *a, const struct known *k, int64
 	w->max_messages = account_config_max_messages(a->config, said->path);
 	w->policy = k->m.sync >= 0 ? (enum sync_policy)k->m.sync : account_config_sync(a->config, said->path);
 	bool fresh = said->flags & MAILBOX_HAS_STATUS;
-	struct dirty_facts facts = {.mailbox = &k->m, .has_status = fresh, .max_messages = w->max_messages, .seen_messages = w->seen_messages};
+	struct dirty_facts facts = {.mailbox = &k->m, .has_status = fresh, .changes_wait = k->changes_wait, .max_messages = w->max_messages,
+	                            .seen_messages = w->seen_messages};
 	enum dirty dirty = reconcile_dirty(&facts);
 	w->cold = dirty == DIRTY_COLD;
 	w->weight = !w->cold ? 20 : !fresh || k->m.server_messages > 100000 ? 100000 : k->m.server_messages + 5;
@@ -303,6 +317,8 @@ static void listing_apply(struct session *s, const struct listing *l)
 	struct account *a = s->account;
 	int64_t now = clock_mono_ms();
 	pthread_mutex_lock(&a->lock);
+	bool news = l->unreadable && !a->list_unreadable;
+	a->list_unreadable = l->unreadable;
 	a->list_running = false;
 	if (a->index_is_new)
 		sessions_wake_locked(a, ROLE_WATCH); /* it may wait for this */
@@ -316,11 +332,13 @@ static void listing_apply(struct session *s, const struct listing *l)
 	for (struct part *p = a->list_running_waiters; p; p = p->next)
 		listing_expand_locked(a, p->want, l);
 	parts_done_locked(a, &a->list_running_waiters, MF_OK);
-	if (!l->inbox_only)
+	if (!l->inbox_only && !l->unreadable)
 		listing_forget_gone_locked(a);
 	link_listed_locked(a);
 	replay_news_locked(a);
 	pthread_mutex_unlock(&a->lock);
+	if (news)
+		log_warning("%s: the server's list of mailboxes cannot be read in full: what it seems to lack is kept", a->config->name);
 }
 
 static void listing_failed(struct account *a)
@@ -379,7 +397,7 @@ enum mf_err listing_fetch(struct session *s)
 	l.inbox_only = a->link.fallback;
 	pthread_mutex_unlock(&a->lock);
 	session_progress(s, 0, false, "listing mailboxes");
-	enum mf_err e = remote_mailboxes(s->remote, &(struct mailbox_sink){listing_mailbox, &l});
+	enum mf_err e = remote_mailboxes(s->remote, &(struct mailbox_sink){listing_mailbox, &l, listing_unreadable});
 	/* there is always an INBOX: an empty answer must not empty the tree */
 	if (e == MF_OK && l.told == 0)
 		e = MF_PROTOCOL;

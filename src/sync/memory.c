@@ -64,6 +64,9 @@ void memory_server_destroy(struct memory_server *m)
 		m->mailboxes = b->next;
 		memory_mailbox_free_locked(b);
 	}
+	if (m->late.raw)
+		memory_message_finish_locked(&m->late.message);
+	free(m->late.raw);
 	mf_close(&m->release_fd);
 	pthread_cond_destroy(&m->changed);
 	pthread_mutex_destroy(&m->lock);
@@ -374,6 +377,11 @@ void memory_cut_answers(struct memory_server *m, unsigned answers)
 	SET(m, m->cut_answers = answers);
 }
 
+void memory_late(struct memory_server *m, int64_t ms)
+{
+	SET(m, m->late_ms = ms);
+}
+
 void memory_refuse_writes(struct memory_server *m, enum write_kind kind, enum mf_err e)
 {
 	SET(m, m->refusals[kind] = e);
@@ -410,6 +418,15 @@ void memory_hide_newest(struct memory_server *m, const char *raw, size_t count)
 	struct memory_mailbox *b = memory_find_locked(m, raw);
 	if (b)
 		b->hidden = count;
+	pthread_mutex_unlock(&m->lock);
+}
+
+void memory_unreadable(struct memory_server *m, const char *raw, bool unreadable)
+{
+	pthread_mutex_lock(&m->lock);
+	struct memory_mailbox *b = memory_find_locked(m, raw);
+	if (b)
+		b->unreadable = unreadable;
 	pthread_mutex_unlock(&m->lock);
 }
 

@@ -45,6 +45,8 @@ void memory_fail_call(struct memory_server *m, enum memory_verb verb, unsigned n
 void memory_cut_fetch(struct memory_server *m, uint64_t bytes);
 /* The connection is cut after so many more answers (calls of sinks) of any verb; a write whose answer is cut off was done. */
 void memory_cut_answers(struct memory_server *m, unsigned answers);
+/* An APPEND whose answer is cut off is done when its mailbox has been read the next time. ms: what remote.late_ms is from now on */
+void memory_late(struct memory_server *m, int64_t ms);
 /* Every write of this kind ends with e from now on, and does nothing; MF_OK: works. */
 void memory_refuse_writes(struct memory_server *m, enum write_kind kind, enum mf_err e);
 void memory_append_limit(struct memory_server *m, uint64_t bytes);     /* larger messages are MF_TOO_BIG; nobody is told before */
@@ -52,6 +54,7 @@ void memory_tell_append_limit(struct memory_server *m, const char *raw, uint64_t
 void memory_copy_part(struct memory_server *m, size_t count);          /* a COPY of more goes out in parts, each of which may fail */
 void memory_hide_vanished(struct memory_server *m, bool hide);         /* QRESYNC does not tell what was expunged */
 void memory_hide_newest(struct memory_server *m, const char *raw, size_t count); /* are counted and listed, and not told of */
+void memory_unreadable(struct memory_server *m, const char *raw, bool unreadable); /* nobody can make out what LIST says of it */
 void memory_empty_status(struct memory_server *m, bool empty);         /* LIST brings no numbers */
 /* Calls of the verb wait at their beginning until memory_release(); only the session's stop sign gets them out. */
 void memory_block(struct memory_server *m, enum memory_verb verb);

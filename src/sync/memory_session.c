@@ -195,8 +195,12 @@ static enum mf_err memory_mailboxes(struct remote *r, const struct mailbox_sink 
 		return e;
 	struct listed_copy *list = NULL;
 	size_t count = 0;
+	bool unreadable = false;
 	pthread_mutex_lock(&m->lock);
 	for (struct memory_mailbox *b = m->mailboxes; b; b = b->next) {
+		unreadable |= b->unreadable;
+		if (b->unreadable)
+			continue;
 		list = mf_realloc_array(list, count + 1, sizeof *list);
 		list[count] = (struct listed_copy){.raw = mf_strdup(b->raw), .flags = b->flags, .use = b->use};
 		if (s->caps & REMOTE_OBJECTID)
@@ -218,6 +222,8 @@ static enum mf_err memory_mailboxes(struct remote *r, const struct mailbox_sink 
 		free(list[i].raw);
 	}
 	free(list);
+	if (e == MF_OK && unreadable && sink->unreadable)
+		sink->unreadable(sink->context);
 	return e;
 }
 
@@ -346,6 +352,7 @@ struct remote *memory_remote_create(struct memory_server *m, struct cancel *canc
 		return NULL;
 	}
 	pthread_mutex_lock(&m->lock);
+	s->remote.late_ms = m->late_ms;
 	s->next = m->sessions;
 	m->sessions = s;
 	pthread_mutex_unlock(&m->lock);

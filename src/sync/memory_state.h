@@ -25,6 +25,7 @@ struct memory_mailbox {
 	enum special_use use;
 	uint64_t append_limit;           /* told, and kept to; 0: none */
 	unsigned rights;                 /* told; 0: none are */
+	bool unreadable;                 /* LIST's line */
 	size_t hidden;                   /* the newest so many are counted and listed, and not told of */
 	uint32_t uidvalidity, uidnext;
 	uint64_t modseq, number;         /* number: whatever it is called */
@@ -69,6 +70,8 @@ struct memory_server {
 	bool hide_vanished, empty_status;
 	enum mf_err refusals[WRITE_UNSUBSCRIBE + 1];
 	uint64_t append_limit;
+	int64_t late_ms;                 /* what sessions made later are told; 0: nothing is late */
+	struct memory_late { char *raw; struct memory_message message; } late;   /* raw NULL: none */
 	size_t copy_part;                /* messages that one command copies; SIZE_MAX: all */
 	bool blocking[MEMORY_VERBS];
 	unsigned blocked;
@@ -88,6 +91,7 @@ void memory_mailbox_remove_locked(struct memory_server *m, const char *raw);
 uint32_t memory_append_locked(struct memory_mailbox *b, const struct memory_message *message);
 bool memory_take_locked(struct memory_mailbox *b, uint32_t uid, struct memory_message *ret);  /* out of b, with what it owns */
 void memory_message_finish_locked(struct memory_message *message);
+void memory_catch_up_locked(struct memory_server *m, const char *raw);  /* the mailbox has been read: what was late is done */
 void memory_mailbox_free_locked(struct memory_mailbox *b);
 void memory_notify_locked(struct memory_server *m, const char *raw, bool new_only);           /* those that watch */
 struct memory_bytes *memory_bytes_create(const void *data, size_t len);                       /* copies; one user */

@@ -176,6 +176,9 @@ static enum mf_err tell_mailbox(struct telling *t)
 	if (found != MF_OK)
 		return t->sink->closed(t->sink->context, t->i, found, &copy.status);
 	t->copy = &copy;
+	pthread_mutex_lock(&t->s->server->lock);
+	memory_catch_up_locked(t->s->server, since->raw);
+	pthread_mutex_unlock(&t->s->server->lock);
 	enum mf_err e = memory_answer(t->s, 200);
 	if (e == MF_OK)
 		e = t->sink->opened(t->sink->context, t->i, &copy.status, read_only);

@@ -268,9 +268,24 @@ static void append_locked(struct memory_session *s, const struct remote_write *w
 		.date = w->internal_date ? w->internal_date : time(NULL), .bytes = bytes,
 	};
 	bytes->users++;
+	if (m->late_ms && !m->cut_answers && !m->late.raw) { /* nobody will hear of it */
+		m->late = (struct memory_late){mf_strdup(to->raw), message};
+		return;
+	}
 	add_pair(o, 0, memory_append_locked(to, &message));
 	o->uidvalidity = to->uidvalidity;
 	memory_notify_locked(m, to->raw, true);
+}
+
+void memory_catch_up_locked(struct memory_server *m, const char *raw)
+{
+	struct memory_mailbox *to = m->late.raw && strcmp(m->late.raw, raw) == 0 ? memory_find_locked(m, raw) : NULL;
+	if (!to)
+		return;
+	(void)memory_append_locked(to, &m->late.message);
+	free(m->late.raw);
+	m->late.raw = NULL;
+	memory_notify_locked(m, raw, true);
 }
 
 /* Both, or nothing */

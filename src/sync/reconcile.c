@@ -144,6 +144,9 @@ enum dirty reconcile_dirty(const struct dirty_facts *facts)
 		return DIRTY_CHANGED;
 	if (m->server_modseq && m->modseq)
 		return m->server_modseq != m->modseq ? DIRTY_CHANGED : DIRTY_NO;
+	/* another client's changes may make up for ours */
+	if (facts->changes_wait)
+		return DIRTY_CHANGED;
 	return m->first_uid <= 1 && m->server_unseen != m->unseen ? DIRTY_CHANGED : DIRTY_NO;
 }
 

@@ -39,6 +39,7 @@ enum dirty { DIRTY_NO, DIRTY_COLD, DIRTY_CHANGED };
 struct dirty_facts {
 	const struct mailbox *mailbox;
 	bool has_status;           /* the server_ numbers are fresh */
+	bool changes_wait;         /* .total and .unseen have changes in them that the server may not have */
 	uint32_t max_messages;     /* 0: all */
 	uint32_t seen_messages;    /* with max_messages: what the server had at the last synchronisation; 0: not known */
 };

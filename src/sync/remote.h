@@ -75,6 +75,7 @@ struct remote_mailbox {
 struct mailbox_sink {
 	enum mf_err (*mailbox)(void *context, const struct remote_mailbox *mailbox);
 	void *context;
+	void (*unreadable)(void *context);  /* told last: there are others, of which not even the names could be read. NULL: nobody asks */
 };
 
 /* --- changes ----------------------------------------------------------------------------------------------------- */
@@ -232,6 +233,7 @@ struct remote_impl {
 struct remote {
 	const struct remote_impl *impl;
 	pthread_t owner;
+	int64_t late_ms;                /* so long a server may go on with what it has got, when the connection is lost */
 };
 
 /* Connects and authenticates; pipelines what it can behind that. A dead session after failure: destroy it still.

@@ -2,7 +2,7 @@
  *
  * One round (round.h): take what is ready from the journal, mark it sent (on the disk), send it as few commands, settle each answer.
  * What was sent and not answered when a connection was lost is in doubt: on the next one the mailboxes concerned are
- * synchronised first, which finds what has happened (cache/settle.c); what it does not find did not happen. */
+ * synchronised first, which finds what has happened (cache/settle.c); what it does not find, nor a moment later, did not happen. */
 #include "base/clock.h"
 #include "sync/round.h"
 
@@ -58,6 +58,7 @@ void account_refresh(struct account *a)
 void replay_connected_locked(struct account *a)
 {
 	a->doubts = DOUBTS_OPEN;
+	a->doubts_again_ms = 0;
 	a->replay_at_ms = 0;
 }
 
@@ -151,11 +152,32 @@ static void plan(struct account *a, const struct round *r)
 	pthread_mutex_unlock(&a->lock);
 }
 
+/* What is in doubt comes first: as far as that can be found out now. */
+static enum mf_err clear_doubts(struct session *s, bool *ret_none)
+{
+	struct account *a = s->account;
+	enum mf_err e = MF_OK;
+	pthread_mutex_lock(&a->lock);
+	if (a->doubts == DOUBTS_RESTING && clock_mono_ms() >= a->doubts_again_ms)
+		a->doubts = DOUBTS_OPEN;
+	enum doubts doubts = a->doubts;
+	pthread_mutex_unlock(&a->lock);
+	if (doubts == DOUBTS_OPEN)
+		e = doubts_look(a);
+	else if (doubts == DOUBTS_SEEN)
+		e = doubts_settle(a, s->remote->late_ms);
+	pthread_mutex_lock(&a->lock);
+	*ret_none = a->doubts == DOUBTS_NONE;
+	if (!*ret_none)
+		replay_look_at_locked(a, a->doubts == DOUBTS_RESTING ? a->doubts_again_ms : clock_mono_ms());
+	pthread_mutex_unlock(&a->lock);
+	return e;
+}
+
 enum mf_err replay_run(struct session *s)
 {
 	struct account *a = s->account;
 	pthread_mutex_lock(&a->lock);
-	enum doubts doubts = a->doubts;
 	bool hurry = a->replay_hurry;
 	a->replay_at_ms = INT64_MAX;
 	a->replay_first_ms = 0;
@@ -168,15 +190,8 @@ enum mf_err replay_run(struct session *s)
 		pthread_mutex_unlock(&a->lock);
 		return MF_OK;
 	}
-	if (doubts == DOUBTS_OPEN)
-		e = doubts_look(a);
-	else if (doubts == DOUBTS_SEEN)
-		e = doubts_settle(a);
-	pthread_mutex_lock(&a->lock);
-	bool ready = a->doubts == DOUBTS_NONE;
-	if (!ready)
-		replay_look_at_locked(a, clock_mono_ms());
-	pthread_mutex_unlock(&a->lock);
+	bool ready = false;
+	e = clear_doubts(s, &ready);
 	if (e != MF_OK || !ready)
 		return e;
 	r.now_ms = clock_wall_ns() / 1000000;

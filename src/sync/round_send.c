@@ -371,7 +371,7 @@ static enum mf_err placed(struct round *r, struct txn *t, const struct group *g,
 			return txn_op_gone(t, op->id);
 		to = pair->to;
 	}
-	return g->half ? txn_op_half_moved(t, op->id, result->uidvalidity, to) : txn_op_done(t, op->id, result->uidvalidity, to);
+	return g->half ? txn_op_half_moved(t, op, result->uidvalidity, to) : txn_op_done(t, op->id, result->uidvalidity, to);
 }
 
 /* Of a set that went out in parts some were refused: these were not, and are not to be copied once more. */

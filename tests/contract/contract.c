@@ -249,7 +249,7 @@ static void mailboxes_are_listed(void **state)
 	struct seen_mailboxes seen = {0};
 	fill(server->mailbox, 3);
 	struct remote *r = connect_session(&f);
-	assert_int_equal(remote_mailboxes(r, &(struct mailbox_sink){on_mailbox, &seen}), MF_OK);
+	assert_int_equal(remote_mailboxes(r, &(struct mailbox_sink){on_mailbox, &seen, NULL}), MF_OK);
 	assert_true(seen.inbox);
 	assert_true(seen.mailbox);
 	if (seen.has_status) {
@@ -275,7 +275,7 @@ static void a_refusing_sink_stops_the_list(void **state)
 	struct fixture f;
 	unsigned calls = 0;
 	struct remote *r = connect_session(&f);
-	assert_int_equal(remote_mailboxes(r, &(struct mailbox_sink){refuse_mailbox, &calls}), MF_NO_SPACE);
+	assert_int_equal(remote_mailboxes(r, &(struct mailbox_sink){refuse_mailbox, &calls, NULL}), MF_NO_SPACE);
 	assert_int_equal(calls, 1);
 	disconnect_session(&f);
 }
@@ -728,7 +728,7 @@ static void a_raised_stop_sign_ends_it(void **state)
 	assert_int_equal(remote_wait(r, server->mailbox, 60000, wake, &(struct push_sink){on_changed, &p}), MF_CANCELLED);
 	/* dead, and says so at once */
 	struct seen_mailboxes seen = {0};
-	assert_int_not_equal(remote_mailboxes(r, &(struct mailbox_sink){on_mailbox, &seen}), MF_OK);
+	assert_int_not_equal(remote_mailboxes(r, &(struct mailbox_sink){on_mailbox, &seen, NULL}), MF_OK);
 	close(wake);
 	disconnect_session(&f);
 }

@@ -261,7 +261,7 @@ static void only_ours_are_expunged(void **state)
 static bool is_listed(struct remote *r, const char *raw)
 {
 	struct seen_mailboxes seen = {.look_for = raw};
-	assert_int_equal(remote_mailboxes(r, &(struct mailbox_sink){on_mailbox, &seen}), MF_OK);
+	assert_int_equal(remote_mailboxes(r, &(struct mailbox_sink){on_mailbox, &seen, NULL}), MF_OK);
 	return seen.found;
 }
 

@@ -10,7 +10,7 @@ from lib.changes import BOXES, Model, check, settle  # noqa: E402
 
 ROUNDS = 60 if os.environ.get("MAILFS_TEST_LONG") else 12
 
-with Suite("changes that are interrupted", timeout=400) as suite:
+with Suite("changes that are interrupted", timeout=800) as suite:
     require_fuse()
 
     def world(prefix, **options):
@@ -20,6 +20,11 @@ with Suite("changes that are interrupted", timeout=400) as suite:
                 client.create(box)
         return server
 
+    def now_and_then_settle(home, mount):
+        """what is in doubt is looked for twice, and nothing is sent between"""
+        if not suite.random.randrange(3):
+            settle(home, mount)
+
     def kill_hard(label, server, prefix):
         home = suite.home(server, poll="24h")
         mount = home.mount()
@@ -28,6 +33,7 @@ with Suite("changes that are interrupted", timeout=400) as suite:
         @suite.case(f"{label}: kill -9 at any moment, {ROUNDS} times")
         def _():
             for _ in range(ROUNDS):
+                now_and_then_settle(home, mount)
                 for _ in range(suite.random.randrange(1, 12)):
                     model.step()
                 time.sleep(suite.random.random() * 0.5)  # the moment is the point, not a synchronisation
@@ -46,6 +52,7 @@ with Suite("changes that are interrupted", timeout=400) as suite:
         @suite.case(f"{label}: the line is cut at any moment, {ROUNDS} times")
         def _():
             for _ in range(ROUNDS):
+                now_and_then_settle(home, mount)
                 for _ in range(suite.random.randrange(1, 12)):
                     model.step()
                 time.sleep(suite.random.random() * 0.4)

@@ -114,14 +114,20 @@ def interrupted(suite, server, label):
         @suite.case(f"{label}: {how} at any moment, {ROUNDS} times")
         def _():
             for _ in range(ROUNDS):
+                if suite.random.randrange(2):
+                    settle(home, mount)
                 for _ in range(suite.random.randrange(1, 12)):
                     model.step()
                 time.sleep(suite.random.random() * 0.4)  # the moment is the point, not a synchronisation
                 if line:
+                    line.do("mode reset")
                     line.do("drop")
+                    server.wait_idle()
+                    line.do("mode normal")
                     home.run("connect", "work")
                 else:
                     mount.kill_hard()
+                    server.wait_idle()
                     mount.start()
             wait_until(lambda: home.link() == "online", "the server is there again", 60)
             settle(home, mount)
@@ -132,7 +138,7 @@ def interrupted(suite, server, label):
     run("the line is cut", "cutt", suite.proxy(server.port))
 
 
-with Suite("other servers", timeout=400) as suite:
+with Suite("other servers", timeout=600) as suite:
     require_fuse()
     for label, serve, short in (("Courier", CourierImap, False), ("Cyrus", Cyrus, False), ("Cyrus, '/'", lambda suite: Cyrus(suite, internal=False), True)):
         server = serve(suite)

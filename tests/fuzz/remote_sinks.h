@@ -92,7 +92,7 @@ static inline enum mf_err fuzz_on_done(void *context, size_t i, const struct wri
 	return MF_OK;
 }
 
-static const struct mailbox_sink fuzz_mailboxes = { fuzz_on_mailbox, NULL };
+static const struct mailbox_sink fuzz_mailboxes = { fuzz_on_mailbox, NULL, NULL };
 static const struct change_sink fuzz_changes = { fuzz_on_opened, fuzz_on_message, fuzz_on_flags, fuzz_on_ranges, fuzz_on_ranges, fuzz_on_closed, NULL };
 static const struct fetch_sink fuzz_bodies = { fuzz_on_begin, fuzz_on_data, fuzz_on_end, NULL };
 static const struct write_sink fuzz_written = { fuzz_on_done, NULL };

@@ -427,6 +427,11 @@ static char *ranges_text(const struct uid_ranges *r)
 	return buf_detach(&b);
 }
 
+static void on_unreadable(void *context)
+{
+	say(context, "others cannot be read");
+}
+
 static enum mf_err on_mailbox(void *context, const struct remote_mailbox *m)
 {
 	static const char *const uses[] = { "none", "inbox", "all", "archive", "drafts", "flagged", "junk", "sent", "trash" };
@@ -634,7 +639,7 @@ static void verb_run(struct client *c, const char *text)
 	} else if (!strcmp(word, "login")) {
 		run_login(c);
 	} else if (!strcmp(word, "list")) {
-		struct mailbox_sink sink = { on_mailbox, c };
+		struct mailbox_sink sink = { on_mailbox, c, on_unreadable };
 		say(c, "list %s", mf_err_name(remote_mailboxes(c->remote, &sink)));
 	} else if (!strcmp(word, "changes")) {
 		run_changes(c);

@@ -238,7 +238,7 @@ static void sweeping(void **state)
 	struct txn *t = begin(f);
 	assert_int_equal(say(t, "INBOX", '/'), inbox);
 	assert_int_equal(say(t, "P/c", '/'), child);
-	assert_int_equal(txn_mailboxes_swept(t), MF_OK);
+	assert_int_equal(txn_mailboxes_swept(t, true), MF_OK);
 	commit(t);
 	assert_int_equal(cache_mailbox(f->c, old, &m), MF_NOT_FOUND);
 	assert_int_equal(cache_mailbox(f->c, level, &m), MF_NOT_FOUND); /* was there for it alone */
@@ -284,7 +284,7 @@ static void a_renamed_mailbox_keeps_its_messages(void **state)
 	add_body(f, message, "kept");
 	struct txn *t = begin(f);
 	uint64_t fresh = say(t, "New", '/');
-	assert_int_equal(txn_mailboxes_swept(t), MF_OK);
+	assert_int_equal(txn_mailboxes_swept(t, true), MF_OK);
 	commit(t);
 	struct entry e;
 	assert_int_equal(cache_entry(f->c, message, &e), MF_NOT_FOUND);
@@ -393,7 +393,7 @@ static void two_thousand(void **state)
 			snprintf(raw, sizeof raw, "group%d/box%d", i % 20, i);
 			say(t, raw, '/');
 		}
-		assert_int_equal(txn_mailboxes_swept(t), MF_OK);
+		assert_int_equal(txn_mailboxes_swept(t, true), MF_OK);
 		commit(t);
 	}
 	struct cache_totals totals;
@@ -401,7 +401,7 @@ static void two_thousand(void **state)
 	assert_int_equal(totals.mailboxes, 2020);
 	struct txn *t = begin(f);
 	say(t, "group3/box3", '/');
-	assert_int_equal(txn_mailboxes_swept(t), MF_OK);
+	assert_int_equal(txn_mailboxes_swept(t, true), MF_OK);
 	commit(t);
 	cache_totals(f->c, &totals);
 	assert_int_equal(totals.mailboxes, 2);

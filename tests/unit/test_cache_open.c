@@ -68,7 +68,7 @@ static void opens_private_and_survives(void **state)
 	assert_int_equal(st.st_mode & 0777, 0700);
 	struct txn *t = begin(f);
 	say(t, "INBOX", '/');
-	assert_int_equal(txn_mailboxes_swept(t), MF_OK);
+	assert_int_equal(txn_mailboxes_swept(t, true), MF_OK);
 	commit(t);
 	assert_false(cache_is_new(f->c));
 	fixture_close(f);

@@ -206,6 +206,26 @@ static void test_server_files(void **state)
 	world_destroy(w);
 }
 
+/* Nothing was stored when the copy was to be, and the connection broke; the server puts its own there before the next one. */
+static void test_server_files_meanwhile(void **state)
+{
+	(void)state;
+	struct world *w = filing_world();
+	sent_just_now(w, "t1");
+	memory_login_result(w->server, MF_OFFLINE);
+	memory_fail_call(w->server, MEMORY_WRITE, 1, MF_OFFLINE);
+	clock_skew_for_tests(2 * filing_look_ms_for_tests);
+	account_journal_changed(w->account);
+	AWAIT(memory_calls(w->server, MEMORY_WRITE) == 1);
+	server_puts(w, "t1", clock_wall_s());
+	memory_login_result(w->server, MF_OK);
+	account_connect(w->account);
+	AWAIT(journal_count(w->cache) == 0);
+	assert_true(rows_of_sent(w).count == 1 && count_in(w, "Sent") == 1);
+	assert_string_equal(filing_word(w->account), "unknown"); /* that may have been ours */
+	world_destroy(w);
+}
+
 /* The copy is removed, moved or flagged before it is looked for. */
 static void test_changed_meanwhile(void **state)
 {
@@ -408,7 +428,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_filed), cmocka_unit_test(test_elsewhere_and_nowhere), cmocka_unit_test(test_sent_takes_none),
 		cmocka_unit_test(test_who_files),
-		cmocka_unit_test(test_server_files), cmocka_unit_test(test_changed_meanwhile), cmocka_unit_test(test_server_does_not_file),
+		cmocka_unit_test(test_server_files), cmocka_unit_test(test_server_files_meanwhile), cmocka_unit_test(test_changed_meanwhile), cmocka_unit_test(test_server_does_not_file),
 		cmocka_unit_test(test_seen_before), cmocka_unit_test(test_not_the_first_time), cmocka_unit_test(test_maybe_sent), cmocka_unit_test(test_draft),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);

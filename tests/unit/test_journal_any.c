@@ -108,7 +108,7 @@ static void random_answer(struct fixture *f)
 		case 0: (void)CHANGE(f, txn_op_gone(t, op.id)); break;
 		case 1: (void)CHANGE(f, txn_op_park(t, op.id, OP_PARKED, "no")); break;
 		case 2: (void)CHANGE(f, txn_op_again(t, op.id, 0)); break;
-		case 3: (void)CHANGE(f, moves ? txn_op_half_moved(t, op.id, validity, next_uid++) : txn_op_done(t, op.id, validity, next_uid++)); break;
+		case 3: (void)CHANGE(f, moves ? txn_op_half_moved(t, &op, validity, next_uid++) : txn_op_done(t, op.id, validity, next_uid++)); break;
 		default: (void)CHANGE(f, txn_op_done(t, op.id, validity, next_uid++)); break;
 		}
 	} else if (op.state == OP_SENT) {

@@ -44,7 +44,7 @@ static void list(struct fixture *f, const char *const *raws)
 		enum mf_err e = txn_mailbox_said(t, &said, &id);
 		assert_true(e == MF_OK || e == MF_NOT_FOUND);
 	}
-	assert_int_equal(txn_mailboxes_swept(t), MF_OK);
+	assert_int_equal(txn_mailboxes_swept(t, true), MF_OK);
 	commit(t);
 	check_index(f->c, f->state);
 }
@@ -336,7 +336,8 @@ static void deleted_with_half_a_move(void **state)
 	DO(f, txn_move(t, by_uid(f, a, 1), inbox, "x.eml", &expunge));
 	DO(f, txn_mailbox_delete(t, a));
 	send_all(f);
-	DO(f, txn_op_half_moved(t, nth_op(f, 0).id, VALIDITY, 2));
+	struct op half = nth_op(f, 0);
+	DO(f, txn_op_half_moved(t, &half, VALIDITY, 2));
 	assert_ops(f, "delete expunge");
 	bool uses = false;
 	assert_int_equal(journal_uses(f->c, a, &uses), MF_OK);
@@ -378,7 +379,7 @@ static void removed_by_another_client(void **state)
 	struct txn *t = begin(f);
 	uint64_t id;
 	assert_int_equal(txn_mailbox_said(t, &(struct mailbox_said){ .raw = "INBOX", .delimiter = '/' }, &id), MF_OK);
-	assert_int_equal(txn_mailboxes_swept(t), MF_OK);
+	assert_int_equal(txn_mailboxes_swept(t, true), MF_OK);
 	commit(t);
 	assert_false(has_mailbox(f, "B"));
 }
@@ -433,6 +434,17 @@ static void subscriptions(void **state)
 	assert_int_equal(cache_mailbox(f->c, a, &m), MF_OK);
 	assert_false(m.flags & CACHE_MAILBOX_SUBSCRIBED);
 	mailbox_finish(&m);
+	/* what was sent, and not answered, may have been done */
+	DO(f, txn_mailbox_subscribe(t, a, true));
+	send_all(f);
+	DO(f, txn_op_again(t, nth_op(f, 0).id, 0));
+	DO(f, txn_mailbox_subscribe(t, a, false));
+	assert_ops(f, "unsubscribe");
+	send_all(f);
+	DO(f, txn_op_again(t, nth_op(f, 0).id, 0));
+	DO(f, txn_cancel(t, nth_op(f, 0).id));
+	assert_ops(f, "subscribe");
+	cancel_all(f);
 }
 
 int main(void)

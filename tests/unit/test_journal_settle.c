@@ -174,7 +174,7 @@ static void lost_answers_are_adopted(void **state)
 	send_all(f);
 	DO(f, txn_change_flags(t, made, SEEN, 0, NULL, NULL)); /* after it was sent */
 	assert_ops(f, "append copy move flags");
-	uint64_t moved = nth_op(f, 2).id;
+	struct op moved = nth_op(f, 2);
 	/* the server gave the appended one another date */
 	assert_int_equal(put_text(f, b, 1, TEXT("1"), 1800000000, ANSWERED), made);
 	assert_int_equal(flags_of(f, made), SEEN | ANSWERED);
@@ -190,8 +190,8 @@ static void lost_answers_are_adopted(void **state)
 	assert_int_equal(nth_op(f, 1).mailbox, inbox);
 	assert_int_equal(nth_op(f, 1).uid, 2);
 	/* the answer after all */
-	DO(f, txn_op_half_moved(t, moved, VALIDITY, 3));
-	DO(f, txn_op_done(t, moved, VALIDITY, 3));
+	DO(f, txn_op_half_moved(t, &moved, VALIDITY, 3));
+	DO(f, txn_op_done(t, moved.id, VALIDITY, 3));
 	assert_ops(f, "flags expunge");
 	DO(f, txn_message_vanished(t, inbox, 2));
 	assert_ops(f, "flags");
@@ -206,15 +206,15 @@ static void half_a_move(void **state)
 	DO(f, txn_move(t, two, b, "y.eml", &expunge));
 	send_all(f);
 	DO(f, txn_change_flags(t, two, SEEN, 0, NULL, NULL));
-	uint64_t first = nth_op(f, 0).id, second = nth_op(f, 1).id;
-	DO(f, txn_op_half_moved(t, first, VALIDITY, 1));
+	struct op first = nth_op(f, 0), second = nth_op(f, 1);
+	DO(f, txn_op_half_moved(t, &first, VALIDITY, 1));
 	assert_int_equal(by_uid(f, b, 1), one);
 	assert_ops(f, "move flags expunge");
 	uint64_t rest = nth_op(f, 2).id;
 	assert_int_equal(nth_op(f, 2).state, OP_QUEUED);
 	assert_int_equal(nth_op(f, 2).uid, 1);
 	assert_int_equal(CHANGE(f, txn_cancel(t, rest)), MF_BUSY);
-	DO(f, txn_op_half_moved(t, second, 0, 0)); /* it did not say where */
+	DO(f, txn_op_half_moved(t, &second, 0, 0)); /* it did not say where */
 	assert_ops(f, "copy flags expunge expunge");
 	assert_int_equal(nth_op(f, 0).state, OP_UNCONFIRMED);
 	struct test_message m;
@@ -224,7 +224,7 @@ static void half_a_move(void **state)
 	/* the originals are still told of */
 	DO(f, txn_message_put(t, message_make(&m, inbox, 1, (unsigned)inbox * 1000 + 1), &got));
 	assert_int_equal(list_count(f, inbox), 1);
-	DO(f, txn_op_done(t, first, 0, 0)); /* of which there is nothing left */
+	DO(f, txn_op_done(t, first.id, 0, 0)); /* of which there is nothing left */
 	assert_int_equal(nth_op(f, 0).uid, 2);
 	DO(f, txn_op_done(t, nth_op(f, 0).id, 0, 0));
 	DO(f, txn_op_done(t, nth_op(f, 0).id, 0, 0));
@@ -393,6 +393,68 @@ static void twins_keep_their_originals(void **state)
 	assert_int_equal(list_count(f, b), 2);
 }
 
+/* The server says which of them it was that was seen before its answer came: that original goes after all */
+static void twins_are_told_apart_by_the_answers(void **state)
+{
+	struct fixture *f = *state;
+	uint64_t inbox = mailbox_with(f, "INBOX", 1), a = mailbox_with(f, "A", 0), b = mailbox_with(f, "B", 0), got = 0;
+	unsigned number = (unsigned)inbox * 1000 + 1;
+	uint64_t one = by_uid(f, inbox, 1), two = add_message(f, a, 1, number);
+	struct test_message m;
+	DO(f, txn_move(t, one, b, "one.eml", &expunge));
+	DO(f, txn_move(t, two, b, "two.eml", &expunge));
+	send_all(f);
+	struct op first = nth_op(f, 0), second = nth_op(f, 1);
+	DO(f, txn_message_put(t, message_make(&m, b, 1, number), &got));
+	assert_int_equal(got, one);
+	DO(f, txn_message_put(t, message_make(&m, inbox, 1, number), &got)); /* there still, and shown */
+	assert_int_equal(list_count(f, inbox), 1);
+	DO(f, txn_message_put(t, message_make(&m, b, 2, number), &got));
+	assert_int_equal(got, two);
+	assert_ops(f, "expunge");
+	DO(f, txn_op_half_moved(t, &first, VALIDITY, 1));
+	DO(f, txn_op_half_moved(t, &second, VALIDITY, 2));
+	DO(f, txn_op_half_moved(t, &first, VALIDITY, 9)); /* of which nothing is known */
+	assert_ops(f, "expunge expunge");
+	assert_int_equal(nth_op(f, 1).mailbox, inbox);
+	assert_int_equal(nth_op(f, 1).uid, 1);
+	assert_int_equal(list_count(f, inbox), 0);
+	assert_int_equal(list_count(f, b), 2);
+}
+
+/* Under which number the original is nobody knows any more: it is not to go for another */
+static void moved_out_of_what_was_numbered_anew(void **state)
+{
+	struct fixture *f = *state;
+	uint64_t inbox = mailbox_with(f, "INBOX", 1), b = mailbox_with(f, "B", 0), one = by_uid(f, inbox, 1), got = 0;
+	struct test_message m;
+	DO(f, txn_move(t, one, b, "one.eml", &expunge));
+	send_all(f);
+	DO(f, txn_mailbox_renumbered(t, inbox, VALIDITY + 1));
+	DO(f, txn_message_put(t, message_make(&m, b, 1, (unsigned)inbox * 1000 + 1), &got));
+	assert_int_equal(got, one);
+	assert_ops(f, "");
+}
+
+/* What was there before, under another number, is not what is to come */
+static void twin_in_what_is_numbered_anew(void **state)
+{
+	struct fixture *f = *state;
+	uint64_t inbox = mailbox_with(f, "INBOX", 1), b = mailbox_with(f, "B", 1), old = by_uid(f, b, 1), got = 0;
+	unsigned number = (unsigned)b * 1000 + 1;
+	uint64_t moved = add_message(f, inbox, 2, number);
+	struct test_message m;
+	DO(f, txn_move(t, moved, b, "moved.eml", &expunge));
+	send_all(f);
+	DO(f, txn_mailbox_renumbered(t, b, VALIDITY + 1));
+	DO(f, txn_message_put(t, message_make(&m, b, 11, number), &got));
+	assert_int_equal(got, old);
+	assert_ops(f, "move");
+	DO(f, txn_message_put(t, message_make(&m, b, 12, number), &got));
+	assert_int_equal(got, moved);
+	assert_ops(f, "expunge");
+}
+
 /* What looks alike has come in the order in which it was sent: by kind, many from one mailbox as one command. */
 static void twins_come_as_they_were_sent(void **state)
 {
@@ -454,7 +516,8 @@ int main(void)
 		WITH_CACHE(sent_and_vanished_waits_for_its_answer), WITH_CACHE(lost_answers_are_adopted), WITH_CACHE(half_a_move),
 		WITH_CACHE(copies_that_wait_follow_a_move), WITH_CACHE(without_a_number), WITH_CACHE(refused_parked_retried),
 		WITH_CACHE(renumbered_mailbox), WITH_CACHE(numbers_are_given_again), WITH_CACHE(flags_follow_a_move_elsewhere), WITH_CACHE(lost_with_its_mailbox), WITH_CACHE(twins_keep_their_originals),
-		WITH_CACHE(twins_come_as_they_were_sent),
+		WITH_CACHE(twins_come_as_they_were_sent), WITH_CACHE(twins_are_told_apart_by_the_answers), WITH_CACHE(moved_out_of_what_was_numbered_anew),
+		WITH_CACHE(twin_in_what_is_numbered_anew),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

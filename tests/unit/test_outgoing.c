@@ -662,6 +662,25 @@ static void killed_between(void **state, enum change change)
 	}
 }
 
+/* Under the name there is always the one or the other, whenever it is killed, and one of them alone is sent. */
+static void test_killed_while_replacing(void **state)
+{
+	bool ended = false;
+	for (unsigned at = 1; !ended; at++) {
+		assert_true(at < 100);
+		assert_int_equal(begin(state), 0);
+		struct world *w = *state;
+		assert_int_equal(save(w, "x.eml", LETTER("old")), MF_OK);
+		assert_int_equal(save(w, "x.eml~", LETTER("new")), MF_OK);
+		ended = change_until(w, at, RENAME);
+		reopen(w);
+		bool draft = number_of(w, false, "x.eml~") != 0;
+		expect(w, draft ? "x.eml x.eml~" : "x.eml", "", 1);
+		expect_bytes(w, "x.eml", draft ? LETTER("old") : LETTER("new"));
+		assert_int_equal(end(state), 0);
+	}
+}
+
 static void test_killed_between(void **state)
 {
 	killed_between(state, TAKE_BACK);
@@ -717,7 +736,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(test_old_notes, begin, end),
 		cmocka_unit_test_setup_teardown(test_notify, begin, end),
 		cmocka_unit_test_setup_teardown(test_gone_is_gone, begin, end),
-		cmocka_unit_test(test_killed_between),
+		cmocka_unit_test(test_killed_between), cmocka_unit_test(test_killed_while_replacing),
 		cmocka_unit_test(test_lock_names),
 		cmocka_unit_test_setup_teardown(test_locks, begin, end),
 	};

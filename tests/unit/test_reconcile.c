@@ -130,6 +130,16 @@ static void each_number_counts(void **state)
 	assert_int_equal(reconcile_dirty(&(struct dirty_facts){.mailbox = &m, .has_status = false}), DIRTY_CHANGED);
 }
 
+static void changes_that_wait_make_up_for_others(void **state)
+{
+	(void)state;
+	struct mailbox m = clean_mailbox();
+	struct dirty_facts facts = {.mailbox = &m, .has_status = true, .changes_wait = true};
+	assert_int_equal(reconcile_dirty(&facts), DIRTY_NO); /* MODSEQ tells of all that others do */
+	m.modseq = 0;
+	assert_int_equal(reconcile_dirty(&facts), DIRTY_CHANGED);
+}
+
 static void bounded_mailboxes(void **state)
 {
 	(void)state;
@@ -185,7 +195,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(sets_take_any_order), cmocka_unit_test(sets_are_what_was_added), cmocka_unit_test(missing_and_vanished),
-		cmocka_unit_test(nothing_changed_is_clean), cmocka_unit_test(each_number_counts), cmocka_unit_test(bounded_mailboxes),
+		cmocka_unit_test(nothing_changed_is_clean), cmocka_unit_test(each_number_counts), cmocka_unit_test(changes_that_wait_make_up_for_others), cmocka_unit_test(bounded_mailboxes),
 		cmocka_unit_test(the_ladder), cmocka_unit_test(sanity),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -315,6 +315,51 @@ static void others_at_work(void **state)
 	world_finish(&w);
 }
 
+/* Without MODSEQ: what was moved out of the mailbox here is expunged there, so both count the same */
+static void others_do_the_same(void **state)
+{
+	(void)state;
+	struct world w;
+	build(&w, FULL & ~(unsigned)(REMOTE_STATUS_MODSEQ | REMOTE_CONDSTORE | REMOTE_QRESYNC));
+	go_offline(&w);
+	move_number(&w, "INBOX", 1, "Work", "moved.eml");
+	assert_true(memory_expunge(w.server, "INBOX", 1));
+	assert_true(memory_flag(w.server, "INBOX", 2, FLAG_ANSWERED, ""));
+	account_connect(w.account);
+	assert_int_equal(want_settled(&w), MF_OK);
+	assert_int_equal(want_sync(&w, false), MF_OK);
+	char *text = index_text(&w);
+	assert_non_null(strstr(text, "INBOX/Message number 2 2 "));
+	assert_null(strstr(text, "Message number 1 "));
+	free(text);
+	assert_settled_as(&w, NULL, "the same");
+	world_finish(&w);
+}
+
+/* What a server got whole on a connection that was lost it may still be storing when it is looked for */
+static void stored_after_the_first_look(void **state)
+{
+	(void)state;
+	for (size_t c = 0; c < sizeof all_caps / sizeof *all_caps; c++) {
+		struct world w;
+		build(&w, all_caps[c]);
+		memory_late(w.server, 1);
+		go_offline(&w);
+		create_number(&w, "Work", "late.eml", 40);
+		memory_block(w.server, MEMORY_WRITE);
+		account_connect(w.account);
+		assert_true(memory_await_blocked(w.server, PATIENCE_MS));
+		memory_cut_answers(w.server, 0);
+		memory_release(w.server);
+		assert_settled_as(&w, NULL, "stored late");
+		char *text = server_text(&w), *at = strstr(text, "Work/Message number 40 ");
+		assert_non_null(at);
+		assert_null(strstr(at + strlen("Work/Message"), "Message number 40 "));
+		free(text);
+		world_finish(&w);
+	}
+}
+
 static void mailbox_removed_with_changes(void **state)
 {
 	(void)state;
@@ -385,7 +430,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(offline_then_online), cmocka_unit_test(online), cmocka_unit_test(refused_and_retried),
-		cmocka_unit_test(one_of_many_is_refused), cmocka_unit_test(others_at_work), cmocka_unit_test(mailbox_removed_with_changes),
+		cmocka_unit_test(one_of_many_is_refused), cmocka_unit_test(others_at_work), cmocka_unit_test(others_do_the_same), cmocka_unit_test(stored_after_the_first_look), cmocka_unit_test(mailbox_removed_with_changes),
 		cmocka_unit_test(a_thousand_are_few_writes), cmocka_unit_test(cut_anywhere), cmocka_unit_test(ended_anywhere),
 		cmocka_unit_test(ended_while_changing),
 	};

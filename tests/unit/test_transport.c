@@ -417,6 +417,47 @@ static void write_to_a_full_pipe_times_out_or_is_cancelled(void **state)
 	close(other);
 }
 
+/* Everything that is still to come, and 0 or the errno that it ends with */
+static int read_out(int fd, size_t *ret_len)
+{
+	static char data[65536];
+	ssize_t n;
+	for (*ret_len = 0; (n = recv(fd, data, sizeof data, 0)) > 0;)
+		*ret_len += (size_t)n;
+	return n ? errno : 0;
+}
+
+/* A server must not get later what is sent again on another connection; what is said last gets there. */
+static void given_up_is_not_sent_later(void **state)
+{
+	(void)state;
+	static char block[1 << 20];
+	int listener, peer;
+	struct transport_options o = options_for(net_listen(&listener, 2));
+	struct transport *t = NULL;
+	size_t len;
+	o.io_timeout_ms = 30;
+	assert_int_equal(transport_open(&o, &t, NULL), MF_OK);
+	enum mf_err e = MF_OK;
+	for (int i = 0; i < 64 && !e; i++)
+		e = transport_write(t, block, sizeof block);
+	assert_int_equal(e, MF_TIMEOUT);
+	transport_destroy(t);
+	peer = accept(listener, NULL, NULL);
+	assert_int_equal(read_out(peer, &len), ECONNRESET);
+	close(peer);
+
+	assert_int_equal(transport_open(&o, &t, NULL), MF_OK);
+	assert_int_equal(transport_write(t, "bye", 3), MF_OK);
+	assert_int_equal(transport_flush(t), MF_OK);
+	transport_destroy(t);
+	peer = accept(listener, NULL, NULL);
+	assert_int_equal(read_out(peer, &len), 0);
+	assert_int_equal(len, 3);
+	close(peer);
+	close(listener);
+}
+
 /* SIGPIPE has its default disposition here: it would end this program */
 static void closed_pipe_raises_no_signal(void **state)
 {
@@ -613,7 +654,7 @@ int main(void)
 		T(says_and_answers), T(name_is_looked_up), T(lookup_obeys_the_stop_sign), T(every_address_is_tried),
 		T(silent_address_times_out_or_is_cancelled), T(end_of_connection_at_every_offset), T(silence_in_mid_read),
 		T(deadline_ends_a_read), T(deadline_holds_against_a_flood), T(stop_sign_ends_a_read), T(budget_holds), T(guard_kills),
-		T(long_writes_arrive_in_order), T(write_to_a_full_pipe_times_out_or_is_cancelled), T(closed_pipe_raises_no_signal),
+		T(long_writes_arrive_in_order), T(write_to_a_full_pipe_times_out_or_is_cancelled), T(given_up_is_not_sent_later), T(closed_pipe_raises_no_signal),
 		T(two_full_pipes_do_not_lock), T(last_words_are_read), T(wait_is_woken_by_each), T(wait_sees_the_end),
 		T(stream_fails_for_good), T(high_descriptors_work),
 	};

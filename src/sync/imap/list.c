@@ -24,7 +24,7 @@ struct imap_lister {
 	size_t namespace_count;
 	bool with_status;            /* LIST asked for STATUS */
 	bool extended, refused;
-	bool too_many;
+	bool too_many, unreadable;   /* some of what was told */
 	enum mf_err result;          /* of LIST */
 };
 
@@ -156,6 +156,7 @@ static void take_namespaces(struct imap_lister *l, struct scan s)
 void imap_lister_data(struct imap_lister *l, struct imap_data *data)
 {
 	data->expected = true;
+	l->unreadable |= data->unreadable;
 	if (data->kind == DATA_LIST) {
 		take_list(l, &data->mailbox);
 	} else if (data->kind == DATA_LSUB) {
@@ -382,6 +383,8 @@ enum mf_err imap_mailboxes(struct imap *s, const struct mailbox_sink *sink)
 		complete(s, &s->lister->boxes[i]);
 		e = sink->mailbox(sink->context, &s->lister->boxes[i].mailbox);
 	}
+	if (!e && s->lister->unreadable && sink->unreadable)
+		sink->unreadable(sink->context);
 	e = imap_verb_end(s, e);
 	imap_lister_destroy(s->lister);
 	s->lister = NULL;

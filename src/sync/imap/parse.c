@@ -392,6 +392,7 @@ static void parse_list(struct imap_parser *p, const struct imap_frame *f, struct
 	enum data_kind kind = ret->kind;
 	struct imap_frame shorter = { 0 };
 	ret->kind = DATA_OTHER;
+	ret->unreadable = true;
 	p->held = etpan_parse(p, f);
 	if (!p->held && without_extended_data(f, ret->rest, &shorter))
 		p->held = etpan_parse(p, &shorter);
@@ -404,6 +405,7 @@ static void parse_list(struct imap_parser *p, const struct imap_frame *f, struct
 		return;
 	take_list(list, &ret->mailbox);
 	ret->kind = kind;
+	ret->unreadable = false;
 }
 
 /* Ours keeps only APPENDLIMIT's number, and MAILBOXID (extension.c) */

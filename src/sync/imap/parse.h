@@ -43,6 +43,7 @@ struct imap_data {           /* valid until the next parse */
 	struct imap_cond cond;
 	struct imap_fetch fetch;
 	struct remote_mailbox mailbox; /* LIST, LSUB; STATUS: .raw and .status */
+	bool unreadable;         /* LIST, LSUB: it cannot be parsed, and .kind is OTHER */
 	bool counted;            /* STATUS: its MESSAGES is there */
 };
 

@@ -8,6 +8,7 @@
 
 #define LITERAL_KEEP (16U << 20)  /* of what is not streamed: header fields */
 #define COMMAND_MAX (1U << 20)
+#define LATE_MS 5000
 
 static struct imap *of(struct remote *r)
 {
@@ -129,7 +130,7 @@ struct remote *imap_remote_create(const struct imap_options *options)
 struct remote *imap_remote_adopt(const struct imap_options *options, int fd)
 {
 	struct imap *s = MF_NEW(struct imap);
-	s->remote = (struct remote){ .impl = &implementation, .owner = pthread_self() };
+	s->remote = (struct remote){ .impl = &implementation, .owner = pthread_self(), .late_ms = LATE_MS };
 	s->options = *options;
 	s->host = mf_strdup(options->transport.host ? options->transport.host : "");
 	s->options.transport.host = s->host;

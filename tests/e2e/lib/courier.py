@@ -170,6 +170,10 @@ class CourierImap:
         with self.lock:
             self.serving.remove(process)
 
+    def wait_idle(self):
+        """what it got on connections that are gone, it has done"""
+        system.wait_until(lambda: not self.serving, "its processes end")
+
     def stop(self):
         self.listener.stop()
         with self.lock:

@@ -126,5 +126,9 @@ EVENTS {{
         return {"imap": f"imaps://127.0.0.1:{port or self.port}", "user": self.user, "password": self.password,
                 "tls-ca-file": str(self.authority.ca)}
 
+    def wait_idle(self):
+        """what it got on connections that are gone, it has done; a file says of each process whom it serves"""
+        system.wait_until(lambda: not list((self.folder / "proc").iterdir()), "nobody is connected")
+
     def client(self):
         return Client(self.port, self.user, self.password, self.authority.ca)
