@@ -9,7 +9,6 @@
 /* An index of some rows is used only where the statement itself says that it asks for no others: "message != 0" and its
  * like. The kinds are those of journal.h. */
 #define OP_IS_CLAIM "o.kind IN (4, 5, 11)"
-#define OP_IS_PLACING "o.kind IN (2, 3, 4)"
 #define OP_IS_OF_MAILBOX "o.kind BETWEEN 6 AND 10"
 
 #define EIGHT(row) row ", " row ", " row ", " row ", " row ", " row ", " row ", " row
@@ -53,7 +52,6 @@
 	X(MESSAGE_EXISTS, "SELECT 1 FROM message WHERE id = ?1") \
 	X(MESSAGE_UIDS, "SELECT uid, id FROM message WHERE shelf = ?1 AND uid IS NOT NULL ORDER BY uid") \
 	X(MESSAGE_BELOW, "SELECT uid FROM message WHERE shelf = ?1 AND uid < ?2 ORDER BY uid LIMIT 1") \
-	X(MESSAGE_COUNT, "SELECT coalesce(sum(total), 0) FROM mailbox") \
 	X(MESSAGE_NAME_TAKEN, "SELECT 1 FROM message WHERE shelf = ?1 AND name = ?2") \
 	X(MESSAGE_ADD, "INSERT INTO message (shelf, uid, size, mtime, ctime, flags, keywords, modseq, match, name) " \
 	  "VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)") \
@@ -141,7 +139,6 @@
 	X(KEPT, "SELECT count(*), coalesce(sum(m.size), 0) FROM mailbox b JOIN message m ON m.shelf = b.shelf WHERE m.uid IS NULL " \
 	  "AND m.local = 0 AND NOT EXISTS (SELECT 1 FROM op o WHERE o.message = m.id)") \
 	X(OP_NEXT_DUE, "SELECT min(due) FROM op WHERE state = 0 AND due > ?1") \
-	X(OP_COUNT, "SELECT count(*) FROM op") \
 	X(OP_TOTALS, "SELECT state, count(*) FROM op GROUP BY state") \
 	X(OP_USES, "SELECT 1 FROM op o WHERE ((o.mailbox = ?1 OR (o.dest = ?1 AND o.dest != 0)) AND NOT (" OP_IS_OF_MAILBOX ")) OR (o.parent = ?1 AND o.kind = 7) LIMIT 1") \
 	X(OP_TOUCHES, "SELECT 1 FROM op o WHERE o.mailbox = ?1 AND NOT (" OP_IS_OF_MAILBOX ") UNION ALL SELECT 1 FROM op WHERE dest = ?1 AND dest != 0 LIMIT 1") \

@@ -27,16 +27,6 @@ void show_text(FILE *to, const char *text)
 	}
 }
 
-size_t show_lines(const char *text)
-{
-	size_t lines = 0;
-	for (const char *p = text; *p; lines++) {
-		size_t len = strcspn(p, "\n");
-		p += len + (p[len] == '\n');
-	}
-	return lines;
-}
-
 bool show_json(void *context, const char *json)
 {
 	(void)context;

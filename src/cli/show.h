@@ -8,8 +8,6 @@
 
 /* Text of several lines, each made printable. */
 void show_text(FILE *to, const char *text);
-/* How many lines show_text() gives. */
-size_t show_lines(const char *text);
 
 /* A line of JSON for programs, as ask.h calls it. */
 bool show_json(void *context, const char *json);

@@ -14,12 +14,6 @@
 
 #define ANSWER_MAX (64U << 20)   /* one line: a status of very many mailboxes */
 
-char *control_socket_path(const char *account)
-{
-	char *first = path_socket(account, 0);
-	return first ? first : path_socket(account, PATH_SOCKETS - 1);
-}
-
 char *control_quote(const char *argument)
 {
 	char *to = mf_alloc(strlen(argument) * 3 + 1), *out = to;

@@ -4,8 +4,6 @@
 
 #include "control/verbs.h"
 
-/* The account's socket, as server.h makes it; the caller frees. */
-char *control_socket_path(const char *account);
 /* Sends one line, hands each answer line to say, returns the exit code in *ret_exit. MF_NOT_FOUND: nobody listens there;
  * MF_DENIED: another user's process does; MF_TIMEOUT: it is silent for a minute (ping: 5 s; events: for ever); MF_IO: it ended
  * before it had answered. say() gets the last line with "exit" too; when it returns false, the answer is left alone and

@@ -37,8 +37,6 @@ struct eventlog {
 	pthread_cond_t grew;         /* on CLOCK_MONOTONIC */
 	struct stream *streams;      /* one per account, then that of all; with one account both are the same */
 	uint64_t woken;              /* counts eventlog_wake() */
-	void (*grown)(void *context, unsigned account);
-	void *grown_context;
 };
 
 static const char *event_name(enum change_kind kind)
@@ -209,12 +207,8 @@ static void handle(void *context, const struct change *change)
 		append_locked(log, &log->streams[change->account], line);
 		if (log->count > 1)
 			append_locked(log, &log->streams[log->count], line);
-		void (*grown)(void *, unsigned) = log->grown;
-		void *grown_context = log->grown_context;
 		pthread_cond_broadcast(&log->grew);
 		pthread_mutex_unlock(&log->lock);
-		if (grown)
-			grown(grown_context, change->account);
 	}
 }
 
@@ -314,16 +308,6 @@ uint64_t eventlog_size(struct eventlog *log, int account)
 	uint64_t size = stream ? end_of(stream) : 0;
 	pthread_mutex_unlock(&log->lock);
 	return size;
-}
-
-void eventlog_on_growth(struct eventlog *log, void (*grown)(void *context, unsigned account), void *context)
-{
-	pthread_mutex_lock(&log->lock);
-	log->grown = grown;
-	log->grown_context = context;
-	pthread_mutex_unlock(&log->lock);
-	/* nobody is called any more with what stood there before: everything under way has been delivered */
-	bus_flush(log->bus);
 }
 
 void eventlog_wake(struct eventlog *log)

@@ -23,8 +23,5 @@ size_t eventlog_read(struct eventlog *log, int account, uint64_t offset, void *d
 uint64_t eventlog_size(struct eventlog *log, int account);
 /* Ends every wait in eventlog_read() now. */
 void eventlog_wake(struct eventlog *log);
-/* called, on the bus's thread, after lines were added; for kernel notifications. NULL: none. Returns when the
- * one before is not running and will not be called again: not from a handler of the bus. */
-void eventlog_on_growth(struct eventlog *log, void (*grown)(void *context, unsigned account), void *context);
 
 #endif

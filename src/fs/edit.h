@@ -25,7 +25,6 @@ enum mf_err edit_truncate(struct edit *e, uint64_t size);
 void edit_read(struct edit *e, fuse_req_t req, uint64_t offset, size_t size);   /* replies */
 /* what stat(2) says while it is written */
 void edit_attr(struct edit *e, struct stat *ret);
-bool edit_is_copy(struct edit *e);
 void edit_set_date(struct edit *e, int64_t seconds);
 /* It is to be a copy of that message, if nothing else is written. false: something has been */
 bool edit_copies(struct edit *e, uint64_t from, uint64_t size);

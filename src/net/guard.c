@@ -338,26 +338,3 @@ enum mf_err guard_feed(struct guard *g, const void *data, size_t len, struct mf_
 	}
 	return MF_OK;
 }
-
-bool guard_line_has_literal(const char *line, size_t len, uint64_t *ret_bytes)
-{
-	if (!len || line[len - 1] != '\n')
-		return false;
-	len--;
-	if (len && line[len - 1] == '\r')
-		len--;
-	if (!len || line[--len] != '}')
-		return false;
-	if (len && line[len - 1] == '+')
-		len--;
-	size_t end = len;
-	while (len && is_digit(line[len - 1]))
-		len--;
-	if (len == end || end - len > 10 || !len || line[len - 1] != '{')
-		return false;
-	uint64_t bytes = 0;
-	for (size_t i = len; i < end; i++)
-		bytes = bytes * 10 + (uint64_t)(line[i] - '0');
-	*ret_bytes = bytes;
-	return true;
-}

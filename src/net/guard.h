@@ -37,8 +37,5 @@ struct guard {
 void guard_init(struct guard *g, uint64_t literal_max);
 /* MF_PROTOCOL with the reason; the guard is of no use after that. */
 enum mf_err guard_feed(struct guard *g, const void *data, size_t len, struct mf_reason *why);
-/* The same rule for whoever skips a response without parsing it: does this line of untagged data (with its CRLF) end in
- * the announcement of a literal? */
-bool guard_line_has_literal(const char *line, size_t len, uint64_t *ret_bytes);
 
 #endif

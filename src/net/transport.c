@@ -513,12 +513,6 @@ const char *transport_reason(const struct transport *t)
 	return t->reason.text;
 }
 
-void transport_counters(const struct transport *t, uint64_t *ret_received, uint64_t *ret_sent)
-{
-	*ret_received = atomic_load_explicit(&t->received, memory_order_relaxed);
-	*ret_sent = atomic_load_explicit(&t->sent, memory_order_relaxed);
-}
-
 bool transport_is_encrypted(const struct transport *t)
 {
 	return t->tls != NULL && !t->error;

@@ -82,7 +82,6 @@ mailstream *transport_mailstream(struct transport *t);
 
 enum mf_err transport_error(const struct transport *t);        /* MF_OK while alive */
 const char *transport_reason(const struct transport *t);       /* why it died: one line, "" while alive */
-void transport_counters(const struct transport *t, uint64_t *ret_received, uint64_t *ret_sent); /* bytes on the wire; any thread */
 bool transport_is_encrypted(const struct transport *t);
 bool transport_is_verified(const struct transport *t);         /* encrypted, and it is known to whom */
 const char *transport_peer(const struct transport *t);         /* "imap.example.org [192.0.2.1]:993, TLSv1.3" */

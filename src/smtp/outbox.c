@@ -297,11 +297,6 @@ void outbox_close(struct outbox *o)
 	outbox_free(o);
 }
 
-void outbox_cancel(struct outbox *o)
-{
-	cancel_raise(&o->cancel);
-}
-
 /* --- putting ------------------------------------------------------------------------------------------------------- */
 
 static bool is_name(const char *name)
@@ -657,24 +652,6 @@ enum mf_err outbox_settle_sent(struct outbox *o, uint64_t id, bool filed)
 		if (!err)
 			(void)outbox_finish_locked(o, e);
 		wake_locked(o);
-	}
-	pthread_mutex_unlock(&o->lock);
-	if (!err)
-		outbox_tell(o, id);
-	return err;
-}
-
-enum mf_err outbox_filed(struct outbox *o, uint64_t id)
-{
-	pthread_mutex_lock(&o->lock);
-	struct entry *e = outbox_find_locked(o, id);
-	enum mf_err err = e ? MF_OK : MF_NOT_FOUND;
-	if (!err) {
-		e->copy = COPY_FILED;
-		e->unsaved = e->sending;
-		err = e->sending ? MF_OK : save_locked(o, e);
-		if (!err)
-			(void)outbox_finish_locked(o, e);
 	}
 	pthread_mutex_unlock(&o->lock);
 	if (!err)

@@ -50,8 +50,8 @@ struct outbox_options {
 	bool offline;                          /* as outbox_offline(o, true) */
 	/* Files the prepared message (all of it, with its Bcc) in Sent. Called on the sending thread when it has been sent, and
 	 * again at each start until it is done: an owner that may have done it already looks for message_id. first: surely not yet,
-	 * and it was sent just now. fd is good during the call. MF_OK: it is filed, or need not be. MF_BUSY: the owner will call outbox_filed() when it is. Anything else:
-	 * asked again after five minutes. NULL: nothing is filed. */
+	 * and it was sent just now. fd is good during the call. MF_OK: it is filed, or need not be. Anything else: asked
+	 * again after five minutes. NULL: nothing is filed. */
 	enum mf_err (*file_copy)(void *context, uint64_t id, int fd, uint64_t size, const char *message_id, bool first);
 	void *file_context;
 	/* Tests. NULL: by config. */
@@ -121,8 +121,6 @@ void outbox_hold(struct outbox *o, uint64_t id, bool held, bool anew);
 enum mf_err outbox_retry(struct outbox *o, uint64_t id);
 /* OUTBOX_MAYBE: it was found in Sent (filed), or the user says that it arrived (not filed: the copy is made now). */
 enum mf_err outbox_settle_sent(struct outbox *o, uint64_t id, bool filed);
-/* The copy that file_copy() answered MF_BUSY to is in Sent. */
-enum mf_err outbox_filed(struct outbox *o, uint64_t id);
 
 /* --- when ------------------------------------------------------------------------------------------------------------ */
 
@@ -139,10 +137,9 @@ void outbox_wake(struct outbox *o, bool by_person);
 /* `mailfs disconnect`, -o offline: nothing is sent until it is told otherwise, whatever else is called. */
 void outbox_offline(struct outbox *o, bool offline);
 void outbox_release(struct outbox *o);         /* `mailfs send`: everything that waits goes out now, delays over or not */
-/* Sends on the calling thread until nothing is due; for when there is no mount (no outbox_start()). cancel may be NULL. The
- * first failure of the link, or MF_OK; what became of each message is in its item. */
+/* For tests, instead of outbox_start(): sends on the calling thread until nothing is due. The first failure of the link, or MF_OK;
+ * what became of each message is in its item. */
 enum mf_err outbox_send_due(struct outbox *o, struct mf_reason *why);
-void outbox_cancel(struct outbox *o);          /* ends outbox_send_due(); from a signal's thread */
 
 /* --- looking --------------------------------------------------------------------------------------------------------- */
 

@@ -9,7 +9,7 @@
 #include "smtp/outbox.h"
 
 enum entry_mark { MARK_NONE, MARK_DOT, MARK_MAYBE };          /* DOT: the end may have left */
-enum entry_copy { COPY_NONE, COPY_WANTED, COPY_ASKED, COPY_FILED };  /* ASKED: in memory only: the owner has it */
+enum entry_copy { COPY_NONE, COPY_WANTED, COPY_ASKED, COPY_FILED };  /* ASKED: in memory only: file_copy() is at it */
 enum entry_recipient { RECIPIENT_PENDING, RECIPIENT_SENT, RECIPIENT_REFUSED };
 
 struct recipient_state {
@@ -30,7 +30,6 @@ struct entry {
 	unsigned notify_asked;   /* enum dsn_notify, by put or outbox_set_notify(): before what its field says */
 	bool unfit;              /* never fit to be sent: there is no prepared file */
 	bool released, held, sending;               /* in memory only */
-	bool unsaved;            /* something was changed that only the sending thread may write */
 	uint64_t original_size;
 	struct envelope envelope;
 	struct recipient_state *recipients;         /* as envelope.recipients */

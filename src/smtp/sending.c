@@ -360,15 +360,11 @@ static void send_locked(struct sender *s, struct entry *e)
 	pthread_cond_broadcast(&o->turned);
 	struct buf text;
 	queue_text(e, &text);
-	e->unsaved = false;
 	pthread_mutex_unlock(&o->lock);
 	(void)queue_write(o, id, &text);  /* where that fails the mark stays: maybe sent, at the next start */
 	submit_result_finish(&result);
 	pthread_mutex_lock(&o->lock);
 	e->sending = false;
-	if (e->unsaved)
-		(void)queue_save(o, e);
-	e->unsaved = false;
 	(void)outbox_finish_locked(o, e);
 	pthread_mutex_unlock(&o->lock);
 	outbox_tell(o, id);
@@ -383,12 +379,12 @@ static void file_locked(struct outbox *o, struct entry *e)
 	MF_CLEANUP(mf_close) int fd = queue_open_file(o, id, "eml", O_RDONLY);
 	bool first = e->copy_first;
 	e->copy_first = false;
-	e->copy = COPY_ASKED;        /* before the call: the owner may answer from another thread at once */
+	e->copy = COPY_ASKED;
 	pthread_mutex_unlock(&o->lock);
 	enum mf_err err = fd < 0 ? MF_IO : o->options.file_copy(o->options.file_context, id, fd, size, message_id, first);
 	pthread_mutex_lock(&o->lock);
 	e = outbox_find_locked(o, id);
-	if (!e || err == MF_BUSY || e->copy != COPY_ASKED)
+	if (!e || e->copy != COPY_ASKED)
 		return;
 	if (err) {
 		e->copy = COPY_WANTED;

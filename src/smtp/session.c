@@ -466,8 +466,3 @@ uint64_t smtp_size_max(const struct smtp *s)
 {
 	return s->size_max;
 }
-
-const char *smtp_peer(const struct smtp *s)
-{
-	return transport_peer(s->transport);
-}

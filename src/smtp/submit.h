@@ -40,7 +40,6 @@ enum mf_err smtp_open(const struct smtp_options *options, struct smtp **ret, str
 void smtp_close(struct smtp *s);
 void smtp_destroy(struct smtp *s);           /* frees at once */
 uint64_t smtp_size_max(const struct smtp *s);  /* bytes of a message; 0: not told */
-const char *smtp_peer(const struct smtp *s);
 
 enum verdict {
 	VERDICT_SENT,            /* the server has taken the message for those recipients that say so */

@@ -65,7 +65,6 @@ struct mailbox_work {
 	bool renumbering;               /* its messages have stepped aside, and are being matched with new ones */
 	bool is_inbox;
 	bool cold;                      /* not complete yet */
-	bool no_status;
 	enum sync_policy policy;
 	uint32_t max_messages;
 	unsigned serial;                /* of the LIST that named it last */

@@ -70,7 +70,7 @@ static struct control_server *serve(struct world *w)
 
 static int dial(void)
 {
-	MF_CLEANUP(mf_free) char *path = control_socket_path("work");
+	MF_CLEANUP(mf_free) char *path = path_socket("work", 0);
 	int fd;
 	assert_int_equal(socket_connect(path, &fd, NULL), MF_OK);
 	return fd;
@@ -200,7 +200,7 @@ static void sockets_are_private_and_stale_ones_replaced(void **state)
 {
 	(void)state;
 	struct world *w = world_create(true, 65536);
-	MF_CLEANUP(mf_free) char *path = control_socket_path("work");
+	MF_CLEANUP(mf_free) char *path = path_socket("work", 0);
 	MF_CLEANUP(mf_free) char *directory = mf_format("%s/mailfs", w->directory);
 	struct stat st;
 	int stale, code;
@@ -230,7 +230,7 @@ static void a_file_in_the_way_is_left_alone(void **state)
 	(void)state;
 	struct world *w = world_create(true, 65536);
 	MF_CLEANUP(mf_free) char *directory = mf_format("%s/mailfs", w->directory);
-	MF_CLEANUP(mf_free) char *path = control_socket_path("work");
+	MF_CLEANUP(mf_free) char *path = path_socket("work", 0);
 	assert_int_equal(mkdir(directory, 0700), 0);
 	FILE *file = fopen(path, "w");
 	assert_non_null(file);
@@ -264,7 +264,7 @@ static void another_user_is_refused(void **state)
 	struct world *w = world_create(true, 65536);
 	struct control_server *server = serve(w);
 	MF_CLEANUP(mf_free) char *directory = mf_format("%s/mailfs", w->directory);
-	MF_CLEANUP(mf_free) char *path = control_socket_path("work");
+	MF_CLEANUP(mf_free) char *path = path_socket("work", 0);
 	assert_int_equal(chmod(w->directory, 0755) | chmod(directory, 0755) | chmod(path, 0666), 0);
 	pid_t child = fork();
 	if (child == 0) {

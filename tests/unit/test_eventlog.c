@@ -147,29 +147,6 @@ static void a_reader_waits_for_the_first_byte(void **state)
 	world_destroy(w);
 }
 
-static void count_growth(void *context, unsigned account)
-{
-	assert_int_equal(account, 0);
-	++*(int *)context;
-}
-
-static void growth_is_told(void **state)
-{
-	(void)state;
-	struct world *w = world_create(true, 65536);
-	int grown = 0;
-	eventlog_on_growth(w->events, count_growth, &grown);
-	publish(w, CHANGE_MESSAGE_ADDED, "a.eml", 1);
-	publish(w, CHANGE_MAILBOX_ATTR, NULL, 0);
-	bus_flush(w->bus);
-	assert_int_equal(grown, 1);
-	eventlog_on_growth(w->events, NULL, NULL);
-	publish(w, CHANGE_MESSAGE_ADDED, "b.eml", 2);
-	bus_flush(w->bus);
-	assert_int_equal(grown, 1);
-	world_destroy(w);
-}
-
 static void paths_follow_a_rename(void **state)
 {
 	(void)state;
@@ -198,7 +175,6 @@ int main(void)
 		cmocka_unit_test(the_oldest_half_is_dropped_and_offsets_go_on),
 		cmocka_unit_test(a_line_over_the_limit_is_counted_only),
 		cmocka_unit_test(a_reader_waits_for_the_first_byte),
-		cmocka_unit_test(growth_is_told),
 		cmocka_unit_test(paths_follow_a_rename),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -111,8 +111,6 @@ static void sets(void **state)
 	uidset_add(&set, UINT32_MAX, UINT32_MAX);
 	assert_set(&set, "1:3,5:9,4294967295");
 	assert_int_equal(9, uidset_size(&set));
-	assert_true(uidset_has(&set, 1) && uidset_has(&set, 9) && uidset_has(&set, UINT32_MAX));
-	assert_false(uidset_has(&set, 4) || uidset_has(&set, 10) || uidset_has(&set, 0));
 	uidset_add(&set, 4, 4);
 	assert_set(&set, "1:9,4294967295");
 	uidset_reset(&set);

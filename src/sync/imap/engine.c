@@ -195,9 +195,9 @@ static void enqueue(struct imap *s, const struct imap_command *command)
 
 static enum mf_err end_idle(struct imap *s)
 {
-	if (s->idle != IDLE_ON)
+	if (!s->idle)
 		return MF_OK;
-	s->idle = IDLE_OFF;
+	s->idle = false;
 	trace(TRACE_IMAP, "%s > DONE", s->host);
 	return write_out(s, "DONE\r\n", 6);
 }
@@ -523,8 +523,8 @@ static enum mf_err take_tagged(struct imap *s, unsigned serial, struct scan rest
 	enum mf_err e = take_cond(s, &cond);
 	if (c->selects)
 		end_select(s, &cond);
-	if (c->idle && s->idle != IDLE_OFF && !e)
-		s->idle = IDLE_OFF;
+	if (c->idle && !e)
+		s->idle = false;
 	if (!e && c->done && !s->muted)
 		e = c->done(s, c, &cond);
 	free_command(c);

@@ -40,7 +40,6 @@ struct imap_selection {
 };
 
 enum imap_news { NEWS_MESSAGES = 1, NEWS_OTHER = 2 };
-enum imap_idle { IDLE_OFF, IDLE_ASKED, IDLE_ON };
 
 struct imap {
 	struct remote remote;    /* first: a struct remote * is a struct imap * */
@@ -78,7 +77,7 @@ struct imap {
 	struct imap_selection selected, opening;
 	unsigned news;           /* enum imap_news: of the selected mailbox, not told yet */
 	bool news_list;          /* the list of mailboxes */
-	enum imap_idle idle;
+	bool idle;
 	bool no_idle, notify;    /* IDLE was refused; NOTIFY is on */
 	char *watched;           /* what wait() was last asked for, and its state when last told */
 	struct mailbox_status watched_status;

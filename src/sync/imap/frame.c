@@ -147,7 +147,6 @@ static enum mf_err take_literal(const struct frame_reader *r, struct imap_frame 
 	}
 	if (len <= r->literal_keep && len <= FRAME_MAX - f->text->len)
 		return keep(r, f, (size_t)len);
-	f->cut = true;
 	e = pass_over(r, len);
 	return e ? e : put_nil(f, at);
 }
@@ -166,7 +165,6 @@ static enum mf_err read_line(const struct frame_reader *r, struct imap_frame *f)
 enum mf_err frame_read(const struct frame_reader *r, struct imap_frame *f)
 {
 	mmap_string_truncate(f->text, 0);
-	f->cut = false;
 	f->lines_len = 0;
 	enum mf_err e = read_line(r, f);
 	if (e)

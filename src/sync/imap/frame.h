@@ -16,7 +16,6 @@ struct imap_frame {
 	MMAPString *text;
 	size_t first_line;   /* its length; the same as text->len without literals */
 	size_t lines_len;    /* of all its lines: what is not in literals */
-	bool cut;            /* a literal was passed over */
 };
 /* The literal that begins now belongs to a BODY[] of a FETCH. Takes exactly len bytes from the reader. `line` is the
  * response up to the literal's item; `section` what is asked behind BODY, as in "[]<0>". */

@@ -133,7 +133,7 @@ static enum mf_err start_idle(struct imap *s)
 	e = imap_pump_plus(s, serial, &plus);
 	s->reader.io_timeout_ms = usual;
 	if (!e && plus)
-		s->idle = IDLE_ON;
+		s->idle = true;
 	return e;
 }
 
@@ -175,7 +175,7 @@ static enum mf_err wait_idling(struct imap *s, int64_t until_ms, int wake_fd, co
 {
 	enum mf_err e = MF_OK;
 	while (!e) {
-		if (s->idle == IDLE_OFF && may_idle(s) && (s->selected.raw || s->notify))
+		if (!s->idle && may_idle(s) && (s->selected.raw || s->notify))
 			e = start_idle(s);
 		if (e || tell(s, sink))
 			break;
@@ -186,7 +186,7 @@ static enum mf_err wait_idling(struct imap *s, int64_t until_ms, int wake_fd, co
 			e = imap_pump_ready(s);
 		if (e || woken || clock_mono_ms() >= until_ms || tell(s, sink))
 			break;
-		if (!readable && s->idle == IDLE_ON) /* renewing: DONE and IDLE go out as one; the answer shows that the peer lives */
+		if (!readable && s->idle) /* renewing: DONE and IDLE go out as one; the answer shows that the peer lives */
 			e = start_idle(s);
 	}
 	if (!e)
@@ -196,7 +196,7 @@ static enum mf_err wait_idling(struct imap *s, int64_t until_ms, int wake_fd, co
 
 enum mf_err imap_wait(struct imap *s, const char *raw, int64_t timeout_ms, int wake_fd, const struct push_sink *sink)
 {
-	bool idling = s->idle == IDLE_ON && s->selected.raw && raw && !strcmp(s->selected.raw, raw), changed = false;
+	bool idling = s->idle && s->selected.raw && raw && !strcmp(s->selected.raw, raw), changed = false;
 	enum mf_err e = MF_OK;
 	if (!s->dead && tell(s, sink))
 		return MF_OK;

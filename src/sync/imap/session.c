@@ -85,7 +85,7 @@ static void say_goodbye(struct imap *s)
 	if (s->dead || !s->transport || !s->authenticated || s->compress_serial)
 		return;
 	transport_set_deadline(s->transport, 1); /* long past */
-	if (s->idle == IDLE_ON && transport_write(s->transport, "DONE\r\n", 6))
+	if (s->idle && transport_write(s->transport, "DONE\r\n", 6))
 		return;
 	if (transport_write(s->transport, logout, sizeof logout - 1) == MF_OK)
 		(void)transport_flush(s->transport);

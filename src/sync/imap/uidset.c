@@ -84,22 +84,6 @@ uint64_t uidset_size(struct uidset *set)
 	return size;
 }
 
-bool uidset_has(struct uidset *set, uint32_t uid)
-{
-	struct uid_ranges ranges = uidset_ranges(set);
-	size_t low = 0, high = ranges.count;
-	while (low < high) {
-		size_t middle = low + (high - low) / 2;
-		if (uid < ranges.items[middle].first)
-			high = middle;
-		else if (uid > ranges.items[middle].last)
-			low = middle + 1;
-		else
-			return true;
-	}
-	return false;
-}
-
 bool uidset_scan(struct uidset *set, struct scan *s, uint32_t low, uint32_t high)
 {
 	struct scan at = *s;

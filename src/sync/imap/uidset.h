@@ -22,7 +22,6 @@ void uidset_add(struct uidset *set, uint32_t first, uint32_t last);
 /* Sorted, merged, not overlapping; valid until the next change. */
 struct uid_ranges uidset_ranges(struct uidset *set);
 uint64_t uidset_size(struct uidset *set);
-bool uidset_has(struct uidset *set, uint32_t uid);
 /* Adds what is in the text ("1:3,7") and between low and high, inclusive; "*" and a set that is none are false. */
 bool uidset_scan(struct uidset *set, struct scan *s, uint32_t low, uint32_t high);
 /* As text for a command, from range *at on, at most max bytes of it; *at becomes the first range that did not fit. */
