@@ -7,11 +7,10 @@
 struct err_row {
 	const char *name, *words;
 	enum mf_scope scope;
-	bool temporary;
 };
 
 static const struct err_row rows[] = {
-#define X(name, scope, temporary, words) [name] = { #name, words, MF_SCOPE_##scope, temporary },
+#define X(name, scope, words) [name] = { #name, words, MF_SCOPE_##scope },
 	MF_ERRORS(X)
 #undef X
 };
@@ -19,11 +18,6 @@ static const struct err_row rows[] = {
 enum mf_scope mf_err_scope(enum mf_err e)
 {
 	return rows[e].scope;
-}
-
-bool mf_err_is_temporary(enum mf_err e)
-{
-	return rows[e].temporary;
 }
 
 const char *mf_err_words(enum mf_err e)

@@ -6,35 +6,33 @@
 #ifndef MF_BASE_ERR_H
 #define MF_BASE_ERR_H
 
-#include <stdbool.h>
-
-/* X(name, scope, temporary, words): the scope is how much is unusable now */
+/* X(name, scope, words): the scope is how much is unusable now */
 #define MF_ERRORS(X) \
-	X(MF_OK,          ITEM,       false, "no error") \
-	X(MF_NOT_FOUND,   ITEM,       false, "not found") \
-	X(MF_EXISTS,      ITEM,       false, "exists already") \
-	X(MF_UNSUPPORTED, ITEM,       false, "not supported") \
-	X(MF_DENIED,      ITEM,       false, "not permitted by the server") \
-	X(MF_INVALID,     ITEM,       false, "invalid") \
-	X(MF_STALE,       ITEM,       false, "gone at the server") \
-	X(MF_TOO_BIG,     ITEM,       false, "over a size limit") \
-	X(MF_QUOTA,       ITEM,       false, "over the server's quota") \
-	X(MF_CANCELLED,   ITEM,       false, "interrupted") \
-	X(MF_NO_FILES,    ITEM,       true,  "too many messages are open") \
-	X(MF_UIDVALIDITY, MAILBOX,    true,  "the mailbox was numbered anew") \
-	X(MF_OFFLINE,     CONNECTION, true,  "the server cannot be reached") \
-	X(MF_TIMEOUT,     CONNECTION, true,  "the server did not answer in time") \
-	X(MF_PROTOCOL,    CONNECTION, true,  "the server broke the protocol") \
-	X(MF_TLS,         CONNECTION, true,  "no trusted encrypted connection") \
-	X(MF_AUTH,        ACCOUNT,    false, "the server refused the credentials") \
-	X(MF_BUSY,        ACCOUNT,    true,  "in use by another process") \
-	X(MF_NEWER,       ACCOUNT,    false, "written by a newer version of mailfs") \
-	X(MF_NO_SPACE,    ACCOUNT,    true,  "no space on the local disk") \
-	X(MF_IO,          ACCOUNT,    true,  "local input/output error") \
-	X(MF_CORRUPT,     ACCOUNT,    false, "damaged local data")
+	X(MF_OK,          ITEM,       "no error") \
+	X(MF_NOT_FOUND,   ITEM,       "not found") \
+	X(MF_EXISTS,      ITEM,       "exists already") \
+	X(MF_UNSUPPORTED, ITEM,       "not supported") \
+	X(MF_DENIED,      ITEM,       "not permitted by the server") \
+	X(MF_INVALID,     ITEM,       "invalid") \
+	X(MF_STALE,       ITEM,       "gone at the server") \
+	X(MF_TOO_BIG,     ITEM,       "over a size limit") \
+	X(MF_QUOTA,       ITEM,       "over the server's quota") \
+	X(MF_CANCELLED,   ITEM,       "interrupted") \
+	X(MF_NO_FILES,    ITEM,       "too many messages are open") \
+	X(MF_UIDVALIDITY, MAILBOX,    "the mailbox was numbered anew") \
+	X(MF_OFFLINE,     CONNECTION, "the server cannot be reached") \
+	X(MF_TIMEOUT,     CONNECTION, "the server did not answer in time") \
+	X(MF_PROTOCOL,    CONNECTION, "the server broke the protocol") \
+	X(MF_TLS,         CONNECTION, "no trusted encrypted connection") \
+	X(MF_AUTH,        ACCOUNT,    "the server refused the credentials") \
+	X(MF_BUSY,        ACCOUNT,    "in use by another process") \
+	X(MF_NEWER,       ACCOUNT,    "written by a newer version of mailfs") \
+	X(MF_NO_SPACE,    ACCOUNT,    "no space on the local disk") \
+	X(MF_IO,          ACCOUNT,    "local input/output error") \
+	X(MF_CORRUPT,     ACCOUNT,    "damaged local data")
 
 enum mf_err {
-#define X(name, scope, temporary, words) name,
+#define X(name, scope, words) name,
 	MF_ERRORS(X)
 #undef X
 };
@@ -42,8 +40,6 @@ enum mf_err {
 enum mf_scope { MF_SCOPE_ITEM, MF_SCOPE_MAILBOX, MF_SCOPE_CONNECTION, MF_SCOPE_ACCOUNT };
 
 enum mf_scope mf_err_scope(enum mf_err e);
-/* worth trying again with no person involved */
-bool mf_err_is_temporary(enum mf_err e);
 /* lower-case words without a full stop; never NULL */
 const char *mf_err_words(enum mf_err e);
 /* "MF_TIMEOUT"; for traces and tests */

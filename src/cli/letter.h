@@ -2,6 +2,8 @@
 #ifndef MF_CLI_LETTER_H
 #define MF_CLI_LETTER_H
 
+#include <stdbool.h>
+
 #include "base/err.h"
 
 struct letter {

@@ -4,6 +4,7 @@
 #define MF_CONTROL_JSON_H
 
 #include <json-c/json.h>
+#include <stdbool.h>
 #include <stdint.h>
 
 #include "base/buf.h"

@@ -1,4 +1,4 @@
-/* fs.h: the tree of SPEC section 3 as a FUSE file system (libfuse 3, low-level API).
+/* fs.h: the tree of mailfs(7) as a FUSE file system (libfuse 3, low-level API).
  *
  * Handlers answer from the cache or park the request: a parked request has an interrupt hook (EINTR) and is answered by
  * whoever completes it. No handler waits for the network, and no lock is held over a reply or a kernel notification.

@@ -256,7 +256,7 @@ bool probe_name(const char *name);
 
 /* --- errno.c */
 
-int fs_errno(enum mf_err e); /* the one table of SPEC section 4 */
+int fs_errno(enum mf_err e); /* the one table of mailfs(7), Errors */
 static inline void fs_reply(fuse_req_t req, enum mf_err e) { fuse_reply_err(req, fs_errno(e)); }
 
 /* --- precheck.c */

@@ -23,7 +23,6 @@ enum node_kind {
 	NODE_HELD,           /* what is in them; part likewise, id: the operation, or a number given in this mount */
 	NODE_OUTBOX,         /* outbox/; part OUTBOX_FAILURES: the folder failed/ in it */
 	NODE_QUEUED,         /* what is in them; id: its number (outgoing.h); part QUEUED_ERROR: NAME.error.txt of it */
-	/* with later issues: parts, searches */
 };
 enum { OUTBOX_FAILURES = 1, QUEUED_ERROR = 1 };
 struct node { enum node_kind kind; uint8_t account; uint16_t part; uint64_t id; };

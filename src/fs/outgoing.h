@@ -83,7 +83,7 @@ enum mf_err outgoing_remove(struct outgoing *o, bool failed, const char *name);
 enum mf_err outgoing_rename(struct outgoing *o, bool from_failed, const char *name, const char *newname);
 
 /* The name of the file that an editor keeps this one for, as long as it has it open (.x.eml.swp, .#x.eml, #x.eml#,
- * .~lock.x.eml#): its place and length in lock; false: no such name */
+ * .~lock.x.eml# and their like): its place and length in lock; false: no such name */
 bool outgoing_lock_names(const char *lock, const char **ret, size_t *ret_len);
 
 #endif

@@ -1,9 +1,10 @@
 /* xattr.h: the values of user.mail.* as text. Pure; for xattr.c and its tests.
  *
  * Messages: flags ("\Seen \Flagged $Work"), uid (decimal; absent until the server gave one), subject, from, to, date (of the Date
- * field, RFC 3339 in UTC), message-id, cached (yes, no), state (synchronised, local).
+ * field, RFC 3339 in UTC), message-id, cached (yes, no), state (synchronised, local, or the
+ * first operation that waits).
  * Mailboxes: subscribed (yes, no), special-use ("\Sent"; absent if none), uidvalidity, total, unseen, complete (yes, no),
- * sync (headers, demand, full). Files of outbox/: state (outgoing.h), subject, message-id. */
+ * sync (headers, demand, full). Files of outbox/: state, notify (outgoing.h), subject, message-id. */
 #ifndef MF_FS_XATTR_H
 #define MF_FS_XATTR_H
 

@@ -1,4 +1,4 @@
-/* name.h: names of files. Pure; SPEC section 3 in code.
+/* name.h: names of files. Pure. mailfs(7) tells people the same.
  *
  * A message: DATE_SENDER_SUBJECT_KEY.eml, at most MAIL_NAME_MAX bytes, valid UTF-8 in NFC, never starting with '-' or '.'.
  * A mailbox: one level of the server's name, decoded from modified UTF-7 (RFC 3501 5.1.3), escaped so that every name

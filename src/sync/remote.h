@@ -1,4 +1,4 @@
-/* remote.h: a live session with one server: "imap", "memory" (tests), later "pop3".
+/* remote.h: a live session with one server: "imap", "pop3", or "memory" (tests).
  *
  * A session is made, used and destroyed by one thread; only its options' stop sign is raised from elsewhere. Calls block;
  * every wait has the transport's deadlines. Verbs take lists and pipeline inside: what matters is round trips.

@@ -69,7 +69,6 @@ static void errors_have_scopes(void **state)
 	(void)state;
 	assert_int_equal(mf_err_scope(MF_TIMEOUT), MF_SCOPE_CONNECTION);
 	assert_int_equal(mf_err_scope(MF_AUTH), MF_SCOPE_ACCOUNT);
-	assert_false(mf_err_is_temporary(MF_AUTH));
 	assert_string_equal(mf_err_name(MF_STALE), "MF_STALE");
 	assert_int_equal(mf_err_from_errno(EDQUOT), MF_NO_SPACE);
 	assert_int_equal(mf_err_from_errno(EIO), MF_IO);

@@ -179,7 +179,7 @@ static void every_status_has_an_exit_code(void **state)
 {
 	(void)state;
 	static const enum mf_err all[] = {
-#define X(name, scope, temporary, words) name,
+#define X(name, scope, words) name,
 		MF_ERRORS(X)
 #undef X
 	};
