@@ -325,6 +325,14 @@ bool tls_context_verifies(const struct tls_context *c)
 	return c->trust != TRUST_ANY;
 }
 
+enum mf_err tls_context_for(const struct account_config *config, const struct server_address *server, struct tls_context **ret, struct mf_reason *why)
+{
+	static const enum transport_trust trust[] = { [TLS_VERIFY] = TRUST_VERIFY, [TLS_FINGERPRINT] = TRUST_FINGERPRINT, [TLS_INSECURE] = TRUST_ANY };
+	struct tls_options options = { .trust = trust[config->tls], .fingerprint = config->fingerprint, .ca_file = config->tls_ca_file };
+	*ret = NULL;
+	return server->host && server->security != SECURITY_NONE ? tls_context_create(&options, ret, why) : MF_OK;
+}
+
 struct tls_context *tls_context_share(struct tls_context *c)
 {
 	if (c)

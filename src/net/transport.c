@@ -177,6 +177,12 @@ static enum io push(struct transport *t)
 	return t->tls ? tls_push(t) : IO_OK;
 }
 
+/* What a step of a layer means for its caller. IO_AGAIN: nothing yet */
+static enum mf_err outcome(struct transport *t, enum io io)
+{
+	return io == IO_EOF ? closed(t) : io == IO_DEAD ? t->error : MF_OK;
+}
+
 /* The other side may be unable to read before we do. That it has closed is left for transport_read() to find, behind what it
  * said before. */
 static void soak(struct transport *t)
@@ -193,16 +199,9 @@ static enum mf_err send_out(struct transport *t)
 		enum mf_err e = transport_check(t);
 		if (e)
 			return e;
-		switch (push(t)) {
-		case IO_OK:
-			return MF_OK;
-		case IO_EOF:
-			return closed(t);
-		case IO_DEAD:
-			return t->error;
-		case IO_AGAIN:
-			break;
-		}
+		enum io io = push(t);
+		if (io != IO_AGAIN)
+			return outcome(t, io);
 		short events = 0;
 		e = wait_for(t, t->eof || in_is_full(t) ? POLLOUT : POLLOUT | POLLIN, &patience, &events);
 		if (e)
@@ -267,17 +266,11 @@ enum mf_err transport_read(struct transport *t, void *data, size_t size, size_t 
 			return MF_OK;
 		}
 		size_t n = 0;
-		switch (receive(t, data, size, &n)) {
-		case IO_OK:
+		enum io io = receive(t, data, size, &n);
+		if (io == IO_OK)
 			*ret_len = n;
-			return MF_OK;
-		case IO_EOF:
-			return closed(t);
-		case IO_DEAD:
-			return t->error;
-		case IO_AGAIN:
-			break;
-		}
+		if (io != IO_AGAIN)
+			return outcome(t, io);
 		if (has_unsent(t)) { /* the answer to what is still here would never come */
 			e = transport_flush(t);
 			if (e)
@@ -304,17 +297,10 @@ static enum mf_err look(struct transport *t, bool *ret_readable)
 	*ret_readable = is_buffered(t);
 	if (*ret_readable)
 		return MF_OK;
-	switch (receive_in(t)) {
-	case IO_OK:
-		*ret_readable = true;
-		return MF_OK;
-	case IO_EOF:
-		return closed(t);
-	case IO_DEAD:
-		return t->error;
-	case IO_AGAIN:
-		break;
-	}
+	enum io io = receive_in(t);
+	*ret_readable = io == IO_OK;
+	if (io != IO_AGAIN)
+		return outcome(t, io);
 	return has_wire_output(t) && tls_push(t) == IO_DEAD ? t->error : MF_OK;
 }
 

@@ -18,6 +18,7 @@
 
 #include "base/cancel.h"
 #include "base/err.h"
+#include "config/config.h"
 #include "net/traffic.h"
 
 struct transport;
@@ -31,6 +32,8 @@ struct tls_options {
 	const char *ca_file;               /* beside the system's; may be NULL */
 };
 enum mf_err tls_context_create(const struct tls_options *options, struct tls_context **ret, struct mf_reason *why);
+/* As the account's settings have it for this one of its servers. *ret NULL: without TLS, or there is no such server */
+enum mf_err tls_context_for(const struct account_config *config, const struct server_address *server, struct tls_context **ret, struct mf_reason *why);
 struct tls_context *tls_context_share(struct tls_context *context); /* one more owner, who destroys it too; NULL is fine */
 void tls_context_destroy(struct tls_context *context);              /* the last owner's; NULL is fine */
 

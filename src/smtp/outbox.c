@@ -153,19 +153,6 @@ bool outbox_finish_locked(struct outbox *o, struct entry *e)
 
 /* --- life ---------------------------------------------------------------------------------------------------------- */
 
-static enum transport_trust trust(const struct account_config *config)
-{
-	switch (config->tls) {
-	case TLS_VERIFY:
-		return TRUST_VERIFY;
-	case TLS_FINGERPRINT:
-		return TRUST_FINGERPRINT;
-	case TLS_INSECURE:
-		return TRUST_ANY;
-	}
-	return TRUST_VERIFY;
-}
-
 static const char *from_of(const struct account_config *c)
 {
 	return c->from ? c->from : c->user ? c->user : "";
@@ -179,9 +166,8 @@ enum mf_err outbox_check_config(const struct account_config *c, struct mf_reason
 
 enum mf_err outbox_renew_access(struct outbox *o, const struct account_config *c, struct mf_reason *why)
 {
-	struct tls_options options = { .trust = trust(c), .fingerprint = c->fingerprint, .ca_file = c->tls_ca_file };
-	struct tls_context *tls = NULL;
-	enum mf_err e = c->smtp.host && c->smtp.security != SECURITY_NONE ? tls_context_create(&options, &tls, why) : MF_OK;
+	struct tls_context *tls;
+	enum mf_err e = tls_context_for(c, &c->smtp, &tls, why);
 	if (e)
 		return e;
 	tls_context_destroy(o->tls);

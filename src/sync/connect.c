@@ -28,31 +28,9 @@ struct connector {
 	struct access access;
 };
 
-static enum transport_trust connector_trust(const struct account_config *config)
-{
-	switch (config->tls) {
-	case TLS_VERIFY:
-		return TRUST_VERIFY;
-	case TLS_FINGERPRINT:
-		return TRUST_FINGERPRINT;
-	case TLS_INSECURE:
-		return TRUST_ANY;
-	}
-	return TRUST_VERIFY;
-}
-
 static struct credentials *connector_credentials(const struct account_config *config)
 {
 	return credentials_create(config->user, config->password, config->password_command);
-}
-
-static enum mf_err connector_tls(const struct account_config *config, const struct server_address *server, struct tls_context **ret, struct mf_reason *why)
-{
-	*ret = NULL;
-	if (!server->host || server->security == SECURITY_NONE)
-		return MF_OK;
-	struct tls_options options = {.trust = connector_trust(config), .fingerprint = config->fingerprint, .ca_file = config->tls_ca_file};
-	return tls_context_create(&options, ret, why);
 }
 
 static void access_finish(struct access *access)
@@ -67,9 +45,9 @@ static enum mf_err access_init(const struct account_config *config, struct acces
 	struct access access = {.config = config};
 	if (!config->imap.host && !config->pop3.host)
 		return mf_fail(why, MF_UNSUPPORTED, "%s: no server is set", config->name);
-	enum mf_err e = connector_tls(config, &config->imap, &access.tls, why);
+	enum mf_err e = tls_context_for(config, &config->imap, &access.tls, why);
 	if (e == MF_OK)
-		e = connector_tls(config, &config->pop3, &access.pop3_tls, why);
+		e = tls_context_for(config, &config->pop3, &access.pop3_tls, why);
 	if (e == MF_OK)
 		access.credentials = connector_credentials(config);
 	if (e == MF_OK)

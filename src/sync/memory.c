@@ -83,17 +83,15 @@ struct memory_mailbox *memory_find_locked(struct memory_server *m, const char *r
 	return b;
 }
 
+static int compare_uid(const void *key, const void *message)
+{
+	uint32_t uid = *(const uint32_t *)key, other = ((const struct memory_message *)message)->uid;
+	return (uid > other) - (uid < other);
+}
+
 struct memory_message *memory_message_locked(struct memory_mailbox *b, uint32_t uid)
 {
-	size_t low = 0, high = b->count;
-	while (low < high) {
-		size_t middle = low + (high - low) / 2;
-		if (b->messages[middle].uid < uid)
-			low = middle + 1;
-		else
-			high = middle;
-	}
-	return low < b->count && b->messages[low].uid == uid ? &b->messages[low] : NULL;
+	return b->count ? bsearch(&uid, b->messages, b->count, sizeof *b->messages, compare_uid) : NULL;
 }
 
 void memory_status_locked(const struct memory_mailbox *b, unsigned caps, struct mailbox_status *ret)

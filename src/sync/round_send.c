@@ -336,17 +336,15 @@ static enum mf_err round_group(struct round *r)
 
 /* --- answers --------------------------------------------------------------------------------------------------------------------- */
 
+static int compare_from(const void *key, const void *pair)
+{
+	uint32_t uid = *(const uint32_t *)key, from = ((const struct uid_pair *)pair)->from;
+	return (uid > from) - (uid < from);
+}
+
 static const struct uid_pair *find_pair(const struct write_result *result, uint32_t uid)
 {
-	size_t low = 0, high = result->count;
-	while (low < high) {
-		size_t middle = low + (high - low) / 2;
-		if (result->pairs[middle].from < uid)
-			low = middle + 1;
-		else
-			high = middle;
-	}
-	return low < result->count && result->pairs[low].from == uid ? &result->pairs[low] : NULL;
+	return result->count ? bsearch(&uid, result->pairs, result->count, sizeof *result->pairs, compare_from) : NULL;
 }
 
 /* RFC 4315 3: of a mailbox that may be written to and not read no numbers are told */

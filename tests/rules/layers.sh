@@ -16,7 +16,7 @@ bad=$(
 	room base
 	room config base
 	room mail base
-	room net base
+	room net config base
 	room auth config base
 	room cache mail config base
 	room sync cache auth mail net config base

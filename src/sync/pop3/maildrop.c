@@ -60,20 +60,18 @@ enum mf_err maildrop_add(struct maildrop *d, uint32_t number, const char *uidl)
 	return e;
 }
 
+static int compare_number(const void *key, const void *item)
+{
+	uint32_t number = *(const uint32_t *)key, other = ((const struct drop_item *)item)->number;
+	return (number > other) - (number < other);
+}
+
 struct drop_item *maildrop_at_number(struct maildrop *d, uint32_t number)
 {
 	/* mostly the n-th is number n */
 	if (number && number <= d->count && d->items[number - 1].number == number)
 		return &d->items[number - 1];
-	size_t low = 0, high = d->count;
-	while (low < high) {
-		size_t middle = low + (high - low) / 2;
-		if (d->items[middle].number < number)
-			low = middle + 1;
-		else
-			high = middle;
-	}
-	return low < d->count && d->items[low].number == number ? &d->items[low] : NULL;
+	return d->count ? bsearch(&number, d->items, d->count, sizeof *d->items, compare_number) : NULL;
 }
 
 struct drop_item *maildrop_at_uid(struct maildrop *d, uint32_t uid)
@@ -262,17 +260,15 @@ void maildrop_match(struct maildrop *d, const struct uidls *known, size_t **ret_
 	*ret_gone_count = gone_count;
 }
 
+static int compare_row(const void *key, const void *row)
+{
+	uint32_t uid = *(const uint32_t *)key, other = ((const struct uidl *)row)->uid;
+	return (uid > other) - (uid < other);
+}
+
 static const struct uidl *find_row(const struct uidls *known, uint32_t uid)
 {
-	size_t low = 0, high = known->count;
-	while (low < high) {
-		size_t middle = low + (high - low) / 2;
-		if (known->rows[middle].uid < uid)
-			low = middle + 1;
-		else
-			high = middle;
-	}
-	return low < known->count && known->rows[low].uid == uid ? &known->rows[low] : NULL;
+	return known->count ? bsearch(&uid, known->rows, known->count, sizeof *known->rows, compare_row) : NULL;
 }
 
 size_t maildrop_doubt(struct maildrop *d, const struct uidls *known)
