@@ -336,6 +336,15 @@ static enum mf_err batch_over(struct fetch *v, struct batch *b)
 	return e;
 }
 
+/* The verdict on a command is that on its only message. */
+static enum mf_err refused_alone(struct fetch *v, struct batch *b, uint32_t uid, const struct imap_cond *cond)
+{
+	size_t at = find_uid(b, uid);
+	if (at == SIZE_MAX || b->state[at] != ASKED)
+		return MF_OK;
+	return tell_end(v, b, at, cond->kind == COND_NO ? MF_DENIED : MF_PROTOCOL, false);
+}
+
 static enum mf_err fetched(struct imap *s, struct imap_command *c, const struct imap_cond *cond)
 {
 	struct fetch *v = s->verb;
@@ -345,13 +354,10 @@ static enum mf_err fetched(struct imap *s, struct imap_command *c, const struct 
 	if (is_right_mailbox(v, b) && cond->kind != COND_OK) {
 		if (imap_cond_classify(cond) == MF_OFFLINE && !span_is(cond->code, "UNAVAILABLE"))
 			return imap_cond_error(s, cond, c->what);
-		if (c->last) { /* alone: the verdict is of this one */
-			size_t at = find_uid(b, c->last);
-			if (at != SIZE_MAX && b->state[at] == ASKED) {
-				enum mf_err e = tell_end(v, b, at, cond->kind == COND_NO ? MF_DENIED : MF_PROTOCOL, false);
-				if (e)
-					return e;
-			}
+		if (c->last) {
+			enum mf_err e = refused_alone(v, b, c->last, cond);
+			if (e)
+				return e;
 		} else {
 			b->refused = true;
 			b->denied |= cond->kind == COND_NO;
