@@ -79,6 +79,9 @@ struct disposal {
 };
 /* The message as it is at the server goes; the row is in Trash or out of sight. One that only exists here is dropped. */
 enum mf_err txn_remove(struct txn *t, uint64_t message, const struct disposal *how);
+/* The message gets another id, *ret, with all that is its own; nothing has the one that it had any more: that is a file without a
+ * name, of whoever has it open for writing. One that only exists here keeps its id. */
+enum mf_err txn_part(struct txn *t, uint64_t message, uint64_t *ret);
 /* Another name, or mailbox; what has that name there goes as `how` says, and a message written here takes over its flags.
  * MF_EXISTS: a mailbox has the name. */
 enum mf_err txn_move(struct txn *t, uint64_t message, uint64_t mailbox, const char *name, const struct disposal *how);

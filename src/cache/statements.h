@@ -83,6 +83,8 @@
 	  "SELECT ?2, NULL, size, size_checked, mtime, ctime, flags, keywords, 0, match, ?3 FROM message WHERE id = ?1") \
 	X(MESSAGE_COPY_AS, "INSERT INTO message (id, shelf, uid, size, size_checked, mtime, ctime, flags, keywords, modseq, match, name) " \
 	  "SELECT ?4, ?2, NULL, size, size_checked, mtime, ctime, flags, keywords, 0, match, ?3 FROM message WHERE id = ?1") \
+	X(MESSAGE_RENUMBER, "UPDATE message SET id = ?2 WHERE id = ?1") \
+	X(SUMMARY_RENUMBER, "UPDATE summary SET id = ?2 WHERE id = ?1") \
 	X(MESSAGE_HELD, "UPDATE message SET shelf = ?2, uid = NULL, name = ?1 || '/' || name WHERE id = ?1") \
 	X(MESSAGE_ANY, "SELECT 1 FROM message WHERE shelf = ?1 LIMIT 1") \
 	X(MESSAGE_UNNUMBERED_MOVE, "UPDATE message SET shelf = ?2 WHERE shelf = ?1 AND uid IS NULL") \

@@ -96,6 +96,64 @@ static enum mf_err split(struct txn *t, struct node *n, struct row *row, struct 
 	return e;
 }
 
+/* An id that no row has had */
+static enum mf_err fresh_id(struct txn *t, const struct row *like, uint64_t *ret)
+{
+	char name[NAME_MAX_BYTES + 1];
+	snprintf(name, sizeof name, "%llu/new", (unsigned long long)like->entry.id);
+	sqlite3_stmt *s = db_use(t->db, SQL_MESSAGE_COPY);
+	sqlite3_bind_int64(s, 1, (int64_t)like->entry.id);
+	sqlite3_bind_int64(s, 2, (int64_t)like->shelf);
+	db_bind_text(s, 3, name);
+	enum mf_err e = db_run(t->db, s);
+	*ret = (uint64_t)sqlite3_last_insert_rowid(t->db->handle);
+	if (!e && *ret > ROW_ID_MAX)
+		e = MF_TOO_BIG;
+	return e ? e : row_remove(t, *ret);
+}
+
+static enum mf_err renumber(struct txn *t, enum statement which, uint64_t from, uint64_t to)
+{
+	sqlite3_stmt *s = db_use(t->db, which);
+	sqlite3_bind_int64(s, 1, (int64_t)from);
+	sqlite3_bind_int64(s, 2, (int64_t)to);
+	return db_run(t->db, s);
+}
+
+static enum mf_err part(struct txn *t, const struct node *n, struct row *row, uint64_t id)
+{
+	struct ops ops = { 0 };
+	uint64_t old = row->entry.id;
+	enum mf_err e = renumber(t, SQL_MESSAGE_RENUMBER, old, id);
+	if (!e)
+		e = renumber(t, SQL_SUMMARY_RENUMBER, old, id);
+	if (!e)
+		e = ops_of_message(t, old, &ops);
+	if (!e)
+		e = repoint(t, &ops, id);
+	ops_finish(&ops);
+	if (!e && spool_has(t->cache, old))
+		e = txn_spool_rename(t, old, id);
+	txn_body(t, old, id);
+	arrival_forget(t, row->match, old);
+	row_hide(t, n, old);
+	row->entry.id = id;
+	row_show(t, n, row, true);
+	return e;
+}
+
+enum mf_err txn_part(struct txn *t, uint64_t message, uint64_t *ret)
+{
+	struct row row;
+	struct node *n;
+	enum mf_err e = change_visible(t, message, &row, &n);
+	*ret = message;
+	if (e || row.local)
+		return e;
+	e = fresh_id(t, &row, ret);
+	return txn_fail(t, e ? e : part(t, n, &row, *ret));
+}
+
 /* The backup that an editor made by renaming stays, as a file that is only here; its message is an old version. */
 static enum mf_err keep_aside(struct txn *t, struct node *n, struct row *row, const char *own_name, const struct disposal *how, uint64_t *ret_op)
 {

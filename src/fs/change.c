@@ -27,24 +27,36 @@ enum mf_err fs_finish_change(struct fs_account *account, struct txn *t, enum mf_
 
 /* --- removing files ------------------------------------------------------------------------------------------------------- */
 
-struct leaving { struct entry entry; struct edit *edit; };
+/* A name that goes: its row, and what those who have it open go on with. heir: the row that the message has from now on; 0: the same */
+struct leaving { struct node node; struct entry entry; struct edit *edit; bool is_written; uint64_t heir; };
 
-/* What no server has takes its bytes with it: whoever has it open keeps them, to go on reading and writing until the last close
- * (tmpfile(3)). Its edit is paused meanwhile: an end of it that is under way is over, or waits until the file is gone. */
-static enum mf_err keep_open(struct fs *fs, const struct node *node, struct edit **ret)
+/* Who has it open for writing keeps it, to go on reading and writing until the last close, and nothing of that is the message's
+ * any more (unlink(2)). All bytes that are here are taken over; others are fetched when they are wanted. */
+static enum mf_err begin_edit(struct fs *fs, const struct leaving *l, struct edit **ret)
 {
 	struct body *body = NULL;
+	enum mf_err err = cache_body_get(fs_account(fs, &l->node)->cache, l->node.id, &body);
+	bool none = err == MF_NOT_FOUND && !l->entry.uid && !l->entry.size;
+	if (none || (err == MF_OK && body_is_whole(body)))
+		err = edit_begin(fs, &l->node, body, ret);
+	else if (err == MF_OK || err == MF_NOT_FOUND)
+		err = MF_OK, *ret = edit_find(fs, &l->node);
+	body_unref(body);
+	return err;
+}
+
+/* Its edit is paused meanwhile: an end of it that is under way is over, or waits until the name is gone. */
+static enum mf_err keep_open(struct fs *fs, struct leaving *l)
+{
 	enum mf_err err = MF_OK;
-	if (message_is_open_for_writing(fs, node)) {
-		err = cache_body_get(fs_account(fs, node)->cache, node->id, &body);
-		if (err == MF_OK || err == MF_NOT_FOUND)
-			err = edit_begin(fs, node, body, ret);
-		body_unref(body);
-	} else {
-		*ret = edit_find(fs, node);
-	}
-	(void)edit_pause(*ret);
-	message_removed(fs, node->account, node->id);
+	l->is_written = message_is_open_for_writing(fs, &l->node);
+	if (l->is_written)
+		err = begin_edit(fs, l, &l->edit);
+	else
+		l->edit = edit_find(fs, &l->node);
+	(void)edit_pause(l->edit);
+	if (l->is_written || !l->entry.uid)
+		message_removed(fs, l->node.account, l->node.id);
 	return err;
 }
 
@@ -53,13 +65,27 @@ static enum mf_err leaving_begin(struct fs *fs, const struct node *dir, const ch
 {
 	*ret = (struct leaving){ 0 };
 	enum mf_err err = cache_lookup(fs_account(fs, dir)->cache, dir->id, name, &ret->entry);
-	if (err == MF_OK && !ret->entry.uid && ret->entry.id != stays)
-		err = keep_open(fs, &(struct node){ .kind = NODE_MESSAGE, .account = dir->account, .id = ret->entry.id }, &ret->edit);
-	return err;
+	ret->node = (struct node){ .kind = NODE_MESSAGE, .account = dir->account, .id = ret->entry.id };
+	return err == MF_OK && ret->entry.id != stays ? keep_open(fs, ret) : err;
 }
 
-static void leaving_end(struct fs *fs, const struct leaving *l)
+/* In the transaction that removes it */
+static enum mf_err leaving_part(struct fs *fs, struct txn *t, struct leaving *l)
 {
+	uint64_t other;
+	enum mf_err err = l->is_written ? txn_part(t, l->node.id, &other) : MF_OK;
+	if (err != MF_OK || !l->is_written || other == l->node.id)
+		return err == MF_NOT_FOUND ? MF_OK : err; /* gone: what follows will say so */
+	l->heir = other;
+	return l->edit ? MF_OK : message_parted(fs, &l->node, other, l->entry.size);
+}
+
+static void leaving_end(struct fs *fs, const struct leaving *l, enum mf_err result)
+{
+	if (l->heir && result == MF_OK)
+		edits_parted(fs, &l->node, l->heir);
+	else if (l->heir)
+		message_rewritten(fs, &l->node); /* it has its own bytes still */
 	if (!l->edit)
 		return;
 	edit_resume(l->edit);
@@ -67,19 +93,22 @@ static void leaving_end(struct fs *fs, const struct leaving *l)
 	edit_unref(l->edit);
 }
 
-static enum mf_err remove_row(struct fs_account *account, const struct node *dir, uint64_t id)
+static enum mf_err remove_row(struct fs *fs, const struct node *dir, struct leaving *l)
 {
+	struct fs_account *account = fs_account(fs, dir);
 	struct txn *t;
 	struct disposal how = { 0 };
 	bool local = false;
 	enum mf_err err = cache_begin(account->cache, &t);
 	if (err != MF_OK)
 		return err;
-	err = txn_is_local(t, id, &local);
+	err = txn_is_local(t, l->node.id, &local);
 	/* what was never at the server needs no Trash */
 	if (err == MF_OK && !local)
 		err = fs_disposal(account, t, dir->id, false, &how);
-	return fs_finish_change(account, t, err == MF_OK ? txn_remove(t, id, &how) : err);
+	if (err == MF_OK)
+		err = leaving_part(fs, t, l);
+	return fs_finish_change(account, t, err == MF_OK ? txn_remove(t, l->heir ? l->heir : l->node.id, &how) : err);
 }
 
 static enum mf_err remove_message(struct fs *fs, const struct node *dir, const char *name)
@@ -87,8 +116,8 @@ static enum mf_err remove_message(struct fs *fs, const struct node *dir, const c
 	struct leaving l;
 	enum mf_err err = leaving_begin(fs, dir, name, 0, &l);
 	if (err == MF_OK)
-		err = remove_row(fs_account(fs, dir), dir, l.entry.id);
-	leaving_end(fs, &l);
+		err = remove_row(fs, dir, &l);
+	leaving_end(fs, &l, err);
 	return err;
 }
 
@@ -149,7 +178,8 @@ static enum mf_err upload(struct fs_account *account, struct txn *t, const struc
 	return err;
 }
 
-static enum mf_err rename_row(struct fs *fs, const struct node *node, const struct node *to, const char *name, bool being_written)
+static enum mf_err rename_row(struct fs *fs, const struct node *node, const struct node *to, const char *name, bool being_written,
+                              struct leaving *l)
 {
 	struct fs_account *account = fs_account(fs, node);
 	struct disposal how = { 0 };
@@ -165,6 +195,8 @@ static enum mf_err rename_row(struct fs *fs, const struct node *node, const stru
 		err = fs_disposal(account, t, to->id, true, &how);
 	if (err == MF_OK)
 		err = txn_is_local(t, node->id, &local);
+	if (err == MF_OK)
+		err = leaving_part(fs, t, l);
 	if (err == MF_OK && local && !name_is_scratch(name))
 		err = upload(account, t, node, to, name, &how, being_written);
 	else if (err == MF_OK)
@@ -180,10 +212,10 @@ static enum mf_err rename_message(struct fs *fs, const struct node *node, const 
 	struct edit *e = edit_find(fs, node);
 	bool being_written = edit_pause(e);
 	if (err == MF_OK || err == MF_NOT_FOUND)
-		err = rename_row(fs, node, to, name, being_written);
+		err = rename_row(fs, node, to, name, being_written, &l);
 	edit_resume(e);
 	edit_unref(e);
-	leaving_end(fs, &l);
+	leaving_end(fs, &l, err);
 	return err;
 }
 

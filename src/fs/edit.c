@@ -324,6 +324,18 @@ enum mf_err edit_materialise(struct edit *e, struct body *body)
 	return err;
 }
 
+void edits_parted(struct fs *fs, const struct node *node, uint64_t other)
+{
+	struct edit *e;
+	pthread_mutex_lock(&fs->open_lock);
+	LIST_FOREACH(e, &fs->edits, link) {
+		uint64_t from = node->id;
+		if (e->node.account == node->account)
+			atomic_compare_exchange_strong(&e->copy_from, &from, other);
+	}
+	pthread_mutex_unlock(&fs->open_lock);
+}
+
 /* --- accepting -------------------------------------------------------------------------------------------------------------- */
 
 /* From its start to the empty line, or as much as there is room for; the caller frees. */

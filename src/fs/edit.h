@@ -31,6 +31,8 @@ bool edit_copies(struct edit *e, uint64_t from, uint64_t size);
 /* Not a copy any more: the bytes of the original, which are in body, are its own from now on */
 enum mf_err edit_materialise(struct edit *e, struct body *body);
 uint64_t edit_copy_from(struct edit *e);
+/* What is to be a copy of this one copies the other row, which has its bytes */
+void edits_parted(struct fs *fs, const struct node *node, uint64_t other);
 
 /* Between these two nothing is accepted, written or ended. true: it has bytes that were not accepted yet, and will be under
  * the name that it has then. NULL is fine: false */

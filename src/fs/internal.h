@@ -137,6 +137,10 @@ bool message_corrects_size(struct fs *fs, uint8_t account, uint64_t id);
 bool message_attr_of_open(struct fs *fs, const struct node *node, struct stat *ret);
 /* a message left the index: whoever has it open keeps its bytes */
 void message_removed(struct fs *fs, uint8_t account, uint64_t id);
+/* What is open is no message any more: that has another row from now on, whose bytes are the first ones of the file without a name */
+enum mf_err message_parted(struct fs *fs, const struct node *node, uint64_t other, uint64_t size);
+/* A reference to the bytes that somebody who has it open keeps; false: nobody does */
+bool message_kept_body(struct fs *fs, const struct node *node, struct body **ret);
 /* it has other bytes now, for those too who have read the old ones */
 void message_rewritten(struct fs *fs, const struct node *node);
 

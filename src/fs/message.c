@@ -103,6 +103,46 @@ void message_removed(struct fs *fs, uint8_t account, uint64_t id)
 	pthread_mutex_unlock(&fs->open_lock);
 }
 
+/* The other row's: as much of it as there is, and the rest is fetched for that. */
+static void keep_other(struct open_message *m, struct body *other)
+{
+	pthread_mutex_lock(&m->lock);
+	if (!m->body || !body_is_whole(m->body)) {
+		body_unref(m->body);
+		m->body = body_ref(other);
+	}
+	pthread_mutex_unlock(&m->lock);
+}
+
+enum mf_err message_parted(struct fs *fs, const struct node *node, uint64_t other, uint64_t size)
+{
+	struct body *body;
+	struct open_message *m;
+	enum mf_err err = cache_body_create(fs_account(fs, node)->cache, other, size, &body);
+	if (err != MF_OK)
+		return err;
+	pthread_mutex_lock(&fs->open_lock);
+	LIST_FOREACH(m, &fs->open_messages, link)
+		if (m->node.id == node->id && m->node.account == node->account)
+			keep_other(m, body);
+	pthread_mutex_unlock(&fs->open_lock);
+	body_unref(body);
+	return MF_OK;
+}
+
+bool message_kept_body(struct fs *fs, const struct node *node, struct body **ret)
+{
+	bool kept = false;
+	unsigned rewritten;
+	struct open_message *m;
+	pthread_mutex_lock(&fs->open_lock);
+	LIST_FOREACH(m, &fs->open_messages, link)
+		if (!kept && m->node.id == node->id && m->node.account == node->account)
+			kept = kept_body(m, ret, &rewritten);
+	pthread_mutex_unlock(&fs->open_lock);
+	return kept;
+}
+
 void message_rewritten(struct fs *fs, const struct node *node)
 {
 	struct open_message *m;
@@ -182,12 +222,12 @@ static void mark_seen(struct fs *fs, struct open_message *m, const struct body *
 
 /* --- answering a read ------------------------------------------------------------------------------------------------ */
 
-/* How much of [offset, offset + length) the message has, as far as is known: the row's size is ahead of what a body that is
- * still coming was expected to have. */
+/* How much of [offset, offset + length) the message has, as far as is known: the row's size is ahead of what a body of its own that
+ * is still coming was expected to have. */
 static size_t cut(struct fs *fs, const struct open_message *m, const struct body *b, uint64_t offset, size_t length)
 {
 	uint64_t size;
-	if (body_is_whole(b)) {
+	if (body_is_whole(b) || body_message(b) != m->node.id) {
 		size = body_size(b);
 	} else {
 		pthread_mutex_lock(&fs->open_lock);
@@ -239,7 +279,7 @@ static bool believe_size(struct fs *fs, const struct open_message *m, const stru
 		other->kernel_errs = false;
 	}
 	pthread_mutex_unlock(&fs->open_lock);
-	if (news)
+	if (news && m->told.uid)
 		atomic_store(&fs_account(fs, &m->node)->sizes_lie, true);
 	return news;
 }
@@ -323,14 +363,15 @@ void message_read(fuse_req_t req, const struct node *node, size_t size, off_t of
 	struct fs *fs = fs_of(req);
 	struct open_message *m = handle(fi);
 	struct edit *e = edit_find(fs, node);
-	if (e && !edit_copy_from(e)) {
+	uint64_t original = e ? edit_copy_from(e) : 0;
+	if (e && !original) {
 		edit_read(e, req, (uint64_t)off, size);
 		edit_unref(e);
 		return;
 	}
 	edit_unref(e);
 	struct body *body;
-	enum mf_err err = hold_body(fs, m, &body);
+	enum mf_err err = original ? find_body(fs_account(fs, node)->cache, original, &body) : hold_body(fs, m, &body);
 	if (err != MF_OK) {
 		fs_reply(req, err);
 		return;

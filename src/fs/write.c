@@ -140,16 +140,19 @@ static void answer_base(void *context, fuse_req_t req, enum mf_err result)
 
 static const struct park_call base_call = { .start = start_base, .cancel = wait_cancel, .progress = wait_progress, .answer = answer_base };
 
-static enum mf_err find_base(struct cache *cache, uint64_t message, struct body **ret)
+static enum mf_err find_base(struct fs *fs, const struct node *node, uint64_t from, struct body **ret)
 {
+	struct cache *cache = fs_account(fs, node)->cache;
 	struct entry entry;
-	enum mf_err err = cache_body_get(cache, message, ret);
+	enum mf_err err = cache_body_get(cache, from, ret);
 	if (err != MF_NOT_FOUND)
 		return err;
-	err = cache_entry(cache, message, &entry);
+	err = cache_entry(cache, from, &entry);
+	if (err == MF_NOT_FOUND && from == node->id && message_kept_body(fs, node, ret)) /* removed while it was open */
+		return MF_OK;
 	if (err != MF_OK)
 		return err == MF_NOT_FOUND ? MF_STALE : err;
-	return cache_body_create(cache, message, entry.size, ret);
+	return cache_body_create(cache, from, entry.size, ret);
 }
 
 /* from: whose bytes; the message's own, or those of what it is to be a copy of */
@@ -158,7 +161,7 @@ static void park_write(fuse_req_t req, const struct node *node, uint64_t from, c
 	struct fs *fs = fs_of(req);
 	struct fs_account *account = fs_account(fs, node);
 	struct body *body;
-	enum mf_err err = find_base(account->cache, from, &body);
+	enum mf_err err = find_base(fs, node, from, &body);
 	if (err != MF_OK) {
 		fs_reply(req, err);
 		return;

@@ -264,7 +264,7 @@ static void test_opened_again(void **state)
 
 static bool has(int fd, const char *expected)
 {
-	char text_now[64];
+	char text_now[256];
 	struct stat st;
 	size_t len = strlen(expected);
 	return fstat(fd, &st) == 0 && st.st_nlink == 0 && (size_t)st.st_size == len && pread(fd, text_now, sizeof text_now, 0) == (ssize_t)len
@@ -374,6 +374,153 @@ static void test_removed_while_open(void **state)
 	world_finish(&w);
 }
 
+/* "PATH OTHER": what has the path is open for writing when its name goes, to another file where OTHER is one; with and without its
+ * bytes having been read. 1: something is not as on a disk */
+static int64_t removed_while_written(const char *argument, bool read_before)
+{
+	char path[2048], other[2048], expected[256], now[256];
+	size_t len = sizeof text - 1;
+	if (sscanf(argument, "%2047s %2047s", path, other) != 2)
+		return -ENOTRECOVERABLE;
+	int reader = open(path, O_RDONLY | O_CLOEXEC), fd = open(path, O_RDWR | O_APPEND | O_CLOEXEC);
+	if (reader < 0 || fd < 0 || (read_before && (pread(fd, now, sizeof now, 0) != (ssize_t)len || write(fd, "before\r\n", 8) != 8)))
+		return -errno;
+	snprintf(expected, sizeof expected, "%s%s", text, read_before ? "before\r\n" : "");
+	if (strcmp(other, "-") ? rename(other, path) < 0 : unlink(path) < 0)
+		return -errno;
+	if (!has(fd, expected) || !has(reader, expected) || write(fd, "after\r\n", 7) != 7)
+		return 1;
+	snprintf(expected, sizeof expected, "%s%safter\r\n", text, read_before ? "before\r\n" : "");
+	if (!has(reader, expected) || fsync(fd) < 0 || close(fd) < 0)
+		return 1;
+	bool good = has(reader, expected);
+	return close(reader) < 0 ? -errno : good ? 0 : 1;
+}
+
+static int64_t do_removed_unread(const char *argument, char *data, size_t *ret_len)
+{
+	(void)data, (void)ret_len;
+	return removed_while_written(argument, false);
+}
+
+static int64_t do_removed_read(const char *argument, char *data, size_t *ret_len)
+{
+	(void)data, (void)ret_len;
+	return removed_while_written(argument, true);
+}
+
+/* the one message in this folder has these bytes */
+static void assert_holds(struct world *w, const char *folder, const char *expected)
+{
+	char path[1024];
+	assert_true(hands(do_list, world_path(w, folder)) > 2);
+	hands_last.data[hands_last.len] = 0;
+	char *end = strstr(hands_last.data, ".eml"), *start = end;
+	assert_non_null(end);
+	assert_null(strstr(end + 1, ".eml"));
+	while (start > hands_last.data && start[-1] != '\n')
+		start--;
+	snprintf(path, sizeof path, "%s/%.*s.eml", folder, (int)(end - start), start);
+	assert_int_equal(hands(do_read, world_path(w, path)), strlen(expected));
+	assert_memory_equal(hands_last.data, expected, strlen(expected));
+}
+
+static const char second[] = "Subject: second\r\n\r\nanother\r\n";
+
+static int64_t do_put(const char *path, char *data, size_t *ret_len)
+{
+	(void)data, (void)ret_len;
+	int fd = open(path, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
+	ssize_t len = fd < 0 ? -1 : write(fd, second, sizeof second - 1);
+	return fd < 0 || close(fd) < 0 ? -errno : len;
+}
+
+/* What is written into a message that was removed meanwhile goes with the last close, and Trash has what it was */
+static void test_removed_while_written(void **state)
+{
+	(void)state;
+	for (int i = 0; i < 4; i++) {
+		bool renames = i & 1, reads = i & 2;
+		struct world w;
+		char argument[4096];
+		world_start(&w, fill);
+		const char *name = letter(&w);
+		if (renames)
+			assert_int_equal(hands(do_put, world_path(&w, "INBOX/second.eml")), sizeof second - 1);
+		snprintf(argument, sizeof argument, "%s %s", world_path(&w, name), renames ? world_path(&w, "INBOX/second.eml") : "-");
+		assert_int_equal(hands(reads ? do_removed_read : do_removed_unread, argument), 0);
+		assert_holds(&w, "Trash", text);
+		if (renames)
+			assert_holds(&w, "INBOX", second);
+		world_until(journal_count(w.cache) == 0); /* at the server as well */
+		assert_holds(&w, "Trash", text);
+		world_finish(&w);
+	}
+}
+
+/* A copy that nobody has closed yet, read as it is, without a name, and written into. 1: something is not as on a disk */
+static int64_t do_copied(const char *path, char *data, size_t *ret_len)
+{
+	char copy[4096], now[256];
+	(void)data, (void)ret_len;
+	ssize_t len = sizeof text - 1;
+	snprintf(copy, sizeof copy, "%.*s/copy.eml", (int)(strrchr(path, '/') - path), path);
+	int from = open(path, O_RDONLY | O_CLOEXEC), fd = open(copy, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
+	if (from < 0 || fd < 0 || copy_file_range(from, NULL, fd, NULL, (size_t)len, 0) != len)
+		return -errno;
+	if (pread(fd, now, sizeof now, 0) != len || memcmp(now, text, (size_t)len) != 0)
+		return 1;
+	if (unlink(copy) < 0 || posix_fadvise(fd, 0, 0, POSIX_FADV_DONTNEED) != 0)
+		return -errno;
+	if (!has(fd, text) || pwrite(fd, "more", 4, len) != 4)
+		return 1;
+	snprintf(now, sizeof now, "%smore", text);
+	return !has(fd, now) || close(fd) < 0 || close(from) < 0 ? 1 : 0;
+}
+
+static void test_removed_copy(void **state)
+{
+	(void)state;
+	struct world w;
+	world_start(&w, fill);
+	assert_int_equal(hands(do_copied, world_path(&w, letter(&w))), 0);
+	assert_holds(&w, "INBOX", text);
+	assert_int_equal(journal_count(w.cache), 0);
+	world_finish(&w);
+}
+
+/* The mailbox goes too, when nothing in it has a name any more; "PATH" is of a message */
+static int64_t do_remove_with_mailbox(const char *path, char *data, size_t *ret_len)
+{
+	char folder[4096], inside[4096];
+	(void)data, (void)ret_len;
+	snprintf(folder, sizeof folder, "%.*s/../Made", (int)(strrchr(path, '/') - path), path);
+	if (mkdir(folder, 0700) < 0)
+		return -errno;
+	snprintf(inside, sizeof inside, "%.4000s/new.eml", folder);
+	int fd = open(inside, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
+	if (fd < 0 || write(fd, text, sizeof text - 1) < 0)
+		return -errno;
+	if (rmdir(folder) == 0 || errno != ENOTEMPTY)
+		return 1;
+	if (unlink(inside) < 0 || rmdir(folder) < 0)
+		return -errno;
+	if (!has(fd, text) || pwrite(fd, "from", 4, 0) != 4 || close(fd) < 0)
+		return 1;
+	return stat(folder, &(struct stat){ 0 }) < 0 && errno == ENOENT ? 0 : 1;
+}
+
+static void test_removed_with_mailbox(void **state)
+{
+	(void)state;
+	struct world w;
+	world_start(&w, fill);
+	assert_int_equal(hands(do_remove_with_mailbox, world_path(&w, letter(&w))), 0);
+	world_until(journal_count(w.cache) == 0);
+	assert_holds(&w, "INBOX", text);
+	world_finish(&w);
+}
+
 /* Whoever has a file open sees what others write into it */
 static void test_followed(void **state)
 {
@@ -391,6 +538,7 @@ int main(int argc, char **argv)
 		cmocka_unit_test(test_full_disk), cmocka_unit_test(test_removed_under_a_scratch_name),
 		cmocka_unit_test(test_overwritten_under_a_scratch_name), cmocka_unit_test(test_opened_again), cmocka_unit_test(test_appended),
 		cmocka_unit_test(test_put_aside_later), cmocka_unit_test(test_removed_while_open), cmocka_unit_test(test_followed),
+		cmocka_unit_test(test_removed_while_written), cmocka_unit_test(test_removed_copy), cmocka_unit_test(test_removed_with_mailbox),
 	};
 	if (!world_begin(argc, argv))
 		return 0;
