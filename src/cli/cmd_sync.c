@@ -18,6 +18,11 @@ static bool draw(void *context, const char *json)
 	return true;
 }
 
+static enum exit_code unclear(const char *mailbox)
+{
+	return cli_fail(EXIT_USAGE, "sync: which account is %s in? Say --account NAME, or NAME/%s", mailbox, mailbox);
+}
+
 static enum exit_code sync_named(struct cli *cli, const struct arguments *arguments)
 {
 	struct targets targets;
@@ -26,8 +31,9 @@ static enum exit_code sync_named(struct cli *cli, const struct arguments *argume
 	if (code)
 		return code;
 	if (*mailboxes && targets.count > 1) {
+		code = unclear(*mailboxes);
 		targets_finish(&targets);
-		return cli_fail(EXIT_USAGE, "sync: which account is %s in? Say --account NAME, or NAME/%s", *mailboxes, *mailboxes);
+		return code;
 	}
 	bool populate = arguments_has(arguments, "populate"), wait = arguments_has(arguments, "wait") || arguments_has(arguments, "once");
 	MF_CLEANUP(mf_free) char *line = ask_line("sync", populate && wait ? "--populate --wait" : populate ? "--populate" : wait ? "--wait" : "", mailboxes);
@@ -43,8 +49,37 @@ static enum exit_code sync_named(struct cli *cli, const struct arguments *argume
 	return code;
 }
 
+/* "work/INBOX home/INBOX": each is a request of its own */
+static enum exit_code sync_each(struct cli *cli, const struct arguments *arguments)
+{
+	enum exit_code code = EXIT_OK;
+	for (size_t i = 0; i < arguments->operand_count && code != EXIT_CANCELLED; i++) {
+		struct arguments there = *arguments;
+		char *operands[] = { arguments->operands[i], NULL };
+		there.operands = operands;
+		there.operand_count = 1;
+		enum exit_code one = sync_named(cli, &there);
+		if (!code || one == EXIT_CANCELLED)
+			code = one;
+	}
+	return code;
+}
+
+static enum exit_code sync_operands(struct cli *cli, const struct arguments *arguments)
+{
+	struct targets targets;
+	const char *plain = NULL;
+	if (cli->account || arguments->operand_count < 2 || targets_load(cli->config_path, &targets, NULL) != MF_OK)
+		return sync_named(cli, arguments); /* which says what is wrong */
+	size_t count = targets_count_named(&targets, arguments->operands, &plain);
+	targets_finish(&targets);
+	if (count < 2)
+		return sync_named(cli, arguments);
+	return plain ? unclear(plain) : sync_each(cli, arguments);
+}
+
 enum exit_code cmd_sync(struct cli *cli, const struct arguments *arguments)
 {
 	bool files = arguments->operand_count && sync_is_file(arguments->operands[0]);
-	return files ? sync_files(cli, arguments, sync_named) : sync_named(cli, arguments);
+	return files ? sync_files(cli, arguments, sync_named) : sync_operands(cli, arguments);
 }

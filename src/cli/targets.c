@@ -204,6 +204,22 @@ static enum mf_err select_operands(struct targets *t, char **operands, char ***r
 	return MF_OK;
 }
 
+size_t targets_count_named(const struct targets *t, char *const *operands, const char **ret_plain)
+{
+	struct targets named = { 0 };
+	*ret_plain = NULL;
+	for (; *operands; operands++) {
+		MF_CLEANUP(mf_free) char *account = NULL;
+		if (naming_of(t, *operands, &account) == NAMES_NOTHING)
+			*ret_plain = *ret_plain ? *ret_plain : *operands;
+		else if (!has(&named, account))
+			add(&named, account, NULL, false);
+	}
+	size_t count = named.count;
+	targets_finish(&named);
+	return count;
+}
+
 enum exit_code targets_select(struct targets *t, struct cli *cli, const struct arguments *arguments, char ***rest)
 {
 	struct mf_reason why = { "" };

@@ -33,6 +33,9 @@ enum mf_err targets_add_configured(struct targets *t, struct mf_reason *why);
  * operand stays in the rest. Prints its failure; EXIT_OK otherwise. */
 enum exit_code targets_select(struct targets *t, struct cli *cli, const struct arguments *arguments, char ***rest);
 
+/* How many accounts these operands name, alone ("work") or before a mailbox; *ret_plain: the first that names none, or NULL. */
+size_t targets_count_named(const struct targets *t, char *const *operands, const char **ret_plain);
+
 /* Usable by this version, with every key in place. Prints nothing; the reason says what to write where. */
 enum mf_err target_check(const struct target *target, struct mf_reason *why);
 /* Asks for the password at the terminal if no setting gives one. MF_AUTH with the reason where there is no terminal. */

@@ -358,6 +358,9 @@ with Suite("every day", timeout=300) as suite:
         assert not (one / "Leaving").exists()
         home.run("sync", "--wait", other / "INBOX/x.eml", other / "Arrived/y.eml", check=0)
         home.run("sync", "--wait", check=0)
+        home.run("sync", "work/INBOX", "other/INBOX", check=0)
+        said = home.run("sync", "work/INBOX", "other/INBOX", "Arrived")
+        assert said.returncode == 1 and "other/INBOX" not in said.stderr and "NAME/Arrived" in said.stderr, said
         with server.client() as client:
             assert list(client.bodies("INBOX").values()) == [data]
             assert list(client.bodies("Arrived").values()) == [message("with its folder")]

@@ -324,6 +324,13 @@ static void operands_select_accounts_then_mailboxes(void **state)
 	assert_string_equal(rest[0], "home"); /* a mailbox of that name */
 	targets_finish(&t);
 	assert_int_equal(select_by(&p, NULL, (char *[]){ W("nowhere"), NULL }, &t, NULL), EXIT_NOT_FOUND);
+	const char *plain;
+	assert_int_equal(select_by(&p, NULL, (char *[]){ NULL }, &t, NULL), EXIT_OK);
+	assert_int_equal(targets_count_named(&t, (char *[]){ W("work/INBOX"), W("work"), W("home/INBOX"), NULL }, &plain), 2);
+	assert_null(plain);
+	assert_int_equal(targets_count_named(&t, (char *[]){ W("work/INBOX"), W("Archive/2024"), W("Trash"), NULL }, &plain), 1);
+	assert_string_equal(plain, "Archive/2024");
+	targets_finish(&t);
 	place_finish(&p);
 }
 
