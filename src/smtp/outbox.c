@@ -691,8 +691,8 @@ static void try_link_locked(struct outbox *o, bool by_person)
 	if (o->link.error == MF_AUTH)
 		credentials_accepted(o->credentials); /* its command may be run once more */
 	o->link.next_try_s = 0;
-	if (o->link.error == MF_AUTH)
-		o->link.error = MF_OK;
+	if (by_person)
+		o->link.error = MF_OK; /* whoever waits for it hears of this attempt, and not of the last one */
 	o->link_delay_s = 0;
 	wake_locked(o);
 }

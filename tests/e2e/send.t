@@ -114,6 +114,8 @@ with Suite("sending: a real server, and faults", timeout=300) as suite:
         for text, words in ((b"Subject: x\n\nx\n", "no recipient"), (b"To: bob\n\n", "no @"), (b"just text\n", "header")):
             answer = subprocess.run([str(PROGRAM), "send"], input=text, env=home.environment(), capture_output=True)
             assert answer.returncode == 1 and words in answer.stderr.decode(), (text, answer)
+        answer = home.run("send")               # as from cron
+        assert answer.returncode == 1 and "mailfs-sendmail -q" in answer.stderr, answer
         assert sum(value for value in outbox(home).values() if isinstance(value, int)) == 0
         big = home.folder / "big"
         big.write_bytes(os.urandom(3000000))
@@ -329,6 +331,22 @@ with Suite("sending: a real server, and faults", timeout=300) as suite:
         system.wait_until(lambda: server.accepted == ["third"] and outbox(home)["retrying"] == 2, "the third is sent", 30)
         sendmail(home, "-q")
         system.wait_until(lambda: sorted(server.accepted) == ["gone", "later", "third"], "all are sent", 30)
+        mount.umount()
+
+    @suite.case("who tells a running mount to send hears of the attempt made for him, not of the last one")
+    def _():
+        said = ["421 4.3.2 closed for now"]
+        server = faulty(fail=lambda stage, subject: said[-1] if stage == "greeting" else None)
+        home = by(server, send="manual")
+        mount = home.mount()
+        send(home, "late")
+        for words in ("closed for now", "closed for good"):
+            said.append(f"421 4.3.2 {words}")
+            answer = sendmail(home, "-q")
+            assert answer.returncode == 75 and words in answer.stderr.decode(), answer
+        said.append(None)
+        answer = sendmail(home, "-q")
+        assert answer.returncode == 0 and server.accepted == ["late"], answer
         mount.umount()
 
     @suite.case("kill -9 at any moment: each message is sent once, or held as maybe sent")
