@@ -167,6 +167,9 @@ with Suite("sending: a real server, and faults", timeout=300) as suite:
         answer = sendmail(home, "-i", "-f", "alice@example.org", "--", "alice@example.org", text=b"Subject: args\n\nx\n")
         assert answer.returncode == 0, answer
         delivered("args")
+        assert sendmail(home, "root", text=b"no header, no empty line\n").returncode == 0
+        assert system.wait_until(lambda: any(b"\nno header, no empty line\n" in path.read_bytes() for path in (dovecot.mail / "Maildir/new").iterdir()),
+                                 "text alone is delivered", 30)
         assert sendmail(home, "-bs").returncode == 64
         assert sendmail(home, "-i", text=b"x").returncode == 64
         assert sendmail(home, "-t", text=b"To: nobody here\n\n").returncode == 65
