@@ -3,6 +3,7 @@
 #include <fcntl.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "base/mem.h"
@@ -41,6 +42,9 @@ static enum mf_err open_message(const struct arguments *arguments, const struct 
 	enum mf_err e = built ? letter_build(letter, from, to, why) : letter_copy(from, to, false, why);
 	if (e)
 		return e;
+	struct stat st;
+	if (input && !built && !arguments_has(arguments, "draft") && fstat(to, &st) == 0 && st.st_size == 0)
+		return mf_fail(why, MF_INVALID, "standard input is empty: no message. What waits is sent by mailfs-sendmail -q, or mailfs send at a terminal");
 	*ret = to;
 	to = -1;
 	return MF_OK;

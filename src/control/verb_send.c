@@ -242,8 +242,8 @@ static enum exit_code send_all(struct verb_call *call, struct account *a)
 	enum exit_code result = EXIT_OK;
 	if (!outbox)
 		return EXIT_OK;
+	outbox_items(outbox, &items, &count); /* before: what comes behind the release rests, and is not waited for */
 	outbox_release(outbox);
-	outbox_items(outbox, &items, &count);
 	for (size_t i = 0; i < count && result != EXIT_CANCELLED; i++) {
 		if (items[i].state == OUTBOX_FAILED || items[i].state == OUTBOX_MAYBE || items[i].state == OUTBOX_UNFILED)
 			continue;

@@ -17,7 +17,6 @@
 #include "fs/outgoing.h"
 #include "fs/peer.h"
 
-#define ERROR_SUFFIX ".error.txt"
 #define NUMBER_OF(offset) ((offset) >> 1)
 
 static struct outgoing *of(struct fs *fs, const struct node *node)
@@ -59,9 +58,9 @@ static struct node node_of(const struct node *dir, uint64_t number, unsigned par
 
 static enum mf_err find_error_text(struct fs *fs, const struct node *dir, const char *name, struct node *ret)
 {
-	size_t len = strlen(name), suffix = sizeof ERROR_SUFFIX - 1;
+	size_t len = strlen(name), suffix = sizeof OUTBOX_ERROR_SUFFIX - 1;
 	struct outgoing_info info;
-	if (len <= suffix || strcmp(name + len - suffix, ERROR_SUFFIX) != 0)
+	if (len <= suffix || strcmp(name + len - suffix, OUTBOX_ERROR_SUFFIX) != 0)
 		return MF_NOT_FOUND;
 	MF_CLEANUP(mf_free) char *stem = mf_strndup(name, len - suffix);
 	enum mf_err err = outgoing_find_text(of(fs, dir), stem, &info);
@@ -157,7 +156,7 @@ static bool tell_one(const struct telling *t, const char *name, const struct nod
 static bool tell_both(const struct telling *t, const struct found *f)
 {
 	struct node node = node_of(t->dir, f->info.number, 0), text = node_of(t->dir, f->info.number, QUEUED_ERROR);
-	MF_CLEANUP(mf_free) char *beside = mf_format("%s%s", f->name, ERROR_SUFFIX);
+	MF_CLEANUP(mf_free) char *beside = mf_format("%s%s", f->name, OUTBOX_ERROR_SUFFIX);
 	bool more = f->info.gone || tell_one(t, f->name, &node, &f->info);
 	return more && f->info.text ? tell_one(t, beside, &text, &f->info) : more;
 }
@@ -441,7 +440,7 @@ void queued_unlink(fuse_req_t req, const struct node *dir, const char *name)
 	enum mf_err err = queued_find(fs, dir, name, &node);
 	if (err == MF_OK && node.kind == NODE_OUTBOX)
 		err = MF_UNSUPPORTED;
-	MF_CLEANUP(mf_free) char *stem = mf_strndup(name, strlen(name) > sizeof ERROR_SUFFIX - 1 ? strlen(name) - (sizeof ERROR_SUFFIX - 1) : 0);
+	MF_CLEANUP(mf_free) char *stem = mf_strndup(name, strlen(name) > sizeof OUTBOX_ERROR_SUFFIX - 1 ? strlen(name) - (sizeof OUTBOX_ERROR_SUFFIX - 1) : 0);
 	if (err == MF_OK && node.part == QUEUED_ERROR)
 		err = outgoing_remove_text(of(fs, dir), stem);
 	else if (err == MF_OK)

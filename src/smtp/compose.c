@@ -9,6 +9,7 @@
 
 #include "base/buf.h"
 #include "base/mem.h"
+#include "mail/header.h"
 #include "mail/text.h"
 #include "smtp/addrlist.h"
 #include "smtp/fields.h"
@@ -49,18 +50,33 @@ static enum mf_err take_header_line(struct composing *c, const struct line *line
 	return MF_OK;
 }
 
+/* As with sendmail(8), for who names the recipients beside it: the text begins where no field stands, and may be all there is. */
+static bool may_lack_header(const struct composing *c)
+{
+	return c->options->recipients && !c->options->draft;
+}
+
+static bool begins_text(const struct composing *c, const struct line *line)
+{
+	bool folded = c->header.len && line->len && (*line->data == ' ' || *line->data == '\t');
+	bool mbox = !c->header.len && line->len > 5 && !memcmp(line->data, "From ", 5);
+	return may_lack_header(c) && line->begins && !folded && !mbox && !header_name_length(line->data, line->len);
+}
+
 static enum mf_err read_header(struct composing *c)
 {
 	MF_CLEANUP(mf_free) struct lines *l = MF_NEW(struct lines);
-	struct line line;
+	struct line line = { .at = 0 };
 	enum mf_err e = MF_OK;
+	bool text = false;
 	lines_init(l, c->in, 0, UINT64_MAX);
-	while (!e && lines_next(l, &line) && !(line.begins && line.ends && !line.len))
+	while (!e && lines_next(l, &line) && !(line.begins && line.ends && !line.len) && !(text = begins_text(c, &line)))
 		e = take_header_line(c, &line);
-	c->body = l->at;
+	bool alone = !c->header.len && may_lack_header(c) && l->at;
+	c->body = alone ? 0 : text ? line.at : l->at;
 	if (!e && l->error)
 		e = mf_fail(c->why, l->error, "the message cannot be read");
-	if (!e && !c->header.len)
+	if (!e && !c->header.len && !alone)
 		e = mf_fail(c->why, MF_INVALID, "not a message: it has no header (\"To: ...\", then an empty line)");
 	return e;
 }

@@ -26,7 +26,7 @@ struct compose_options {
 	const char *from_name;         /* for a From field that is added, in place of the name in `from`; NULL */
 	const char *sender;            /* the envelope's sender; NULL: by the From field and `from` */
 	/* NULL-terminated: these and not those of the fields; NULL. With them, address fields need not be readable (cron's "To: root"),
-	 * and a From field that is not is replaced. */
+	 * and a From field that is not is replaced; the text begins where no field stands, and needs no header before it. */
 	const char *const *recipients;
 	bool fields_too;               /* those of the fields as well */
 	bool draft;                    /* not finished: it may go to nobody yet, and address fields need not be readable */

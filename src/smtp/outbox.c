@@ -13,6 +13,7 @@
 #include "smtp/queue.h"
 
 #define NAME_BYTES_MAX 255
+#define STEM_BYTES_MAX 215       /* of a name that gets a number: with that, its ending and the error text's it is no longer than 255 */
 #define ANEW_LEAST_S 2
 #define CLOSE_GRACE_MS 10000     /* for the answer to a message whose end has left */
 
@@ -82,14 +83,34 @@ static bool is_taken_locked(const struct outbox *o, const char *name, bool in_fa
 	return find_name_locked(o, name, in_failed, but) != NULL;
 }
 
+static bool is_text_of(const char *text, const char *name)
+{
+	size_t len = strlen(name);
+	return !strncmp(text, name, len) && !strcmp(text + len, OUTBOX_ERROR_SUFFIX);
+}
+
+/* In failed/ the error text beside it needs a name as well. */
+static bool collides_in_failed_locked(const struct outbox *o, const struct entry *e)
+{
+	const struct entry *other;
+	if (strlen(e->name) + strlen(OUTBOX_ERROR_SUFFIX) > NAME_BYTES_MAX)
+		return true;
+	TAILQ_FOREACH(other, &o->entries, link)
+		if (other != e && entry_is_failed(o, other) && (is_text_of(other->name, e->name) || is_text_of(e->name, other->name)))
+			return true;
+	return false;
+}
+
 /* x.eml, x-2.eml, x-3.eml ... */
 void outbox_free_name_locked(struct outbox *o, struct entry *e)
 {
 	bool failed = entry_is_failed(o, e);
 	MF_CLEANUP(mf_free) char *first = mf_strdup(e->name);
 	const char *dot = strrchr(first, '.'), *ending = dot && dot > first && strlen(dot) < 20 ? dot : first + strlen(first);
-	size_t stem = (size_t)(ending - first) > 220 ? 220 : (size_t)(ending - first);
-	for (unsigned n = 2; is_taken_locked(o, e->name, failed, e); n++) {
+	size_t stem = (size_t)(ending - first) > STEM_BYTES_MAX ? STEM_BYTES_MAX : (size_t)(ending - first);
+	while (stem && stem < (size_t)(ending - first) && (first[stem] & 0xc0) == 0x80)
+		stem--; /* no half of a character */
+	for (unsigned n = 2; is_taken_locked(o, e->name, failed, e) || (failed && collides_in_failed_locked(o, e)); n++) {
 		free(e->name);
 		e->name = mf_format("%.*s-%u%s", (int)stem, first, n, ending);
 	}
@@ -654,8 +675,8 @@ static void try_link_locked(struct outbox *o, bool by_person)
 	if (o->link.error == MF_AUTH)
 		credentials_accepted(o->credentials); /* its command may be run once more */
 	o->link.next_try_s = 0;
-	if (o->link.error == MF_AUTH)
-		o->link.error = MF_OK;
+	if (by_person)
+		o->link.error = MF_OK; /* whoever waits for it hears of this attempt, and not of the last one */
 	o->link_delay_s = 0;
 	wake_locked(o);
 }

@@ -164,6 +164,7 @@ enum mf_err outbox_item_by_name(struct outbox *o, const char *name, bool in_fail
 /* All, in the order of putting; free with outbox_items_free() */
 void outbox_items(struct outbox *o, struct outbox_item **ret, size_t *ret_count);
 void outbox_items_free(struct outbox_item *items, size_t count);
+#define OUTBOX_ERROR_SUFFIX ".error.txt"   /* of the text beside a message in failed/; no message there has such a name beside its own */
 /* What NAME.error.txt says: why, since when, and what the server said of each recipient. NULL: not failed. The caller frees. */
 char *outbox_error_text(struct outbox *o, uint64_t id);
 

@@ -118,7 +118,8 @@ with Suite("editors in outbox/: one message however often it is saved, none of w
         nano = subprocess.Popen(["nano", "-I", "-G", "-B", "+4,1", str(w.path)], env=w.home.environment(TERM="xterm"), stdin=terminal,
                                 stdout=terminal, stderr=terminal, start_new_session=True)
         os.close(terminal)
-        threading.Thread(target=watch, daemon=True).start()
+        watcher = threading.Thread(target=watch, daemon=True)
+        watcher.start()
         try:
             system.wait_until(lambda: b"first" in screen, "nano shows the file", 60)
             for line in ("second", "third"):
@@ -134,5 +135,7 @@ with Suite("editors in outbox/: one message however often it is saved, none of w
             raise
         finally:
             nano.kill()
+        watcher.join(60 * system.SLOW)               # or it reads what the server's next connection says: that has the number then
+        assert not watcher.is_alive()
         os.close(keys)
         assert w.is_sent("second\nthird\nfourth\nfirst\n") == ["letter.eml~"]

@@ -114,6 +114,8 @@ with Suite("sending: a real server, and faults", timeout=300) as suite:
         for text, words in ((b"Subject: x\n\nx\n", "no recipient"), (b"To: bob\n\n", "no @"), (b"just text\n", "header")):
             answer = subprocess.run([str(PROGRAM), "send"], input=text, env=home.environment(), capture_output=True)
             assert answer.returncode == 1 and words in answer.stderr.decode(), (text, answer)
+        answer = home.run("send")               # as from cron
+        assert answer.returncode == 1 and "mailfs-sendmail -q" in answer.stderr, answer
         assert sum(value for value in outbox(home).values() if isinstance(value, int)) == 0
         big = home.folder / "big"
         big.write_bytes(os.urandom(3000000))
@@ -165,6 +167,9 @@ with Suite("sending: a real server, and faults", timeout=300) as suite:
         answer = sendmail(home, "-i", "-f", "alice@example.org", "--", "alice@example.org", text=b"Subject: args\n\nx\n")
         assert answer.returncode == 0, answer
         delivered("args")
+        assert sendmail(home, "root", text=b"no header, no empty line\n").returncode == 0
+        assert system.wait_until(lambda: any(b"\nno header, no empty line\n" in path.read_bytes() for path in (dovecot.mail / "Maildir/new").iterdir()),
+                                 "text alone is delivered", 30)
         assert sendmail(home, "-bs").returncode == 64
         assert sendmail(home, "-i", text=b"x").returncode == 64
         assert sendmail(home, "-t", text=b"To: nobody here\n\n").returncode == 65
@@ -329,6 +334,22 @@ with Suite("sending: a real server, and faults", timeout=300) as suite:
         system.wait_until(lambda: server.accepted == ["third"] and outbox(home)["retrying"] == 2, "the third is sent", 30)
         sendmail(home, "-q")
         system.wait_until(lambda: sorted(server.accepted) == ["gone", "later", "third"], "all are sent", 30)
+        mount.umount()
+
+    @suite.case("who tells a running mount to send hears of the attempt made for him, not of the last one")
+    def _():
+        said = ["421 4.3.2 closed for now"]
+        server = faulty(fail=lambda stage, subject: said[-1] if stage == "greeting" else None)
+        home = by(server, send="manual")
+        mount = home.mount()
+        send(home, "late")
+        for words in ("closed for now", "closed for good"):
+            said.append(f"421 4.3.2 {words}")
+            answer = sendmail(home, "-q")
+            assert answer.returncode == 75 and words in answer.stderr.decode(), answer
+        said.append(None)
+        answer = sendmail(home, "-q")
+        assert answer.returncode == 0 and server.accepted == ["late"], answer
         mount.umount()
 
     @suite.case("kill -9 at any moment: each message is sent once, or held as maybe sent")

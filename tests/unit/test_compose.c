@@ -217,6 +217,31 @@ static void recipients_given(void **state)
 	assert_int_equal(m.result, MF_INVALID);
 }
 
+/* as "echo done | sendmail root", and as programs that forget the empty line */
+static void text_without_header(void **state)
+{
+	(void)state;
+	const char *list[] = { "a@b", NULL };
+	static const struct { const char *in, *out; } cases[] = {
+		{ "all is done\n\nx\n", "\r\n\r\nall is done\r\n\r\nx\r\n" }, { "From here on\n\nx\n", "\r\n\r\nFrom here on\r\n\r\nx\r\n" },
+		{ "\nx", "\r\n\r\n\r\nx\r\n" }, { " indented: yes\n", "\r\n\r\n indented: yes\r\n" }, { "\xc3\x9c: x\n", "\r\n\r\n=C3=9C: x\r\n" },
+		{ "From me Mon Jan  1\nSubject: a\n b\nall is done\nx\n", "\r\n\r\nall is done\r\nx\r\n" },
+	};
+	struct compose_options o = { .recipients = list };
+	for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+		struct made m = make_bytes(cases[i].in, strlen(cases[i].in), &o);
+		IS(m, m.result == MF_OK && m.envelope.recipient_count == 1 && !strcmp(m.envelope.recipients[0], "a@b"));
+		HAS(m, cases[i].out);
+		HAS(m, "From: Alice Example <alice@example.org>\r\n");
+		drop(&m);
+	}
+	struct made m = make_bytes("", 0, &o);
+	assert_int_equal(m.result, MF_INVALID);
+	o.recipients = NULL;
+	m = make_bytes("To: a@b\nall is done\n", 20, &o);
+	assert_int_equal(m.result, MF_INVALID);
+}
+
 /* --- what is not ASCII --------------------------------------------------------------------------------------------- */
 
 static void encoded_header(void **state)
@@ -541,6 +566,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(least), cmocka_unit_test(what_is_there_stays), cmocka_unit_test(empty_fields_are_none), cmocka_unit_test(bcc_is_hidden), cmocka_unit_test(resent), cmocka_unit_test(notifications),
 		cmocka_unit_test(recipients_in_every_shape), cmocka_unit_test(a_thousand_recipients), cmocka_unit_test(recipients_given),
+		cmocka_unit_test(text_without_header),
 		cmocka_unit_test(encoded_header), cmocka_unit_test(long_subject_is_folded), cmocka_unit_test(smtputf8_is_noticed),
 		cmocka_unit_test(text_gets_a_charset), cmocka_unit_test(declared_8bit_stays), cmocka_unit_test(line_breaks),
 		cmocka_unit_test(long_lines), cmocka_unit_test(encoded_content_is_wrapped), cmocka_unit_test(multipart),

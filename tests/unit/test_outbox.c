@@ -102,6 +102,31 @@ static void names(void **state)
 	end(&w);
 }
 
+/* Each has its error text beside it, under a name of its own */
+static void names_of_failed(void **state)
+{
+	(void)state;
+	struct world w;
+	struct outbox_item item;
+	char longest[256] = "";
+	begin(&w);
+	memset(longest, 'y', 251);
+	memcpy(longest + 251, ".eml", 5);
+	const char *const names[] = { "x", "x.error.txt", longest };
+	uint64_t ids[3];
+	for (size_t i = 0; i < 3; i++)
+		ids[i] = put(&w, names[i], "To: no@b\n\n");
+	later(11);
+	run(&w);
+	for (size_t i = 0; i < 3; i++) {
+		assert_int_equal(outbox_item(w.outbox, ids[i], &item), MF_OK);
+		assert_int_equal(item.state, OUTBOX_FAILED);
+		assert_true(strlen(item.name) + strlen(OUTBOX_ERROR_SUFFIX) <= 255 && strcmp(item.name, "x.error.txt") != 0);
+		outbox_item_finish(&item);
+	}
+	end(&w);
+}
+
 /* Nobody is told that something was done that the disk does not know of */
 static void not_written(void **state)
 {
@@ -649,7 +674,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(sent_after_its_delay), cmocka_unit_test(in_order_on_one_connection), cmocka_unit_test(taken_back),
-		cmocka_unit_test(names), cmocka_unit_test(held), cmocka_unit_test(put_off_and_given_up), cmocka_unit_test(refused),
+		cmocka_unit_test(names), cmocka_unit_test(names_of_failed), cmocka_unit_test(held), cmocka_unit_test(put_off_and_given_up), cmocka_unit_test(refused),
 		cmocka_unit_test(not_written), cmocka_unit_test(held), cmocka_unit_test(put_off_and_given_up), cmocka_unit_test(refused),
 		cmocka_unit_test(refused_in_part), cmocka_unit_test(recipients_in_portions), cmocka_unit_test(no_answer_to_the_end), cmocka_unit_test(never_fit),
 		cmocka_unit_test(offline), cmocka_unit_test(offline_for_days), cmocka_unit_test(password_refused), cmocka_unit_test(policies), cmocka_unit_test(copy_later),
