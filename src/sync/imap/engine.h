@@ -26,6 +26,7 @@ struct imap_command {
 	void *owner;             /* the verb, or the part of it, that sent it */
 	size_t index;            /* the owner's */
 	uint32_t first, last;    /* likewise */
+	bool said;               /* likewise: what an untagged response tells of it has come */
 	char *selects;           /* a SELECT or EXAMINE of this mailbox */
 	bool writes;             /* SELECT, so that the mailbox can be changed */
 	bool idle;               /* IDLE: over only after DONE */

@@ -141,15 +141,15 @@ static void take_search(struct writer *v, struct scan s)
 static enum mf_err on_data(struct imap *s, void *verb, struct imap_data *data)
 {
 	struct writer *v = verb;
-	const struct imap_command *head = s->head;
+	(void)s;
 	if (data->kind == DATA_LIST || data->kind == DATA_LSUB || data->kind == DATA_STATUS)
 		data->expected = take_mailbox(v, data);
 	else if (data->kind == DATA_SEARCH && v->deleted)
 		take_search(v, data->rest);
-	else if (data->kind == DATA_COND && span_is(data->cond.code, "COPYUID") && head && head->owner == v && v->writes[head->index].kind == WRITE_MOVE)
-		write_copyuid(v, head->index, data->cond.args);
-	else if (data->kind == DATA_COND && span_is(data->cond.code, "APPENDUID") && head && head->owner == v && v->writes[head->index].kind == WRITE_REPLACE)
-		write_appenduid(v, head->index, data->cond.args);
+	else if (data->kind == DATA_COND && span_is(data->cond.code, "COPYUID"))
+		write_take_copyuid(v, data->cond.args);
+	else if (data->kind == DATA_COND && span_is(data->cond.code, "APPENDUID"))
+		write_take_appenduid(v, data->cond.args);
 	return MF_OK;
 }
 

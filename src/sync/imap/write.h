@@ -11,7 +11,6 @@ struct write_item {
 	size_t pending;          /* its commands under way, or to be sent once more */
 	bool issued, told;       /* everything has been sent; the sink knows */
 	bool doubt;              /* refused without a code: settle() finds out why */
-	bool said;               /* MOVE under way: its COPYUID has come */
 	bool unsaid;             /* where all the messages are was not said, or makes no sense */
 	enum mf_err result;      /* the first failure */
 	char *reason;
@@ -63,13 +62,14 @@ enum mf_err write_messages(struct writer *v, size_t i);
 enum mf_err write_select(struct writer *v, size_t i);  /* its mailbox, so that it can be changed; waits for the answer */
 enum mf_err write_part(struct writer *v, size_t i, uint32_t first, uint32_t last);   /* those between, once more too */
 void write_put_flags(struct imap *s, unsigned flags, const char *keywords);           /* "(...)" */
-void write_copyuid(struct writer *v, size_t i, struct span args);
+/* An untagged COPYUID (RFC 6851 4.3), of whichever MOVE under way it is about */
+void write_take_copyuid(struct writer *v, struct span args);
 void write_pairs_finish(struct writer *v, size_t i);
 /* The mailbox that writes[i] means, selected so that it can be changed; or the item has failed. */
 enum mf_err write_use_mailbox(struct writer *v, size_t i);
 /* write_append.c: APPEND and REPLACE (RFC 8508) */
 enum mf_err write_append(struct writer *v, size_t i);
-void write_appenduid(struct writer *v, size_t i, struct span args);
+void write_take_appenduid(struct writer *v, struct span args);   /* an untagged one: of a REPLACE under way */
 /* write_mailbox.c: CREATE, DELETE, RENAME, SUBSCRIBE, UNSUBSCRIBE */
 enum mf_err write_mailbox(struct writer *v, size_t i);
 enum mf_err write_settle(struct writer *v);   /* whatever is in doubt */

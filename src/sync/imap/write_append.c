@@ -16,7 +16,7 @@
 #define UNASKED_MAX (1U << 20)     /* with LITERAL+ */
 #define UNASKED_MINUS_MAX 4096     /* with LITERAL- (RFC 7888 5) */
 
-void write_appenduid(struct writer *v, size_t i, struct span args)
+static void take_appenduid(struct writer *v, size_t i, struct span args)
 {
 	struct write_item *item = &v->items[i];
 	struct scan s = { args.p, args.p + args.len };
@@ -36,8 +36,19 @@ static enum mf_err appended(struct imap *s, struct imap_command *c, const struct
 	(void)s;
 	v->bytes -= v->writes[c->index].size;
 	if (cond->kind == COND_OK && span_is(cond->code, "APPENDUID"))
-		write_appenduid(v, c->index, cond->args);
+		take_appenduid(v, c->index, cond->args);
 	return write_over(v, c->index, cond, c->what);
+}
+
+/* It says nothing of the command but by coming in turn; several may come before the first command is answered. */
+void write_take_appenduid(struct writer *v, struct span args)
+{
+	for (const struct imap_command *c = v->s->head; c; c = c->next) {
+		if (c->done != appended || c->owner != v || v->writes[c->index].kind != WRITE_REPLACE || v->items[c->index].count)
+			continue;
+		take_appenduid(v, c->index, args);
+		return;
+	}
 }
 
 /* "17-Jul-1996 02:44:25 +0000" (RFC 9051 "date-time") */

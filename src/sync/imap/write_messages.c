@@ -111,14 +111,47 @@ static bool take_pairs(struct write_item *item, const struct remote_write *w, st
 	return true;
 }
 
-void write_copyuid(struct writer *v, size_t i, struct span args)
+static void take_copyuid(struct writer *v, struct imap_command *c, struct span args)
 {
-	struct write_item *item = &v->items[i];
-	if (item->said)
+	struct write_item *item = &v->items[c->index];
+	if (c->said)
 		return;
-	item->said = true;
-	if (!take_pairs(item, &v->writes[i], (struct scan){ args.p, args.p + args.len }))
+	c->said = true;
+	if (!take_pairs(item, &v->writes[c->index], (struct scan){ args.p, args.p + args.len }))
 		item->unsaid = true;
+}
+
+static bool is_move(const struct writer *v, const struct imap_command *c)
+{
+	return c->owner == v && c->last && v->writes[c->index].kind == WRITE_MOVE;
+}
+
+/* The first message that was moved; 0: that cannot be read */
+static uint32_t first_from(struct span args)
+{
+	struct scan s = { args.p, args.p + args.len };
+	uint32_t uidvalidity, uid;
+	return scan_uid(&s, &uidvalidity) && scan_char(&s, ' ') && scan_uid(&s, &uid) ? uid : 0;
+}
+
+/* A server may tell those of several commands before it answers the first of them (Dovecot does, when they come together), so it is
+ * the message that says which one is meant. */
+void write_take_copyuid(struct writer *v, struct span args)
+{
+	uint32_t uid = first_from(args);
+	bool again = false;
+	for (struct imap_command *c = v->s->head; c && uid; c = c->next) {
+		if (!is_move(v, c) || uid < c->first || uid > c->last || !is_asked_for(&v->writes[c->index], uid))
+			continue;
+		if (!c->said) {
+			take_copyuid(v, c, args);
+			return;
+		}
+		again = true;
+	}
+	for (struct imap_command *c = v->s->head; c && !again; c = c->next)
+		if (is_move(v, c) && !c->said)
+			c->said = v->items[c->index].unsaid = true; /* it may be any one's */
 }
 
 static int by_from(const void *a, const void *b)
@@ -224,10 +257,9 @@ static enum mf_err done(struct imap *s, struct imap_command *c, const struct ima
 	v->messages -= count_between(&v->writes[c->index], c->first, c->last);
 	if (cond->kind == COND_OK && (kind == WRITE_COPY || kind == WRITE_MOVE)) {
 		if (span_is(cond->code, "COPYUID"))
-			write_copyuid(v, c->index, cond->args);
-		item->unsaid |= !item->said && !(s->caps & CAP(UIDPLUS)); /* who has that, and says nothing, found nothing */
+			take_copyuid(v, c, cond->args);
+		item->unsaid |= !c->said && !(s->caps & CAP(UIDPLUS)); /* who has that, and says nothing, found nothing */
 	}
-	item->said = false;
 	if (cond->kind == COND_NO && span_is(cond->code, "EXPUNGEISSUED") && !v->last_chance) {
 		remember(v, c);
 		return MF_OK;
