@@ -361,6 +361,9 @@ enum mf_err txn_commit(struct txn *t)
 		txn_rollback(t);
 		return e;
 	}
+	/* before the next transaction, which may have other bytes for one of these messages */
+	settle_bodies(t);
+	settle_spools(t);
 	for (size_t i = 0; i < t->node_count; i++)
 		publish_node(t, t->nodes[i]);
 	if (t->root_names_changed)
@@ -371,8 +374,6 @@ enum mf_err txn_commit(struct txn *t)
 	atomic_fetch_add(&c->op_count, (uint64_t)t->op_change);
 	spool_settle_undos(t, false);
 	pthread_mutex_unlock(&c->writer);
-	settle_bodies(t);
-	settle_spools(t);
 	txn_free(t);
 	return MF_OK;
 }

@@ -56,7 +56,7 @@ void txn_change(struct txn *t, const struct change *change); /* copies the names
 bool txn_change_cancel(struct txn *t, enum change_kind kind, uint64_t message);
 void txn_body(struct txn *t, uint64_t message, uint64_t heir);
 void txn_body_shared(struct txn *t, uint64_t message, uint64_t other);
-void txn_spool(struct txn *t, uint64_t message, enum spool_fate fate);      /* after the commit */
+void txn_spool(struct txn *t, uint64_t message, enum spool_fate fate);      /* after the commit, before another transaction */
 void txn_undo(struct txn *t, uint64_t message, uint64_t from, bool over);
 struct node *txn_node_of_shelf(struct txn *t, uint64_t shelf);              /* NULL: not one that is seen */
 

@@ -1,4 +1,8 @@
 /* journal: what the server's answers, and what it tells by itself, make of changes that wait */
+#include <pthread.h>
+#include <sched.h>
+#include <stdatomic.h>
+
 #include "unit/test_journal_fixture.h"
 
 /* --- the server's answers ---------------------------------------------------------------------------------------------------- */
@@ -15,6 +19,46 @@ static void done_with_a_number(void **state)
 	assert_true(has_body(f, id, TEXT("1")));
 	assert_false(spool_has(f->c, id));
 	DO(f, txn_op_done(t, 4711, VALIDITY, 3)); /* nothing where it is gone */
+}
+
+struct overwriter { struct fixture *f; uint64_t message; atomic_bool begun; };
+
+static void *overwrite_when_done(void *context)
+{
+	struct overwriter *o = context;
+	atomic_store(&o->begun, true);
+	while (journal_count(o->f->c))
+		sched_yield();
+	struct txn *t;
+	if (cache_begin(o->f->c, &t) == MF_OK && written_in(t, o->message, TEXT("new"), true, &expunge) == MF_OK)
+		(void)txn_commit(t);
+	return NULL;
+}
+
+/* As soon as the answer is dealt with: what was sent becomes a body, and the new version's bytes are all that there is of it. */
+static void overwritten_when_its_answer_comes(void **state)
+{
+	struct fixture *f = *state;
+	uint64_t inbox = mailbox_with(f, "INBOX", 0);
+	static char large[16 << 20];
+	memset(large, 'x', sizeof large - 1);
+	memcpy(large, TEXT("old"), sizeof TEXT("old") - 1);
+	uint64_t id = create_written(f, inbox, "new.eml", large);
+	send_all(f);
+	prepare(f, id, TEXT("new"));
+	struct overwriter o = { .f = f, .message = id };
+	pthread_t thread;
+	assert_int_equal(pthread_create(&thread, NULL, overwrite_when_done, &o), 0);
+	while (!atomic_load(&o.begun))
+		sched_yield();
+	uint64_t op = nth_op(f, 0).id;
+	struct txn *t = begin(f);
+	assert_int_equal(txn_op_done(t, op, VALIDITY, 1), MF_OK);
+	commit(t);
+	pthread_join(thread, NULL);
+	assert_ops(f, "append expunge");
+	assert_true(spool_is(f, id, TEXT("new")));
+	assert_false(has_body(f, id, TEXT("old")));
 }
 
 static struct mail_summary summary_of(const char *text)
@@ -512,7 +556,7 @@ static void lost_with_its_mailbox(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		WITH_CACHE(done_with_a_number), WITH_CACHE(last_line_ended_by_the_server), WITH_CACHE(double_is_absorbed), WITH_CACHE(claimed_places_make_no_rows), WITH_CACHE(stored_where_it_is), WITH_CACHE(claimed_flags),
+		WITH_CACHE(done_with_a_number), WITH_CACHE(overwritten_when_its_answer_comes), WITH_CACHE(last_line_ended_by_the_server), WITH_CACHE(double_is_absorbed), WITH_CACHE(claimed_places_make_no_rows), WITH_CACHE(stored_where_it_is), WITH_CACHE(claimed_flags),
 		WITH_CACHE(sent_and_vanished_waits_for_its_answer), WITH_CACHE(lost_answers_are_adopted), WITH_CACHE(half_a_move),
 		WITH_CACHE(copies_that_wait_follow_a_move), WITH_CACHE(without_a_number), WITH_CACHE(refused_parked_retried),
 		WITH_CACHE(renumbered_mailbox), WITH_CACHE(numbers_are_given_again), WITH_CACHE(flags_follow_a_move_elsewhere), WITH_CACHE(lost_with_its_mailbox), WITH_CACHE(twins_keep_their_originals),
