@@ -38,11 +38,13 @@ check-all: deps
 	@echo "seed $(or $(SEED),of each file: see its first line)"
 	+@MAILFS_TEST_LONG=1 MAILFS_TEST_LIMIT=7200 $(AGAIN) parts PARTS="rules plain asan tsan"
 
-# runs every part even when one fails, then says which
+# runs every part even when one fails, then says which, and once more why
 .PHONY: parts
+parts: export MAILFS_TEST_FAILED := $(CURDIR)/build/failed
 parts:
-	+@failed=; for part in $(PARTS); do echo "== $$part"; $(AGAIN) check-$$part || failed="$$failed $$part"; done; \
-	if [ -n "$$failed" ]; then echo "FAILED:$$failed"; exit 1; fi; echo "all parts passed: $(PARTS)"
+	+@mkdir -p build; rm -f $$MAILFS_TEST_FAILED; \
+	failed=; for part in $(PARTS); do echo "== $$part"; $(AGAIN) check-$$part || failed="$$failed $$part"; done; \
+	if [ -n "$$failed" ]; then [ ! -e $$MAILFS_TEST_FAILED ] || tail -n 200 $$MAILFS_TEST_FAILED; echo "FAILED:$$failed"; exit 1; fi; echo "all parts passed: $(PARTS)"
 
 check-rules:
 	@$(PROVE) $(RULES)

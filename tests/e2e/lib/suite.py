@@ -109,14 +109,18 @@ class Suite(contextlib.ExitStack):
         self.failed += 1
         print(f"not ok {self.count} - {name}")
         text = "".join(traceback.format_exception(type(error), error, error.__traceback__))
-        lines = [f"{sys.argv[0]}: not ok {self.count} - {name}"] + ["  " + line[:400] for line in text.rstrip().split("\n")[-40:]]
+        lines = [f"{sys.argv[0]}: not ok {self.count} - {name} (SEED={self.seed})"] + ["  " + line[:400] for line in text.rstrip().split("\n")[-40:]]
         for mount in self.mounts[-1:]:
             lines += ["  mailfs' log: " + line[:300] for line in mount.log_tail(12)]
             if mount.process and mount.process.poll() is not None:
                 lines.append(f"  mailfs has ended with {mount.process.returncode}")
         sys.stdout.flush()
-        sys.stderr.write("".join(f"# {line}\n" for line in lines))   # prove shows this at once
+        said = "".join(f"# {line}\n" for line in lines)
+        sys.stderr.write(said)   # prove shows this at once
         sys.stderr.flush()
+        if os.environ.get("MAILFS_TEST_FAILED"):   # and make check at the end
+            with open(os.environ["MAILFS_TEST_FAILED"], "a", errors="backslashreplace") as file:
+                file.write(said)
 
     def say(self, text):
         print("# " + text)
