@@ -273,8 +273,8 @@ static enum mf_err is_replaced(struct txn *t, struct node *n, struct row *row, c
 		e = change_queue_again(t, placing);
 		txn_body(t, row->entry.id, 0);
 	} else if (!e) {
-		/* being sent, perhaps: those bytes are the old version's */
-		bool spooled = change_is_here_alone(row, placing) || (placing && placing->kind == OP_APPEND);
+		/* all there is of the old version, or being sent, perhaps with a MOVE behind it */
+		bool spooled = spool_has(t->cache, row->entry.id);
 		e = split(t, n, row, &ops, &old);
 		if (!e && spooled)
 			e = txn_spool_rename(t, row->entry.id, old.entry.id);

@@ -746,7 +746,8 @@ int contract_run(const struct contract_server *s)
 		cmocka_unit_test(many_batches_of_two_mailboxes), cmocka_unit_test(what_is_gone_says_so), cmocka_unit_test(parts_of_a_message),
 		cmocka_unit_test(an_empty_source), cmocka_unit_test(waiting_ends_when_woken), cmocka_unit_test(new_mail_is_pushed),
 		cmocka_unit_test(flags_are_added_and_removed), cmocka_unit_test(messages_are_appended), cmocka_unit_test(messages_are_copied),
-		cmocka_unit_test(messages_are_moved), cmocka_unit_test(only_ours_are_expunged), cmocka_unit_test(mailboxes_are_made_and_removed),
+		cmocka_unit_test(messages_are_moved), cmocka_unit_test(only_ours_are_expunged), cmocka_unit_test(what_goes_together_goes),
+		cmocka_unit_test(mailboxes_are_made_and_removed),
 		cmocka_unit_test(writes_are_carried_out_in_order), cmocka_unit_test(what_others_see_of_a_write),
 		cmocka_unit_test(a_raised_stop_sign_ends_it),
 	};

@@ -258,6 +258,38 @@ static void only_ours_are_expunged(void **state)
 	disconnect_session(&f);
 }
 
+/* in one write, with what is moved away, and after another client has removed something */
+static void what_goes_together_goes(void **state)
+{
+	(void)state;
+	if (!server_can(REMOTE_MAILBOXES | REMOTE_FLAGS))
+		skip();
+	struct fixture f;
+	fill(server->mailbox, 6);
+	fill(server->mailbox2, 0);
+	struct remote *r = connect_session(&f);
+	struct told before = all_of(r, server->mailbox);
+	sort(before.messages, 6);
+	const uint32_t validity = before.at_open.uidvalidity, *uids = before.messages;
+	bool can = remote_caps(r) & REMOTE_MOVE;
+	struct remote_write writes[] = {
+		{.kind = can ? WRITE_MOVE : WRITE_COPY, .raw = server->mailbox, .to = server->mailbox2, .uidvalidity = validity, .uids = uids, .count = 1},
+		{.kind = WRITE_EXPUNGE, .raw = server->mailbox, .uidvalidity = validity, .uids = &uids[1], .count = 1},
+	};
+	struct written w = write_them(r, writes, 2);
+	assert_int_equal(w.results[0], MF_OK);
+	assert_int_equal(w.results[1], MF_OK);
+	assert_int_equal(write_one(r, (struct remote_write){.kind = WRITE_FLAGS, .raw = server->mailbox, .uidvalidity = validity, .uids = &uids[5],
+	                                                    .count = 1, .flags = FLAG_SEEN}), MF_OK);
+	server->expunge(server->context, server->mailbox, uids[2]);
+	writes[1].uids = &uids[3];
+	assert_int_equal(write_one(r, writes[1]), MF_OK);
+	struct told left = all_of(r, server->mailbox);
+	assert_int_equal(left.message_count, can ? 2 : 3);
+	assert_true(has(left.messages, left.message_count, uids[4]) && has(left.messages, left.message_count, uids[5]));
+	disconnect_session(&f);
+}
+
 static bool is_listed(struct remote *r, const char *raw)
 {
 	struct seen_mailboxes seen = {.look_for = raw};

@@ -24,6 +24,7 @@
 #include "sync/imap/imap.h"
 
 #define PATIENCE_MS 20000
+#define SILENCE_MS 50
 
 struct line { char kind; char *text; };
 struct imap_script {
@@ -98,7 +99,7 @@ struct imap_script *imap_script_load(const char *path)
 			add_pop3_login(s, line + 2 + (line[2] == ' '));
 			continue;
 		}
-		if (len < 2 || !strchr("OSBDMCEVRQN", *line) || (line[1] != ':' && line[1] != '-'))
+		if (len < 2 || !strchr("OSBDMCEVRQNH", *line) || (line[1] != ':' && line[1] != '-'))
 			fail_msg("%s: what is \"%s\"?", path, line);
 		add(s, line[1] == '-' ? '-' : *line, mf_strdup(line + (line[2] == ' ' ? 3 : 2)));
 	}
@@ -301,6 +302,16 @@ static void want_bytes(struct server *v, const char *text)
 	}
 }
 
+/* A client that says too much does so in the same write. */
+static void want_silence(struct server *v)
+{
+	struct pollfd p = { .fd = v->fd, .events = POLLIN };
+	if (!v->in_len && poll(&p, 1, SILENCE_MS) == 0)
+		return;
+	(void)buf_adds(&v->complaint, "the client did not wait for an answer\n");
+	v->over = true;
+}
+
 static void put_many(struct server *v, const char *text)
 {
 	char *rest;
@@ -358,6 +369,7 @@ static void *serve(void *context)
 		case 'D': want_bytes(v, l->text); break;
 		case 'E': v->over = true; break;
 		case 'N': next_connection(v); break;
+		case 'H': want_silence(v); break;
 		default: break;
 		}
 	}

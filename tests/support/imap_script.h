@@ -9,6 +9,7 @@
  *   M: N TEXT        the server sends the line N times, with $# counting from 1
  *   D: N C           the client must send N bytes C
  *   C: PATTERN       the client must send this line; "..." stands for anything, $1 in the tag's place binds it
+ *   H:               the client has to wait for what the server sends next
  *   E:               the server closes
  *   N:               the client has to leave and connect again; what follows is said there
  *   L: CAPS          a login that succeeds, with these capabilities after it; ENABLE QRESYNC if they have it

@@ -409,6 +409,27 @@ static void overwriting_what_is_being_sent(void **state)
 	assert_ops(f, "");
 }
 
+/* its bytes are still to be stored, perhaps once more */
+static void overwriting_what_is_moved_on_while_it_is_being_sent(void **state)
+{
+	struct fixture *f = *state;
+	uint64_t inbox = mailbox_with(f, "INBOX", 0), work = mailbox_with(f, "Work", 0), trash = mailbox_with(f, "Trash", 0);
+	struct disposal how = { .trash = trash };
+	uint64_t id = create_written(f, inbox, "new.eml", TEXT("1"));
+	send_all(f);
+	uint64_t first = nth_op(f, 0).id;
+	DO(f, txn_move(t, id, work, "new.eml", &how));
+	write_message(f, id, TEXT("22"), true, &how);
+	assert_ops(f, "append move append");
+	uint64_t old = by_name(f, trash, "new.eml");
+	assert_int_equal(nth_op(f, 0).message, old);
+	assert_true(spool_is(f, old, TEXT("1")));
+	assert_true(spool_is(f, id, TEXT("22")));
+	DO(f, txn_op_done(t, first, VALIDITY, 1));
+	assert_true(has_body(f, old, TEXT("1")));
+	assert_true(spool_is(f, id, TEXT("22")));
+}
+
 static void overwriting_expunges(void **state)
 {
 	struct fixture *f = *state;
@@ -627,7 +648,8 @@ int main(void)
 		WITH_CACHE(removed_goes_to_trash_or_out_of_sight), WITH_CACHE(unsent_is_dropped), WITH_CACHE(trash_is_made_once),
 		WITH_CACHE(trash_is_made_at_home),
 		WITH_CACHE(held_after_rollback), WITH_CACHE(bytes_after_rollback), WITH_CACHE(named_as_scratch), WITH_CACHE(overwritten_twice_is_one_append), WITH_CACHE(overwriting_splits),
-		WITH_CACHE(overwriting_what_is_being_sent), WITH_CACHE(overwriting_expunges), WITH_CACHE(moved_and_overwritten),
+		WITH_CACHE(overwriting_what_is_being_sent),
+		WITH_CACHE(overwriting_what_is_moved_on_while_it_is_being_sent), WITH_CACHE(overwriting_expunges), WITH_CACHE(moved_and_overwritten),
 		WITH_CACHE(backup_by_renaming),
 		WITH_CACHE(backup_without_bytes), WITH_CACHE(backup_of_what_was_never_sent), WITH_CACHE(renamed_over), WITH_CACHE(message_over_message),
 		WITH_CACHE(copies), WITH_CACHE(copy_of_what_is_gone_is_appended), WITH_CACHE(touched_and_redated),

@@ -337,9 +337,13 @@ static enum mf_err send_flags(struct writer *v, size_t i, const char *set, uint3
 	return e;
 }
 
+/* What looks for marked messages goes out when the server has answered that they are. Dovecot answers what came together at its end:
+ * if others have removed messages since, or a MOVE has just now, it does not see the marks before, and says OK to having expunged none. */
 static enum mf_err send_expunge(struct writer *v, size_t i, const char *set, uint32_t first, uint32_t last)
 {
 	enum mf_err e = send_store(v, i, set, first, last, '+', FLAG_DELETED, NULL);
+	if (!e)
+		e = imap_pump_all(v->s);
 	if (e || v->items[i].result || !(v->s->caps & CAP(UIDPLUS)))
 		return e;
 	imap_put(v->s, "UID EXPUNGE %s", set);
