@@ -3,6 +3,7 @@
 
 #include <stdio.h>
 #include <string.h>
+#include <strings.h>
 
 #include "base/log.h"
 #include "base/mem.h"
@@ -207,16 +208,33 @@ static bool scan_found(struct imap_data *data, struct uidset *to, uint32_t low, 
 	return true;
 }
 
-static enum mf_err take_found(struct box *b, struct imap_data *data, enum ask ask)
+/* Commands that come together may be answered when all of them have been carried out, and in no order (Dovecot), so that what comes
+ * need not be of the oldest. Of SEARCH there is never more than one under way in a mailbox. */
+static const struct imap_command *find_search(const struct changes *v)
 {
-	bool present = ask == ASK_PRESENT;
-	if (!present && ask != ASK_MISSING)
+	for (const struct imap_command *c = v->s->head; c && !c->selects; c = c->next)
+		if (c->owner == v && (c->first == ASK_PRESENT || c->first == ASK_MISSING || c->first == ASK_LISTED))
+			return c;
+	return NULL;
+}
+
+static bool add_found(struct imap_data *data, struct uidset *to, uint32_t low, uint32_t high)
+{
+	return scan_found(data, to, low, high) && uidset_size(to) <= MESSAGES_MAX;
+}
+
+static enum mf_err take_found(struct changes *v, struct imap_data *data)
+{
+	const struct imap_command *c = find_search(v);
+	if (!c)
 		return MF_OK;
+	struct box *b = &v->boxes[c->index];
+	uint32_t first_new = b->rung == RUNG_ALL || b->low > b->since->uidnext ? b->low : b->since->uidnext;
 	data->expected = true;
 	b->found = true;
-	uint32_t low = present || b->rung == RUNG_ALL || b->low > b->since->uidnext ? b->low : b->since->uidnext;
-	struct uidset *to = present ? &b->present : &b->open;
-	if (!scan_found(data, to, low, present ? b->since->uidnext - 1 : UINT32_MAX) || uidset_size(to) > MESSAGES_MAX)
+	if (c->first != ASK_MISSING && !add_found(data, &b->present, b->low, b->since->uidnext - 1))
+		b->search_failed = true;
+	if (c->first != ASK_PRESENT && !add_found(data, &b->open, first_new, UINT32_MAX))
 		b->search_failed = true;
 	return MF_OK;
 }
@@ -234,15 +252,32 @@ static unsigned with_old_rights(unsigned rights)
 	return rights;
 }
 
+static bool is_called(const struct box *b, struct span name)
+{
+	const char *raw = b->since->raw;
+	return (strlen(raw) == name.len && !memcmp(raw, name.p, name.len)) || (!strcasecmp(raw, "INBOX") && span_is(name, "INBOX"));
+}
+
+/* Whose rights are told: of those that were asked for. A server may spell the name otherwise, and answer in turn. */
+static struct box *find_asked(const struct changes *v, struct span name)
+{
+	const struct imap_command *head = v->s->head;
+	for (const struct imap_command *c = head; c && name.p; c = c->next)
+		if (c->owner == v && c->first == ASK_RIGHTS && is_called(&v->boxes[c->index], name))
+			return &v->boxes[c->index];
+	return head && head->owner == v && head->first == ASK_RIGHTS ? &v->boxes[head->index] : NULL;
+}
+
 /* mailbox rights (RFC 4314 3.8) */
-static void take_rights(struct box *b, struct imap_data *data)
+static void take_rights(struct changes *v, struct imap_data *data)
 {
 	struct scan s = data->rest;
 	struct span name, letters;
 	struct buf scratch;
 	buf_init(&scratch, 65536);
-	data->expected = true;
-	if (scan_nstring(&s, &scratch, &name) && scan_char(&s, ' ') && scan_nstring(&s, &scratch, &letters) && letters.p) {
+	struct box *b = scan_nstring(&s, &scratch, &name) && scan_char(&s, ' ') ? find_asked(v, name) : NULL;
+	data->expected |= b != NULL;
+	if (b && scan_nstring(&s, &scratch, &letters) && letters.p) {
 		b->rights = RIGHTS_TOLD;
 		for (size_t i = 0; i < letters.len; i++)
 			if (letters.p[i] >= 'a' && letters.p[i] <= 'z')
@@ -256,21 +291,18 @@ static enum mf_err on_data(struct imap *s, void *verb, struct imap_data *data)
 {
 	struct changes *v = verb;
 	const struct imap_command *head = s->head;
-	if (!head || head->owner != v)
+	if (data->kind == DATA_SEARCH || data->kind == DATA_ESEARCH)
+		return take_found(v, data);
+	if (data->kind == DATA_MYRIGHTS)
+		take_rights(v, data);
+	if (!head || head->owner != v || head->first == ASK_RIGHTS) /* what comes before that answer is about the mailbox before */
 		return MF_OK;
 	struct box *b = &v->boxes[head->index];
 	enum ask ask = (enum ask)head->first;
-	if (ask == ASK_RIGHTS) { /* anything else is about the mailbox before */
-		if (data->kind == DATA_MYRIGHTS)
-			take_rights(b, data);
-		return MF_OK;
-	}
 	if (data->kind == DATA_FETCH || data->kind == DATA_SKIPPED)
 		return ask == ASK_SELECT && !s->opening.own ? MF_OK : take_fetch(v, b, data, ask);
 	if (data->kind == DATA_VANISHED)
 		return take_vanished(v, b, data, ask);
-	if (data->kind == DATA_SEARCH || data->kind == DATA_ESEARCH)
-		return take_found(b, data, ask);
 	return MF_OK;
 }
 
@@ -415,7 +447,7 @@ static enum mf_err fetch_refused(struct changes *v, struct box *b, enum ask ask,
 {
 	b->refused = true;
 	switch (ask) {
-	case ASK_CHANGED: case ASK_PRESENT: case ASK_MISSING:
+	case ASK_CHANGED: case ASK_PRESENT: case ASK_MISSING: case ASK_LISTED:
 		b->search_failed = true;
 		break;
 	case ASK_FLAGS: /* some say BAD to any set in an empty mailbox */
@@ -442,9 +474,9 @@ static enum mf_err fetched(struct changes *v, struct box *b, enum ask ask, const
 		return fetch_refused(v, b, ask, what, cond);
 	if (ask == ASK_FLAGS)
 		b->present_known = true;
-	if (ask == ASK_PRESENT || ask == ASK_MISSING) {
+	if (ask == ASK_PRESENT || ask == ASK_MISSING || ask == ASK_LISTED) {
 		b->search_failed |= !b->found;
-		b->present_known |= ask == ASK_PRESENT && b->found;
+		b->present_known |= ask != ASK_MISSING && b->found;
 		b->found = false;
 	}
 	return MF_OK;
@@ -531,10 +563,10 @@ static enum mf_err send_new(struct changes *v, struct box *b)
 	return changes_send(v, b, ASK_NEW, "UID FETCH");
 }
 
-static enum mf_err send_present(struct changes *v, struct box *b, enum ask ask)
+static enum mf_err send_present(struct changes *v, struct box *b)
 {
 	imap_put(v->s, "UID SEARCH %sUID %u:%u", v->s->caps & CAP(ESEARCH) ? "RETURN (ALL) " : "", b->low, b->since->uidnext - 1);
-	return changes_send(v, b, ask, "UID SEARCH");
+	return changes_send(v, b, ASK_PRESENT, "UID SEARCH");
 }
 
 static enum mf_err send_flags(struct changes *v, struct box *b)
@@ -591,7 +623,7 @@ static enum mf_err issue_ladder(struct changes *v, struct box *b)
 	bool old = b->since->uidnext > b->low && b->rung != RUNG_NEW && b->rung != RUNG_QRESYNC;
 	enum mf_err e = old ? send_flags(v, b) : MF_OK;
 	if (!e && old && b->rung == RUNG_CONDSTORE)
-		e = send_present(v, b, ASK_PRESENT);
+		e = send_present(v, b);
 	if (!old && b->rung != RUNG_NEW && b->rung != RUNG_QRESYNC)
 		b->present_known = true; /* nothing was there, and nothing is missing */
 	if (!e)
@@ -602,26 +634,22 @@ static enum mf_err issue_ladder(struct changes *v, struct box *b)
 
 static enum mf_err issue_search(struct changes *v, struct box *b)
 {
-	uint32_t newest = b->since->newest, messages = b->status.messages;
-	bool esearch = v->s->caps & CAP(ESEARCH);
-	enum mf_err e = MF_OK;
+	uint32_t newest = b->since->newest, messages = b->status.messages, first_new = b->since->uidnext > b->low ? b->since->uidnext : b->low;
+	bool compares = b->rung == RUNG_PLAIN && b->since->uidnext > b->low;
 	b->search_failed = false;
-	if (b->rung == RUNG_PLAIN && b->since->uidnext > b->low) {
+	if (compares) {
 		uidset_reset(&b->present);
 		b->present_known = false;
-		e = send_present(v, b, ASK_PRESENT);
 	}
-	if (e)
-		return e;
-	imap_put(v->s, "UID SEARCH %s", esearch ? "RETURN (ALL) " : "");
+	imap_put(v->s, "UID SEARCH %s", v->s->caps & CAP(ESEARCH) ? "RETURN (ALL) " : "");
 	if (b->rung != RUNG_ALL)
-		imap_put(v->s, "UID %u:*", b->since->uidnext > b->low ? b->since->uidnext : b->low);
+		imap_put(v->s, "UID %u:*", compares ? b->low : first_new);
 	else if (newest && newest < messages)
 		imap_put(v->s, "%u:*", messages - newest + 1);
 	else
 		imap_put(v->s, "ALL");
 	b->issued = true;
-	return changes_send(v, b, ASK_MISSING, "UID SEARCH");
+	return changes_send(v, b, compares ? ASK_LISTED : ASK_MISSING, "UID SEARCH");
 }
 
 static bool needs_select(const struct changes *v, struct box *b)

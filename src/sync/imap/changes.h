@@ -11,8 +11,8 @@
 
 enum rung { RUNG_QRESYNC, RUNG_CONDSTORE, RUNG_PLAIN, RUNG_NEW, RUNG_ALL };
 enum stage { STAGE_MAIN, STAGE_SEARCH, STAGE_REFETCH, STAGE_SALVAGE, STAGE_DONE };
-/* what a command of ours asks: imap_command.first */
-enum ask { ASK_RIGHTS, ASK_SELECT, ASK_NEW, ASK_CHANGED, ASK_FLAGS, ASK_PRESENT, ASK_CHUNK, ASK_MISSING, ASK_REFETCH, ASK_SALVAGE };
+/* what a command of ours asks: imap_command.first. PRESENT: who of those known exists; MISSING: who is new; LISTED: both */
+enum ask { ASK_RIGHTS, ASK_SELECT, ASK_NEW, ASK_CHANGED, ASK_FLAGS, ASK_PRESENT, ASK_CHUNK, ASK_MISSING, ASK_LISTED, ASK_REFETCH, ASK_SALVAGE };
 
 #define CHUNK 500        /* messages of a FETCH; one of these is some 300 KB */
 #define CHUNKS_AHEAD 20   /* 6 MB: more than one round trip of a long fast line holds */

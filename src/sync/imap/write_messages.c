@@ -111,10 +111,27 @@ static bool take_pairs(struct write_item *item, const struct remote_write *w, st
 	return true;
 }
 
+/* The first message that was copied or moved; 0: that cannot be read */
+static uint32_t first_from(struct span args)
+{
+	struct scan s = { args.p, args.p + args.len };
+	uint32_t uidvalidity, uid;
+	return scan_uid(&s, &uidvalidity) && scan_char(&s, ' ') && scan_uid(&s, &uid) ? uid : 0;
+}
+
+static bool is_told(const struct write_item *item, uint32_t uid)
+{
+	for (size_t i = 0; i < item->count; i++)
+		if (item->pairs[i].from == uid)
+			return true;
+	return false;
+}
+
+/* A server may tell of the messages of one command one by one, and of any of them again with its answer. */
 static void take_copyuid(struct writer *v, struct imap_command *c, struct span args)
 {
 	struct write_item *item = &v->items[c->index];
-	if (c->said)
+	if (is_told(item, first_from(args)))
 		return;
 	c->said = true;
 	if (!take_pairs(item, &v->writes[c->index], (struct scan){ args.p, args.p + args.len }))
@@ -126,30 +143,18 @@ static bool is_move(const struct writer *v, const struct imap_command *c)
 	return c->owner == v && c->last && v->writes[c->index].kind == WRITE_MOVE;
 }
 
-/* The first message that was moved; 0: that cannot be read */
-static uint32_t first_from(struct span args)
-{
-	struct scan s = { args.p, args.p + args.len };
-	uint32_t uidvalidity, uid;
-	return scan_uid(&s, &uidvalidity) && scan_char(&s, ' ') && scan_uid(&s, &uid) ? uid : 0;
-}
-
 /* A server may tell those of several commands before it answers the first of them (Dovecot does, when they come together), so it is
  * the message that says which one is meant. */
 void write_take_copyuid(struct writer *v, struct span args)
 {
 	uint32_t uid = first_from(args);
-	bool again = false;
 	for (struct imap_command *c = v->s->head; c && uid; c = c->next) {
 		if (!is_move(v, c) || uid < c->first || uid > c->last || !is_asked_for(&v->writes[c->index], uid))
 			continue;
-		if (!c->said) {
-			take_copyuid(v, c, args);
-			return;
-		}
-		again = true;
+		take_copyuid(v, c, args);
+		return;
 	}
-	for (struct imap_command *c = v->s->head; c && !again; c = c->next)
+	for (struct imap_command *c = v->s->head; c; c = c->next)
 		if (is_move(v, c) && !c->said)
 			c->said = v->items[c->index].unsaid = true; /* it may be any one's */
 }
