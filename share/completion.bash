@@ -1,4 +1,15 @@
 # bash completion for mailfs(1) and mailfs-sendmail. What can be completed is asked of mailfs itself.
+
+# compgen -W expands each of its words as the shell does, and runs what stands in $(): a server's mailboxes and the mounts of
+# other users may be named so.
+_mailfs_quoted()
+{
+	local word
+	while IFS= read -r word; do
+		[[ -n $word ]] && printf '%q\n' "$word"
+	done
+}
+
 _mailfs()
 {
 	local cur prev words cword
@@ -15,8 +26,8 @@ _mailfs()
 		esac
 	done
 
-	_mailfs_words() { mailfs "${config[@]}" complete "$@" 2>/dev/null; }
-	_mailfs_names() { _mailfs_words "$@" | cut -d: -f1; }
+	_mailfs_words() { mailfs "${config[@]}" complete "$@" 2>/dev/null | _mailfs_quoted; }
+	_mailfs_names() { mailfs "${config[@]}" complete "$@" 2>/dev/null | cut -d: -f1 | _mailfs_quoted; }
 	_mailfs_from() { mapfile -t COMPREPLY < <(compgen -W "$1" -- "$cur"); }
 
 	case $prev in
@@ -60,7 +71,7 @@ _mailfs()
 		local points
 		points=$(awk '$3 == "fuse.mailfs" { print $2 }' /proc/self/mounts)
 		local IFS=$'\n'
-		mapfile -t COMPREPLY < <(compgen -W "$(printf '%b\n' "$points")" -- "$cur")
+		mapfile -t COMPREPLY < <(compgen -W "$(printf '%b\n' "$points" | _mailfs_quoted)" -- "$cur")
 		compopt -o filenames 2>/dev/null ;;
 	sync | subscribe | unsubscribe)
 		local IFS=$'\n'
@@ -99,7 +110,7 @@ _mailfs_sendmail()
 		compopt -o filenames 2>/dev/null
 		mapfile -t COMPREPLY < <(compgen -f -- "$cur")
 		return ;;
-	--account) choices=$(mailfs complete accounts 2>/dev/null) ;;
+	--account) choices=$(mailfs complete accounts 2>/dev/null | _mailfs_quoted) ;;
 	-N) choices="never success failure delay" ;;
 	-R) choices="full hdrs" ;;
 	-f | -F) ;;
