@@ -113,6 +113,14 @@ with Suite("the command", timeout=400) as suite:
         other = home.run("mount", "-o", "user=bob", "work", m, check=3)
         assert "bob" in other.stderr, other.stderr
 
+    @suite.case("no core file, nor one for a program that takes them whatever the limit is")
+    def _():
+        mount = home.mount()
+        with open(f"/proc/{mount.pid}/limits", encoding="ascii") as limits:
+            core = next(line for line in limits if line.startswith("Max core file size"))
+        assert core.split()[4:6] == ["1", "1"], core
+        mount.umount()
+
     @suite.case("without SOURCE every account is a directory of the root")
     def _():
         mount = home.mount(source=None)
