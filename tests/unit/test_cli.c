@@ -352,6 +352,9 @@ static void operands_select_accounts_then_mailboxes(void **state)
 	assert_string_equal(rest[0], "home"); /* a mailbox of that name */
 	targets_finish(&t);
 	assert_int_equal(select_by(&p, NULL, (char *[]){ W("nowhere"), NULL }, &t, NULL), EXIT_NOT_FOUND);
+	/* who has no use for a mailbox does not take it for the account that it is in */
+	assert_int_equal(select_by(&p, NULL, (char *[]){ W("work/INBOX"), NULL }, &t, NULL), EXIT_NOT_FOUND);
+	assert_int_equal(select_by(&p, "work", (char *[]){ W("home"), NULL }, &t, NULL), EXIT_USAGE);
 	const char *plain;
 	assert_int_equal(select_by(&p, NULL, (char *[]){ NULL }, &t, NULL), EXIT_OK);
 	assert_int_equal(targets_count_named(&t, (char *[]){ W("work/INBOX"), W("work"), W("home/INBOX"), NULL }, &plain), 2);
