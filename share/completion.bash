@@ -1,4 +1,33 @@
 # bash completion for mailfs(1) and mailfs-sendmail. What can be completed is asked of mailfs itself.
+
+# compgen -W expands each of its words as the shell does, and runs what stands in $(): a server's mailboxes and the mounts of
+# other users may be named so.
+_mailfs_quoted()
+{
+	local word
+	while IFS= read -r word; do
+		[[ -n $word ]] && printf '%q\n' "$word"
+	done
+}
+
+# Names that stand on standard input, one on a line, as they have to be typed: readline's own quoting of what is completed by a
+# function leaves $ and ` as they are. cur: what is there already, which may be quoted
+_mailfs_offer()
+{
+	local word quote='' begun=${cur//\\/}
+	[[ $cur == [\"\']* ]] && quote=${cur:0:1} begun=${cur:1}
+	COMPREPLY=()
+	while IFS= read -r word; do
+		[[ -n $word && $word == "$begun"* ]] || continue
+		case $quote in
+		'') printf -v word '%q' "$word" && word=${word//:/\\:} word=${word//=/\\=} ;;
+		\') [[ $word == *\'* ]] && continue ;;
+		*) [[ $word == *[\"\$\`\\!]* ]] && continue ;;
+		esac
+		COMPREPLY+=("$word")
+	done
+}
+
 _mailfs()
 {
 	local cur prev words cword
@@ -15,8 +44,9 @@ _mailfs()
 		esac
 	done
 
-	_mailfs_words() { mailfs "${config[@]}" complete "$@" 2>/dev/null; }
-	_mailfs_names() { _mailfs_words "$@" | cut -d: -f1; }
+	_mailfs_said() { mailfs "${config[@]}" complete "$@" 2>/dev/null; }
+	_mailfs_words() { _mailfs_said "$@" | _mailfs_quoted; }
+	_mailfs_names() { _mailfs_said "$@" | cut -d: -f1 | _mailfs_quoted; }
 	_mailfs_from() { mapfile -t COMPREPLY < <(compgen -W "$1" -- "$cur"); }
 
 	case $prev in
@@ -59,13 +89,9 @@ _mailfs()
 		# mount points, with the kernel's octal escapes undone
 		local points
 		points=$(awk '$3 == "fuse.mailfs" { print $2 }' /proc/self/mounts)
-		local IFS=$'\n'
-		mapfile -t COMPREPLY < <(compgen -W "$(printf '%b\n' "$points")" -- "$cur")
-		compopt -o filenames 2>/dev/null ;;
+		_mailfs_offer < <(printf '%b\n' "$points") ;;
 	sync | subscribe | unsubscribe)
-		local IFS=$'\n'
-		mapfile -t COMPREPLY < <(compgen -W "$(_mailfs_words accounts; _mailfs_words mailboxes)" -- "$cur")
-		compopt -o filenames 2>/dev/null ;;
+		_mailfs_offer < <(_mailfs_said accounts; _mailfs_said mailboxes) ;;
 	send)
 		local IFS=$'\n'
 		mapfile -t COMPREPLY < <(compgen -f -- "$cur")
@@ -99,7 +125,7 @@ _mailfs_sendmail()
 		compopt -o filenames 2>/dev/null
 		mapfile -t COMPREPLY < <(compgen -f -- "$cur")
 		return ;;
-	--account) choices=$(mailfs complete accounts 2>/dev/null) ;;
+	--account) choices=$(mailfs complete accounts 2>/dev/null | _mailfs_quoted) ;;
 	-N) choices="never success failure delay" ;;
 	-R) choices="full hdrs" ;;
 	-f | -F) ;;

@@ -3,7 +3,7 @@
 
 _mailfs_accounts() {
 	local -a accounts
-	accounts=(${(f)"$(mailfs $config complete accounts 2>/dev/null)"})
+	accounts=(${${(f)"$(mailfs $config complete accounts 2>/dev/null)"}//:/\\:})
 	_describe -t accounts account accounts
 }
 
@@ -27,7 +27,7 @@ _mailfs_options() {
 
 _mailfs_mailboxes() {
 	local -a mailboxes
-	mailboxes=(${(f)"$(mailfs $config complete mailboxes 2>/dev/null)"})
+	mailboxes=(${${(f)"$(mailfs $config complete mailboxes 2>/dev/null)"}//:/\\:}) # behind a plain ":" stands what explains a word
 	_describe -t mailboxes mailbox mailboxes
 }
 

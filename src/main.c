@@ -516,8 +516,10 @@ static void open_standard_files(void)
 static void prepare_process(void)
 {
 	open_standard_files();
-	struct rlimit none = { 0, 0 };
-	setrlimit(RLIMIT_CORE, &none);     /* a core file would hold mail and passwords */
+	/* A core file would hold mail and passwords. The kernel hands one to a program behind a '|' in core_pattern whatever the limit is,
+	 * 0 too, but for a limit of 1. */
+	struct rlimit none = { 1, 1 };
+	setrlimit(RLIMIT_CORE, &none);
 	umask(077);
 	struct sigaction ignore = { .sa_handler = SIG_IGN };
 	sigaction(SIGPIPE, &ignore, NULL); /* a peer that went away is told by the call's result */

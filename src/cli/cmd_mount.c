@@ -190,7 +190,9 @@ static enum exit_code mount_as_helper(struct mounting *m, const struct arguments
 {
 	const char *source = arguments->operands[0], *options = arguments_value(arguments, "options");
 	struct mf_reason why = { "" };
-	if (options && mount_options_parse(&m->options, options, &why) && !arguments_has(arguments, "sloppy"))
+	m->options.helper = true;
+	m->options.sloppy = arguments_has(arguments, "sloppy");
+	if (options && mount_options_parse(&m->options, options, &why))
 		return cli_fail(EXIT_USAGE, "%s", why.text);
 	return mount_operands(m, strcmp(source, "none") ? source : NULL, arguments->operands[1], arguments_has(arguments, "fake"));
 }

@@ -11,7 +11,7 @@
 
 /* What fstab and mount(8) add for themselves. A name that ends in '=' or '-' stands for all that begin so. */
 static const char *const ignored[] = {
-	"rw", "user", "users", "nouser", "user=", "owner", "noowner", "group", "nogroup", "auto", "noauto", "nofail", "defaults",
+	"rw", "user", "users", "nouser", "owner", "noowner", "group", "nogroup", "auto", "noauto", "nofail", "defaults",
 	"_netdev", "_rnetdev", "comment=", "x-", "X-", NULL,
 };
 
@@ -144,7 +144,7 @@ static enum mf_err take_value(struct mount_options *o, const char *key, const ch
 
 static enum mf_err take_option(struct mount_options *o, char *option, struct mf_reason *why)
 {
-	if (!*option || is_in(ignored, option) || set_own(o, option))
+	if (!*option || is_in(ignored, option) || (o->helper && !strncmp(option, "user=", 5)) || set_own(o, option))
 		return MF_OK;
 	if (is_in(passed_on, option)) {
 		add_extra(o, option);
@@ -166,7 +166,7 @@ enum mf_err mount_options_apply(const struct mount_options *o, struct account_co
 	struct mf_reason reason = { "" };
 	for (size_t i = 0; i < o->setting_count; i++) {
 		enum mf_err e = account_config_set(config, o->settings[i].key, o->settings[i].value, true, &reason);
-		if (e)
+		if (e && !(e == MF_NOT_FOUND && o->sloppy))
 			return mf_fail(why, e, "-o: %s", reason.text);
 	}
 	if (o->read_only) /* who only looks takes nothing away from a POP3 server */
@@ -186,7 +186,7 @@ enum mf_err mount_options_parse(struct mount_options *o, const char *text, struc
 		}
 		one[len] = 0;
 		enum mf_err e = take_option(o, one, why);
-		if (e)
+		if (e && !o->sloppy)
 			return e;
 		p += *p == ',';
 	}

@@ -15,7 +15,9 @@ struct setting {                 /* a key of the config file's account section *
 struct mount_options {
 	bool read_only, allow_other, offline;
 	bool no_nomedia;
-	bool foreground, debug;      /* not from -o */
+	bool foreground, debug;      /* not from -o, as are: */
+	bool helper;                 /* mount(8) calls: user=NAME is fstab(5)'s, and not a key */
+	bool sloppy;                 /* what is not known is passed over, and the rest is taken */
 	uid_t uid;
 	gid_t gid;
 	mode_t umask;
@@ -30,7 +32,7 @@ struct mount_options {
 void mount_options_init(struct mount_options *o);      /* ours, 077 */
 void mount_options_finish(struct mount_options *o);
 /* "ro,uid=1000,poll=5m": separated by commas, "\," is a comma within a value, and "\\" a backslash. Adds to what is there.
- * MF_INVALID with the reason. */
+ * MF_INVALID with the reason, unless .sloppy. */
 enum mf_err mount_options_parse(struct mount_options *o, const char *text, struct mf_reason *why);
 /* Its settings win over the file's. Not yet checked: account_config_check() does. */
 enum mf_err mount_options_apply(const struct mount_options *o, struct account_config *config, struct mf_reason *why);

@@ -19,7 +19,6 @@ struct sendmail {
 	const char *sender, *name;
 	unsigned notify;
 	bool from_fields, dot_is_text, flush, list;
-	char *own;                   /* the account's address, for local names */
 };
 
 static int fail(int code, const char *what, const char *word)
@@ -164,18 +163,6 @@ static int code_of(enum exit_code code)
 	return EX_SOFTWARE;
 }
 
-/* What cron and its like write to: whoever has no address is the account's owner. */
-static void name_locals(struct sendmail *s, const struct account_config *config)
-{
-	const struct passwd *me = getpwuid(getuid());
-	s->own = config ? compose_first_address(config->from ? config->from : config->user) : NULL;
-	for (size_t i = 0; s->own && i < s->count; i++) {
-		const char *name = s->recipients[i];
-		if ((me && !strcmp(name, me->pw_name)) || !strcasecmp(name, "root") || !strcasecmp(name, "postmaster"))
-			s->recipients[i] = s->own;
-	}
-}
-
 static int send_message(struct sendmail *s)
 {
 	struct mf_reason why = { "" };
@@ -190,10 +177,12 @@ static int send_message(struct sendmail *s)
 	enum exit_code code = outgoing_choose(s->cli, author, false, &targets);
 	if (code)
 		return code_of(code);
-	name_locals(s, targets.items[0].config);
+	/* what cron and its like write to and from: whoever has no address is the account's owner */
+	const struct passwd *me = getpwuid(getuid());
+	const char *const locals[] = { "root", "postmaster", me ? me->pw_name : NULL, NULL };
 	struct outbox_put put = {
 		.recipients = s->count ? (const char *const *)s->recipients : NULL, .fields_too = s->from_fields,
-		.sender = s->sender, .from_name = s->name, .notify = s->notify,
+		.locals = locals, .sender = s->sender, .from_name = s->name, .notify = s->notify,
 	};
 	code = outgoing_send(s->cli, &targets, &put, message, false, false, &outgoing);
 	targets_finish(&targets);
@@ -213,7 +202,6 @@ int cmd_sendmail(struct cli *cli, int argc, char **argv)
 		code = fail(EX_USAGE, "no recipient: ", "name one, or say -t");
 	else if (!code)
 		code = send_message(&s);
-	free(s.own);
 	free(s.recipients);
 	return code;
 }

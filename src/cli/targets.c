@@ -187,7 +187,7 @@ static enum mf_err select_operands(struct targets *t, char **operands, char ***r
 	for (; *operands; operands++) {
 		MF_CLEANUP(mf_free) char *account = NULL;
 		enum naming naming = naming_of(t, *operands, &account);
-		if (naming == NAMES_NOTHING && !rest)
+		if (naming != NAMES_ACCOUNT && !rest)
 			return targets_add(t, *operands, why); /* for its reason */
 		if (naming == NAMES_NOTHING)
 			break;
@@ -196,7 +196,7 @@ static enum mf_err select_operands(struct targets *t, char **operands, char ***r
 			if (e)
 				return e;
 		}
-		if (naming == NAMES_MAILBOX && rest)
+		if (naming == NAMES_MAILBOX)
 			break;
 	}
 	if (rest)
@@ -230,6 +230,8 @@ enum exit_code targets_select(struct targets *t, struct cli *cli, const struct a
 		e = targets_add(t, cli->account, &why);
 		if (rest)
 			*rest = arguments->operands;
+		else if (!e && arguments->operands[0])
+			e = mf_fail(&why, MF_INVALID, "--account names the account, and %s is one too many", arguments->operands[0]);
 	} else {
 		e = select_operands(t, arguments->operands, rest, &why);
 	}

@@ -6,6 +6,7 @@
 #include <string.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
+#include <sys/time.h>
 #include <sys/un.h>
 #include <unistd.h>
 
@@ -13,6 +14,8 @@
 #include "control/paths.h"
 
 #define BACKLOG 16
+
+int64_t socket_connect_ms_for_tests = 5000;
 
 /* A path that is too long for sockaddr_un is named through its directory's descriptor, which *ret_directory keeps open. */
 static bool name_socket(const char *path, struct sockaddr_un *ret, int *ret_directory)
@@ -47,13 +50,18 @@ bool socket_peer(int fd, uid_t *ret_uid, pid_t *ret_pid)
 	return true;
 }
 
+/* EAGAIN: who listens there takes no more connections, and has not for some seconds */
 static int try_connect(const char *path)
 {
 	struct sockaddr_un address;
 	MF_CLEANUP(mf_close) int directory = -1;
 	if (!name_socket(path, &address, &directory))
 		return -1;
+	int64_t ms = socket_connect_ms_for_tests;
+	struct timeval limit = { .tv_sec = ms / 1000, .tv_usec = ms % 1000 * 1000 };
 	int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+	if (fd >= 0)
+		(void)setsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &limit, sizeof limit); /* of connect(2) too; cannot fail with these arguments */
 	if (fd >= 0 && connect(fd, (struct sockaddr *)&address, sizeof address))
 		mf_close(&fd);
 	return fd;
@@ -64,6 +72,8 @@ enum mf_err socket_connect(const char *path, int *ret, struct mf_reason *why)
 	int fd = try_connect(path);
 	if (fd < 0 && (errno == ENOENT || errno == ECONNREFUSED || errno == ENOTDIR))
 		return MF_NOT_FOUND;
+	if (fd < 0 && errno == EAGAIN)
+		return mf_fail(why, MF_TIMEOUT, "the mailfs that listens on %s does not answer", path);
 	if (fd < 0)
 		return mf_fail(why, mf_err_from_errno(errno), "cannot reach the socket %s: %s", path, strerror(errno));
 	uid_t uid;
@@ -89,7 +99,7 @@ enum mf_err socket_listen(const char *path, int *ret, struct mf_reason *why)
 	if (e)
 		return e;
 	int other = try_connect(path);
-	if (other >= 0) {
+	if (other >= 0 || errno == EAGAIN) {
 		mf_close(&other);
 		return mf_fail(why, MF_BUSY, "another mailfs listens on %s", path);
 	}

@@ -240,24 +240,25 @@ static enum exit_code verb_stop(struct verb_call *call)
 static const struct verb {
 	const char *name;
 	verb_run *run;
+	bool endless;            /* only whoever reads its answers ends it */
 } verbs[] = {
-	{ "ping", verb_ping },
-	{ "status", verb_status },
-	{ "list", verb_list },
-	{ "sync", verb_sync },
-	{ "connect", verb_connect },
-	{ "disconnect", verb_disconnect },
-	{ "check", verb_check },
-	{ "pending", verb_pending },
-	{ "cancel", verb_cancel },
-	{ "retry", verb_retry },
-	{ "subscribe", verb_subscribe },
-	{ "unsubscribe", verb_unsubscribe },
-	{ "events", verb_events },
-	{ "send", verb_send },
-	{ "outbox", verb_outbox },
-	{ "log", verb_log },
-	{ "stop", verb_stop },
+	{ "ping", verb_ping, false },
+	{ "status", verb_status, false },
+	{ "list", verb_list, false },
+	{ "sync", verb_sync, false },
+	{ "connect", verb_connect, false },
+	{ "disconnect", verb_disconnect, false },
+	{ "check", verb_check, false },
+	{ "pending", verb_pending, false },
+	{ "cancel", verb_cancel, false },
+	{ "retry", verb_retry, false },
+	{ "subscribe", verb_subscribe, false },
+	{ "unsubscribe", verb_unsubscribe, false },
+	{ "events", verb_events, true },
+	{ "send", verb_send, false },
+	{ "outbox", verb_outbox, false },
+	{ "log", verb_log, false },
+	{ "stop", verb_stop, false },
 };
 
 static const struct verb *find_verb(const char *name)
@@ -413,6 +414,8 @@ enum mf_err control_start(const struct control *control, const char *account, co
 	if (e)
 		return e;
 	arguments_destroy(arguments);
+	if (verb->endless)
+		return MF_INVALID;
 	reap(control, false);
 	struct started *s = MF_NEW(struct started);
 	char shown[200];

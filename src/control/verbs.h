@@ -47,8 +47,8 @@ struct control {                       /* what the verbs act on; plain reference
  * on a thread that must not wait. account NULL: all accounts. Returns the exit code. */
 typedef bool control_say(void *context, const char *json);
 int control_run(const struct control *control, const char *account, const char *line, struct cancel *stop, control_say *say, void *context);
-/* For .mailfs/ctl: starts the verb on a thread of its own; MF_INVALID at once for a line that is no command, MF_BUSY when
- * too many run already. How it ended goes to the log. */
+/* For .mailfs/ctl: starts the verb on a thread of its own; MF_INVALID at once for a line that is no command, or one that nobody
+ * would end (events), MF_BUSY when too many run already. How it ended goes to the log. */
 enum mf_err control_start(const struct control *control, const char *account, const char *line);
 
 /* Ends the verbs that control_start() started, and waits for them: before what control refers to is destroyed. */

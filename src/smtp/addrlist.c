@@ -16,6 +16,7 @@ struct reading {
 	struct addr item;
 	unsigned words;          /* of the name so far */
 	bool in_group;
+	const char *const *locals;
 	addr_visitor *visit;
 	void *context;
 	struct mf_reason *why;
@@ -273,13 +274,15 @@ static enum mf_err read_angle(struct reading *r)
 	e = read_word(r, NULL);
 	if (e)
 		return e;
+	bool alone = addr_is_local(r->locals, local, (size_t)(r->p - local));
 	set_local(r, local, (size_t)(r->p - local));
 	e = skip(r);
 	if (e)
 		return e;
-	if (r->p == r->end || *r->p != '@')
-		return refuse(r, "an address has no @", start);
-	e = read_domain(r, start);
+	if (r->p < r->end && *r->p == '@')
+		e = read_domain(r, start);
+	else if (!alone)
+		e = refuse(r, "an address has no @", start);
 	if (e)
 		return e;
 	if (r->p == r->end || *r->p != '>')
@@ -303,6 +306,17 @@ static enum mf_err end_of_mailbox(struct reading *r, const char *start)
 {
 	if (r->p < r->end && *r->p != ',' && *r->p != ';')
 		return refuse(r, "what stands behind an address cannot be read (a name with a comma needs quotes)", start);
+	return give(r, ADDR_MAILBOX);
+}
+
+/* A single word with nothing behind it */
+static enum mf_err end_of_words(struct reading *r, const char *start)
+{
+	if (r->words != 1 || !addr_is_local(r->locals, r->item.raw.data, r->item.raw.len))
+		return refuse(r, "not an address (no @)", start);
+	set_local(r, r->item.raw.data, r->item.raw.len);
+	buf_reset(&r->item.raw);
+	buf_reset(&r->item.name);
 	return give(r, ADDR_MAILBOX);
 }
 
@@ -344,7 +358,7 @@ static enum mf_err read_element(struct reading *r)
 			return e;
 	}
 	if (r->p == r->end || *r->p == ',' || *r->p == ';')
-		return refuse(r, "not an address (no @)", start);
+		return end_of_words(r, start);
 	return read_mark(r, start);
 }
 
@@ -368,15 +382,28 @@ static enum mf_err read_list(struct reading *r)
 	}
 }
 
-enum mf_err addrlist_parse(const char *s, size_t len, addr_visitor *visit, void *context, struct mf_reason *why)
+enum mf_err addrlist_parse_local(const char *s, size_t len, const char *const *locals, addr_visitor *visit, void *context, struct mf_reason *why)
 {
-	struct reading r = { .start = s, .p = s, .end = s + len, .visit = visit, .context = context, .why = why };
+	struct reading r = { .start = s, .p = s, .end = s + len, .locals = locals, .visit = visit, .context = context, .why = why };
 	item_init(&r.item, len);
 	enum mf_err e = memchr(s, 0, len) ? refuse(&r, "a NUL in an address list", s) : read_list(&r);
 	if (!e && r.in_group) /* its ';' is missing: nothing is lost by that */
 		e = give(&r, ADDR_GROUP_END);
 	item_finish(&r.item);
 	return e;
+}
+
+enum mf_err addrlist_parse(const char *s, size_t len, addr_visitor *visit, void *context, struct mf_reason *why)
+{
+	return addrlist_parse_local(s, len, NULL, visit, context, why);
+}
+
+bool addr_is_local(const char *const *locals, const char *name, size_t len)
+{
+	for (; locals && *locals; locals++)
+		if (strlen(*locals) == len && !strncasecmp(*locals, name, len))
+			return true;
+	return false;
 }
 
 bool addr_equal(const char *a, const char *b)

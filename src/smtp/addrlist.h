@@ -29,6 +29,10 @@ typedef enum mf_err addr_visitor(void *context, const struct addr *a);
 
 /* s: valid UTF-8, unfolded. MF_INVALID with the reason; some addresses may have been visited by then. */
 enum mf_err addrlist_parse(const char *s, size_t len, addr_visitor *visit, void *context, struct mf_reason *why);
+/* The same, where what stands without @domain and is one of these names (NULL-terminated, in any case; NULL: none) is an address too:
+ * .spec is the name alone. */
+enum mf_err addrlist_parse_local(const char *s, size_t len, const char *const *locals, addr_visitor *visit, void *context, struct mf_reason *why);
+bool addr_is_local(const char *const *locals, const char *name, size_t len);
 
 /* The same address: local parts to the letter, domains without case. */
 bool addr_equal(const char *a, const char *b);

@@ -50,6 +50,12 @@ static enum mf_err take_header_line(struct composing *c, const struct line *line
 	return MF_OK;
 }
 
+/* What programs write for sendmail(8): address fields may have what is no address. */
+static bool is_loose(const struct composing *c)
+{
+	return c->options->recipients || c->options->locals;
+}
+
 /* As with sendmail(8), for who names the recipients beside it: the text begins where no field stands, and may be all there is. */
 static bool may_lack_header(const struct composing *c)
 {
@@ -148,14 +154,16 @@ static enum mf_err take_recipient(void *context, const struct addr *a)
 	struct composing *c = context;
 	if (a->kind != ADDR_MAILBOX)
 		return MF_OK;
-	c->envelope.utf8 |= a->utf8_local;
-	return add_recipient(c, a->spec.data);
+	const char *address = strchr(a->spec.data, '@') ? a->spec.data : c->own; /* one of .locals */
+	for (const char *p = address; *p; p++)
+		c->envelope.utf8 |= (unsigned char)*p >= 0x80;
+	return add_recipient(c, address);
 }
 
-static enum mf_err parse_into(struct composing *c, const char *what, const char *list, size_t len, addr_visitor *visit, void *context)
+static enum mf_err parse_into(struct composing *c, const char *what, const char *list, size_t len, const char *const *locals, addr_visitor *visit)
 {
 	struct mf_reason reason = { "" };
-	enum mf_err e = addrlist_parse(list, len, visit, context, &reason);
+	enum mf_err e = addrlist_parse_local(list, len, locals, visit, c, &reason);
 	if (!e || !reason.text[0])
 		return e;
 	return mf_fail(c->why, e, "%s: %s", what, reason.text);
@@ -179,7 +187,7 @@ static enum mf_err recipients_of_fields(struct composing *c)
 		size_t len;
 		MF_CLEANUP(mf_free) char *text = field_text(&f, &len);
 		MF_CLEANUP(mf_free) char *name = mf_strndup(f.name, f.name_len);
-		e = parse_into(c, name, text, len, take_recipient, c);
+		e = parse_into(c, name, text, len, c->options->locals, take_recipient);
 	}
 	return e;
 }
@@ -189,7 +197,7 @@ static enum mf_err find_recipients(struct composing *c)
 	const struct compose_options *o = c->options;
 	enum mf_err e = MF_OK;
 	for (const char *const *r = o->recipients; !e && r && *r; r++)
-		e = parse_into(c, "recipient", *r, strlen(*r), take_recipient, c);
+		e = parse_into(c, "recipient", *r, strlen(*r), o->locals, take_recipient);
 	if (!e && (!o->recipients || o->fields_too))
 		e = recipients_of_fields(c);
 	if (!e && !c->envelope.recipient_count && !o->draft)
@@ -243,9 +251,6 @@ static enum mf_err take_author(void *context, const struct addr *a)
 static enum mf_err find_sender(struct composing *c)
 {
 	const struct compose_options *o = c->options;
-	c->own = compose_first_address(o->from);
-	if (!c->own)
-		return mf_fail(c->why, MF_INVALID, "the account's own address (from = ...) cannot be read");
 	struct fields it = { c->header.data, c->resent ? c->resent_end : c->header.data + c->header.len };
 	struct field f;
 	enum mf_err e = MF_OK;
@@ -254,13 +259,14 @@ static enum mf_err find_sender(struct composing *c)
 			continue;
 		size_t len;
 		MF_CLEANUP(mf_free) char *text = field_text(&f, &len);
-		e = parse_into(c, c->resent ? "Resent-From" : "From", text, len, take_author, c);
-		c->replace_from |= e == MF_INVALID && o->recipients && !c->resent && !c->sealed;
+		e = parse_into(c, c->resent ? "Resent-From" : "From", text, len, NULL, take_author);
+		c->replace_from |= e == MF_INVALID && is_loose(c) && !c->resent && !c->sealed;
 		e = c->replace_from ? MF_OK : e;
 	}
 	if (e)
 		return e;
-	c->envelope.sender = o->sender ? compose_first_address(o->sender) : mf_strdup(c->sender ? c->sender : c->own);
+	bool given = o->sender && !addr_is_local(o->locals, o->sender, strlen(o->sender));
+	c->envelope.sender = given ? compose_first_address(o->sender) : mf_strdup(c->sender ? c->sender : c->own);
 	if (!c->envelope.sender)
 		return mf_fail(c->why, MF_INVALID, "the envelope's sender cannot be read");
 	for (const char *p = c->envelope.sender; *p; p++)
@@ -403,8 +409,8 @@ static enum mf_err add_loose(struct composing *c, struct buf *out, const struct 
 {
 	struct mf_reason ignored;
 	size_t before = out->len;
-	enum mf_err e = field_add(out, f, &c->envelope.utf8, c->options->recipients ? &ignored : c->why);
-	if (e != MF_INVALID || !c->options->recipients || !field_is_addresses(f))
+	enum mf_err e = field_add(out, f, &c->envelope.utf8, is_loose(c) ? &ignored : c->why);
+	if (e != MF_INVALID || !is_loose(c) || !field_is_addresses(f))
 		return e;
 	out->len = before;
 	size_t len;
@@ -621,6 +627,9 @@ static enum mf_err run(struct composing *c)
 		e = check_fields(c);
 	if (e)
 		return e;
+	c->own = compose_first_address(c->options->from);
+	if (!c->own)
+		return mf_fail(c->why, MF_INVALID, "the account's own address (from = ...) cannot be read");
 	c->sealed = has_field(c, "DKIM-Signature", NULL);
 	c->resent_end = find_resent_end(c, &c->resent);
 	if ((e = find_recipients(c)) || (e = find_sender(c)))

@@ -29,6 +29,9 @@ struct compose_options {
 	 * and a From field that is not is replaced; the text begins where no field stands, and needs no header before it. */
 	const char *const *recipients;
 	bool fields_too;               /* those of the fields as well */
+	/* NULL-terminated names that, without a domain, mean the account's own address, as recipients and as sender (cron's "To: root");
+	 * a From field that cannot be read is replaced then, too. NULL: none */
+	const char *const *locals;
 	bool draft;                    /* not finished: it may go to nobody yet, and address fields need not be readable */
 	int64_t now_s;                 /* wall clock */
 	uint64_t size_max;             /* of what is transmitted; 0: not known */

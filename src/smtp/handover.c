@@ -54,6 +54,8 @@ static enum mf_err write_head(int fd, const struct outbox_put *put)
 	add(&b, "fields", put->fields_too ? "1" : NULL);
 	for (const char *const *r = put->recipients; r && *r; r++)
 		add(&b, "to", *r);
+	for (const char *const *l = put->locals; l && *l; l++)
+		add(&b, "local", *l);
 	(void)buf_addf(&b, "notify: %u\n", put->notify);
 	enum mf_err e = buf_adds(&b, "\n");
 	if (!e)
@@ -105,18 +107,28 @@ void handover_remove(const char *state_dir, const char *name)
 
 /* --- reading ------------------------------------------------------------------------------------------------------- */
 
-struct order {
-	struct outbox_put put;
-	char *name, *sender, *from_name;
-	char **recipients;
+struct words {                   /* NULL-terminated */
+	char **items;
 	size_t count;
 };
 
+struct order {
+	struct outbox_put put;
+	char *name, *sender, *from_name;
+	struct words recipients, locals;
+};
+
+static void words_finish(struct words *w)
+{
+	for (size_t i = 0; i < w->count; i++)
+		free(w->items[i]);
+	free(w->items);
+}
+
 static void order_finish(struct order *o)
 {
-	for (size_t i = 0; i < o->count; i++)
-		free(o->recipients[i]);
-	free(o->recipients);
+	words_finish(&o->recipients);
+	words_finish(&o->locals);
 	free(o->name);
 	free(o->sender);
 	free(o->from_name);
@@ -144,6 +156,15 @@ static void replace(char **to, const char *value)
 	*to = unescaped(value);
 }
 
+static void words_add(struct words *w, const char *value)
+{
+	if (w->count == RECIPIENTS_MAX)
+		return;
+	w->items = mf_realloc_array(w->items, w->count + 2, sizeof *w->items);
+	w->items[w->count++] = unescaped(value);
+	w->items[w->count] = NULL;
+}
+
 static bool take(struct order *o, char *line)
 {
 	char *value = strstr(line, ": ");
@@ -161,11 +182,10 @@ static bool take(struct order *o, char *line)
 		o->put.fields_too = true;
 	else if (!strcmp(line, "notify"))
 		o->put.notify = (unsigned)strtoul(value, NULL, 10);
-	else if (!strcmp(line, "to") && o->count < RECIPIENTS_MAX) {
-		o->recipients = mf_realloc_array(o->recipients, o->count + 2, sizeof *o->recipients);
-		o->recipients[o->count++] = unescaped(value);
-		o->recipients[o->count] = NULL;
-	}
+	else if (!strcmp(line, "to"))
+		words_add(&o->recipients, value);
+	else if (!strcmp(line, "local"))
+		words_add(&o->locals, value);
 	return true;
 }
 
@@ -188,7 +208,8 @@ static bool read_order(int fd, struct order *ret)
 	ret->put.name = ret->name;
 	ret->put.sender = ret->sender;
 	ret->put.from_name = ret->from_name;
-	ret->put.recipients = ret->count ? (const char *const *)ret->recipients : NULL;
+	ret->put.recipients = (const char *const *)ret->recipients.items;
+	ret->put.locals = (const char *const *)ret->locals.items;
 	return *line == '\n' && lseek(fd, line + 1 - head, SEEK_SET) >= 0;
 }
 

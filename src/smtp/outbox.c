@@ -381,7 +381,7 @@ static enum mf_err prepare(struct outbox *o, struct entry *e, int original, cons
 {
 	struct compose_options options = {
 		.from = from_of(o->config), .from_name = put->from_name, .sender = put->sender, .recipients = put->recipients, .fields_too = put->fields_too,
-		.now_s = clock_wall_s(), .size_max = outbox_size_max(o),
+		.locals = put->locals, .now_s = clock_wall_s(), .size_max = outbox_size_max(o),
 	};
 	MF_CLEANUP(mf_close) int prepared = queue_create_file(o, e->id, "eml");
 	if (prepared < 0)

@@ -76,6 +76,7 @@ struct outbox_put {
 	const char *name;                  /* of the file, "x.eml"; NULL: one is made */
 	const char *const *recipients;     /* as compose_options */
 	bool fields_too;
+	const char *const *locals;
 	const char *sender, *from_name;
 	unsigned notify;                   /* enum dsn_notify; 0: as its field says (DSN_FIELD) */
 	bool keep_failed;                  /* what cannot be sent becomes OUTBOX_FAILED, under *ret_id, beside the error */

@@ -231,7 +231,7 @@ void session_take_extensions(struct smtp *s, const char *line)
 /* Its lines count one by one, so it is not read as other replies are. */
 static enum mf_err ehlo(struct smtp *s)
 {
-	char line[REPLY_LINE_MAX + 1];
+	char line[REPLY_LINE_MAX + 1], shown[240];
 	int code = 0;
 	bool more = true;
 	s->extensions = s->mechanisms = 0;
@@ -242,7 +242,6 @@ static enum mf_err ehlo(struct smtp *s)
 		e = lines < REPLY_LINES_MAX ? read_line(s, line) : session_fail(s, MF_PROTOCOL, "the server's reply has more than %d lines", REPLY_LINES_MAX);
 		if (!e)
 			e = read_code(s, line, &code, &more);
-		char shown[200];
 		if (!e)
 			trace(TRACE_SMTP, "< %s", mf_printable(shown, sizeof shown, line, strlen(line)));
 		if (!e && code == 250 && lines && line[3])
@@ -252,7 +251,7 @@ static enum mf_err ehlo(struct smtp *s)
 	if (e || code == 250)
 		return e;
 	if (code / 100 == 4)
-		return session_fail(s, MF_OFFLINE, "the server takes no mail now: %d %.200s", code, line[3] ? line + 4 : "");
+		return session_fail(s, MF_OFFLINE, "the server takes no mail now: %s", mf_printable(shown, sizeof shown, line, strlen(line)));
 	struct reply r;
 	e = session_ask(s, &r, "HELO %s", EHLO_NAME); /* RFC 5321 3.2: a server of before 1993 */
 	if (!e && !reply_is(&r, 2))

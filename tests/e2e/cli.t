@@ -1,4 +1,5 @@
 #!/usr/bin/python3
+import errno
 import fcntl
 import json
 import os
@@ -98,8 +99,27 @@ with Suite("the command", timeout=400) as suite:
             assert answer.returncode == 0, answer
             assert len(os.listdir(m / "INBOX")) == 10
             home.run("umount", m, check=0)
-        bad = subprocess.run([str(suite.folder / "mount.mailfs"), "nosuch", str(where())], env=home.environment(), capture_output=True, text=True)
+        helper, m = str(suite.folder / "mount.mailfs"), where()
+        bad = subprocess.run([helper, "nosuch", str(where())], env=home.environment(), capture_output=True, text=True)
         assert bad.returncode in (1, 2, 32) and bad.stderr, bad
+        sloppy = subprocess.run([helper, "work", str(m), "-s", "-o", "frobnicate,colour=red,ro,user=bob"], env=home.environment(), capture_output=True, text=True)
+        assert sloppy.returncode == 0, sloppy
+        try:
+            (m / "INBOX/x.tmp").touch()
+            raise AssertionError("what stands behind an unknown option does not count")
+        except OSError as error:
+            assert error.errno == errno.EROFS, error
+        home.run("umount", m, check=0)
+        other = home.run("mount", "-o", "user=bob", "work", m, check=3)
+        assert "bob" in other.stderr, other.stderr
+
+    @suite.case("no core file, nor one for a program that takes them whatever the limit is")
+    def _():
+        mount = home.mount()
+        with open(f"/proc/{mount.pid}/limits", encoding="ascii") as limits:
+            core = next(line for line in limits if line.startswith("Max core file size"))
+        assert core.split()[4:6] == ["1", "1"], core
+        mount.umount()
 
     @suite.case("without SOURCE every account is a directory of the root")
     def _():

@@ -36,6 +36,32 @@ with Suite("make install and make uninstall", timeout=400) as suite:
                   "_mailfs_sendmail; echo ${COMPREPLY[@]}")
         assert subprocess.run(["bash", "-c", script], check=True, capture_output=True, text=True).stdout == "hdrs\n"
 
+    @suite.case("the completion of bash runs nothing of what a server, or another user, has named so")
+    def _():
+        traces = [suite.folder / f"completed-{n}" for n in range(3)]
+        mailboxes = ["INBOX", "Two Words", f"$(touch {traces[0]})", f"a`touch {traces[1]}`", "$HOME", "Grüße", "~root", "a:b=c"]
+        place = f"/mnt/$(touch\\040{traces[2]})"
+        script = f"""
+            mailfs() {{ case $* in *mailboxes) printf '%s\\n' {' '.join("'" + m + "'" for m in mailboxes)} ;; *accounts) echo work ;; esac; }}
+            awk() {{ printf '%s\\n' '{place}' /mnt/plain; }}
+            source {target}/usr/share/bash-completion/completions/mailfs
+            for command in sync subscribe umount; do
+                COMP_WORDS=(mailfs $command '') COMP_CWORD=2
+                _mailfs
+                for word in "${{COMPREPLY[@]}}"; do
+                    eval "printf '%s\\n' $word"
+                done
+            done
+            COMP_WORDS=(mailfs sync 'Two\\ W') COMP_CWORD=2
+            _mailfs; printf '%s\\n' "${{COMPREPLY[@]}}"
+            COMP_WORDS=(mailfs sync "'Two W") COMP_CWORD=2
+            _mailfs; printf '%s\\n' "${{COMPREPLY[@]}}"
+            COMP_WORDS=(mailfs sync '"$') COMP_CWORD=2
+            _mailfs; printf '%s\\n' "${{#COMPREPLY[@]}}" """
+        shown = subprocess.run(["bash", "-c", script], check=True, capture_output=True, text=True, env={**os.environ, "LC_ALL": "C.UTF-8"}).stdout.splitlines()
+        assert shown == 2 * ["work", *mailboxes] + [place.replace("\\040", " "), "/mnt/plain", "Two\\ Words", "Two Words", "0"], shown
+        assert not [trace for trace in traces if trace.exists()], traces
+
     @suite.case("uninstall leaves nothing")
     def _():
         make("uninstall")

@@ -170,6 +170,11 @@ with Suite("sending: a real server, and faults", timeout=300) as suite:
         assert sendmail(home, "root", text=b"no header, no empty line\n").returncode == 0
         assert system.wait_until(lambda: any(b"\nno header, no empty line\n" in path.read_bytes() for path in (dovecot.mail / "Maildir/new").iterdir()),
                                  "text alone is delivered", 30)
+        # cronie, and what else says so in the fields alone
+        answer = sendmail(home, "-FCronDaemon", "-i", "-odi", "-oem", "-oi", "-t", "-f", "root", text=b"From: (Cron Daemon) <root>\nTo: root\nSubject: cronie\n\nx\n")
+        assert answer.returncode == 0, answer
+        _, message = delivered("cronie")
+        assert message["From"].addresses[0].addr_spec == "alice@example.org" and str(message["To"]) == "root", message
         assert sendmail(home, "-bs").returncode == 64
         assert sendmail(home, "-i", text=b"x").returncode == 64
         assert sendmail(home, "-t", text=b"To: nobody here\n\n").returncode == 65

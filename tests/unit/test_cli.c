@@ -34,12 +34,40 @@ static void what_fstab_adds_is_ignored(void **state)
 	(void)state;
 	struct mount_options o;
 	struct mf_reason why = { "" };
-	assert_int_equal(parse(&o, "rw,user,users,nouser,user=alice,owner,auto,noauto,nofail,defaults,_netdev,comment=systemd.automount,"
-	                           "x-systemd.automount,x-gvfs-hide,,x-gvfs-notrash", &why), MF_OK);
+	mount_options_init(&o);
+	o.helper = true;
+	assert_int_equal(mount_options_parse(&o, "rw,user,users,nouser,user=alice,owner,auto,noauto,nofail,defaults,_netdev,comment=systemd.automount,"
+	                                         "x-systemd.automount,x-gvfs-hide,,x-gvfs-notrash", &why), MF_OK);
 	assert_int_equal(o.extra_count, 0);
 	assert_int_equal(o.setting_count, 0);
 	assert_false(o.read_only);
 	mount_options_finish(&o);
+	assert_int_equal(parse(&o, "user,user=alice", &why), MF_OK); /* a key of the account, where it is not fstab's */
+	assert_int_equal(o.setting_count, 1);
+	assert_string_equal(o.settings[0].key, "user");
+	mount_options_finish(&o);
+}
+
+static void a_sloppy_mount_takes_what_is_known(void **state)
+{
+	(void)state;
+	struct mount_options o;
+	struct mf_reason why = { "" };
+	struct account_config *config = account_config_create("work");
+	mount_options_init(&o);
+	o.sloppy = true;
+	assert_int_equal(mount_options_parse(&o, "frobnicate,uid=alice,colour=red,poll=7m,ro", &why), MF_OK);
+	assert_true(o.read_only);
+	assert_int_equal(o.uid, getuid());
+	assert_int_equal(mount_options_apply(&o, config, &why), MF_OK);
+	assert_int_equal(config->poll_ms, 7 * 60000);
+	mount_options_finish(&o);
+	mount_options_init(&o);
+	o.sloppy = true;
+	assert_int_equal(mount_options_parse(&o, "poll=soon", &why), MF_OK);
+	assert_int_equal(mount_options_apply(&o, config, &why), MF_INVALID);
+	mount_options_finish(&o);
+	account_config_destroy(config);
 }
 
 static void ours_are_taken(void **state)
@@ -324,6 +352,9 @@ static void operands_select_accounts_then_mailboxes(void **state)
 	assert_string_equal(rest[0], "home"); /* a mailbox of that name */
 	targets_finish(&t);
 	assert_int_equal(select_by(&p, NULL, (char *[]){ W("nowhere"), NULL }, &t, NULL), EXIT_NOT_FOUND);
+	/* who has no use for a mailbox does not take it for the account that it is in */
+	assert_int_equal(select_by(&p, NULL, (char *[]){ W("work/INBOX"), NULL }, &t, NULL), EXIT_NOT_FOUND);
+	assert_int_equal(select_by(&p, "work", (char *[]){ W("home"), NULL }, &t, NULL), EXIT_USAGE);
 	const char *plain;
 	assert_int_equal(select_by(&p, NULL, (char *[]){ NULL }, &t, NULL), EXIT_OK);
 	assert_int_equal(targets_count_named(&t, (char *[]){ W("work/INBOX"), W("work"), W("home/INBOX"), NULL }, &plain), 2);
@@ -425,6 +456,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(what_fstab_adds_is_ignored),
+		cmocka_unit_test(a_sloppy_mount_takes_what_is_known),
 		cmocka_unit_test(ours_are_taken),
 		cmocka_unit_test(the_rest_goes_where_it_belongs),
 		cmocka_unit_test(bad_options_are_named),

@@ -217,6 +217,32 @@ static void recipients_given(void **state)
 	assert_int_equal(m.result, MF_INVALID);
 }
 
+/* What programs pipe into sendmail -t on a machine where root is somebody: cronie, mdadm, logwatch */
+static void local_names(void **state)
+{
+	(void)state;
+	static const char *const locals[] = { "root", "alice", NULL };
+	struct compose_options o = { .locals = locals, .sender = "root" };
+	const char *in = "From: (Cron Daemon) <root>\nTo: Root, bob@example.com, The Owner <alice>\nCc: alice@example.org\nSubject: x\n\nout\n";
+	struct made m = make_bytes(in, strlen(in), &o);
+	IS(m, m.envelope.recipient_count == 2 && !strcmp(m.envelope.recipients[0], "alice@example.org") && !strcmp(m.envelope.recipients[1], "bob@example.com"));
+	IS(m, !strcmp(m.envelope.sender, "alice@example.org"));
+	HAS(m, "To: Root, bob@example.com, The Owner <alice>\r\n");
+	LACKS(m, "Daemon");
+	drop(&m);
+	in = "To: Gr\xc3\xbc\xc3\x9f" "e <root>\nSubject: x\n\nout\n";
+	m = make_bytes(in, strlen(in), &o);
+	IS(m, m.envelope.recipient_count == 1 && !m.envelope.utf8 && !strcmp(m.envelope.recipients[0], "alice@example.org"));
+	drop(&m);
+	static const char *const bad[] = { "To: bob\n\nx\n", "To: root root\n\nx\n", "To: <bob>\n\nx\n", "To: root <\n\nx\n", "To: x@y, roots\n\nx\n" };
+	for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
+		m = make_bytes(bad[i], strlen(bad[i]), &o);
+		assert_int_equal(m.result, MF_INVALID);
+	}
+	m = make("To: root\n\nx\n"); /* for nobody else */
+	assert_int_equal(m.result, MF_INVALID);
+}
+
 /* as "echo done | sendmail root", and as programs that forget the empty line */
 static void text_without_header(void **state)
 {
@@ -565,7 +591,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(least), cmocka_unit_test(what_is_there_stays), cmocka_unit_test(empty_fields_are_none), cmocka_unit_test(bcc_is_hidden), cmocka_unit_test(resent), cmocka_unit_test(notifications),
-		cmocka_unit_test(recipients_in_every_shape), cmocka_unit_test(a_thousand_recipients), cmocka_unit_test(recipients_given),
+		cmocka_unit_test(recipients_in_every_shape), cmocka_unit_test(a_thousand_recipients), cmocka_unit_test(recipients_given), cmocka_unit_test(local_names),
 		cmocka_unit_test(text_without_header),
 		cmocka_unit_test(encoded_header), cmocka_unit_test(long_subject_is_folded), cmocka_unit_test(smtputf8_is_noticed),
 		cmocka_unit_test(text_gets_a_charset), cmocka_unit_test(declared_8bit_stays), cmocka_unit_test(line_breaks),

@@ -62,9 +62,9 @@ static void there_and_back(void **state)
 	struct outbox_item item;
 	char *name = NULL, text[200] = "";
 	uint64_t id;
-	const char *recipients[] = { "bob@example.com", "\"a b%\" <c@d>", NULL };
+	const char *recipients[] = { "bob@example.com", "\"a b%\" <c@d>", "me", NULL }, *locals[] = { "root", "me", NULL };
 	begin(&w);
-	struct outbox_put put = { .name = "x.eml", .recipients = recipients, .sender = "alice@example.org", .from_name = "A\tB", .notify = DSN_FAILURE };
+	struct outbox_put put = { .name = "x.eml", .recipients = recipients, .locals = locals, .sender = "alice@example.org", .from_name = "A\tB", .notify = DSN_FAILURE };
 	put.from_name = "A B";
 	int fd = text_file("Subject: hi\n\nto: not a line of the head\n");
 	assert_int_equal(handover_write(w.folder, &put, fd, &name, NULL), MF_OK);
@@ -75,7 +75,7 @@ static void there_and_back(void **state)
 	assert_int_equal(outbox_item(w.outbox, id, &item), MF_OK);
 	assert_string_equal(item.name, "x.eml");
 	assert_string_equal(item.subject, "hi");
-	assert_int_equal(item.recipients, 2);
+	assert_int_equal(item.recipients, 3);
 	assert_int_equal(item.state, OUTBOX_WAITING);
 	outbox_item_finish(&item);
 	assert_int_equal(outbox_open_content(w.outbox, id, &fd), MF_OK);

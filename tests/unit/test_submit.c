@@ -534,7 +534,7 @@ static void opening(void **state)
 		{ "S 450 busy\n", false, MF_OFFLINE, "450 busy" },
 		{ "S * OK IMAP\n", false, MF_PROTOCOL, "does not speak SMTP" },
 		{ "R 1000 220-hello\n", false, MF_PROTOCOL, "lines" },
-		{ HELLO "S 451 busy\n", false, MF_OFFLINE, "busy" },
+		{ HELLO "S 451 busy \033]0;x\a\n", false, MF_OFFLINE, "busy ?]0;x?" },
 		{ HELLO "S 500 what\nC HELO [127.0.0.1]\nS 250 ok\nC QUIT\n", false, MF_OK, "" },
 		{ HELLO "S 500 what\nC HELO [127.0.0.1]\nS 500 what\n", false, MF_PROTOCOL, "500 what" },
 		{ HELLO "R 1000 250-X\n", false, MF_PROTOCOL, "lines" },
