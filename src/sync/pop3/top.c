@@ -108,6 +108,19 @@ static enum mf_err give(struct tops *t, bool ok)
 	return t->taken(t->context, item_at(t, t->at++), ok ? h->text.data : NULL, ok ? h->text.len : 0);
 }
 
+/* As many as may be under way. By the quarter of that, and at once: where more is always there to be read, a command that waits for
+ * a pause of the answers causes one. */
+static enum mf_err ask_more(struct tops *t)
+{
+	size_t some = (t->window + 3) / 4;
+	enum mf_err e = MF_OK;
+	if (t->sent == t->count || t->sent - t->at + some > t->window)
+		return MF_OK;
+	while (!e && t->sent < t->count && t->sent - t->at < t->window)
+		e = send_one(t->s, item_at(t, t->sent++));
+	return e ? e : pop3_send_now(t->s);
+}
+
 /* Nothing is told under a number that is not stored. */
 static enum mf_err store_meanwhile(struct pop3 *s)
 {
@@ -124,8 +137,8 @@ static enum mf_err run(struct tops *t, bool *ret_refused)
 	bool by_top = !s->no_top, ok = false;
 	*ret_refused = false;
 	while (!e && t->at < t->count) {
-		while (!e && t->sent < t->count && t->sent - t->at < t->window && !*ret_refused && !failed)
-			e = send_one(s, item_at(t, t->sent++));
+		if (!*ret_refused && !failed)
+			e = ask_more(t);
 		if (t->sent == t->at)
 			break;
 		if (!e && !failed && s->unsaved)
