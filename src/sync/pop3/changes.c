@@ -99,9 +99,11 @@ static bool may_repeat(struct pop3 *s, const struct mailbox_since *since)
 	return !n->count || n->rows[n->count - 1].uid < since->uidnext;
 }
 
-static enum mf_err look(struct pop3 *s)
+static enum mf_err look(struct pop3 *s, const struct mailbox_since *since)
 {
 	enum mf_err e = pop3_need_news(s);
+	if (!e && since->method == CHANGES_ALL)
+		e = pop3_top_ahead(s, since->newest);
 	if (!e)
 		e = pop3_number(s);
 	s->used |= !e;
@@ -132,17 +134,25 @@ static enum mf_err tell(struct telling *t, const struct mailbox_since *since, bo
 	return e ? e : tell_closed(t, MF_OK, &status);
 }
 
-static enum mf_err inbox(struct telling *t, const struct mailbox_since *since)
+static enum mf_err read_inbox(struct telling *t, const struct mailbox_since *since)
 {
 	struct pop3 *s = t->s;
 	bool repeat = may_repeat(s, since);
-	enum mf_err e = s->dead ? s->dead : repeat ? MF_OK : look(s);
+	enum mf_err e = s->dead ? s->dead : repeat ? MF_OK : look(s, since);
 	if (e)
 		return e;
 	e = tell(t, since, repeat);
 	/* also after a failure: what was learnt stays true. Last: nobody waits for it */
 	enum mf_err stored = s->dead ? MF_OK : pop3_store(s);
 	return e ? e : stored;
+}
+
+static enum mf_err inbox(struct telling *t, const struct mailbox_since *since)
+{
+	enum mf_err e = read_inbox(t, since);
+	if (t->s->tops_ahead) /* it ended before they were asked for: nobody waits for these answers */
+		pop3_drop(t->s);
+	return e;
 }
 
 enum mf_err pop3_changes(struct pop3 *s, const struct mailbox_since *since, size_t count, const struct change_sink *sink)

@@ -39,7 +39,10 @@ struct pop3 {
 	int64_t login_ms;       /* monotonic, of this connection's login */
 	bool used;              /* its view of the maildrop has been used for news */
 	bool dovecot;           /* by its greeting: what comes behind PASS is not lost */
-	enum { AHEAD_NOTHING, AHEAD_NAMES, AHEAD_NAMES_AND_SIZES } ahead;  /* UIDL, and LIST, went out behind PASS; their answers are not read yet */
+	/* UIDL went out behind PASS; or UIDL and LIST; or before these STAT. Their answers are not read yet */
+	enum { AHEAD_NOTHING, AHEAD_NAMES, AHEAD_NAMES_AND_SIZES, AHEAD_COUNT_AND_LISTS } ahead;
+	uint32_t top_ahead;     /* TOP of this message, and of those below it, went out before the lists were read */
+	size_t tops_ahead;      /* so many; 0: none */
 	bool no_top, top_works; /* learnt: the server has no TOP; it has */
 	bool no_uidl;           /* likewise UIDL */
 	bool sizes_asked;       /* LIST, on this connection */
@@ -122,6 +125,8 @@ enum mf_err pop3_load_numbers(struct pop3 *s);
 enum mf_err pop3_list(struct pop3 *s);
 /* Asks for what that needs, and leaves the answers to it. For who has just sent PASS. */
 enum mf_err pop3_list_ahead(struct pop3 *s);
+/* STAT's answer, where that went out: the number of messages; else 0, as with a server that gives none. */
+enum mf_err pop3_count_ahead(struct pop3 *s, uint32_t *ret);
 /* pop3_list(), but not stored yet: pop3_top() does that while its answers are on their way, pop3_store() in any case. */
 enum mf_err pop3_number(struct pop3 *s);
 void pop3_forget_unsaved(struct pop3 *s);             /* without storing it */
@@ -131,6 +136,10 @@ enum mf_err pop3_store(struct pop3 *s);               /* what was learnt of mess
  * it stays valid. taken() may fail: that ends the verb. */
 typedef enum mf_err pop3_top_taken(void *context, struct drop_item *item, const char *header, size_t len);
 enum mf_err pop3_top(struct pop3 *s, const uint32_t *places, size_t count, pop3_top_taken *taken, void *context);
+
+/* A maildrop that is seen for the first time: asks for the header blocks of the newest (0: all) messages before the lists have come.
+ * Whoever wants them in that order gets them by pop3_top(). Before pop3_number(). */
+enum mf_err pop3_top_ahead(struct pop3 *s, uint32_t newest);
 
 /* --- the verbs -------------------------------------------------------------------------------------------------------- */
 

@@ -116,17 +116,38 @@ static enum mf_err ask_for_lists(struct pop3 *s, bool both)
 	return !e && both ? pop3_send(s, "LIST") : e;
 }
 
+/* STAT tells how many TOPs can follow at once. */
 enum mf_err pop3_list_ahead(struct pop3 *s)
 {
-	s->ahead = s->numbers.count ? AHEAD_NAMES : AHEAD_NAMES_AND_SIZES;
-	return ask_for_lists(s, s->ahead == AHEAD_NAMES_AND_SIZES);
+	bool first = !s->numbers.count;
+	s->ahead = first ? AHEAD_COUNT_AND_LISTS : AHEAD_NAMES;
+	enum mf_err e = first ? pop3_send(s, "STAT") : MF_OK;
+	return e ? e : ask_for_lists(s, first);
+}
+
+enum mf_err pop3_count_ahead(struct pop3 *s, uint32_t *ret)
+{
+	bool ok = false;
+	*ret = 0;
+	if (s->ahead != AHEAD_COUNT_AND_LISTS)
+		return MF_OK;
+	enum mf_err e = pop3_answer(s, &ok);
+	if (e)
+		return e;
+	s->ahead = AHEAD_NAMES_AND_SIZES;
+	unsigned long count = ok ? strtoul(s->line + 3, NULL, 10) : 0;
+	*ret = count <= MAILDROP_MAX ? (uint32_t)count : 0;
+	return MF_OK;
 }
 
 static enum mf_err list_all(struct pop3 *s)
 {
+	uint32_t count;
+	enum mf_err e = pop3_count_ahead(s, &count);
 	bool asked = s->ahead != AHEAD_NOTHING, ok = false;
 	bool both = asked ? s->ahead == AHEAD_NAMES_AND_SIZES : s->no_uidl || (!s->numbers.count && pop3_window(s) > 1);
-	enum mf_err e = asked ? MF_OK : ask_for_lists(s, both);
+	if (!e && !asked)
+		e = ask_for_lists(s, both);
 	s->ahead = AHEAD_NOTHING;
 	if (!e && !s->no_uidl)
 		e = take_list(s, "UIDL", take_uidl, &ok);

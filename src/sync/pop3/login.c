@@ -360,6 +360,7 @@ void pop3_drop(struct pop3 *s)
 	s->transport = NULL;
 	s->in_transaction = s->listed = s->used = s->dovecot = false;
 	s->ahead = AHEAD_NOTHING;
+	s->tops_ahead = 0;
 	s->in_start = s->in_end = 0;
 	free(s->timestamp);
 	s->timestamp = NULL;
