@@ -146,6 +146,14 @@ static void run_progress_locked(struct fetch_run *run, const struct flight *f)
 	}
 }
 
+static uint64_t flight_bytes(const struct flight *f)
+{
+	uint64_t bytes = f->length;
+	for (size_t i = 0; i < f->count && !f->length; i++)
+		bytes += f->items[i]->size;
+	return bytes;
+}
+
 static bool fetch_next(void *context, struct fetch_batch *ret)
 {
 	struct fetch_run *run = context;
@@ -175,7 +183,7 @@ static bool fetch_next(void *context, struct fetch_batch *ret)
 			run->first = f;
 		run->last = f;
 		*ret = (struct fetch_batch){.raw = f->raw, .uidvalidity = f->uidvalidity, .uids = f->uids, .count = f->count,
-		                            .offset = f->offset, .length = f->length};
+		                            .offset = f->offset, .length = f->length, .bytes = flight_bytes(f)};
 		return true;
 	}
 }

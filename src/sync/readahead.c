@@ -6,7 +6,7 @@
 #include "sync/id_table.h"
 
 #define WALKS 8
-#define RING 2048             /* planned messages that a walk remembers; more than READAHEAD_MAX plus SLACK */
+#define RING 8192             /* planned messages that a walk remembers; more than READAHEAD_MAX plus SLACK */
 #define SLACK 256             /* how far behind the reader a message may stay unread before it counts as skipped */
 #define RECENT 8
 #define LEISURE_MS 2000      /* a window that lasts longer need not grow */

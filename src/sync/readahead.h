@@ -17,8 +17,8 @@
 
 #define READAHEAD_FIRST 8
 #define READAHEAD_GROWTH 4
-#define READAHEAD_MAX 512
-#define READAHEAD_BYTES (24U << 20)     /* planned and not read yet */
+#define READAHEAD_MAX 2048
+#define READAHEAD_BYTES (64U << 20)     /* planned and not read yet */
 #define READAHEAD_PROBES 12
 #define READAHEAD_PROBE_ID 8            /* how far behind one read another may be to follow it */
 #define READAHEAD_PROBE_NAME 64

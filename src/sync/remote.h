@@ -133,6 +133,7 @@ struct fetch_batch {                /* one command */
 	const uint32_t *uids;           /* sorted, no duplicates */
 	size_t count;
 	uint64_t offset, length;        /* a part of one message (count == 1); length 0: the whole of each */
+	uint64_t bytes;                 /* about so many will come */
 };
 struct fetch_source {
 	/* Called when the pipeline has room. false: nothing more now; the verb ends when what is under way has come.

@@ -7,6 +7,7 @@
 #include "base/clock.h"
 #include "base/mem.h"
 #include "sync/imap/engine.h"
+#include "sync/imap/pace.h"
 
 #define PIECE (64U << 10)
 #define BUDGET (1ULL << 30)   /* what may come beside a body */
@@ -14,7 +15,8 @@
 #define SET_MAX 7000          /* bytes of a command's set: many servers take lines of 8,000 */
 #define COMMANDS_LEAST 2
 #define COMMANDS_MOST 4
-#define MESSAGES_AHEAD 400    /* with as many asked for, two commands are enough */
+#define MESSAGES_AHEAD 400    /* with as many asked for, two commands are enough on a line that is not quick */
+#define COMMANDS_QUICK 16     /* on a quick line */
 #define LISTEN_MS 1000        /* for so long the source is listened to while nothing comes */
 
 enum state { ASKED, TOLD };
@@ -26,6 +28,7 @@ struct batch {
 	unsigned char *state;     /* enum state of each */
 	size_t count, told;
 	uint64_t offset, length;
+	uint64_t bytes;           /* that are expected */
 	size_t pending;           /* its commands under way */
 	bool sent;
 	bool alone;               /* each UID in a command of its own: the second attempt */
@@ -43,6 +46,8 @@ struct fetch {
 	enum mf_err failed;       /* the sink has: what comes is thrown away */
 	enum mf_err select_error; /* why the last SELECT that failed did */
 	size_t messages;          /* asked for and not told */
+	uint64_t bytes;           /* expected, of batches that are not over */
+	struct pace pace;
 	/* the body of the response under way */
 	bool has_body, streamed;  /* there is one; its bytes go to the sink as they come */
 	bool unwanted;            /* they go nowhere */
@@ -189,6 +194,7 @@ static enum mf_err take_body(void *context, struct span line, struct span sectio
 		enum mf_err e = frame_read_bytes(&v->s->reader, v->piece, n);
 		if (e)
 			return e;
+		pace_came(&v->pace, n);
 		give(v, v->piece, n);
 		/* a local disk that is full concerns every body: reading on would be for nobody */
 		if (v->failed && mf_err_scope(v->failed) >= MF_SCOPE_CONNECTION)
@@ -307,6 +313,7 @@ static void free_batch(struct batch *b)
 
 static void drop_batch(struct fetch *v, struct batch *b)
 {
+	v->bytes -= b->bytes;
 	for (struct batch **at = &v->first; *at; at = &(*at)->next) {
 		if (*at != b)
 			continue;
@@ -457,7 +464,9 @@ static enum mf_err send_batch(struct fetch *v, struct batch *b)
 
 static bool room(const struct fetch *v)
 {
-	return v->s->under_way < COMMANDS_LEAST || (v->s->under_way < COMMANDS_MOST && v->messages < MESSAGES_AHEAD);
+	size_t commands = v->s->under_way;
+	return commands < COMMANDS_LEAST || (commands < COMMANDS_MOST && v->messages < MESSAGES_AHEAD) ||
+	       (commands < COMMANDS_QUICK && v->bytes < pace_ahead(&v->pace));
 }
 
 static bool next_batch(struct fetch *v)
@@ -468,7 +477,7 @@ static bool next_batch(struct fetch *v)
 		return false;
 	}
 	struct batch *b = MF_NEW(struct batch);
-	*b = (struct batch){ .raw = mf_strdup(from.raw), .uidvalidity = from.uidvalidity, .count = from.count, .offset = from.offset, .length = from.length };
+	*b = (struct batch){ .raw = mf_strdup(from.raw), .uidvalidity = from.uidvalidity, .count = from.count, .offset = from.offset, .length = from.length, .bytes = from.bytes };
 	b->uids = mf_alloc_array(from.count ? from.count : 1, sizeof *b->uids);
 	b->state = mf_alloc_array(from.count ? from.count : 1, 1);
 	if (from.count)
@@ -476,6 +485,7 @@ static bool next_batch(struct fetch *v)
 	*v->last = b;
 	v->last = &b->next;
 	v->messages += from.count;
+	v->bytes += from.bytes;
 	return true;
 }
 
@@ -527,6 +537,7 @@ static enum mf_err run(struct fetch *v)
 		e = listen_to_source(v);
 		if (!e)
 			e = imap_pump(v->s);
+		pace_look(&v->pace, clock_mono_ms());
 		if (!e)
 			e = v->failed ? v->failed : fill(v);
 	}
@@ -536,6 +547,7 @@ static enum mf_err run(struct fetch *v)
 enum mf_err imap_fetch(struct imap *s, const struct fetch_source *source, const struct fetch_sink *sink)
 {
 	struct fetch v = { .s = s, .source = source, .sink = sink };
+	pace_begin(&v.pace, clock_mono_ms());
 	v.last = &v.first;
 	enum mf_err e = imap_verb_begin(s, &v, on_data);
 	if (e)
