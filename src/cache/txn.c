@@ -370,9 +370,10 @@ enum mf_err txn_commit(struct txn *t)
 	keeper_committed(c);
 	atomic_fetch_add(&c->op_count, (uint64_t)t->op_change);
 	spool_settle_undos(t, false);
-	pthread_mutex_unlock(&c->writer);
+	/* files follow in the order of the commits too: the next one may put other bytes under the same names */
 	settle_bodies(t);
 	settle_spools(t);
+	pthread_mutex_unlock(&c->writer);
 	txn_free(t);
 	return MF_OK;
 }

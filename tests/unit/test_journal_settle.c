@@ -1,4 +1,7 @@
 /* journal: what the server's answers, and what it tells by itself, make of changes that wait */
+#include <pthread.h>
+#include <sched.h>
+
 #include "unit/test_journal_fixture.h"
 
 /* --- the server's answers ---------------------------------------------------------------------------------------------------- */
@@ -15,6 +18,49 @@ static void done_with_a_number(void **state)
 	assert_true(has_body(f, id, TEXT("1")));
 	assert_false(spool_has(f->c, id));
 	DO(f, txn_op_done(t, 4711, VALIDITY, 3)); /* nothing where it is gone */
+}
+
+struct answer { struct fixture *f; uint64_t op; };
+static void *settle_answer(void *context)
+{
+	struct answer *a = context;
+	struct txn *t = begin(a->f);
+	assert_int_equal(txn_op_done(t, a->op, VALIDITY, 3), MF_OK);
+	commit(t);
+	return NULL;
+}
+
+/* What was stored becomes a body while another thread puts the next version into its place in the spool. */
+static void overwritten_as_the_answer_is_settled(void **state)
+{
+	struct fixture *f = *state;
+	uint64_t inbox = mailbox_with(f, "INBOX", 2), id = create(f, inbox, "new.eml");
+	enum { HEAD = sizeof TEXT("1") - 1, REST = 4 << 20 };
+	char *large = mf_alloc(HEAD + REST + 1);
+	memcpy(large, TEXT("1"), HEAD);
+	memset(large + HEAD, 'x', REST);
+	large[HEAD + REST] = 0;
+	write_message(f, id, large, true, &expunge);
+	send_all(f);
+	struct answer answer = { f, nth_op(f, 0).id };
+	pthread_t thread;
+	prepare(f, id, TEXT("22"));
+	assert_int_equal(pthread_create(&thread, NULL, settle_answer, &answer), 0);
+	while (journal_count(f->c)) /* none is left when that is committed */
+		sched_yield();
+	struct txn *t = begin(f);
+	assert_int_equal(written_in(t, id, TEXT("22"), true, &expunge), MF_OK);
+	commit(t);
+	assert_int_equal(pthread_join(thread, NULL), 0);
+	check_index(f->c, f->state);
+	assert_ops(f, "append expunge");
+	assert_true(spool_is(f, id, TEXT("22")));
+	assert_true(has_body(f, id, TEXT("22")));
+	struct body *old;
+	assert_int_equal(cache_body_get(f->c, nth_op(f, 1).message, &old), MF_OK);
+	assert_int_equal(body_size(old), strlen(large));
+	body_unref(old);
+	free(large);
 }
 
 static struct mail_summary summary_of(const char *text)
@@ -512,7 +558,7 @@ static void lost_with_its_mailbox(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		WITH_CACHE(done_with_a_number), WITH_CACHE(last_line_ended_by_the_server), WITH_CACHE(double_is_absorbed), WITH_CACHE(claimed_places_make_no_rows), WITH_CACHE(stored_where_it_is), WITH_CACHE(claimed_flags),
+		WITH_CACHE(done_with_a_number), WITH_CACHE(overwritten_as_the_answer_is_settled), WITH_CACHE(last_line_ended_by_the_server), WITH_CACHE(double_is_absorbed), WITH_CACHE(claimed_places_make_no_rows), WITH_CACHE(stored_where_it_is), WITH_CACHE(claimed_flags),
 		WITH_CACHE(sent_and_vanished_waits_for_its_answer), WITH_CACHE(lost_answers_are_adopted), WITH_CACHE(half_a_move),
 		WITH_CACHE(copies_that_wait_follow_a_move), WITH_CACHE(without_a_number), WITH_CACHE(refused_parked_retried),
 		WITH_CACHE(renumbered_mailbox), WITH_CACHE(numbers_are_given_again), WITH_CACHE(flags_follow_a_move_elsewhere), WITH_CACHE(lost_with_its_mailbox), WITH_CACHE(twins_keep_their_originals),
