@@ -40,7 +40,7 @@ struct op {
 	uint64_t after;              /* not before that operation is over; 0: none */
 	int64_t due_ms, since_ms;    /* wall clock: not before; when it was asked for */
 	unsigned tries;
-	char *error;                 /* why it is parked or unconfirmed; NULL: nothing */
+	char *error;                 /* why it is parked or unconfirmed; of one that is SENT: it was answered, see txn_op_unsaid(); NULL: nothing */
 	bool aside;                  /* CREATE, RENAME, for journal_mark_sent() only: under a name for the time being, see there */
 };
 void op_finish(struct op *op);
@@ -171,6 +171,9 @@ enum mf_err txn_op_done(struct txn *t, uint64_t op, uint32_t uidvalidity, uint32
 /* An APPEND with .parent that is not under way: where the mailbox has its Message-ID by now, under a number, the server has put it
  * there. Then that one has its name and flags from here on, and the operation is done. MF_NOT_FOUND: it has not. */
 enum mf_err txn_op_filed(struct txn *t, uint64_t op);
+/* A COPY or MOVE was answered, and that server, which tells numbers, told none for this message: either there was no such message any
+ * more, or it did not care to tell. The operation stays SENT, until a look at where it was to arrive has shown which. */
+enum mf_err txn_op_unsaid(struct txn *t, uint64_t op);
 /* The message was not there any more: existence is the server's. A copy is parked. */
 enum mf_err txn_op_gone(struct txn *t, uint64_t op);
 /* If the mailbox that the message was in is known neither by the tree nor, having been removed here, by the operation's .raw (or

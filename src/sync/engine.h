@@ -235,6 +235,7 @@ enum mf_err keeping_run(struct session *s);
 enum doubts { DOUBTS_OPEN, DOUBTS_LOOKED_AT, DOUBTS_SEEN, DOUBTS_RESTING, DOUBTS_NONE };
 /* doubts.c: the mailboxes where something may have arrived are read up to now, and then */
 enum mf_err doubts_look(struct account *a);
+void doubts_open(struct account *a);                                    /* there are some on this connection too: that is next */
 /* what was not found there has not happened: all of it can be sent again; where a server may still be at it, only after another look. */
 enum mf_err doubts_settle(struct account *a, int64_t late_ms);
 void replay_connected_locked(struct account *a);
