@@ -128,13 +128,13 @@ enum mf_err txn_keep(struct txn *t, uint64_t message);
 
 /* --- changes to mailboxes ------------------------------------------------------------------------------------------- */
 
-/* MF_EXISTS; MF_INVALID: not a name; MF_UNSUPPORTED: nothing can be inside that one; MF_OFFLINE: no mailbox has been listed
- * yet */
+/* MF_EXISTS; MF_INVALID: not a name; MF_TOO_BIG: too long, or too deep inside others; MF_UNSUPPORTED: nothing can be inside that one;
+ * MF_OFFLINE: no mailbox has been listed yet */
 enum mf_err txn_mailbox_create(struct txn *t, uint64_t parent, const char *name, uint64_t *ret);
 /* MF_EXISTS: it has messages or mailboxes inside; MF_UNSUPPORTED: INBOX; MF_BUSY: it is being made, or a message has been sent
  * there that is shown elsewhere by now */
 enum mf_err txn_mailbox_delete(struct txn *t, uint64_t mailbox);
-/* MF_EXISTS: something has the name; MF_INVALID: into itself */
+/* MF_EXISTS: something has the name; MF_INVALID: into itself; MF_TOO_BIG: as above */
 enum mf_err txn_mailbox_rename(struct txn *t, uint64_t mailbox, uint64_t parent, const char *name);
 enum mf_err txn_mailbox_subscribe(struct txn *t, uint64_t mailbox, bool subscribed);
 /* The mailbox for what is removed: that with the use, or the name Trash, else a new one */

@@ -277,6 +277,7 @@ struct account {
 	uint64_t inbox;                 /* its id; 0: not known yet */
 	bool list_pending, list_running;
 	bool list_unreadable;           /* the last one, in part: said once */
+	bool list_left_out;             /* names in it that cannot be shown: likewise */
 	enum priority list_priority;
 	struct part *list_waiters, *list_running_waiters;
 	int64_t listed_ms;              /* when the last LIST began, monotonic; 0: not on this connection */
