@@ -165,6 +165,8 @@ struct mailbox_said {
 	uint64_t modseq, append_limit;
 };
 enum mf_err txn_mailbox_said(struct txn *t, const struct mailbox_said *said, uint64_t *ret_id);
+/* Whether it takes that name: no empty one, nor one of thousands of bytes or more levels than a person makes */
+bool mailbox_can_be_called(const char *raw, char delimiter);
 /* Before all of what a whole LIST says is said: mailboxes that another client has renamed get the names that they have now, with all
  * that is in them and waits for them. They are known by their object_id, or by a UIDVALIDITY that no other mailbox has; and each
  * message is compared as after txn_mailbox_renumbered(), since servers are not to be believed in either. */

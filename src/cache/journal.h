@@ -40,7 +40,7 @@ struct op {
 	uint64_t after;              /* not before that operation is over; 0: none */
 	int64_t due_ms, since_ms;    /* wall clock: not before; when it was asked for */
 	unsigned tries;
-	char *error;                 /* why it is parked or unconfirmed; NULL: nothing */
+	char *error;                 /* why it is parked or unconfirmed; of one that is SENT: it was answered, see txn_op_unsaid(); NULL: nothing */
 	bool aside;                  /* CREATE, RENAME, for journal_mark_sent() only: under a name for the time being, see there */
 };
 void op_finish(struct op *op);
@@ -128,13 +128,13 @@ enum mf_err txn_keep(struct txn *t, uint64_t message);
 
 /* --- changes to mailboxes ------------------------------------------------------------------------------------------- */
 
-/* MF_EXISTS; MF_INVALID: not a name; MF_UNSUPPORTED: nothing can be inside that one; MF_OFFLINE: no mailbox has been listed
- * yet */
+/* MF_EXISTS; MF_INVALID: not a name; MF_TOO_BIG: too long, or too deep inside others; MF_UNSUPPORTED: nothing can be inside that one;
+ * MF_OFFLINE: no mailbox has been listed yet */
 enum mf_err txn_mailbox_create(struct txn *t, uint64_t parent, const char *name, uint64_t *ret);
 /* MF_EXISTS: it has messages or mailboxes inside; MF_UNSUPPORTED: INBOX; MF_BUSY: it is being made, or a message has been sent
  * there that is shown elsewhere by now */
 enum mf_err txn_mailbox_delete(struct txn *t, uint64_t mailbox);
-/* MF_EXISTS: something has the name; MF_INVALID: into itself */
+/* MF_EXISTS: something has the name; MF_INVALID: into itself; MF_TOO_BIG: as above */
 enum mf_err txn_mailbox_rename(struct txn *t, uint64_t mailbox, uint64_t parent, const char *name);
 enum mf_err txn_mailbox_subscribe(struct txn *t, uint64_t mailbox, bool subscribed);
 /* The mailbox for what is removed: that with the use, or the name Trash, else a new one */
@@ -171,6 +171,9 @@ enum mf_err txn_op_done(struct txn *t, uint64_t op, uint32_t uidvalidity, uint32
 /* An APPEND with .parent that is not under way: where the mailbox has its Message-ID by now, under a number, the server has put it
  * there. Then that one has its name and flags from here on, and the operation is done. MF_NOT_FOUND: it has not. */
 enum mf_err txn_op_filed(struct txn *t, uint64_t op);
+/* A COPY or MOVE was answered, and that server, which tells numbers, told none for this message: either there was no such message any
+ * more, or it did not care to tell. The operation stays SENT, until a look at where it was to arrive has shown which. */
+enum mf_err txn_op_unsaid(struct txn *t, uint64_t op);
 /* The message was not there any more: existence is the server's. A copy is parked. */
 enum mf_err txn_op_gone(struct txn *t, uint64_t op);
 /* If the mailbox that the message was in is known neither by the tree nor, having been removed here, by the operation's .raw (or

@@ -90,7 +90,12 @@ static enum mf_err server_path(struct txn *t, uint64_t parent, const char *name,
 	if (e)
 		return e;
 	const struct node *above = parent ? txn_node(t, parent) : NULL;
-	*ret = above ? mf_format("%s%c%s", above->path, like.delimiter, level) : mf_strdup(level);
+	char *path = above ? mf_format("%s%c%s", above->path, like.delimiter, level) : mf_strdup(level);
+	if (!mailbox_can_be_called(path, like.delimiter)) { /* the next LIST could not bring it */
+		free(path);
+		return MF_TOO_BIG;
+	}
+	*ret = path;
 	return MF_OK;
 }
 

@@ -32,6 +32,12 @@ static size_t count_levels(const char *path, char delimiter)
 	return levels;
 }
 
+bool mailbox_can_be_called(const char *raw, char delimiter)
+{
+	MF_CLEANUP(mf_free) char *path = mailbox_path_of(&(struct mailbox_said){ .raw = raw, .delimiter = delimiter });
+	return *path && strlen(raw) <= RAW_MAX && count_levels(path, delimiter) <= LEVELS_MAX;
+}
+
 enum mf_err mailbox_find_path(struct txn *t, const char *path, struct node **ret)
 {
 	sqlite3_stmt *s = db_use(t->db, SQL_MAILBOX_BY_PATH);
@@ -210,11 +216,8 @@ enum mf_err txn_mailbox_said(struct txn *t, const struct mailbox_said *said, uin
 	if (t->failed)
 		return t->failed;
 	MF_CLEANUP(mf_free) char *path = mailbox_path_of(said);
-	if (!*path)
-		return MF_INVALID;
-	if (strlen(said->raw) > RAW_MAX || count_levels(path, said->delimiter) > LEVELS_MAX ||
-	    t->cache->table.by_id.count + t->node_count > 2 * MAILBOXES_MAX)
-		return MF_TOO_BIG;
+	if (!mailbox_can_be_called(said->raw, said->delimiter) || t->cache->table.by_id.count + t->node_count > 2 * MAILBOXES_MAX)
+		return *path ? MF_TOO_BIG : MF_INVALID;
 	struct node *n;
 	enum mf_err e = settle_said(t, path, said->raw);
 	if (e)

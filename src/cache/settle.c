@@ -405,6 +405,11 @@ enum mf_err txn_op_park(struct txn *t, uint64_t op, enum op_state state, const c
 	return set_state(t, op, state, error, -1);
 }
 
+enum mf_err txn_op_unsaid(struct txn *t, uint64_t op)
+{
+	return set_state(t, op, OP_SENT, "the server answered, and did not say where the message is", -1);
+}
+
 enum mf_err txn_retry(struct txn *t, uint64_t id)
 {
 	struct op op;

@@ -292,6 +292,8 @@ void change_rename(fuse_req_t req, fuse_ino_t parent, const char *name, fuse_ino
 	trace(TRACE_FS, "rename in %llx: %s", (unsigned long long)parent, mf_err_name(err));
 	if (err == MF_EXISTS)
 		fuse_reply_err(req, node.kind == NODE_MAILBOX ? ENOTEMPTY : EISDIR);
+	else if (err == MF_TOO_BIG && node.kind == NODE_MAILBOX)
+		fuse_reply_err(req, ENAMETOOLONG);
 	else
 		fs_reply(req, err);
 }
@@ -333,7 +335,7 @@ void change_mkdir(fuse_req_t req, fuse_ino_t parent, const char *name, mode_t mo
 	if (err == MF_OK)
 		err = attr_node(fs, &node, &e.attr);
 	if (err != MF_OK) {
-		fs_reply(req, err);
+		fuse_reply_err(req, err == MF_TOO_BIG ? ENAMETOOLONG : fs_errno(err));
 		return;
 	}
 	attr_entry(fs, &node, &e);

@@ -1,4 +1,5 @@
-/* What was sent and not answered: the mailboxes where it may have arrived are read, which finds what has happened. */
+/* What was sent and not answered, or answered without saying what became of it: the mailboxes where it may have arrived are read,
+ * which finds what has happened. */
 #include <inttypes.h>
 #include <stdlib.h>
 
@@ -63,6 +64,14 @@ enum mf_err doubts_look(struct account *a)
 	return MF_OK;
 }
 
+void doubts_open(struct account *a)
+{
+	pthread_mutex_lock(&a->lock);
+	a->doubts = DOUBTS_OPEN;
+	replay_look_at_locked(a, clock_mono_ms());
+	pthread_mutex_unlock(&a->lock);
+}
+
 static bool is_unread(struct account *a, uint64_t mailbox)
 {
 	pthread_mutex_lock(&a->lock);
@@ -76,6 +85,8 @@ static bool is_unread(struct account *a, uint64_t mailbox)
 static enum mf_err settle(struct account *a, struct txn *t, const struct op *op)
 {
 	bool unread = is_unread(a, op_landing(op));
+	if (op->error && !unread && can_be_read(a->cache, op_landing(op))) /* it was answered: there was nothing any more */
+		return txn_op_gone(t, op->id);
 	log_info("%s: %s of operation %" PRIu64 " was not answered and %s", a->config->name, op_kind_word(op->kind), op->id,
 	         unread ? "cannot be looked for: the mailbox cannot be read" : "did not happen: it is sent again");
 	if (unread)
@@ -88,7 +99,7 @@ static bool doubts_rest(struct account *a, const struct op *ops, size_t count, i
 {
 	bool lands = false;
 	for (size_t i = 0; i < count && !lands; i++)
-		lands = op_landing(&ops[i]) != 0;
+		lands = op_landing(&ops[i]) != 0 && !ops[i].error;
 	pthread_mutex_lock(&a->lock);
 	bool rest = lands && late_ms && !a->doubts_again_ms;
 	if (rest) {

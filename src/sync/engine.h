@@ -235,6 +235,7 @@ enum mf_err keeping_run(struct session *s);
 enum doubts { DOUBTS_OPEN, DOUBTS_LOOKED_AT, DOUBTS_SEEN, DOUBTS_RESTING, DOUBTS_NONE };
 /* doubts.c: the mailboxes where something may have arrived are read up to now, and then */
 enum mf_err doubts_look(struct account *a);
+void doubts_open(struct account *a);                                    /* there are some on this connection too: that is next */
 /* what was not found there has not happened: all of it can be sent again; where a server may still be at it, only after another look. */
 enum mf_err doubts_settle(struct account *a, int64_t late_ms);
 void replay_connected_locked(struct account *a);
@@ -276,6 +277,7 @@ struct account {
 	uint64_t inbox;                 /* its id; 0: not known yet */
 	bool list_pending, list_running;
 	bool list_unreadable;           /* the last one, in part: said once */
+	bool list_left_out;             /* names in it that cannot be shown: likewise */
 	enum priority list_priority;
 	struct part *list_waiters, *list_running_waiters;
 	int64_t listed_ms;              /* when the last LIST began, monotonic; 0: not on this connection */

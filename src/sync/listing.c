@@ -33,6 +33,7 @@ struct listing {
 	size_t count, capacity;
 	size_t told;             /* with those that the settings leave out */
 	bool unreadable;         /* there are others: what is not here may be there all the same */
+	bool left_out;           /* some have names that cannot be shown */
 	bool inbox_only;         /* during a fallback: the others are out of reach, and stay as they are */
 	struct known *known;
 	size_t known_count, known_capacity;
@@ -91,6 +92,10 @@ static enum mf_err listing_mailbox(void *context, const struct remote_mailbox *m
 {
 	struct listing *l = context;
 	l->told++;
+	if (!mailbox_can_be_called(m->raw, m->delimiter)) {
+		l->left_out = true;
+		return MF_OK;
+	}
 	char *path = listed_path(m);
 	if (!listing_wants(l->account->config, m, path) || l->count == LIST_MAX) {
 		free(path);
@@ -317,8 +322,9 @@ static void listing_apply(struct session *s, const struct listing *l)
 	struct account *a = s->account;
 	int64_t now = clock_mono_ms();
 	pthread_mutex_lock(&a->lock);
-	bool news = l->unreadable && !a->list_unreadable;
+	bool news = l->unreadable && !a->list_unreadable, left_out = l->left_out && !a->list_left_out;
 	a->list_unreadable = l->unreadable;
+	a->list_left_out = l->left_out;
 	a->list_running = false;
 	if (a->index_is_new)
 		sessions_wake_locked(a, ROLE_WATCH); /* it may wait for this */
@@ -339,6 +345,8 @@ static void listing_apply(struct session *s, const struct listing *l)
 	pthread_mutex_unlock(&a->lock);
 	if (news)
 		log_warning("%s: the server's list of mailboxes cannot be read in full: what it seems to lack is kept", a->config->name);
+	if (left_out)
+		log_warning("%s: mailboxes without a name, or with a name too long or of too many levels, are left out", a->config->name);
 }
 
 static void listing_failed(struct account *a)

@@ -433,6 +433,11 @@ void memory_empty_status(struct memory_server *m, bool empty)
 	SET(m, m->empty_status = empty);
 }
 
+void memory_tell_no_copies(struct memory_server *m, bool silent)
+{
+	SET(m, m->tell_no_copies = silent);
+}
+
 void memory_block(struct memory_server *m, enum memory_verb verb)
 {
 	eventfd_t ignored;

@@ -56,6 +56,7 @@ void memory_hide_vanished(struct memory_server *m, bool hide);         /* QRESYN
 void memory_hide_newest(struct memory_server *m, const char *raw, size_t count); /* are counted and listed, and not told of */
 void memory_unreadable(struct memory_server *m, const char *raw, bool unreadable); /* nobody can make out what LIST says of it */
 void memory_empty_status(struct memory_server *m, bool empty);         /* LIST brings no numbers */
+void memory_tell_no_copies(struct memory_server *m, bool silent);      /* COPY and MOVE do not say where messages are, whatever the caps */
 /* Calls of the verb wait at their beginning until memory_release(); only the session's stop sign gets them out. */
 void memory_block(struct memory_server *m, enum memory_verb verb);
 void memory_release(struct memory_server *m);

@@ -368,7 +368,8 @@ static void carry_out_locked(struct memory_session *s, const struct remote_write
 	case WRITE_RENAME: rename_locked(s, w, o); break;
 	case WRITE_SUBSCRIBE: case WRITE_UNSUBSCRIBE: subscribe_locked(s, w, o); break;
 	}
-	if (!(s->caps & REMOTE_UIDPLUS))
+	bool copies = w->kind == WRITE_COPY || w->kind == WRITE_MOVE;
+	if (!(s->caps & REMOTE_UIDPLUS) || (copies && s->server->tell_no_copies))
 		o->uidvalidity = 0;
 	if (!o->uidvalidity)
 		o->count = 0;

@@ -356,19 +356,15 @@ static bool keeps_numbers_secret(struct cache *cache, uint64_t mailbox)
 
 static enum mf_err placed(struct round *r, struct txn *t, const struct group *g, const struct op *op, const struct write_result *result)
 {
-	uint32_t to = 0;
 	bool stored = op->kind == OP_APPEND;
-	/* a server that tells numbers and tells none has found nothing to copy */
-	if (g->tells && !result->uidvalidity && !result->unclear && !stored && !keeps_numbers_secret(r->account->cache, op->dest))
-		return txn_op_gone(t, op->id);
-	if (result->uidvalidity && stored && result->count == 1) {
-		to = result->pairs[0].to;
-	} else if (result->uidvalidity && !stored) {
-		const struct uid_pair *pair = find_pair(result, op->uid);
-		if (!pair)
-			return txn_op_gone(t, op->id);
-		to = pair->to;
+	const struct uid_pair *pair = !result->uidvalidity ? NULL : !stored ? find_pair(result, op->uid) : result->count == 1 ? result->pairs : NULL;
+	bool tells = result->uidvalidity || (g->tells && !result->unclear && !keeps_numbers_secret(r->account->cache, op->dest));
+	/* a server that tells numbers, and not this one's, has found nothing to copy; or will not tell */
+	if (!stored && !pair && tells) {
+		r->unsaid = true;
+		return txn_op_unsaid(t, op->id);
 	}
+	uint32_t to = pair ? pair->to : 0;
 	return g->half ? txn_op_half_moved(t, op, result->uidvalidity, to) : txn_op_done(t, op->id, result->uidvalidity, to);
 }
 
@@ -523,6 +519,8 @@ enum mf_err round_send(struct round *r)
 		writes[i] = r->groups[i].write;
 	e = remote_write(r->session->remote, writes, r->group_count, &(struct write_sink){ on_done, r });
 	free(writes);
+	if (e == MF_OK && r->unsaid)
+		doubts_open(a);
 	return e;
 }
 

@@ -316,6 +316,24 @@ static void mailboxes_come_and_go(void **state)
 	assert_int_equal(message_count(w, "New"), 1);
 }
 
+/* A mailbox whose name the index cannot have is left out, and the others are read all the same */
+static void one_too_deep_is_left_out(void **state)
+{
+	struct world *w = *state;
+	w->config->idle = false;
+	char deep[2 * 150] = "", *end = deep;
+	for (int i = 0; i < 120; i++)
+		end = stpcpy(end, i ? "/a" : "Deep");
+	memory_mailbox_add(w->server, deep, 0, USE_NONE);
+	memory_mailbox_add(w->server, "", 0, USE_NONE);
+	memory_mailbox_add(w->server, "New", 0, USE_NONE);
+	deliver(w, "New", 1, 500);
+	world_start(w);
+	assert_int_equal(want_sync(w, false), MF_OK);
+	assert_int_equal(mailbox_id(w, deep), 0);
+	assert_int_equal(message_count(w, "New"), 1);
+}
+
 static void settings_leave_mailboxes_out(void **state)
 {
 	struct world *w = *state;
@@ -485,7 +503,7 @@ int main(void)
 		TEST(changes_by_comparing), TEST(a_list_without_numbers), TEST(a_server_that_hides_what_vanished),
 		TEST(what_was_not_told_of_is_fetched), TEST(what_is_never_told_is_asked_for_once), TEST(pushed_mail_arrives),
 		TEST(pushed_everywhere), TEST(one_connection_does_everything), TEST(a_server_that_takes_one_connection),
-		TEST(numbered_anew_keeps_ids_and_bodies), TEST(moved_by_another_client_keeps_the_id), TEST(mailboxes_come_and_go),
+		TEST(numbered_anew_keeps_ids_and_bodies), TEST(moved_by_another_client_keeps_the_id), TEST(mailboxes_come_and_go), TEST(one_too_deep_is_left_out),
 		TEST(settings_leave_mailboxes_out), TEST(only_the_newest_are_kept), TEST(on_demand_only_what_is_opened),
 		TEST(full_brings_the_bodies), TEST(populate_on_request), TEST(verifying_finds_what_is_wrong), TEST(looking_at_a_mailbox_checks_it),
 		TEST(a_read_only_mailbox_says_so), TEST(quota_is_asked_for), TEST(an_idle_account_is_quiet),

@@ -101,6 +101,18 @@ static void mailbox_made_at_the_server(void **state)
 	assert_ops(f, "move subscribe subscribe");
 }
 
+/* What LIST could not bring afterwards is not made */
+static void as_deep_as_can_be(void **state)
+{
+	struct fixture *f = *state;
+	(void)mailbox_with(f, "INBOX", 1);
+	uint64_t parent = 0, other = make(f, 0, "other"), id;
+	for (int level = 1; level <= 100; level++)
+		parent = make(f, parent, "a");
+	assert_int_equal(CHANGE(f, txn_mailbox_create(t, parent, "b", &id)), MF_TOO_BIG);
+	assert_int_equal(CHANGE(f, txn_mailbox_rename(t, other, parent, "b")), MF_TOO_BIG);
+}
+
 static void mailbox_renamed_and_back(void **state)
 {
 	struct fixture *f = *state;
@@ -450,7 +462,7 @@ static void subscriptions(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		WITH_CACHE(mailbox_made_and_taken_back), WITH_CACHE(mailbox_made_at_the_server), WITH_CACHE(mailbox_renamed_and_back),
+		WITH_CACHE(mailbox_made_and_taken_back), WITH_CACHE(mailbox_made_at_the_server), WITH_CACHE(as_deep_as_can_be), WITH_CACHE(mailbox_renamed_and_back),
 		WITH_CACHE(renamed_and_the_answer_lost), WITH_CACHE(twin_is_merged), WITH_CACHE(names_of_others), WITH_CACHE(mailbox_deleted), WITH_CACHE(renamed_and_deleted),
 		WITH_CACHE(deleted_and_made_again), WITH_CACHE(names_are_given_up_first), WITH_CACHE(taken_back_while_aside),
 		WITH_CACHE(deleted_inside_first), WITH_CACHE(deleted_with_half_a_move), WITH_CACHE(deleted_while_in_transit),

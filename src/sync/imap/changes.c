@@ -136,6 +136,8 @@ static enum mf_err take_fetch(struct changes *v, struct box *b, struct imap_data
 	data->expected = true;
 	if (ask == ASK_SELECT && !open_early(v, b, &e))
 		return e;
+	if (!b->result && (b->told.count > MESSAGES_MAX || b->present.count > MESSAGES_MAX || b->open.count > MESSAGES_MAX))
+		b->result = MF_TOO_BIG;
 	if (b->result)
 		return MF_OK;
 	if (!f->uid) {
@@ -232,6 +234,8 @@ static enum mf_err take_found(struct changes *v, struct imap_data *data)
 	uint32_t first_new = b->rung == RUNG_ALL || b->low > b->since->uidnext ? b->low : b->since->uidnext;
 	data->expected = true;
 	b->found = true;
+	if (b->search_failed)
+		return MF_OK;
 	if (c->first != ASK_MISSING && !add_found(data, &b->present, b->low, b->since->uidnext - 1))
 		b->search_failed = true;
 	if (c->first != ASK_PRESENT && !add_found(data, &b->open, first_new, UINT32_MAX))

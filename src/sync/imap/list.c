@@ -7,6 +7,7 @@
 #include "sync/imap/engine.h"
 
 #define MAILBOXES_MAX 200000
+#define NAMES_MAX (32U << 20)        /* bytes of all their names */
 #define STATUS_AHEAD 256
 
 struct box {
@@ -18,7 +19,7 @@ struct namespace { char *prefix; bool asked, personal; };
 
 struct imap_lister {
 	struct box *boxes;
-	size_t count, capacity;
+	size_t count, capacity, name_bytes;
 	size_t *table, table_size;   /* index + 1 by hash of the name */
 	struct namespace *namespaces;
 	size_t namespace_count;
@@ -76,7 +77,8 @@ static void insert(struct imap_lister *l, size_t index)
 
 static struct box *add(struct imap_lister *l, const char *raw)
 {
-	if (l->count == MAILBOXES_MAX) {
+	l->name_bytes += strlen(raw);
+	if (l->count == MAILBOXES_MAX || l->name_bytes > NAMES_MAX) {
 		l->too_many = true;
 		return NULL;
 	}
@@ -358,14 +360,14 @@ static enum mf_err gather(struct imap *s)
 		if (!e)
 			e = imap_pump_all(s);
 	}
-	if (!e)
+	if (!e && !s->lister->too_many)
 		e = ask_namespaces(s, s->lister);
-	if (!e && !s->lister->with_status)
+	if (!e && !s->lister->too_many && !s->lister->with_status)
 		e = ask_status(s, s->lister);
 	if (!e && s->lister->result)
 		e = s->lister->result;
 	if (!e && s->lister->too_many)
-		e = imap_fail(s, MF_TOO_BIG, "the server lists more than %d mailboxes", MAILBOXES_MAX);
+		e = imap_fail(s, MF_TOO_BIG, "the server lists more than %d mailboxes, or more than %u MiB of names", MAILBOXES_MAX, NAMES_MAX >> 20);
 	return e;
 }
 

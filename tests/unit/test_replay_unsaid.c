@@ -1,0 +1,50 @@
+/* replay: a server that has UIDPLUS, and does not say where a message is that it copied or moved (RFC 6851 4.3: it SHOULD) */
+#include "unit/replay_world.h"
+
+static size_t count_of(const char *text, const char *line)
+{
+	size_t count = 0;
+	for (const char *at = text; (at = strstr(at, line)); at++)
+		count++;
+	return count;
+}
+
+static void copy_number(struct world *w, const char *from, int number, const char *to, const char *name)
+{
+	uint64_t made = 0;
+	DO(w, txn_create(t, box(w, to), name, &made));
+	DO(w, txn_copied(t, made, numbered(w, from, number), 0));
+}
+
+/* Looking tells. What was to be done with a message afterwards is done, nothing is there twice, and what is gone has gone */
+static void found_by_looking(void **state)
+{
+	(void)state;
+	static const unsigned caps[] = { FULL, FULL & ~(unsigned)REMOTE_MOVE };
+	for (size_t c = 0; c < sizeof caps / sizeof *caps; c++) {
+		struct world w;
+		build(&w, caps[c]);
+		memory_tell_no_copies(w.server, true);
+		go_offline(&w);
+		move_number(&w, "INBOX", 1, "Work", "moved.eml");
+		DO(&w, txn_change_flags(t, numbered(&w, "Work", 1), FLAG_FLAGGED, 0, NULL, NULL));
+		move_number(&w, "INBOX", 2, "Work", "gone.eml");
+		copy_number(&w, "INBOX", 5, "Work", "copy.eml");
+		assert_true(memory_expunge(w.server, "INBOX", 2));
+		account_connect(w.account);
+		assert_settled_as(&w, NULL, "nobody says where");
+		char *text = server_text(&w);
+		assert_int_equal(count_of(text, "/Message number 1 "), 1);
+		assert_int_equal(count_of(text, "Work/Message number 1 4 "), 1);
+		assert_int_equal(count_of(text, "/Message number 2 "), 0);
+		assert_int_equal(count_of(text, "/Message number 5 "), 2);
+		free(text);
+		world_finish(&w);
+	}
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = { cmocka_unit_test(found_by_looking) };
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
