@@ -163,6 +163,16 @@ with Suite("the command", timeout=400) as suite:
         one_line(wrong.run("mount", "work", m), 9)
         assert not system.fuse_device(m)
 
+    @suite.case("a mount that failed has let go of the account when it returns")
+    def _():
+        for _ in range(8):
+            away = suite.home(server, tls_ca_file=None)
+            with open(suite.folder / "said", "w+", encoding="utf-8") as said:   # whoever reads from a pipe waits for the process in the background by that
+                first, then = (subprocess.run([str(PROGRAM), *words], env=away.environment(), stdin=subprocess.DEVNULL, stdout=said, stderr=said).returncode
+                               for words in (["mount", "work", str(where())], ["check", "--local"]))
+                said.seek(0)
+                assert (first, then) == (12, 0), (first, then, said.read())
+
     @suite.case("password-command; its failure is told")
     def _():
         good = suite.home(server, password=None, password_command=f"printf '{server.password}\\nsecond line\\n'")
