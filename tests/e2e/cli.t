@@ -183,6 +183,20 @@ with Suite("the command", timeout=400) as suite:
         answer = bad.run("mount", "work", where())
         assert answer.returncode in (3, 9) and answer.stderr, answer
 
+    @suite.case("who is ended while a password-command runs leaves none behind")
+    def _():
+        slow = suite.home(server, password=None, password_command="sleep 4321")
+
+        def commands():
+            return subprocess.run(["pgrep", "-f", "^sleep 4321$"], capture_output=True, text=True).stdout.split()
+
+        for words, number in ((["mount", "work", str(where())], signal.SIGINT), (["sync"], signal.SIGINT), (["sync"], signal.SIGTERM)):
+            process = subprocess.Popen([str(PROGRAM), *words], env=slow.environment(), stdin=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+            wait_until(commands, "the command runs")
+            process.send_signal(number)
+            process.wait(30 * system.SLOW)
+            wait_until(lambda: not commands(), f"it ends with {words}")
+
     @suite.case("mistakes in the config file are told with line and reason")
     def _():
         broken = suite.home(server)
