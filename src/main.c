@@ -15,6 +15,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "auth/credentials.h"
 #include "base/buf.h"
 #include "base/log.h"
 #include "base/mem.h"
@@ -512,6 +513,23 @@ static void open_standard_files(void)
 	mf_close(&fd);
 }
 
+/* Raised again it has no handler any more (SA_RESETHAND), and ends us when this one has returned. */
+static void end_by_signal(int number)
+{
+	credentials_end_commands();
+	raise(number);
+}
+
+/* Where a signal simply ends the program it ends the commands for passwords, too: ^C does not reach their process groups. */
+static void prepare_end(void)
+{
+	static const int numbers[] = { SIGHUP, SIGINT, SIGTERM };
+	struct sigaction before, action = { .sa_handler = end_by_signal, .sa_flags = (int)SA_RESETHAND };
+	for (size_t i = 0; i < sizeof numbers / sizeof *numbers; i++)
+		if (!sigaction(numbers[i], NULL, &before) && before.sa_handler == SIG_DFL) /* nohup(1) ignores one */
+			sigaction(numbers[i], &action, NULL);
+}
+
 /* What runs at boot or from a unit may have no search path at all, and fusermount3 has to be found. */
 static void prepare_process(void)
 {
@@ -523,6 +541,7 @@ static void prepare_process(void)
 	umask(077);
 	struct sigaction ignore = { .sa_handler = SIG_IGN };
 	sigaction(SIGPIPE, &ignore, NULL); /* a peer that went away is told by the call's result */
+	prepare_end();
 	mallopt(M_ARENA_MAX, 2);           /* threads by the dozen with an arena each would cost more than the index */
 	mallopt(M_MMAP_THRESHOLD, 131072); /* fixed: what a listing grew out of goes back to the system */
 	if (!getenv("PATH"))

@@ -6,6 +6,7 @@
 #include <pthread.h>
 #include <signal.h>
 #include <spawn.h>
+#include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
@@ -94,6 +95,32 @@ void credentials_release(char *secret)
 }
 
 /* --- the command --------------------------------------------------------------------------------------------------- */
+
+#define RUNNING_MAX 16
+static _Atomic pid_t running[RUNNING_MAX];   /* one for each of its process groups; 0: free */
+
+/* Where there is no room left the command runs all the same, and only credentials_end_commands() misses it. */
+static void note_running(pid_t pid)
+{
+	pid_t none = 0;
+	for (size_t i = 0; i < RUNNING_MAX && !atomic_compare_exchange_strong(&running[i], &none, pid); i++)
+		none = 0;
+}
+
+static void forget_running(pid_t pid)
+{
+	for (size_t i = 0; i < RUNNING_MAX; i++) {
+		pid_t own = pid;
+		(void)atomic_compare_exchange_strong(&running[i], &own, 0);
+	}
+}
+
+void credentials_end_commands(void)
+{
+	for (size_t i = 0; i < RUNNING_MAX; i++)
+		if (running[i])
+			kill(-running[i], SIGTERM);
+}
 
 /* The child: /bin/sh -c COMMAND in a process group of its own, reading nothing, writing to the pipe. */
 static int spawn(const char *command, int out, pid_t *ret)
@@ -211,8 +238,10 @@ static enum mf_err run_command(struct credentials *c, int64_t timeout_ms, struct
 		close(pipes[0]);
 		return mf_fail(why, MF_AUTH, "password-command: %s", strerror(rc));
 	}
+	note_running(pid);
 	struct run run = { .fd = pipes[0], .until_ms = clock_mono_ms() + timeout_ms, .cancel = cancel, .to = secret_alloc() };
 	enum mf_err e = read_output(&run), reaped = reap(&run, pid, e == MF_OK, &status);
+	forget_running(pid);
 	close(pipes[0]);
 	run.to[strcspn(run.to, "\r\n")] = 0;
 	e = judge(run.to, e ? e : reaped, status, why);

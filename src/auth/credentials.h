@@ -24,5 +24,7 @@ void credentials_release(char *secret);   /* wipes and frees; NULL is fine */
 /* The server refused it. true: there is a command, it has not been run again since the last success, so it is worth one more try. */
 bool credentials_rejected(struct credentials *c);
 void credentials_accepted(struct credentials *c);
+/* For a handler of a signal that ends the process: ends the commands that run, which are in process groups of their own. */
+void credentials_end_commands(void);
 
 #endif

@@ -60,10 +60,14 @@ static enum exit_code listen_to_child(int fd, pid_t child)
 		told = take_line(line, &code);
 	}
 	free(line);
+	if (told && code == EXIT_OK)
+		return code;
+	/* what it holds is free when it has ended: whoever tries again finds nothing in the way */
+	int status = 0;
+	pid_t ended = waitpid(child, &status, 0);
 	if (told)
 		return code;
-	int status = 0;
-	if (waitpid(child, &status, 0) == child && WIFSIGNALED(status))
+	if (ended == child && WIFSIGNALED(status))
 		return cli_fail(EXIT_BACKGROUND, "the process in the background was ended by signal %d before it had mounted", WTERMSIG(status));
 	return cli_fail(EXIT_BACKGROUND, "the process in the background ended before it had mounted; the system's log may say why");
 }

@@ -163,6 +163,16 @@ with Suite("the command", timeout=400) as suite:
         one_line(wrong.run("mount", "work", m), 9)
         assert not system.fuse_device(m)
 
+    @suite.case("a mount that failed has let go of the account when it returns")
+    def _():
+        for _ in range(8):
+            away = suite.home(server, tls_ca_file=None)
+            with open(suite.folder / "said", "w+", encoding="utf-8") as said:   # whoever reads from a pipe waits for the process in the background by that
+                first, then = (subprocess.run([str(PROGRAM), *words], env=away.environment(), stdin=subprocess.DEVNULL, stdout=said, stderr=said).returncode
+                               for words in (["mount", "work", str(where())], ["check", "--local"]))
+                said.seek(0)
+                assert (first, then) == (12, 0), (first, then, said.read())
+
     @suite.case("password-command; its failure is told")
     def _():
         good = suite.home(server, password=None, password_command=f"printf '{server.password}\\nsecond line\\n'")
@@ -172,6 +182,20 @@ with Suite("the command", timeout=400) as suite:
         bad = suite.home(server, password=None, password_command="exit 3")
         answer = bad.run("mount", "work", where())
         assert answer.returncode in (3, 9) and answer.stderr, answer
+
+    @suite.case("who is ended while a password-command runs leaves none behind")
+    def _():
+        slow = suite.home(server, password=None, password_command="sleep 4321")
+
+        def commands():
+            return subprocess.run(["pgrep", "-f", "^sleep 4321$"], capture_output=True, text=True).stdout.split()
+
+        for words, number in ((["mount", "work", str(where())], signal.SIGINT), (["sync"], signal.SIGINT), (["sync"], signal.SIGTERM)):
+            process = subprocess.Popen([str(PROGRAM), *words], env=slow.environment(), stdin=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+            wait_until(commands, "the command runs")
+            process.send_signal(number)
+            process.wait(30 * system.SLOW)
+            wait_until(lambda: not commands(), f"it ends with {words}")
 
     @suite.case("mistakes in the config file are told with line and reason")
     def _():

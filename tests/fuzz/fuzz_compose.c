@@ -40,13 +40,13 @@ static void check_envelope(const struct envelope *e)
 	}
 }
 
-int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
+static void make(const uint8_t *data, size_t size, const char *const *locals)
 {
 	int in = memfd_create("in", MFD_CLOEXEC), out = memfd_create("out", MFD_CLOEXEC);
 	struct envelope envelope;
 	struct mf_reason why = { "" };
 	HOLDS(write(in, data, size) == (ssize_t)size);
-	enum mf_err e = compose(&(struct compose_options){ .from = "Alice <alice@example.org>" }, in, out, &envelope, &why);
+	enum mf_err e = compose(&(struct compose_options){ .from = "Alice <alice@example.org>", .locals = locals }, in, out, &envelope, &why);
 	if (e) {
 		HOLDS(e == MF_INVALID && why.text[0]);
 	} else {
@@ -58,5 +58,12 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	}
 	close(in);
 	close(out);
+}
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
+{
+	static const char *const locals[] = { "root", "bob", "a", NULL };
+	make(data, size, NULL);
+	make(data, size, locals);
 	return 0;
 }
