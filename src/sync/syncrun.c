@@ -9,6 +9,7 @@
 #define ROW_BYTES (1U << 20)
 #define GATHER_MS 250            /* a slow server's messages show up after this long at the latest */
 #define HOLD_MS 40               /* no transaction is held longer */
+#define MOMENT_MS 250            /* the rest of a list that a reader need not wait for before he begins */
 
 enum row_kind { ROW_MESSAGE, ROW_FLAGS, ROW_GONE };
 struct sync_row {
@@ -151,10 +152,38 @@ static enum mf_err rows_write(struct sync_run *run, const struct sync_batch *bat
 	return MF_OK;
 }
 
-static void batch_finish(struct sync_run *run, struct sync_batch *batch)
+/* Two thirds are here, and at the pace so far the rest comes in a moment. Only of a mailbox that was never read before: nothing comes
+ * back there under an id that a reader has passed. */
+static bool most_is_here(const struct sync_item *item, int64_t now_ms)
+{
+	uint64_t newest = item->rung.newest, all = item->opened.messages;
+	if (newest && newest < all)
+		all = newest;
+	if (item->rung.method != CHANGES_ALL || item->m.uidvalidity || item->written * 3 < all * 2 || item->written >= all)
+		return false;
+	return (uint64_t)(now_ms - item->first_ms) * (all - item->written) / item->written <= MOMENT_MS;
+}
+
+/* Who waits for most of a list need not wait for the end of it. */
+static void tell_most_locked(struct account *a, const struct sync_item *item)
+{
+	struct mailbox_work *w = work_get_locked(a, item->id);
+	if (w->most_is_here || !most_is_here(item, clock_mono_ms()))
+		return;
+	w->most_is_here = true;
+	parts_most_done_locked(a, &w->running_waiters);
+}
+
+static void batch_finish(struct sync_run *run, struct sync_batch *batch, enum mf_err result)
 {
 	pthread_mutex_lock(&run->account->lock);
 	run->session->progress.done += batch->count;
+	for (size_t i = 0; i < batch->count && result == MF_OK; i++) {
+		struct sync_item *item = batch->rows[i].item;
+		item->written += batch->rows[i].kind == ROW_MESSAGE;
+		if (i + 1 == batch->count || batch->rows[i + 1].item != item)
+			tell_most_locked(run->account, item);
+	}
 	pthread_mutex_unlock(&run->account->lock);
 	batch_drop(batch);
 }
@@ -165,7 +194,7 @@ static enum mf_err batch_write(struct sync_run *run, struct sync_batch *batch)
 	enum mf_err e = rows_write(run, batch, &t);
 	if (e == MF_OK)
 		e = txn_commit(t);
-	batch_finish(run, batch);
+	batch_finish(run, batch, e);
 	return e;
 }
 
@@ -251,7 +280,8 @@ enum mf_err syncrun_message(struct sync_run *run, struct sync_item *item, const 
 		.email_id = message->email_id ? mf_strdup(message->email_id) : NULL,
 	};
 	mail_summary_parse(message->header ? message->header : "", message->header ? message->header_len : 0, row.size, &row.summary);
-	item->received++;
+	if (!item->received++)
+		item->first_ms = clock_mono_ms();
 	return run_row(run, &row, message->header_len + 256);
 }
 
@@ -304,7 +334,7 @@ enum mf_err syncrun_complete(struct sync_run *run, struct sync_item *item, const
 		else
 			txn_rollback(t);
 	}
-	batch_finish(run, run->gathered);
+	batch_finish(run, run->gathered, e);
 	return e;
 }
 

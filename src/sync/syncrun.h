@@ -20,6 +20,8 @@ struct sync_item {
 	struct uid_set present;          /* CHANGES_ALL: what has been told */
 	uint64_t first_new;              /* the lowest new row */
 	uint64_t received;               /* new messages */
+	int64_t first_ms;                /* when the first of them came */
+	uint64_t written;                /* of them, in the index; guarded by the account's lock */
 	struct crossing *crossing;       /* of everything read anew: what was known, where another protocol may be why */
 	bool renumbered, reread;         /* SELECT said another UIDVALIDITY; it is read again because of that */
 	bool distrusted;                 /* not complete: to be compared in full, */
