@@ -32,7 +32,7 @@ struct sync_run *syncrun_create(struct session *s, const uint64_t *mailboxes, si
 	run->count = count;
 	run->items = mf_alloc_array(count, sizeof *run->items);
 	run->order = mf_alloc_array(count, sizeof(struct sync_item *));
-	for (size_t i = 0; i < 2; i++)
+	for (size_t i = 0; i < BATCHES; i++)
 		run->batches[i].rows = mf_alloc_array(ROWS, sizeof(struct sync_row));
 	run->gathered = &run->batches[0];
 	pthread_mutex_init(&run->lock, NULL);
@@ -67,7 +67,7 @@ static void writer_stop(struct sync_run *run)
 void syncrun_destroy(struct sync_run *run)
 {
 	writer_stop(run);
-	for (size_t i = 0; i < 2; i++) {
+	for (size_t i = 0; i < BATCHES; i++) {
 		batch_drop(&run->batches[i]);
 		free(run->batches[i].rows);
 	}
@@ -205,35 +205,45 @@ static void *writer_main(void *context)
 	struct sync_run *run = context;
 	pthread_mutex_lock(&run->lock);
 	for (;;) {
-		while (!run->handed && !run->over)
+		while (run->written == run->handed && !run->over)
 			pthread_cond_wait(&run->turned, &run->lock);
-		if (!run->handed)
+		if (run->written == run->handed)
 			break;
+		struct sync_batch *batch = &run->batches[run->written % BATCHES];
+		enum mf_err e = run->failed;
 		pthread_mutex_unlock(&run->lock);
-		enum mf_err e = batch_write(run, run->handed);
+		if (e == MF_OK)
+			e = batch_write(run, batch);
+		else
+			batch_drop(batch);
 		pthread_mutex_lock(&run->lock);
-		run->handed = NULL;
-		run->written = e;
+		run->written++;
+		run->failed = e;
 		pthread_cond_broadcast(&run->turned);
 	}
 	pthread_mutex_unlock(&run->lock);
 	return NULL;
 }
 
-/* Until what was handed over is written. Local work only: the writer never waits for the network. */
-static enum mf_err writer_settle(struct sync_run *run)
+/* Until no more than so many of the batches that were handed over are left. Local work only: the writer never waits for the network. */
+static enum mf_err writer_catch_up(struct sync_run *run, size_t left)
 {
 	pthread_mutex_lock(&run->lock);
-	while (run->handed)
+	while (run->handed - run->written > left)
 		pthread_cond_wait(&run->turned, &run->lock);
-	enum mf_err e = run->written;
+	enum mf_err e = run->failed;
 	pthread_mutex_unlock(&run->lock);
 	return e;
 }
 
+static enum mf_err writer_settle(struct sync_run *run)
+{
+	return writer_catch_up(run, 0);
+}
+
 static enum mf_err run_hand_over(struct sync_run *run)
 {
-	enum mf_err e = writer_settle(run);
+	enum mf_err e = writer_catch_up(run, BATCHES - 2); /* a place for the next one to be gathered in */
 	if (e != MF_OK)
 		return e;
 	if (!run->has_writer)
@@ -241,10 +251,10 @@ static enum mf_err run_hand_over(struct sync_run *run)
 	if (!run->has_writer)
 		return batch_write(run, run->gathered);
 	pthread_mutex_lock(&run->lock);
-	run->handed = run->gathered;
+	run->handed++;
 	pthread_cond_broadcast(&run->turned);
 	pthread_mutex_unlock(&run->lock);
-	run->gathered = &run->batches[run->gathered == &run->batches[0]];
+	run->gathered = &run->batches[run->handed % BATCHES];
 	return MF_OK;
 }
 

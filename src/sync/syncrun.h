@@ -31,6 +31,8 @@ struct sync_item {
 	bool done;
 };
 
+#define BATCHES 4                        /* a reader that is faster for a while need not wait at each of them */
+
 struct sync_row;
 struct sync_batch {
 	struct sync_row *rows;
@@ -42,13 +44,13 @@ struct sync_run {
 	struct account *account;
 	struct sync_item *items, **order;    /* order: as given to remote_changes */
 	size_t count;
-	struct sync_batch batches[2], *gathered;
+	struct sync_batch batches[BATCHES], *gathered;   /* a ring: those before the gathered one are the writer's, or empty */
 	pthread_t writer;
 	bool has_writer;
 	pthread_mutex_t lock;            /* guards what follows */
 	pthread_cond_t turned;
-	struct sync_batch *handed;       /* the writer's now; NULL: it has nothing to do */
-	enum mf_err written;             /* its first failure: nothing is written after it */
+	size_t handed, written;          /* batches, ever: what is between is the writer's */
+	enum mf_err failed;              /* the writer's first failure: nothing is written after it */
 	bool over;
 };
 
