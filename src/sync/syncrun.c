@@ -20,7 +20,7 @@ struct sync_row {
 	unsigned flags;
 	uint64_t size, modseq;
 	int64_t internal_date;
-	char *keywords, *email_id;
+	char *keywords, *email_id;       /* as the summary's texts in the batch's pool: many small allocations that another thread frees cost more than they hold */
 	struct mail_summary summary;
 };
 
@@ -44,12 +44,7 @@ struct sync_run *syncrun_create(struct session *s, const uint64_t *mailboxes, si
 
 static void batch_drop(struct sync_batch *batch)
 {
-	for (size_t i = 0; i < batch->count; i++) {
-		free(batch->rows[i].keywords);
-		free(batch->rows[i].email_id);
-		if (batch->rows[i].kind == ROW_MESSAGE)
-			mail_summary_finish(&batch->rows[i].summary);
-	}
+	pool_reset(&batch->texts);
 	batch->count = batch->bytes = 0;
 }
 
@@ -68,7 +63,7 @@ void syncrun_destroy(struct sync_run *run)
 {
 	writer_stop(run);
 	for (size_t i = 0; i < BATCHES; i++) {
-		batch_drop(&run->batches[i]);
+		pool_finish(&run->batches[i].texts);
 		free(run->batches[i].rows);
 	}
 	for (size_t i = 0; i < run->count; i++) {
@@ -280,16 +275,30 @@ static enum mf_err run_row(struct sync_run *run, const struct sync_row *row, siz
 	return full || late ? run_hand_over(run) : MF_OK;
 }
 
+static void read_summary(struct pool *texts, const struct remote_message *message, uint64_t size, struct mail_summary *ret)
+{
+	struct mail_summary s;
+	mail_summary_parse(message->header ? message->header : "", message->header ? message->header_len : 0, size, &s);
+	*ret = s;
+	ret->from = pool_copy(texts, s.from);
+	ret->from_name = pool_copy(texts, s.from_name);
+	ret->to = pool_copy(texts, s.to);
+	ret->subject = pool_copy(texts, s.subject);
+	ret->message_id = pool_copy(texts, s.message_id);
+	mail_summary_finish(&s);
+}
+
 enum mf_err syncrun_message(struct sync_run *run, struct sync_item *item, const struct remote_message *message)
 {
+	struct pool *texts = &run->gathered->texts;
 	struct sync_row row = {
 		.kind = ROW_MESSAGE, .item = item, .uid = message->uid, .flags = message->flags, .modseq = message->modseq,
 		.size = message->has_size ? message->size : 0, .internal_date = message->internal_date,
 		.is_new = item->m.complete && item->m.uidnext && message->uid >= item->m.uidnext && !item->reread,
-		.keywords = mf_strdup(message->keywords ? message->keywords : ""),
-		.email_id = message->email_id ? mf_strdup(message->email_id) : NULL,
+		.keywords = pool_copy(texts, message->keywords ? message->keywords : ""),
+		.email_id = message->email_id ? pool_copy(texts, message->email_id) : NULL,
 	};
-	mail_summary_parse(message->header ? message->header : "", message->header ? message->header_len : 0, row.size, &row.summary);
+	read_summary(texts, message, row.size, &row.summary);
 	if (!item->received++)
 		item->first_ms = clock_mono_ms();
 	return run_row(run, &row, message->header_len + 256);
@@ -297,7 +306,8 @@ enum mf_err syncrun_message(struct sync_run *run, struct sync_item *item, const 
 
 enum mf_err syncrun_flags(struct sync_run *run, struct sync_item *item, uint32_t uid, unsigned flags, const char *keywords, uint64_t modseq)
 {
-	struct sync_row row = {.kind = ROW_FLAGS, .item = item, .uid = uid, .flags = flags, .modseq = modseq, .keywords = mf_strdup(keywords ? keywords : "")};
+	struct sync_row row = {.kind = ROW_FLAGS, .item = item, .uid = uid, .flags = flags, .modseq = modseq,
+		.keywords = pool_copy(&run->gathered->texts, keywords ? keywords : "")};
 	return run_row(run, &row, 64);
 }
 

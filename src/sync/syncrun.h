@@ -5,6 +5,7 @@
 #ifndef MF_SYNC_SYNCRUN_H
 #define MF_SYNC_SYNCRUN_H
 
+#include "base/pool.h"
 #include "sync/crossing.h"
 #include "sync/engine.h"
 
@@ -36,6 +37,7 @@ struct sync_item {
 struct sync_row;
 struct sync_batch {
 	struct sync_row *rows;
+	struct pool texts;               /* of the rows */
 	size_t count, bytes;
 	int64_t first_ms;                /* when its first row came */
 };
