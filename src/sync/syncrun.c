@@ -147,14 +147,14 @@ static enum mf_err rows_write(struct sync_run *run, const struct sync_batch *bat
 	return MF_OK;
 }
 
-/* Two thirds are here, and at the pace so far the rest comes in a moment. Only of a mailbox that was never read before: nothing comes
+/* More than half is here, and at the pace so far the rest comes in a moment. Only of a mailbox that was never read before: nothing comes
  * back there under an id that a reader has passed. */
 static bool most_is_here(const struct sync_item *item, int64_t now_ms)
 {
 	uint64_t newest = item->rung.newest, all = item->opened.messages;
 	if (newest && newest < all)
 		all = newest;
-	if (item->rung.method != CHANGES_ALL || item->m.uidvalidity || item->written * 3 < all * 2 || item->written >= all)
+	if (item->rung.method != CHANGES_ALL || item->m.uidvalidity || item->written * 2 <= all || item->written >= all)
 		return false;
 	return (uint64_t)(now_ms - item->first_ms) * (all - item->written) / item->written <= MOMENT_MS;
 }
