@@ -117,7 +117,8 @@ enum mf_err db_open(struct db *db, const char *path, enum db_role role)
 		db_close(db);
 		return e;
 	}
-	mf_close(&fd);
+	db->is_made = fd >= 0;
+	db->made_fd = fd;
 	int flags = SQLITE_OPEN_NOMUTEX | (role == DB_READER ? SQLITE_OPEN_READONLY : SQLITE_OPEN_READWRITE);
 	errno = 0;
 	int code = sqlite3_open_v2(path, &db->handle, flags, NULL);
@@ -132,6 +133,8 @@ void db_close(struct db *db)
 	for (size_t i = 0; i < STATEMENT_COUNT; i++)
 		sqlite3_finalize(db->statements[i]);
 	sqlite3_close(db->handle);
+	if (db->is_made)
+		mf_close(&db->made_fd);
 	free(db->path);
 	*db = (struct db){ 0 };
 }

@@ -26,6 +26,8 @@ struct db {
 	sqlite3 *handle;
 	char *path;
 	bool damaged;                     /* SQLite has said so: a mark for the next start has been left */
+	bool is_made;                     /* the file was not there before; made_fd stays open as long as SQLite's, whose locks would go with it */
+	int made_fd;
 	sqlite3_stmt *statements[STATEMENT_COUNT];
 };
 

@@ -16,14 +16,32 @@
 #define CHECKPOINT_PAGES 1000
 #define RESTART_PAGES 4000     /* from here on the writer waits for the rest, so that the WAL begins anew */
 
+/* A database that we made was not sent to the disk as it was made, since nothing was in it: a WAL without it would be nothing. */
+static enum mf_err flush_made(struct cache *c)
+{
+	if (!c->db.is_made || atomic_load(&c->made_flushed))
+		return MF_OK;
+	MF_CLEANUP(mf_close) int dir = open(c->state_dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	if (dir < 0 || fdatasync(c->db.made_fd) < 0 || fsync(dir) < 0) {
+		enum mf_err e = mf_err_from_errno(errno);
+		log_warning("%s: %s", c->db_path, strerror(errno));
+		return e;
+	}
+	atomic_store(&c->made_flushed, true);
+	return MF_OK;
+}
+
 /* POSIX locks of a file go with any descriptor of it that is closed; SQLite has none on the WAL, so this is harmless */
 enum mf_err cache_flush(struct cache *c)
 {
+	enum mf_err e = flush_made(c);
+	if (e)
+		return e;
 	MF_CLEANUP(mf_free) char *path = mf_format("%s-wal", c->db_path);
 	MF_CLEANUP(mf_close) int fd = open(path, O_RDONLY | O_CLOEXEC);
 	if (fd >= 0 && fdatasync(fd) == 0)
 		return MF_OK;
-	enum mf_err e = mf_err_from_errno(errno);
+	e = mf_err_from_errno(errno);
 	log_warning("%s: %s", path, strerror(errno));
 	return e;
 }

@@ -342,20 +342,25 @@ static enum mf_err put_back(struct txn *t, struct node *n, const struct message_
 	return MF_OK;
 }
 
-enum mf_err row_add_summary(struct txn *t, const struct message_put *put, const struct row *row)
+static void bind_summary(sqlite3_stmt *s, int at, const struct message_put *put, const struct row *row)
 {
 	const struct mail_summary *summary = put->summary;
-	sqlite3_stmt *s = db_use(t->db, SQL_SUMMARY_ADD);
-	sqlite3_bind_int64(s, 1, (int64_t)row->entry.id);
-	sqlite3_bind_int64(s, 2, summary->has_date ? summary->date : row->entry.mtime);
-	bind_capped(s, 3, summary->message_id);
+	sqlite3_bind_int64(s, at, (int64_t)row->entry.id);
+	sqlite3_bind_int64(s, at + 1, summary->has_date ? summary->date : row->entry.mtime);
+	bind_capped(s, at + 2, summary->message_id);
 	if (put->email_id && *put->email_id)
-		bind_capped(s, 4, put->email_id);
+		bind_capped(s, at + 3, put->email_id);
 	else
-		sqlite3_bind_null(s, 4);
-	bind_capped(s, 5, summary->subject);
-	bind_capped(s, 6, summary->from);
-	bind_capped(s, 7, summary->to);
+		sqlite3_bind_null(s, at + 3);
+	bind_capped(s, at + 4, summary->subject);
+	bind_capped(s, at + 5, summary->from);
+	bind_capped(s, at + 6, summary->to);
+}
+
+enum mf_err row_add_summary(struct txn *t, const struct message_put *put, const struct row *row)
+{
+	sqlite3_stmt *s = db_use(t->db, SQL_SUMMARY_ADD);
+	bind_summary(s, 1, put, row);
 	return db_run(t->db, s);
 }
 
@@ -501,6 +506,14 @@ static enum mf_err add_where_free(struct txn *t, const struct node *n, const str
 	return db_run(t->db, s);
 }
 
+static enum mf_err add_summaries(struct txn *t, const struct message_put *puts, const struct row rows[static PUTS_MAX])
+{
+	sqlite3_stmt *s = db_use(t->db, SQL_SUMMARIES_ADD);
+	for (int i = 0; i < PUTS_MAX; i++)
+		bind_summary(s, i * 7 + 1, &puts[i], &rows[i]);
+	return db_run(t->db, s);
+}
+
 /* While a mailbox is read for the first time hardly any message is known already: the rows are tried without asking for UIDs and
  * names before. An id of 0 stays where one of them is taken. */
 static enum mf_err put_first(struct txn *t, struct node *n, const struct message_put *puts, uint64_t *ret_ids)
@@ -513,10 +526,12 @@ static enum mf_err put_first(struct txn *t, struct node *n, const struct message
 	if (!e)
 		e = add_where_free(t, n, puts, last + 1, rows);
 	bool all = !e && sqlite3_changes(t->db->handle) == PUTS_MAX, added = true;
+	if (all)
+		e = add_summaries(t, puts, rows);
 	for (size_t i = 0; i < PUTS_MAX && !e; i++) {
 		if (!all)
 			e = is_added(t, rows[i].entry.id, &added);
-		if (!e && added)
+		if (!e && added && !all)
 			e = row_add_summary(t, &puts[i], &rows[i]);
 		if (e || !added)
 			continue;

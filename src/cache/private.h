@@ -149,6 +149,7 @@ struct cache {
 
 	pthread_mutex_t writer;        /* guards db and limbo, and who may change the table */
 	struct db db;
+	atomic_bool made_flushed;      /* db, if it was made by us, is on the disk as a file */
 	struct limbo limbo;
 	int wal_pages;                 /* how long the WAL was after the last commit */
 

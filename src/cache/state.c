@@ -226,11 +226,19 @@ static enum mf_err read_epoch(struct cache *c)
 	return e;
 }
 
+/* A new file waits for no disk: nothing is in it that could be lost. cache_flush() sees to it before it matters. */
+static enum mf_err hold_syncs(struct cache *c, bool hold)
+{
+	return c->db.is_made ? db_exec(&c->db, hold ? "PRAGMA synchronous = OFF" : "PRAGMA synchronous = NORMAL") : MF_OK;
+}
+
 static enum mf_err prepare(struct cache *c)
 {
 	enum mf_err e = check_file(&c->db);
 	if (!e && is_marked(&c->db))
 		e = check_pages(&c->db, "PRAGMA integrity_check(1)");
+	if (!e)
+		e = hold_syncs(c, true);
 	if (e)
 		return e;
 	char sql[64];
@@ -247,6 +255,8 @@ static enum mf_err prepare(struct cache *c)
 		e = read_epoch(c);
 	if (!e)
 		e = mailboxes_load(c);
+	if (!e)
+		e = hold_syncs(c, false);
 	if (e)
 		return e;
 	unmark(c->db_path);

@@ -61,6 +61,7 @@
 	X(MESSAGE_LAST_ID, "SELECT seq FROM sqlite_sequence WHERE name = 'message'") \
 	X(SUMMARY_ADD, "INSERT INTO summary (id, date, message_id, email_id, subject, sender, recipients) " \
 	  "VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)") \
+	X(SUMMARIES_ADD, "INSERT INTO summary (id, date, message_id, email_id, subject, sender, recipients) VALUES " EIGHT("(?, ?, ?, ?, ?, ?, ?)")) \
 	X(MESSAGE_FLAGS, "UPDATE message SET flags = ?2, keywords = ?3, modseq = ?4, ctime = ?5 WHERE id = ?1") \
 	X(MESSAGE_SIZE, "UPDATE message SET size = ?2, size_checked = ?3 WHERE id = ?1") \
 	X(SUMMARY_MESSAGE_ID, "SELECT message_id FROM summary WHERE id = ?1") \

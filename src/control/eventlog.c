@@ -24,14 +24,14 @@ struct eventlog {
 	struct bus_subscription *subscription;
 	struct account *const *accounts;
 	size_t count, limit;
-	/* only the bus's thread uses these: the last mailbox whose path was asked for, the last second that was written out, the
-	 * line under way */
-	uint64_t path_mailbox;
-	unsigned path_account;
-	char *path;
+	/* only the bus's thread uses these: the last second that was written out, what the last line about a message had from there to
+	 * its mailbox, the line under way */
 	time_t second;
 	char second_text[40];
-	struct buf line;
+	enum change_kind head_kind;
+	unsigned head_account;
+	uint64_t head_mailbox;
+	struct buf head, line;       /* head empty: to be made anew */
 
 	pthread_mutex_t lock;        /* guards everything below */
 	pthread_cond_t grew;         /* on CLOCK_MONOTONIC */
@@ -71,24 +71,6 @@ static char *mailbox_path(struct eventlog *log, const struct change *change, uin
 	return mailbox && change->account < log->count ? cache_mailbox_path(account_cache(log->accounts[change->account]), mailbox) : NULL;
 }
 
-/* Many changes in a row are of one mailbox. */
-static const char *recent_path(struct eventlog *log, const struct change *change)
-{
-	if (!log->path || log->path_mailbox != change->mailbox || log->path_account != change->account) {
-		free(log->path);
-		log->path = mailbox_path(log, change, change->mailbox);
-		log->path_mailbox = change->mailbox;
-		log->path_account = change->account;
-	}
-	return log->path;
-}
-
-static void forget_path(struct eventlog *log)
-{
-	free(log->path);
-	log->path = NULL;
-}
-
 /* appends ,"key":"value"; nothing for NULL. A line that grows too long is dropped whole by its maker. */
 static enum mf_err add_member(struct buf *b, const char *key, const char *value)
 {
@@ -114,13 +96,44 @@ static const char *recent_second(struct eventlog *log, time_t second)
 	return log->second_text;
 }
 
-static enum mf_err add_start(struct eventlog *log, struct buf *b, const struct change *change, const char *event)
+static enum mf_err add_time(struct eventlog *log, struct buf *b)
 {
 	int64_t now = clock_wall_ns();
-	enum mf_err e = buf_addf(b, "{\"time\":\"%s.%03dZ\"", recent_second(log, (time_t)(now / 1000000000)), (int)(now / 1000000 % 1000));
-	if (!e && change->account < log->count)
-		e = add_member(b, "account", account_config(log->accounts[change->account])->name);
+	unsigned ms = (unsigned)(now / 1000000 % 1000);
+	char fraction[] = { '.', (char)('0' + ms / 100), (char)('0' + ms / 10 % 10), (char)('0' + ms % 10), 'Z', '"', '\0' };
+	enum mf_err e = buf_adds(b, "{\"time\":\"");
+	if (!e)
+		e = buf_adds(b, recent_second(log, (time_t)(now / 1000000000)));
+	return e ? e : buf_adds(b, fraction);
+}
+
+static enum mf_err add_kind(struct eventlog *log, struct buf *b, const struct change *change, const char *event)
+{
+	enum mf_err e = add_member(b, "account", account_config(log->accounts[change->account])->name);
 	return e ? e : add_member(b, "event", event);
+}
+
+static enum mf_err make_head(struct eventlog *log, const struct change *change, const char *event)
+{
+	MF_CLEANUP(mf_free) char *path = mailbox_path(log, change, change->mailbox);
+	buf_reset(&log->head);
+	enum mf_err e = add_kind(log, &log->head, change, event);
+	if (!e)
+		e = add_member(&log->head, "mailbox", path);
+	log->head_kind = change->kind;
+	log->head_account = change->account;
+	log->head_mailbox = change->mailbox;
+	return e;
+}
+
+/* Many changes in a row are of one kind, and of one mailbox. */
+static enum mf_err add_head(struct eventlog *log, struct buf *b, const struct change *change, const char *event)
+{
+	bool same = log->head.len && log->head_kind == change->kind && log->head_account == change->account && log->head_mailbox == change->mailbox;
+	enum mf_err e = same ? MF_OK : make_head(log, change, event);
+	if (e)
+		buf_reset(&log->head);
+	return e ? e : buf_add(b, log->head.data, log->head.len);
 }
 
 /* A mailbox that is gone has no path any more; its parent's and its name make it. */
@@ -134,9 +147,7 @@ static enum mf_err add_mailbox(struct eventlog *log, struct buf *b, const struct
 
 static enum mf_err add_message(struct eventlog *log, struct buf *b, const struct change *change)
 {
-	enum mf_err e = add_member(b, "mailbox", recent_path(log, change));
-	if (!e)
-		e = add_member(b, "name", change->name);
+	enum mf_err e = add_member(b, "name", change->name);
 	if (!e && change->kind == CHANGE_MESSAGE_MOVED) {
 		MF_CLEANUP(mf_free) char *old = mailbox_path(log, change, change->old_mailbox);
 		e = add_member(b, "old_mailbox", old);
@@ -162,14 +173,17 @@ static enum mf_err add_link(struct eventlog *log, struct buf *b, const struct ch
 	return e;
 }
 
-static enum mf_err add_details(struct eventlog *log, struct buf *b, const struct change *change)
+static enum mf_err add_details(struct eventlog *log, struct buf *b, const struct change *change, const char *event)
 {
+	enum mf_err e = change->message ? add_head(log, b, change, event) : add_kind(log, b, change, event);
+	if (e)
+		return e;
 	if (change->kind == CHANGE_LINK)
 		return add_link(log, b, change);
 	if (change->message)
 		return add_message(log, b, change);
-	forget_path(log);
-	enum mf_err e = add_mailbox(log, b, change, change->parent, "mailbox", change->name);
+	buf_reset(&log->head); /* the mailbox may have another path from now on */
+	e = add_mailbox(log, b, change, change->parent, "mailbox", change->name);
 	if (!e && change->kind == CHANGE_MAILBOX_RENAMED)
 		e = add_mailbox(log, b, change, change->old_parent, "old_mailbox", change->old_name);
 	return e;
@@ -197,9 +211,9 @@ static void handle(void *context, const struct change *change)
 		return;
 	struct buf *line = &log->line;
 	buf_reset(line);
-	enum mf_err e = add_start(log, line, change, event);
+	enum mf_err e = add_time(log, line);
 	if (!e)
-		e = add_details(log, line, change);
+		e = add_details(log, line, change, event);
 	if (!e)
 		e = buf_adds(line, "}\n");
 	if (!e) {
@@ -222,6 +236,7 @@ struct eventlog *eventlog_create(struct bus *bus, struct account *const *account
 	log->streams = mf_alloc_array(count + 1, sizeof *log->streams);
 	for (size_t i = 0; i <= count; i++)
 		buf_init(&log->streams[i].data, limit);
+	buf_init(&log->head, LINE_MAX_BYTES);
 	buf_init(&log->line, LINE_MAX_BYTES);
 	pthread_condattr_t attributes;
 	pthread_condattr_init(&attributes);
@@ -243,7 +258,7 @@ void eventlog_destroy(struct eventlog *log)
 	pthread_cond_destroy(&log->grew);
 	pthread_mutex_destroy(&log->lock);
 	free(log->streams);
-	free(log->path);
+	buf_finish(&log->head);
 	buf_finish(&log->line);
 	free(log);
 }

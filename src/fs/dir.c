@@ -12,6 +12,7 @@
 enum { STAGE_SHIFT = 40, BUFFER_MAX = 64 * 1024 };
 enum stage { STAGE_FIXED, STAGE_MAILBOXES, STAGE_MESSAGES };
 enum { AFTER_DOT = 1, AFTER_DOTDOT, AFTER_NOMEDIA, AFTER_OUTBOX };
+enum { OPENED_EARLY = 1 };       /* fuse_file_info.fh of a directory of which most was here */
 #define OFFSET_ID(offset) ((uint64_t)(offset) & ((UINT64_C(1) << STAGE_SHIFT) - 1))
 
 static off_t offset_of(enum stage stage, uint64_t id)
@@ -174,34 +175,77 @@ static enum mf_err list_from(struct listing *l, off_t offset)
 	return cache_list(fs_account(l->fs, &l->dir)->cache, l->dir.id, after, add_message, l);
 }
 
-/* What fits is the answer even if something fails behind it: the next call meets the failure again. */
-static void list(fuse_req_t req, fuse_ino_t ino, size_t size, off_t offset, bool plus)
+/* A READDIR */
+struct reading {
+	struct mailbox_wait wait; /* first: see mailbox_wait_start() */
+	struct node dir;
+	off_t offset;
+	size_t size;
+	bool plus;
+	bool may_wait;            /* there may be more to come behind what is here now */
+};
+
+/* What fits is the answer even if something fails behind it: the next call meets the failure again. false: there is nothing yet, and
+ * no answer was given. */
+static bool read_on(fuse_req_t req, const struct reading *r)
 {
 	char buffer[BUFFER_MAX];
-	struct listing l = { .fs = fs_of(req), .req = req, .plus = plus, .buffer = buffer, .size = size < sizeof buffer ? size : sizeof buffer };
-	if (offset < 0 || !fs_node(l.fs, ino, &l.dir)) {
-		fuse_reply_err(req, offset < 0 ? EINVAL : ESTALE);
-		return;
-	}
-	enum mf_err err = list_from(&l, offset);
-	trace(TRACE_FS, "readdir%s %llx from %llx: %zu bytes, %s", plus ? "plus" : "", (unsigned long long)ino,
-	      (unsigned long long)offset, l.used, mf_err_name(err));
+	struct listing l = { .fs = fs_of(req), .req = req, .dir = r->dir, .plus = r->plus, .buffer = buffer,
+		.size = r->size < sizeof buffer ? r->size : sizeof buffer };
+	enum mf_err err = list_from(&l, r->offset);
+	trace(TRACE_FS, "readdir%s %llx from %llx: %zu bytes, %s", r->plus ? "plus" : "", (unsigned long long)fs_ino(l.fs, &r->dir),
+	      (unsigned long long)r->offset, l.used, mf_err_name(err));
+	if (r->may_wait && err == MF_OK && l.used == 0 && !l.full)
+		return false;
 	if (err == MF_OK || l.used > 0)
 		fuse_reply_buf(req, buffer, l.used);
 	else
 		fs_reply(req, err);
+	return true;
+}
+
+static void answer_readdir(void *context, fuse_req_t req, enum mf_err result)
+{
+	struct reading *r = context;
+	r->may_wait = false;
+	if (mailbox_wait_shows(result))
+		(void)read_on(req, r);
+	else
+		fs_reply(req, result);
+	free(r);
+}
+
+static const struct park_call readdir_call = {
+	.start = mailbox_wait_start, .cancel = wait_cancel, .progress = wait_progress, .answer = answer_readdir,
+};
+
+/* A directory that was opened when most of it was here: its end is where the rest is waited for. */
+static void list(fuse_req_t req, fuse_ino_t ino, size_t size, off_t offset, bool plus, const struct fuse_file_info *fi)
+{
+	struct fs *fs = fs_of(req);
+	struct reading r = { .offset = offset, .size = size, .plus = plus };
+	if (offset < 0 || !fs_node(fs, ino, &r.dir)) {
+		fuse_reply_err(req, offset < 0 ? EINVAL : ESTALE);
+		return;
+	}
+	r.may_wait = fi && fi->fh == OPENED_EARLY && tree_incomplete(fs, &r.dir); /* before it is looked at */
+	if (read_on(req, &r))
+		return;
+	r.wait = (struct mailbox_wait){ fs_account(fs, &r.dir), r.dir.id };
+	struct reading *waiting = MF_NEW(struct reading);
+	*waiting = r;
+	/* as a LOOKUP there it keeps the kernel's lock of the directory, for the moment that the rest takes */
+	park(fs->parking, req, fs_ino(fs, &r.dir), fs_wait_window(r.wait.account), &readdir_call, waiting);
 }
 
 void dir_readdir(fuse_req_t req, fuse_ino_t ino, size_t size, off_t off, struct fuse_file_info *fi)
 {
-	(void)fi;
-	list(req, ino, size, off, false);
+	list(req, ino, size, off, false, fi);
 }
 
 void dir_readdirplus(fuse_req_t req, fuse_ino_t ino, size_t size, off_t off, struct fuse_file_info *fi)
 {
-	(void)fi;
-	list(req, ino, size, off, true);
+	list(req, ino, size, off, true, fi);
 }
 
 /* --- opendir: an open directory needs no memory ---------------------------------------------------------------------- */
@@ -230,6 +274,7 @@ static void answer_opendir(void *context, fuse_req_t req, enum mf_err result)
 	struct waiting_opendir *w = context;
 	if (result == MF_OK && !may_be_read(fs_of(req), &w->dir))
 		result = MF_DENIED; /* which was not known before */
+	w->fi.fh = result == MF_OK && tree_incomplete(fs_of(req), &w->dir) ? OPENED_EARLY : 0;
 	if (mailbox_wait_shows(result))
 		reply_opendir(req, &w->dir, &w->fi);
 	else
@@ -238,7 +283,7 @@ static void answer_opendir(void *context, fuse_req_t req, enum mf_err result)
 }
 
 static const struct park_call opendir_call = {
-	.start = mailbox_wait_start, .cancel = wait_cancel, .progress = wait_progress, .answer = answer_opendir,
+	.start = most_wait_start, .cancel = wait_cancel, .progress = wait_progress, .answer = answer_opendir,
 };
 
 void dir_opendir(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)

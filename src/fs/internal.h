@@ -109,8 +109,9 @@ void tree_getattr(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi);
 /* .cancel and .progress of a wait: its context begins with a struct fs_account * */
 bool wait_cancel(void *context, struct want *want);
 uint64_t wait_progress(void *context);
-/* .start of a wait for a mailbox's list: its context begins with a struct mailbox_wait */
+/* .start of a wait for a mailbox's list, or for most of it: its context begins with a struct mailbox_wait */
 struct mailbox_wait { struct fs_account *account; uint64_t mailbox; };
+bool most_wait_start(void *context, want_done *done, void *done_context, enum mf_err *ret_result, struct want **ret);
 bool mailbox_wait_start(void *context, want_done *done, void *done_context, enum mf_err *ret_result, struct want **ret);
 /* what a wait came to lets what is known be shown: it is there, or the server is not */
 static inline bool mailbox_wait_shows(enum mf_err result) { return result == MF_OK || result == MF_OFFLINE || result == MF_AUTH; }

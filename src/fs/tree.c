@@ -200,6 +200,12 @@ bool mailbox_wait_start(void *context, want_done *done, void *done_context, enum
 	return account_want_mailbox(w->account->account, w->mailbox, done, done_context, ret_result, ret);
 }
 
+bool most_wait_start(void *context, want_done *done, void *done_context, enum mf_err *ret_result, struct want **ret)
+{
+	struct mailbox_wait *w = context;
+	return account_want_most(w->account->account, w->mailbox, done, done_context, ret_result, ret);
+}
+
 bool wait_cancel(void *context, struct want *want)
 {
 	struct fs_account *const *account = context;

@@ -50,8 +50,8 @@ static size_t filter(const char *text, char ret[static FILTERED_MAX], bool *ret_
 				break;
 			if (gap && n > 0)
 				ret[n++] = '-';
-			memcpy(ret + n, text, size);
-			n += size;
+			for (size_t i = 0; i < size; i++) /* most are one byte: not worth a call */
+				ret[n++] = text[i];
 			*ret_composed = *ret_composed && c < 0x300;
 		}
 		if (class != CHAR_NOTHING) {

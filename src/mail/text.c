@@ -193,16 +193,20 @@ static bool word_read(const char *p, const char *end, struct encoded_word *ret, 
 	return true;
 }
 
+/* No text grows by being decoded. */
 static void add_q(struct buf *bytes, const char *s, size_t len)
 {
+	MF_CLEANUP(mf_free) char *text = mf_alloc(len);
+	size_t n = 0;
 	for (size_t i = 0; i < len; i++) {
 		char c = s[i] == '_' ? ' ' : s[i];
 		if (c == '=' && i + 2 < len && g_ascii_isxdigit(s[i + 1]) && g_ascii_isxdigit(s[i + 2])) {
 			c = (char)(g_ascii_xdigit_value(s[i + 1]) * 16 + g_ascii_xdigit_value(s[i + 2]));
 			i += 2;
 		}
-		(void)buf_add(bytes, &c, 1);
+		text[n++] = c;
 	}
+	(void)buf_add(bytes, text, n);
 }
 
 static int base64_value(char c)
@@ -218,6 +222,8 @@ static int base64_value(char c)
 
 static void add_b(struct buf *bytes, const char *s, size_t len)
 {
+	MF_CLEANUP(mf_free) char *text = mf_alloc(len);
+	size_t n = 0;
 	unsigned bits = 0, count = 0;
 	for (size_t i = 0; i < len; i++) {
 		int value = base64_value(s[i]);
@@ -227,10 +233,10 @@ static void add_b(struct buf *bytes, const char *s, size_t len)
 		count += 6;
 		if (count >= 8) {
 			count -= 8;
-			char c = (char)(bits >> count & 0xff);
-			(void)buf_add(bytes, &c, 1);
+			text[n++] = (char)(bits >> count & 0xff);
 		}
 	}
+	(void)buf_add(bytes, text, n);
 }
 
 static void decoder_add_word(struct decoder *d, const struct encoded_word *word)

@@ -217,7 +217,7 @@ static bool work_is_complete_locked(const struct mailbox_work *w)
 	return !w->cold && w->seen_messages != 0;
 }
 
-bool account_want_mailbox(struct account *a, uint64_t mailbox, want_done *done, void *context, enum mf_err *ret_result, struct want **ret)
+static bool want_list_of(struct account *a, uint64_t mailbox, bool most, want_done *done, void *context, enum mf_err *ret_result, struct want **ret)
 {
 	*ret = NULL;
 	struct mailbox m;
@@ -231,9 +231,10 @@ bool account_want_mailbox(struct account *a, uint64_t mailbox, want_done *done, 
 	pthread_mutex_lock(&a->lock);
 	struct mailbox_work *w = work_get_locked(a, mailbox);
 	*ret_result = mailbox_error_locked(a, is_inbox);
-	bool answered = *ret_result != MF_OK || work_is_complete_locked(w);
+	bool answered = *ret_result != MF_OK || work_is_complete_locked(w) || (most && w->running && w->most_is_here);
 	if (!answered) {
 		struct want *want = want_create_locked(a, WANT_PARTS, done, context);
+		want->most = most;
 		part_add_locked(w->running ? &w->running_waiters : &w->waiters, want);
 		if (!w->running)
 			work_want_locked(a, w, PRIORITY_PERSON, CHANGES_AUTO);
@@ -241,6 +242,16 @@ bool account_want_mailbox(struct account *a, uint64_t mailbox, want_done *done, 
 	}
 	pthread_mutex_unlock(&a->lock);
 	return answered;
+}
+
+bool account_want_mailbox(struct account *a, uint64_t mailbox, want_done *done, void *context, enum mf_err *ret_result, struct want **ret)
+{
+	return want_list_of(a, mailbox, false, done, context, ret_result, ret);
+}
+
+bool account_want_most(struct account *a, uint64_t mailbox, want_done *done, void *context, enum mf_err *ret_result, struct want **ret)
+{
+	return want_list_of(a, mailbox, true, done, context, ret_result, ret);
 }
 
 bool account_want_body(struct account *a, struct body *body, uint64_t offset, uint64_t length, want_done *done, void *context,

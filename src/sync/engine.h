@@ -30,6 +30,7 @@ struct want {
 	enum mf_err result;
 	bool fired;                     /* left account.open: cannot be cancelled any more */
 	size_t parts;                   /* WANT_PARTS: what is still missing */
+	bool most;                      /* most of a mailbox's list is enough */
 	bool populate, verify;          /* once the mailboxes are listed: what each of them is asked for */
 	struct download *download;      /* WANT_BODY */
 	struct want *next_waiter;       /* among download.waiters */
@@ -45,6 +46,7 @@ struct want *want_create_locked(struct account *a, enum want_kind kind, want_don
 void part_add_locked(struct part **list, struct want *want);
 /* Every want of the list has one part less; a failure stays its result. Those that are complete are fired. */
 void parts_done_locked(struct account *a, struct part **list, enum mf_err result);
+void parts_most_done_locked(struct account *a, struct part **list);    /* likewise of those that are content with most */
 void want_fire_locked(struct account *a, struct want *want, enum mf_err result);
 void wants_fail_locked(struct account *a, enum mf_err result);  /* all that are open */
 /* A connection was silent for too long: readers who asked before then have waited enough. */
@@ -62,6 +64,7 @@ struct mailbox_work {
 	enum change_method method;      /* of it: the most thorough one asked for */
 	bool running;                   /* a session is at it; what is asked for meanwhile is done after */
 	enum change_method running_method;
+	bool most_is_here;              /* while it runs, of a first reading: see account_want_most() */
 	bool renumbering;               /* its messages have stepped aside, and are being matched with new ones */
 	bool is_inbox;
 	bool cold;                      /* not complete yet */

@@ -59,6 +59,7 @@ void work_begin_locked(struct mailbox_work *w, enum change_method method)
 {
 	w->running = true;
 	w->running_method = method;
+	w->most_is_here = false;
 	w->pending = PRIORITY_NONE;
 	w->method = CHANGES_AUTO;
 	w->running_waiters = w->waiters;

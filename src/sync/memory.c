@@ -21,7 +21,7 @@ struct memory_server *memory_server_create(void)
 	m->next_number = 1;
 	m->caps = ALL_CAPS;
 	m->cut_bytes = UINT64_MAX;
-	m->cut_answers = UINT32_MAX;
+	m->cut_answers = m->pause_answers = UINT32_MAX;
 	m->append_limit = UINT64_MAX;
 	m->copy_part = SIZE_MAX;
 	m->release_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
@@ -445,6 +445,11 @@ void memory_block(struct memory_server *m, enum memory_verb verb)
 	(void)eventfd_read(m->release_fd, &ignored);
 	m->blocking[verb] = true;
 	pthread_mutex_unlock(&m->lock);
+}
+
+void memory_pause(struct memory_server *m, unsigned answers)
+{
+	SET(m, m->pause_answers = answers);
 }
 
 void memory_release(struct memory_server *m)

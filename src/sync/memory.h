@@ -33,7 +33,7 @@ void memory_quota(struct memory_server *m, uint64_t used, uint64_t limit);
 
 /* --- how it behaves ------------------------------------------------------------------------------------------------ */
 
-enum memory_verb { MEMORY_LOGIN, MEMORY_MAILBOXES, MEMORY_CHANGES, MEMORY_FETCH, MEMORY_WAIT, MEMORY_QUOTA, MEMORY_WRITE, MEMORY_ANY, MEMORY_VERBS };
+enum memory_verb { MEMORY_LOGIN, MEMORY_MAILBOXES, MEMORY_CHANGES, MEMORY_FETCH, MEMORY_WAIT, MEMORY_QUOTA, MEMORY_WRITE, MEMORY_ANY, MEMORY_ANSWER, MEMORY_VERBS };
 
 void memory_caps(struct memory_server *m, unsigned caps);              /* enum remote_cap bits, for sessions made later */
 void memory_line(struct memory_server *m, int64_t round_trip_ms, uint64_t bytes_per_s);  /* 0: at once, no limit */
@@ -60,6 +60,8 @@ void memory_tell_no_copies(struct memory_server *m, bool silent);      /* COPY a
 /* Calls of the verb wait at their beginning until memory_release(); only the session's stop sign gets them out. */
 void memory_block(struct memory_server *m, enum memory_verb verb);
 void memory_release(struct memory_server *m);
+/* Likewise after so many more answers (calls of sinks) of any verb. */
+void memory_pause(struct memory_server *m, unsigned answers);
 bool memory_await_blocked(struct memory_server *m, int64_t timeout_ms);  /* until a call is blocked; false: none came */
 void memory_drop_sessions(struct memory_server *m);                    /* every connection is cut now */
 

@@ -79,26 +79,6 @@ static int64_t line_take_locked(struct memory_server *m, size_t bytes)
 	return m->line_free_ns;
 }
 
-enum mf_err memory_answer(struct memory_session *s, size_t bytes)
-{
-	struct memory_server *m = s->server;
-	if (cancel_is_raised(s->cancel))
-		return memory_die(s, MF_CANCELLED, "stopped");
-	pthread_mutex_lock(&m->lock);
-	bool cut = m->cut_answers == 0 || s->dropped;
-	if (m->cut_answers == 0)
-		m->cut_answers = UINT32_MAX;
-	else if (m->cut_answers != UINT32_MAX)
-		m->cut_answers--;
-	m->answers++;
-	int64_t free_ns = m->bytes_per_s ? line_take_locked(m, bytes) : 0;
-	pthread_mutex_unlock(&m->lock);
-	if (cut)
-		return memory_die(s, MF_OFFLINE, "connection cut");
-	/* sleeping for every few bytes would measure the timer */
-	return free_ns - memory_now_ns() > 1000000 ? memory_sleep_until(s, free_ns) : MF_OK;
-}
-
 static enum mf_err session_block(struct memory_session *s, enum memory_verb verb)
 {
 	struct memory_server *m = s->server;
@@ -119,6 +99,41 @@ static enum mf_err session_block(struct memory_session *s, enum memory_verb verb
 			return memory_die(s, MF_IO, "poll failed");
 		raised = cancel_is_raised(s->cancel);
 	}
+}
+
+/* From this answer on they wait. */
+static bool pause_is_due_locked(struct memory_server *m)
+{
+	eventfd_t ignored;
+	if (m->pause_answers != UINT32_MAX && m->pause_answers-- == 0) {
+		(void)eventfd_read(m->release_fd, &ignored);
+		m->blocking[MEMORY_ANSWER] = true;
+	}
+	return m->blocking[MEMORY_ANSWER];
+}
+
+enum mf_err memory_answer(struct memory_session *s, size_t bytes)
+{
+	struct memory_server *m = s->server;
+	if (cancel_is_raised(s->cancel))
+		return memory_die(s, MF_CANCELLED, "stopped");
+	pthread_mutex_lock(&m->lock);
+	bool cut = m->cut_answers == 0 || s->dropped;
+	if (m->cut_answers == 0)
+		m->cut_answers = UINT32_MAX;
+	else if (m->cut_answers != UINT32_MAX)
+		m->cut_answers--;
+	m->answers++;
+	bool pause = pause_is_due_locked(m);
+	int64_t free_ns = m->bytes_per_s ? line_take_locked(m, bytes) : 0;
+	pthread_mutex_unlock(&m->lock);
+	if (cut)
+		return memory_die(s, MF_OFFLINE, "connection cut");
+	enum mf_err e = pause ? session_block(s, MEMORY_ANSWER) : MF_OK;
+	if (e != MF_OK)
+		return e;
+	/* sleeping for every few bytes would measure the timer */
+	return free_ns - memory_now_ns() > 1000000 ? memory_sleep_until(s, free_ns) : MF_OK;
 }
 
 static enum mf_err fault_locked(struct memory_server *m, enum memory_verb verb)

@@ -67,6 +67,7 @@ struct memory_server {
 	struct memory_fault faults[MEMORY_VERBS];
 	uint64_t cut_bytes;              /* UINT64_MAX: never */
 	unsigned cut_answers;            /* UINT32_MAX: never */
+	unsigned pause_answers;          /* likewise */
 	bool hide_vanished, empty_status, tell_no_copies;
 	enum mf_err refusals[WRITE_UNSUBSCRIBE + 1];
 	uint64_t append_limit;

@@ -9,6 +9,7 @@
 #define ROW_BYTES (1U << 20)
 #define GATHER_MS 250            /* a slow server's messages show up after this long at the latest */
 #define HOLD_MS 40               /* no transaction is held longer */
+#define MOMENT_MS 250            /* the rest of a list that a reader need not wait for before he begins */
 
 enum row_kind { ROW_MESSAGE, ROW_FLAGS, ROW_GONE };
 struct sync_row {
@@ -19,7 +20,7 @@ struct sync_row {
 	unsigned flags;
 	uint64_t size, modseq;
 	int64_t internal_date;
-	char *keywords, *email_id;
+	char *keywords, *email_id;       /* as the summary's texts in the batch's pool: many small allocations that another thread frees cost more than they hold */
 	struct mail_summary summary;
 };
 
@@ -31,7 +32,7 @@ struct sync_run *syncrun_create(struct session *s, const uint64_t *mailboxes, si
 	run->count = count;
 	run->items = mf_alloc_array(count, sizeof *run->items);
 	run->order = mf_alloc_array(count, sizeof(struct sync_item *));
-	for (size_t i = 0; i < 2; i++)
+	for (size_t i = 0; i < BATCHES; i++)
 		run->batches[i].rows = mf_alloc_array(ROWS, sizeof(struct sync_row));
 	run->gathered = &run->batches[0];
 	pthread_mutex_init(&run->lock, NULL);
@@ -43,12 +44,7 @@ struct sync_run *syncrun_create(struct session *s, const uint64_t *mailboxes, si
 
 static void batch_drop(struct sync_batch *batch)
 {
-	for (size_t i = 0; i < batch->count; i++) {
-		free(batch->rows[i].keywords);
-		free(batch->rows[i].email_id);
-		if (batch->rows[i].kind == ROW_MESSAGE)
-			mail_summary_finish(&batch->rows[i].summary);
-	}
+	pool_reset(&batch->texts);
 	batch->count = batch->bytes = 0;
 }
 
@@ -66,8 +62,8 @@ static void writer_stop(struct sync_run *run)
 void syncrun_destroy(struct sync_run *run)
 {
 	writer_stop(run);
-	for (size_t i = 0; i < 2; i++) {
-		batch_drop(&run->batches[i]);
+	for (size_t i = 0; i < BATCHES; i++) {
+		pool_finish(&run->batches[i].texts);
 		free(run->batches[i].rows);
 	}
 	for (size_t i = 0; i < run->count; i++) {
@@ -151,10 +147,38 @@ static enum mf_err rows_write(struct sync_run *run, const struct sync_batch *bat
 	return MF_OK;
 }
 
-static void batch_finish(struct sync_run *run, struct sync_batch *batch)
+/* More than half is here, and at the pace so far the rest comes in a moment. Only of a mailbox that was never read before: nothing comes
+ * back there under an id that a reader has passed. */
+static bool most_is_here(const struct sync_item *item, int64_t now_ms)
+{
+	uint64_t newest = item->rung.newest, all = item->opened.messages;
+	if (newest && newest < all)
+		all = newest;
+	if (item->rung.method != CHANGES_ALL || item->m.uidvalidity || item->written * 2 <= all || item->written >= all)
+		return false;
+	return (uint64_t)(now_ms - item->first_ms) * (all - item->written) / item->written <= MOMENT_MS;
+}
+
+/* Who waits for most of a list need not wait for the end of it. */
+static void tell_most_locked(struct account *a, const struct sync_item *item)
+{
+	struct mailbox_work *w = work_get_locked(a, item->id);
+	if (w->most_is_here || !most_is_here(item, clock_mono_ms()))
+		return;
+	w->most_is_here = true;
+	parts_most_done_locked(a, &w->running_waiters);
+}
+
+static void batch_finish(struct sync_run *run, struct sync_batch *batch, enum mf_err result)
 {
 	pthread_mutex_lock(&run->account->lock);
 	run->session->progress.done += batch->count;
+	for (size_t i = 0; i < batch->count && result == MF_OK; i++) {
+		struct sync_item *item = batch->rows[i].item;
+		item->written += batch->rows[i].kind == ROW_MESSAGE;
+		if (i + 1 == batch->count || batch->rows[i + 1].item != item)
+			tell_most_locked(run->account, item);
+	}
 	pthread_mutex_unlock(&run->account->lock);
 	batch_drop(batch);
 }
@@ -165,7 +189,7 @@ static enum mf_err batch_write(struct sync_run *run, struct sync_batch *batch)
 	enum mf_err e = rows_write(run, batch, &t);
 	if (e == MF_OK)
 		e = txn_commit(t);
-	batch_finish(run, batch);
+	batch_finish(run, batch, e);
 	return e;
 }
 
@@ -176,35 +200,45 @@ static void *writer_main(void *context)
 	struct sync_run *run = context;
 	pthread_mutex_lock(&run->lock);
 	for (;;) {
-		while (!run->handed && !run->over)
+		while (run->written == run->handed && !run->over)
 			pthread_cond_wait(&run->turned, &run->lock);
-		if (!run->handed)
+		if (run->written == run->handed)
 			break;
+		struct sync_batch *batch = &run->batches[run->written % BATCHES];
+		enum mf_err e = run->failed;
 		pthread_mutex_unlock(&run->lock);
-		enum mf_err e = batch_write(run, run->handed);
+		if (e == MF_OK)
+			e = batch_write(run, batch);
+		else
+			batch_drop(batch);
 		pthread_mutex_lock(&run->lock);
-		run->handed = NULL;
-		run->written = e;
+		run->written++;
+		run->failed = e;
 		pthread_cond_broadcast(&run->turned);
 	}
 	pthread_mutex_unlock(&run->lock);
 	return NULL;
 }
 
-/* Until what was handed over is written. Local work only: the writer never waits for the network. */
-static enum mf_err writer_settle(struct sync_run *run)
+/* Until no more than so many of the batches that were handed over are left. Local work only: the writer never waits for the network. */
+static enum mf_err writer_catch_up(struct sync_run *run, size_t left)
 {
 	pthread_mutex_lock(&run->lock);
-	while (run->handed)
+	while (run->handed - run->written > left)
 		pthread_cond_wait(&run->turned, &run->lock);
-	enum mf_err e = run->written;
+	enum mf_err e = run->failed;
 	pthread_mutex_unlock(&run->lock);
 	return e;
 }
 
+static enum mf_err writer_settle(struct sync_run *run)
+{
+	return writer_catch_up(run, 0);
+}
+
 static enum mf_err run_hand_over(struct sync_run *run)
 {
-	enum mf_err e = writer_settle(run);
+	enum mf_err e = writer_catch_up(run, BATCHES - 2); /* a place for the next one to be gathered in */
 	if (e != MF_OK)
 		return e;
 	if (!run->has_writer)
@@ -212,10 +246,10 @@ static enum mf_err run_hand_over(struct sync_run *run)
 	if (!run->has_writer)
 		return batch_write(run, run->gathered);
 	pthread_mutex_lock(&run->lock);
-	run->handed = run->gathered;
+	run->handed++;
 	pthread_cond_broadcast(&run->turned);
 	pthread_mutex_unlock(&run->lock);
-	run->gathered = &run->batches[run->gathered == &run->batches[0]];
+	run->gathered = &run->batches[run->handed % BATCHES];
 	return MF_OK;
 }
 
@@ -241,23 +275,39 @@ static enum mf_err run_row(struct sync_run *run, const struct sync_row *row, siz
 	return full || late ? run_hand_over(run) : MF_OK;
 }
 
+static void read_summary(struct pool *texts, const struct remote_message *message, uint64_t size, struct mail_summary *ret)
+{
+	struct mail_summary s;
+	mail_summary_parse(message->header ? message->header : "", message->header ? message->header_len : 0, size, &s);
+	*ret = s;
+	ret->from = pool_copy(texts, s.from);
+	ret->from_name = pool_copy(texts, s.from_name);
+	ret->to = pool_copy(texts, s.to);
+	ret->subject = pool_copy(texts, s.subject);
+	ret->message_id = pool_copy(texts, s.message_id);
+	mail_summary_finish(&s);
+}
+
 enum mf_err syncrun_message(struct sync_run *run, struct sync_item *item, const struct remote_message *message)
 {
+	struct pool *texts = &run->gathered->texts;
 	struct sync_row row = {
 		.kind = ROW_MESSAGE, .item = item, .uid = message->uid, .flags = message->flags, .modseq = message->modseq,
 		.size = message->has_size ? message->size : 0, .internal_date = message->internal_date,
 		.is_new = item->m.complete && item->m.uidnext && message->uid >= item->m.uidnext && !item->reread,
-		.keywords = mf_strdup(message->keywords ? message->keywords : ""),
-		.email_id = message->email_id ? mf_strdup(message->email_id) : NULL,
+		.keywords = pool_copy(texts, message->keywords ? message->keywords : ""),
+		.email_id = message->email_id ? pool_copy(texts, message->email_id) : NULL,
 	};
-	mail_summary_parse(message->header ? message->header : "", message->header ? message->header_len : 0, row.size, &row.summary);
-	item->received++;
+	read_summary(texts, message, row.size, &row.summary);
+	if (!item->received++)
+		item->first_ms = clock_mono_ms();
 	return run_row(run, &row, message->header_len + 256);
 }
 
 enum mf_err syncrun_flags(struct sync_run *run, struct sync_item *item, uint32_t uid, unsigned flags, const char *keywords, uint64_t modseq)
 {
-	struct sync_row row = {.kind = ROW_FLAGS, .item = item, .uid = uid, .flags = flags, .modseq = modseq, .keywords = mf_strdup(keywords ? keywords : "")};
+	struct sync_row row = {.kind = ROW_FLAGS, .item = item, .uid = uid, .flags = flags, .modseq = modseq,
+		.keywords = pool_copy(&run->gathered->texts, keywords ? keywords : "")};
 	return run_row(run, &row, 64);
 }
 
@@ -304,7 +354,7 @@ enum mf_err syncrun_complete(struct sync_run *run, struct sync_item *item, const
 		else
 			txn_rollback(t);
 	}
-	batch_finish(run, run->gathered);
+	batch_finish(run, run->gathered, e);
 	return e;
 }
 

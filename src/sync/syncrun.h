@@ -5,6 +5,7 @@
 #ifndef MF_SYNC_SYNCRUN_H
 #define MF_SYNC_SYNCRUN_H
 
+#include "base/pool.h"
 #include "sync/crossing.h"
 #include "sync/engine.h"
 
@@ -20,6 +21,8 @@ struct sync_item {
 	struct uid_set present;          /* CHANGES_ALL: what has been told */
 	uint64_t first_new;              /* the lowest new row */
 	uint64_t received;               /* new messages */
+	int64_t first_ms;                /* when the first of them came */
+	uint64_t written;                /* of them, in the index; guarded by the account's lock */
 	struct crossing *crossing;       /* of everything read anew: what was known, where another protocol may be why */
 	bool renumbered, reread;         /* SELECT said another UIDVALIDITY; it is read again because of that */
 	bool distrusted;                 /* not complete: to be compared in full, */
@@ -29,9 +32,12 @@ struct sync_item {
 	bool done;
 };
 
+#define BATCHES 4                        /* a reader that is faster for a while need not wait at each of them */
+
 struct sync_row;
 struct sync_batch {
 	struct sync_row *rows;
+	struct pool texts;               /* of the rows */
 	size_t count, bytes;
 	int64_t first_ms;                /* when its first row came */
 };
@@ -40,13 +46,13 @@ struct sync_run {
 	struct account *account;
 	struct sync_item *items, **order;    /* order: as given to remote_changes */
 	size_t count;
-	struct sync_batch batches[2], *gathered;
+	struct sync_batch batches[BATCHES], *gathered;   /* a ring: those before the gathered one are the writer's, or empty */
 	pthread_t writer;
 	bool has_writer;
 	pthread_mutex_t lock;            /* guards what follows */
 	pthread_cond_t turned;
-	struct sync_batch *handed;       /* the writer's now; NULL: it has nothing to do */
-	enum mf_err written;             /* its first failure: nothing is written after it */
+	size_t handed, written;          /* batches, ever: what is between is the writer's */
+	enum mf_err failed;              /* the writer's first failure: nothing is written after it */
 	bool over;
 };
 

@@ -38,16 +38,30 @@ void part_add_locked(struct part **list, struct want *want)
 	want->parts++;
 }
 
+static void part_done_locked(struct account *a, struct part **part, enum mf_err result)
+{
+	struct part *done = *part;
+	*part = done->next;
+	if (done->want->result == MF_OK)
+		done->want->result = result;
+	if (--done->want->parts == 0)
+		want_fire_locked(a, done->want, done->want->result);
+	free(done);
+}
+
 void parts_done_locked(struct account *a, struct part **list, enum mf_err result)
 {
+	while (*list)
+		part_done_locked(a, list, result);
+}
+
+void parts_most_done_locked(struct account *a, struct part **list)
+{
 	while (*list) {
-		struct part *part = *list;
-		*list = part->next;
-		if (part->want->result == MF_OK)
-			part->want->result = result;
-		if (--part->want->parts == 0)
-			want_fire_locked(a, part->want, part->want->result);
-		free(part);
+		if ((*list)->want->most)
+			part_done_locked(a, list, MF_OK);
+		else
+			list = &(*list)->next;
 	}
 }
 

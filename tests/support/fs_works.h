@@ -31,6 +31,21 @@ static int64_t do_list(const char *path, char *data, size_t *ret_len)
 	return failed ? -failed : count;
 }
 
+static int64_t do_count(const char *path, char *data, size_t *ret_len)
+{
+	(void)data, (void)ret_len;
+	DIR *dir = opendir(path);
+	if (!dir)
+		return -errno;
+	int64_t count = 0;
+	errno = 0;
+	while (readdir(dir))
+		count++;
+	int failed = errno;
+	closedir(dir);
+	return failed ? -failed : count;
+}
+
 static int64_t do_read(const char *path, char *data, size_t *ret_len)
 {
 	int fd = open(path, O_RDONLY | O_CLOEXEC);

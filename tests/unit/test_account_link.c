@@ -92,6 +92,50 @@ static void wants_before_a_failing_attempt_are_answered(void **state)
 	assert_int_equal(waiter_wait(&t), MF_OFFLINE);
 }
 
+static size_t listed(struct world *w)
+{
+	struct mailbox m;
+	assert_int_equal(cache_mailbox(w->cache, mailbox_id(w, "INBOX"), &m), MF_OK);
+	size_t total = m.total;
+	mailbox_finish(&m);
+	return total;
+}
+
+static void most_of_a_first_list_is_enough_for_who_begins_to_read_it(void **state)
+{
+	enum { MESSAGES = 1600, FEW = 600, MOST = 1570 };  /* more than one transaction, and less than half; and nearly all */
+	struct world *w = *state;
+	struct waiter all, most;
+	enum mf_err e;
+	for (int i = 21; i <= MESSAGES; i++) /* besides those of setup() */
+		deliver(w, "INBOX", i, 200);
+	memory_block(w->server, MEMORY_CHANGES);
+	world_start(w);
+	assert_true(memory_await_blocked(w->server, PATIENCE_MS));
+	waiter_init(&all);
+	waiter_init(&most);
+	uint64_t inbox = mailbox_id(w, "INBOX");
+	assert_false(account_want_mailbox(w->account, inbox, waiter_done, &all, &e, &all.want));
+	assert_false(account_want_most(w->account, inbox, waiter_done, &most, &e, &most.want));
+	memory_pause(w->server, FEW);
+	memory_release(w->server);
+	world_until(listed(w) >= FEW - 100);
+	assert_true(memory_await_blocked(w->server, PATIENCE_MS));
+	assert_false(waiter_is_done(&most));
+	memory_pause(w->server, MOST - FEW);
+	memory_release(w->server);
+	assert_int_equal(waiter_wait(&most), MF_OK);
+	assert_true(listed(w) * 2 >= MESSAGES);
+	assert_true(memory_await_blocked(w->server, PATIENCE_MS));
+	assert_false(waiter_is_done(&all));
+	waiter_init(&most);
+	assert_true(account_want_most(w->account, inbox, waiter_done, &most, &e, &most.want)); /* at once */
+	assert_int_equal(e, MF_OK);
+	memory_release(w->server);
+	assert_int_equal(waiter_wait(&all), MF_OK);
+	assert_int_equal(listed(w), MESSAGES);
+}
+
 static void a_wrong_password_stops_it(void **state)
 {
 	struct world *w = *state;
@@ -300,7 +344,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		TEST(offline_answers_at_once), TEST(the_first_attempt_fails), TEST(it_tries_again_by_itself),
-		TEST(wants_before_a_failing_attempt_are_answered), TEST(a_wrong_password_stops_it),
+		TEST(wants_before_a_failing_attempt_are_answered), TEST(most_of_a_first_list_is_enough_for_who_begins_to_read_it), TEST(a_wrong_password_stops_it),
 		TEST(a_lost_connection_is_made_again_and_wants_wait_for_it), TEST(a_lost_connection_that_cannot_be_made_again),
 		TEST(a_timeout_says_so), TEST(disconnected_by_command), TEST(disconnected_while_connecting), TEST(connecting_anew_keeps_who_waits), TEST(it_stops_while_blocked),
 		TEST(never_started), TEST(cancelled_wants_are_never_answered), TEST(the_bus_is_told),

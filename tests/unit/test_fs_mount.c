@@ -497,6 +497,32 @@ static void test_interrupts_of_a_listing(void **state)
 	world_finish(&w);
 }
 
+static void fill_first_list(struct memory_server *s)
+{
+	for (unsigned n = 1; n <= 1600; n++)
+		deliver(s, "INBOX", n);
+	memory_block(s, MEMORY_CHANGES);
+}
+
+/* of a first list the most has come: it is opened, and what is missing is waited for at its end */
+static void test_end_of_a_first_list(void **state)
+{
+	(void)state;
+	struct world w;
+	world_start(&w, fill_first_list);
+	int64_t pid = hands(do_start_ls, world_path(&w, "INBOX"));
+	assert_true(memory_await_blocked(w.server, WORLD_WAIT_MS));
+	memory_pause(w.server, 1570);
+	memory_release(w.server);
+	assert_int_equal(wait_for(pid), 0);
+	hands_begin(do_count, world_path(&w, "INBOX"));
+	struct pollfd over = { .fd = hands_fd, .events = POLLIN };
+	assert_int_equal(poll(&over, 1, 200), 0);
+	memory_release(w.server);
+	assert_int_equal(hands_end(), 1600 + 2);
+	world_finish(&w);
+}
+
 /* the end of the mount answers who waits */
 static void test_stop_with_waiting_readers(void **state)
 {
@@ -770,7 +796,7 @@ int main(int argc, char **argv)
 		cmocka_unit_test(test_listing_during_changes),
 		cmocka_unit_test(test_expunged_while_open),
 		cmocka_unit_test(test_interrupts),
-		cmocka_unit_test(test_interrupts_of_a_listing),
+		cmocka_unit_test(test_interrupts_of_a_listing), cmocka_unit_test(test_end_of_a_first_list),
 		cmocka_unit_test(test_stop_with_waiting_readers),
 		cmocka_unit_test(test_parallel_readers),
 		cmocka_unit_test(test_offline),

@@ -48,8 +48,7 @@ static void check_told(const char *whole, const char *said, size_t cut)
 
 static void cut_everywhere(void **state)
 {
-	(void)state;
-	struct imap_script *script = imap_script_load("tests/pop3/cuts.script");
+	struct imap_script *script = imap_script_load(*state);
 	size_t total = imap_script_check(script, &(struct imap_script_run){ .cut = SIZE_MAX });
 	char *whole = expected(script), *said, *server;
 	for (size_t cut = 0; cut < total; cut++) {
@@ -67,10 +66,9 @@ static void cut_everywhere(void **state)
 /* Bytes of the session changed at random: nothing crashes, nothing hangs (the sanitizers and the test's time limit say). */
 static void spoilt(void **state)
 {
-	(void)state;
 	const char *given = getenv("SEED");
 	unsigned seed = given ? (unsigned)strtoul(given, NULL, 10) : 1;
-	struct imap_script *script = imap_script_load("tests/pop3/cuts.script");
+	struct imap_script *script = imap_script_load(*state);
 	char *said, *server;
 	for (unsigned i = 0; i < 1500; i++) {
 		unsigned one = seed * 1000003U + i;
@@ -86,6 +84,10 @@ static void spoilt(void **state)
 int main(void)
 {
 	script_client = pop3_client;
-	const struct CMUnitTest tests[] = { cmocka_unit_test(cut_everywhere), cmocka_unit_test(spoilt) };
+	static char one[] = "tests/pop3/cuts.script", ahead[] = "tests/pop3/top-ahead-refused.script"; /* and where much is asked for ahead */
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test_prestate(cut_everywhere, one), cmocka_unit_test_prestate(cut_everywhere, ahead),
+		cmocka_unit_test_prestate(spoilt, one), cmocka_unit_test_prestate(spoilt, ahead),
+	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }
