@@ -217,12 +217,14 @@ static enum mf_err no_files(struct cache *c, rlim_t limit)
 static enum mf_err take_descriptor(struct cache *c, int fd, int *ret)
 {
 	int number = errno;
+	*ret = fd;
+	if (fd < 0 && number != EMFILE && number != ENFILE)
+		return number == ELOOP ? MF_CORRUPT : mf_err_from_errno(number);
 	struct rlimit limit = { .rlim_cur = RLIM_INFINITY };
 	(void)getrlimit(RLIMIT_NOFILE, &limit);
 	rlim_t share = limit.rlim_cur / RESERVE_SHARE, most = limit.rlim_cur - (share < RESERVE ? share : RESERVE);
-	*ret = fd;
 	if (fd < 0)
-		return number == EMFILE || number == ENFILE ? no_files(c, limit.rlim_cur) : number == ELOOP ? MF_CORRUPT : mf_err_from_errno(number);
+		return no_files(c, limit.rlim_cur);
 	if ((rlim_t)fd < most)
 		return MF_OK;
 	mf_close(ret);
@@ -269,7 +271,7 @@ static enum mf_err open_named(struct cache *c, char ret_name[static TEMPORARY_MA
 /* MF_NOT_FOUND: the folder is gone, for which file systems have several words */
 static enum mf_err open_unnamed(struct cache *c, int *ret_fd)
 {
-	int fd = openat(c->bodies.dir, ".", O_RDWR | O_TMPFILE | O_CLOEXEC, 0600);
+	int fd = openat(c->bodies.dir, ".", O_RDWR | O_TMPFILE | O_CLOEXEC | O_NOATIME, 0600);
 	if (fd < 0 && (errno == EOPNOTSUPP || errno == EISDIR || errno == EINVAL))
 		return MF_UNSUPPORTED;
 	enum mf_err e = take_descriptor(c, fd, ret_fd);
@@ -520,6 +522,22 @@ static enum mf_err renew(struct body *b, uint64_t size)
 	return MF_OK;
 }
 
+/* By its descriptor, which older kernels (before 6.10) let only root do; or the longer way through /proc. */
+static int link_unnamed(struct body *b, const char *path)
+{
+	struct bodies *all = &b->cache->bodies;
+	bool directly = !atomic_load(&all->through_proc);
+	int result = directly ? linkat(b->fd, "", all->dir, path, AT_EMPTY_PATH) : -1;
+	if (directly && (result == 0 || errno == EEXIST))
+		return result;
+	char self[32];
+	snprintf(self, sizeof self, "/proc/self/fd/%d", b->fd);
+	result = linkat(AT_FDCWD, self, all->dir, path, AT_SYMLINK_FOLLOW);
+	if (directly && result == 0)
+		atomic_store(&all->through_proc, true);
+	return result;
+}
+
 /* what has the name already is worth less: it was damaged, or cut short */
 static int link_once(struct body *b, const char *path)
 {
@@ -528,12 +546,10 @@ static int link_once(struct body *b, const char *path)
 		bodies_unlink(b->cache, b->message);
 		return renameat(dir, b->temporary, dir, path);
 	}
-	char self[32];
-	snprintf(self, sizeof self, "/proc/self/fd/%d", b->fd);
-	int result = linkat(AT_FDCWD, self, dir, path, AT_SYMLINK_FOLLOW);
+	int result = link_unnamed(b, path);
 	if (result < 0 && errno == EEXIST) {
 		bodies_unlink(b->cache, b->message);
-		result = linkat(AT_FDCWD, self, dir, path, AT_SYMLINK_FOLLOW);
+		result = link_unnamed(b, path);
 	}
 	return result;
 }

@@ -90,6 +90,7 @@ struct bodies {
 	int64_t evict_after_ms;        /* an eviction that could not free enough: not again before this */
 	uint32_t trust;                /* how many unclean ends of the machine this cache has seen */
 	atomic_bool named_temporaries; /* the file system has no unnamed ones */
+	atomic_bool through_proc;      /* the kernel names an unnamed one by no other way for us */
 	atomic_uint temporaries;
 	_Atomic int64_t full_told_ms;  /* when it was last logged that too many are open */
 };
@@ -144,6 +145,7 @@ struct cache {
 	atomic_bool listed;
 
 	int spool_dir, rejected_dir;
+	atomic_bool spooled;           /* something has been in the spool since the start: for who only reads nothing need be looked for */
 	_Atomic uint64_t op_count;     /* operations that wait */
 	uint64_t held_shelf;           /* of what is to be expunged; 0: none yet. Guarded by writer */
 

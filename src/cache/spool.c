@@ -70,6 +70,7 @@ enum mf_err spool_edit(struct cache *c, uint64_t message, int *ret)
 {
 	char name[SPOOL_NAME_MAX];
 	spool_name(message, true, name);
+	atomic_store(&c->spooled, true);
 	*ret = openat(c->spool_dir, name, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW, 0600);
 	return *ret < 0 ? mf_err_from_errno(errno) : MF_OK;
 }
@@ -93,6 +94,7 @@ enum mf_err spool_prepare(struct cache *c, uint64_t message, int fd, uint64_t si
 {
 	char fresh[SPOOL_NAME_MAX];
 	fresh_name(message, fresh);
+	atomic_store(&c->spooled, true);
 	MF_CLEANUP(mf_close) int to = openat(c->spool_dir, fresh, O_RDWR | O_CREAT | O_TRUNC | O_CLOEXEC | O_NOFOLLOW, 0600);
 	if (to < 0)
 		return mf_err_from_errno(errno);
@@ -176,6 +178,8 @@ enum mf_err spool_open(struct cache *c, uint64_t message, int *ret_fd, uint64_t 
 {
 	char name[SPOOL_NAME_MAX];
 	struct tail tail;
+	if (!atomic_load(&c->spooled))
+		return MF_NOT_FOUND;
 	spool_name(message, false, name);
 	enum mf_err e = open_name(c->spool_dir, name, ret_fd, &tail);
 	if (!e)
@@ -187,7 +191,7 @@ bool spool_has(struct cache *c, uint64_t message)
 {
 	char name[SPOOL_NAME_MAX];
 	spool_name(message, false, name);
-	return faccessat(c->spool_dir, name, F_OK, AT_SYMLINK_NOFOLLOW) == 0;
+	return atomic_load(&c->spooled) && faccessat(c->spool_dir, name, F_OK, AT_SYMLINK_NOFOLLOW) == 0;
 }
 
 static enum mf_err sync_bytes(struct cache *c, uint64_t message)
@@ -679,8 +683,10 @@ static enum mf_err recover_files(struct txn *t)
 	}
 	enum mf_err e = MF_OK;
 	for (const struct dirent *d; !e && (d = readdir(dir));)
-		if (d->d_name[0] != '.')
+		if (d->d_name[0] != '.') {
+			atomic_store(&t->cache->spooled, true);
 			e = recover_file(t, d->d_name);
+		}
 	closedir(dir);
 	return e;
 }

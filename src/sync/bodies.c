@@ -1,7 +1,6 @@
 /* Moves bodies: one remote_fetch on a session's thread, for as long as there is something to fetch. */
 #include <stdlib.h>
 #include <string.h>
-#include <sys/resource.h>
 
 #include "base/log.h"
 #include "base/mem.h"
@@ -11,9 +10,6 @@
 #define EVICT_BYTES (16U << 20)
 #define TRIES 3                         /* connections that one message may take down with it */
 #define REFILL 256
-#define KEPT 256                        /* bodies that stay open for their reader, */
-#define KEPT_SHARE 16                   /* at most one out of so many descriptors that the process may have, */
-#define KEPT_BYTES (64U << 10)          /* and up to this size: of a larger one the opening is the least */
 
 struct fetch_run {
 	struct session *session;
@@ -26,9 +22,6 @@ struct fetch_run {
 	struct body *body;
 	uint64_t offset, announced, got, told;
 	enum mf_err local_error;        /* the disk's, while the server goes on sending */
-	/* what has come whole, and is likely to be read next */
-	struct body *kept[KEPT];
-	size_t kept_next, kept_most;
 };
 
 /* --- what to ask for ------------------------------------------------------------------------------------------------------ */
@@ -161,6 +154,8 @@ static bool fetch_next(void *context, struct fetch_batch *ret)
 	session_drain(run->session);
 	for (;;) {
 		pthread_mutex_lock(&a->lock);
+		/* the worker does what the bulk session is for as long as that one is not connected */
+		run->end = session_roles_locked(run->session) & ROLE_BULK ? QUEUE_COUNT : QUEUE_AHEAD;
 		bool leave = run->session->reset || a->stopping
 			|| (a->queues[QUEUE_PERSON].count == 0 && jobs_person_waits_locked(run->session));
 		struct flight *f = leave ? NULL : downloads_pick_locked(a, run->end, run->session->caps & REMOTE_RANGES);
@@ -214,29 +209,6 @@ static bool run_find(struct fetch_run *run, uint32_t uid, uint64_t offset)
 	return false;
 }
 
-static size_t most_to_keep(void)
-{
-	struct rlimit limit;
-	rlim_t share = getrlimit(RLIMIT_NOFILE, &limit) == 0 ? limit.rlim_cur / KEPT_SHARE : 0;
-	return share < KEPT ? (size_t)share : KEPT;
-}
-
-/* One who opens it finds it open. */
-static void run_keep(struct fetch_run *run)
-{
-	if (!run->kept_most)
-		return;
-	struct body **place = &run->kept[run->kept_next++ % run->kept_most];
-	body_unref(*place);
-	*place = body_ref(run->body);
-}
-
-static void run_forget_kept(struct fetch_run *run)
-{
-	for (size_t i = 0; i < run->kept_most; i++)
-		body_unref(run->kept[i]);
-}
-
 static void run_let_go(struct fetch_run *run)
 {
 	body_unref(run->body);
@@ -283,8 +255,10 @@ static void fetch_tell(struct fetch_run *run)
 	struct account *a = run->account;
 	pthread_mutex_lock(&a->lock);
 	struct download *d = run->flight->items[run->item];
+	a->delivers = true;
 	if (d->waiters)
 		download_tell_locked(a, d, MF_OK, false);
+	a->delivers = false;
 	if (run->session->progress.bytes)
 		run->session->progress.done = run->offset + run->got;
 	pthread_mutex_unlock(&a->lock);
@@ -392,9 +366,10 @@ static void item_ended(struct fetch_run *run, enum mf_err result)
 		body_abandon(run->body);
 	if (result == MF_NOT_FOUND && is_elsewhere(a, d))
 		result = MF_UIDVALIDITY; /* looked for again, as after that */
-	if (result == MF_OK && verdict == WINDOW_LAST && !d->populating && run->got <= KEPT_BYTES)
-		run_keep(run);
+	if (result == MF_OK && verdict == WINDOW_LAST && !d->populating)
+		kept_add(run->session, run->body);
 	pthread_mutex_lock(&a->lock);
+	a->delivers = true;
 	if (f->length)
 		ranges_done(&d->ranges, f->offset);
 	if (result == MF_OK)
@@ -415,9 +390,11 @@ static void item_ended(struct fetch_run *run, enum mf_err result)
 	download_landed_locked(a, f, item);
 	if (!run->session->progress.bytes)
 		run->session->progress.done++;
+	a->delivers = false;
 	pthread_mutex_unlock(&a->lock);
 	atomic_fetch_add_explicit(&a->fetched_messages, 1, memory_order_relaxed);
 	atomic_fetch_add_explicit(&a->since_evict, came, memory_order_relaxed);
+	wants_deliver(a);
 }
 
 static enum mf_err fetch_end(void *context, uint32_t uid, enum mf_err result, bool whole)
@@ -433,7 +410,6 @@ static enum mf_err fetch_end(void *context, uint32_t uid, enum mf_err result, bo
 		return MF_OK;
 	item_ended(run, result);
 	run_let_go(run);
-	wants_deliver(run->account);
 	return MF_OK;
 }
 
@@ -481,10 +457,8 @@ static void run_put_back(struct fetch_run *run, bool blame)
 enum mf_err bodies_fetch(struct session *s)
 {
 	struct account *a = s->account;
-	struct fetch_run run = {.session = s, .account = a, .kept_most = most_to_keep()};
-	pthread_mutex_lock(&a->lock);
-	run.end = session_roles_locked(s) & ROLE_BULK ? QUEUE_COUNT : QUEUE_AHEAD;
-	pthread_mutex_unlock(&a->lock);
+	struct fetch_run run = {.session = s, .account = a};
+	kept_begin(s);
 	session_progress(s, 0, false, "messages");
 	enum mf_err e = remote_fetch(s->remote, &(struct fetch_source){fetch_next, &run, &s->wake_fd},
 	                             &(struct fetch_sink){.begin = fetch_begin, .data = fetch_data, .end = fetch_end, .context = &run});
@@ -493,7 +467,6 @@ enum mf_err bodies_fetch(struct session *s)
 	pthread_mutex_unlock(&a->lock);
 	/* after a success nothing is left, unless the session forgot an item: that one is asked for again, but not for ever */
 	run_put_back(&run, blame || run.first != NULL);
-	run_forget_kept(&run);
 	if (atomic_load(&a->since_evict) > (e == MF_OK ? EVICT_BYTES / 4 : 0))
 		bodies_evict(a);
 	return e;

@@ -185,6 +185,7 @@ struct session {
 	struct fetch_run *fetch;
 	/* its thread's alone */
 	struct remote *remote;
+	struct kept *kept;              /* NULL: nothing is */
 	int64_t sleep_offset_ms;        /* CLOCK_BOOTTIME - CLOCK_MONOTONIC at the last look */
 	int64_t quota_ms;               /* the last time that it asked */
 	bool watch_begun;
@@ -197,6 +198,12 @@ void sessions_wake_locked(struct account *a, unsigned roles);  /* the ones that 
 void session_reset_locked(struct session *s);                  /* takes the connection down, whatever it does */
 unsigned session_roles_locked(const struct session *s);        /* own, and those of connections that are not to be had */
 void session_progress(struct session *s, uint64_t total, bool bytes, const char *format, ...) __attribute__((format(printf, 4, 5)));
+
+/* --- bodies that stay open for their reader (kept.c); on the session's thread alone -------------------------------------- */
+
+void kept_begin(struct session *s);                     /* as many may be open as there are descriptors for now */
+void kept_add(struct session *s, struct body *b);
+void kept_forget(struct session *s);
 
 /* --- what to do next (jobs.c) -------------------------------------------------------------------------------------------- */
 
@@ -273,6 +280,7 @@ struct account {
 	struct want *open;              /* list of wants not fired */
 	struct want *fired, *fired_last;
 	pthread_cond_t fired_cond;
+	bool delivers;                  /* who holds the lock calls wants_deliver() next */
 	pthread_t keeper;               /* delivers wants that were settled by a caller's thread */
 
 	struct id_table mailboxes;         /* id -> struct mailbox_work */

@@ -33,7 +33,20 @@ static void lookahead_probe(struct account *a, struct readahead_step *step)
 	pthread_mutex_unlock(&a->lock);
 }
 
-static void lookahead_plan(struct account *a, const struct readahead_step *step, bool online)
+/* Whether they are on the disk, of those that are within the step; returns how many that is. */
+static size_t look_for_bodies(struct account *a, struct readahead_step *step, const struct entry *entries, size_t count, bool *cached)
+{
+	size_t i = 0;
+	for (uint64_t bytes = 0; i < count && (i == 0 || bytes < step->bytes); i++) {
+		cached[i] = entries[i].uid == 0 || cache_body_is_cached(a->cache, entries[i].id);
+		bytes += cached[i] ? 0 : entries[i].size;
+	}
+	if (i < count)
+		step->max = i;
+	return i;
+}
+
+static void lookahead_plan(struct account *a, struct readahead_step *step, bool online)
 {
 	struct entry *entries = mf_alloc_array(step->max, sizeof *entries);
 	bool *cached = mf_alloc_array(step->max, sizeof *cached);
@@ -44,8 +57,7 @@ static void lookahead_plan(struct account *a, const struct readahead_step *step,
 	/* offline the walk ends here; it is recognised again */
 	if (!online || cache_successors(a->cache, step->from, step->order, step->max, entries, &count) != MF_OK)
 		count = 0;
-	for (size_t i = 0; i < count; i++)
-		cached[i] = entries[i].uid == 0 || cache_body_is_cached(a->cache, entries[i].id);
+	count = look_for_bodies(a, step, entries, count, cached);
 	pthread_mutex_lock(&a->lock);
 	size_t taken = readahead_planned(a->ahead, step, entries, cached, count);
 	bool queued = false;

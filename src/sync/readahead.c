@@ -6,15 +6,17 @@
 #include "sync/id_table.h"
 
 #define WALKS 8
-#define RING 8192             /* planned messages that a walk remembers; more than READAHEAD_MAX plus SLACK */
+#define RING 4096             /* planned messages that a walk remembers; more than READAHEAD_MAX plus SLACK */
 #define SLACK 256             /* how far behind the reader a message may stay unread before it counts as skipped */
 #define RECENT 8
-#define LEISURE_MS 2000      /* a window that lasts longer need not grow */
+#define LEISURE_MS 2000       /* a window that lasts longer need not grow */
 #define FORGET_MS 60000       /* reads further apart are not one walk */
 
 struct planned {
 	struct walk *walk;
 	uint64_t message, position, weight;
+	int64_t ms;                     /* when it was planned, */
+	size_t window;                  /* and with which window */
 	bool read;
 };
 struct walk {
@@ -24,7 +26,7 @@ struct walk {
 	uint64_t head, tail, position;  /* of the ring: oldest remembered, next free; the furthest that was read */
 	size_t window, lead, was_read, was_skipped;
 	uint64_t lead_bytes;
-	int64_t used_ms, planned_ms;
+	int64_t used_ms;
 	bool planning, at_end;
 	struct planned *ring;
 };
@@ -100,19 +102,25 @@ static void readahead_remember(struct readahead *r, const struct recent *new)
 	r->recent[0] = *new;
 }
 
-static void walk_widen(struct walk *w)
+static uint64_t walk_bytes(const struct walk *w)
 {
-	w->window = w->window * READAHEAD_GROWTH < READAHEAD_MAX ? w->window * READAHEAD_GROWTH : READAHEAD_MAX;
+	return w->window > READAHEAD_USUAL ? READAHEAD_BYTES : READAHEAD_USUAL_BYTES;
+}
+
+static void walk_widen(struct walk *w, size_t most)
+{
+	size_t wider = w->window * READAHEAD_GROWTH < most ? w->window * READAHEAD_GROWTH : most;
+	if (wider > w->window)
+		w->window = wider;
 }
 
 static void walk_plan(const struct readahead *r, struct walk *w, struct readahead_step *ret)
 {
 	size_t room = RING - (size_t)(w->tail - w->head);
 	size_t max = w->window > w->lead ? w->window - w->lead : 0;
-	if (w->planning || w->at_end || max == 0 || room < READAHEAD_MAX || w->lead_bytes >= READAHEAD_BYTES)
+	if (w->planning || w->at_end || max == 0 || room < READAHEAD_MAX || w->lead_bytes >= walk_bytes(w))
 		return;
 	w->planning = true;
-	w->planned_ms = ret->now_ms;
 	ret->kind = READAHEAD_PLAN;
 	ret->walk = (unsigned)(w - r->walks);
 	ret->mailbox = w->mailbox;
@@ -120,6 +128,7 @@ static void walk_plan(const struct readahead *r, struct walk *w, struct readahea
 	ret->from = w->frontier;
 	ret->order = w->order;
 	ret->max = max;
+	ret->bytes = walk_bytes(w) - w->lead_bytes;
 }
 
 static void walk_read(struct readahead *r, struct planned *p, bool missing, struct readahead_step *ret)
@@ -136,11 +145,12 @@ static void walk_read(struct readahead *r, struct planned *p, bool missing, stru
 	if (w->serial != serial)
 		return;
 	/* in sizeable portions, so that the commands for them are */
-	bool low = w->lead * 4 <= w->window * 3 && w->lead_bytes * 4 <= (uint64_t)READAHEAD_BYTES * 3;
-	/* one who reads at leisure has no use for more */
-	bool quick = missing || ret->now_ms - w->planned_ms < LEISURE_MS;
-	if (quick && (missing || low) && w->lead_bytes < READAHEAD_BYTES / 2 && !w->planning)
-		walk_widen(w);
+	bool low = w->lead * 4 <= w->window * 3 && w->lead_bytes * 4 <= walk_bytes(w) * 3;
+	/* one who reads at leisure has no use for more, nor has one whose line takes so long; he has had to wait with all of this window ahead */
+	bool soon = ret->now_ms - p->ms < LEISURE_MS, starved = missing && soon && w->window >= READAHEAD_USUAL && p->window == w->window;
+	uint64_t enough = (starved ? READAHEAD_BYTES : READAHEAD_USUAL_BYTES) / 2;
+	if ((missing || (low && soon)) && w->lead_bytes < enough && !w->planning)
+		walk_widen(w, starved ? READAHEAD_MAX : READAHEAD_USUAL);
 	if (missing || low)
 		walk_plan(r, w, ret);
 }
@@ -156,7 +166,7 @@ static void walk_continue(struct readahead *r, struct walk *w, struct readahead_
 	w->used_ms = ret->now_ms;
 	w->planning = w->at_end = false;
 	w->serial = ++r->serial; /* a plan under way is void */
-	walk_widen(w);
+	walk_widen(w, READAHEAD_USUAL);
 	walk_plan(r, w, ret);
 }
 
@@ -266,12 +276,12 @@ size_t readahead_planned(struct readahead *r, const struct readahead_step *step,
 	w->planning = false;
 	w->at_end = count < step->max;
 	size_t taken = 0;
-	while (taken < count && (w->lead_bytes < READAHEAD_BYTES || taken == 0)) {
+	while (taken < count && (w->lead_bytes < walk_bytes(w) || taken == 0)) {
 		const struct entry *e = &entries[taken];
 		w->frontier = e->id;
 		if (!id_table_get(&r->planned, e->id)) { /* else another walk is there already */
 			struct planned *p = walk_at(w, w->tail);
-			*p = (struct planned){.walk = w, .message = e->id, .position = w->tail++, .weight = cached[taken] ? 0 : e->size};
+			*p = (struct planned){.walk = w, .message = e->id, .position = w->tail++, .weight = cached[taken] ? 0 : e->size, .ms = step->now_ms, .window = w->window};
 			id_table_put(&r->planned, e->id, p);
 			w->lead++;
 			w->lead_bytes += p->weight;

@@ -17,8 +17,10 @@
 
 #define READAHEAD_FIRST 8
 #define READAHEAD_GROWTH 4
-#define READAHEAD_MAX 2048
-#define READAHEAD_BYTES (64U << 20)     /* planned and not read yet */
+#define READAHEAD_USUAL 512             /* messages that are planned and not read yet, */
+#define READAHEAD_USUAL_BYTES (24U << 20)
+#define READAHEAD_MAX 2048              /* and of a reader that still has to wait, on a line that brings as many within seconds */
+#define READAHEAD_BYTES (64U << 20)
 #define READAHEAD_PROBES 12
 #define READAHEAD_PROBE_ID 8            /* how far behind one read another may be to follow it */
 #define READAHEAD_PROBE_NAME 64
@@ -36,11 +38,12 @@ struct readahead_step {
 	/* PROBE: of which of these, likeliest first, is the message a successor? */
 	uint64_t earlier[READAHEAD_PROBES];
 	size_t count;
-	/* PLAN: the `max` successors of `from` in this order */
+	/* PLAN: the `max` successors of `from` in this order, or those of them that come to so many bytes */
 	unsigned walk;
 	uint64_t serial, from;
 	enum listing_order order;
 	size_t max;
+	uint64_t bytes;
 };
 
 /* A message was read. mailbox 0: not known, for a read that was answered from the disk. missing: it had to wait. */
@@ -49,7 +52,7 @@ void readahead_note(struct readahead *r, uint64_t mailbox, uint64_t message, boo
  * between. *step becomes the next one. */
 struct readahead_follows { int earlier; size_t between; };
 void readahead_probed(struct readahead *r, struct readahead_step *step, const struct readahead_follows follows[2]);
-/* The successors, in order (fewer than max: the end). Returns how many of them to fetch, from the first on; those that are
+/* The successors, in order (fewer than step->max: the end). Returns how many of them to fetch, from the first on; those that are
  * cached count as well, without weight. */
 size_t readahead_planned(struct readahead *r, const struct readahead_step *step, const struct entry *entries, const bool *cached, size_t count);
 size_t readahead_lead(const struct readahead *r);   /* messages planned and not read yet, over all walks */

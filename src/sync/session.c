@@ -13,6 +13,7 @@
 #include "sync/engine.h"
 
 #define SLEPT_MS 10000          /* CLOCK_BOOTTIME further ahead than before: the machine was suspended */
+#define KEPT_MS 5000            /* who reads what has been read ahead for him has come by then, or does so at leisure */
 #define BULK_IDLE_MS 600000     /* an unused connection for bodies is given back to the server */
 
 /* --- waking and stopping ------------------------------------------------------------------------------------------- */
@@ -61,14 +62,16 @@ void session_drain(struct session *s)
 	(void)eventfd_read(s->wake_fd, &ignored);
 }
 
-/* Sleeps until woken, stopped or the time is up. */
-static void session_sleep(struct session *s, int64_t ms)
+/* Sleeps until woken, stopped or the time is up (false). */
+static bool session_sleep(struct session *s, int64_t ms)
 {
 	struct pollfd fds[2] = {{.fd = s->wake_fd, .events = POLLIN}, {.fd = s->cancel.fd, .events = POLLIN}};
 	int timeout = ms < 0 || ms > 3600000 ? 3600000 : (int)ms;
-	if (poll(fds, 2, timeout) < 0 && errno != EINTR)
+	int n = poll(fds, 2, timeout);
+	if (n < 0 && errno != EINTR)
 		log_error("%s: poll: %s", s->account->config->name, strerror(errno));
 	session_drain(s);
+	return n != 0;
 }
 
 void session_progress(struct session *s, uint64_t total, bool bytes, const char *format, ...)
@@ -371,16 +374,26 @@ static enum mf_err session_rest(struct session *s, int64_t wait_ms)
 	return e;
 }
 
+/* Readers come for what they have been waiting for. */
+static void session_nap(struct session *s, int64_t wait_ms)
+{
+	bool cut = s->kept && (wait_ms < 0 || wait_ms > KEPT_MS);
+	if (!session_sleep(s, cut ? KEPT_MS : wait_ms))
+		kept_forget(s);
+}
+
 static enum mf_err session_idle(struct session *s, int64_t wait_ms, unsigned roles)
 {
 	enum mf_err e = MF_OK;
 	if ((roles & ROLE_WATCH) && push_can_wait(s)) {
+		kept_forget(s);
 		e = push_wait(s, wait_ms);
 		session_drain(s);
 	} else if (!(s->caps & REMOTE_MAILBOXES)) {
+		kept_forget(s);
 		e = session_rest(s, wait_ms);
 	} else {
-		session_sleep(s, wait_ms);
+		session_nap(s, wait_ms);
 	}
 	if (session_slept(s)) {
 		log_info("%s: the machine was asleep, connecting again", s->account->config->name);
@@ -458,6 +471,7 @@ static void *session_main(void *context)
 			if (e != MF_OK)
 				snprintf(why.text, sizeof why.text, "%s", remote_reason(s->remote));
 		}
+		kept_forget(s);
 		remote_destroy(s->remote);
 		s->remote = NULL;
 		session_lost(s, e, why.text);

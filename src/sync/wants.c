@@ -117,7 +117,8 @@ void want_fire_locked(struct account *a, struct want *want, enum mf_err result)
 	else
 		a->fired = want;
 	a->fired_last = want;
-	pthread_cond_signal(&a->fired_cond);
+	if (!a->delivers)
+		pthread_cond_signal(&a->fired_cond);
 }
 
 void wants_fail_locked(struct account *a, enum mf_err result)

@@ -179,7 +179,7 @@ static void bytes_are_bounded(void **state)
 		if (readahead_lead(w.r) > furthest)
 			furthest = readahead_lead(w.r);
 	}
-	assert_true(furthest >= 8 && furthest <= (READAHEAD_BYTES >> 20) + 1);
+	assert_true(furthest >= 8 && furthest <= (READAHEAD_USUAL_BYTES >> 20) + 1);
 	readahead_destroy(w.r);
 }
 
@@ -195,8 +195,40 @@ static void the_window_is_bounded(void **state)
 		if (readahead_lead(w.r) > furthest)
 			furthest = readahead_lead(w.r);
 	}
-	assert_true(furthest > READAHEAD_MAX / 2 && furthest <= READAHEAD_MAX);
+	assert_true(furthest > READAHEAD_USUAL / 2 && furthest <= READAHEAD_USUAL);
 	readahead_destroy(w.r);
+}
+
+/* How far ahead of a reader who has to wait for each message, though it has been asked for */
+static size_t lead_of_one_who_waits(uint64_t size, int64_t wait_ms)
+{
+	struct world w;
+	world_init(&w, 0);
+	w.size = size;
+	size_t furthest = 0;
+	for (uint64_t id = 1; id <= MESSAGES; id++) {
+		struct readahead_step step;
+		w.now += wait_ms;
+		w.fetched[id] = true;
+		readahead_note(w.r, 1, id, true, w.now, &step);
+		look_ahead(&w, &step);
+		if (readahead_lead(w.r) > furthest)
+			furthest = readahead_lead(w.r);
+	}
+	readahead_destroy(w.r);
+	return furthest;
+}
+
+static void one_who_waits_has_more_ahead(void **state)
+{
+	(void)state;
+	size_t furthest = lead_of_one_who_waits(SIZE, 1);
+	assert_true(furthest > READAHEAD_MAX / 2 && furthest <= READAHEAD_MAX);
+	furthest = lead_of_one_who_waits(1 << 16, 1);
+	assert_true(furthest > (READAHEAD_BYTES >> 17) && furthest <= (READAHEAD_BYTES >> 16) + 1);
+	/* not on a slow line, of which nothing is gained by asking for more */
+	furthest = lead_of_one_who_waits(SIZE, 50);
+	assert_true(furthest > READAHEAD_USUAL / 2 && furthest <= READAHEAD_USUAL);
 }
 
 /* reads that were answered from the disk are not told: the walk goes on at the next miss */
@@ -242,7 +274,8 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(walk_in_order_of_ids), cmocka_unit_test(walk_in_order_of_names), cmocka_unit_test(walk_in_the_order_of_a_locale),
 		cmocka_unit_test(isolated_reads_start_nothing), cmocka_unit_test(a_hundred_readers_of_one_message_are_no_walk),
-		cmocka_unit_test(bytes_are_bounded), cmocka_unit_test(the_window_is_bounded), cmocka_unit_test(only_misses_are_seen),
+		cmocka_unit_test(bytes_are_bounded), cmocka_unit_test(the_window_is_bounded), cmocka_unit_test(one_who_waits_has_more_ahead),
+		cmocka_unit_test(only_misses_are_seen),
 		cmocka_unit_test(selective_readers_waste_little), cmocka_unit_test(four_walks_at_once),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
