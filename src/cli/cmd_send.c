@@ -19,9 +19,7 @@ static enum exit_code settle(struct cli *cli, const struct arguments *arguments)
 		if (!name)
 			continue;
 		MF_CLEANUP(mf_free) char *flag = mf_format("--%s", options[i]);
-		MF_CLEANUP(mf_free) char *word = mf_strdup(name);
-		MF_CLEANUP(mf_free) char *line = ask_line("outbox", flag, (char *[]){ word, NULL });
-		return outgoing_ask(cli, line, ASK_OFFLINE);
+		return outgoing_settle(cli, flag, name);
 	}
 	return outgoing_ask(cli, "outbox", ASK_OFFLINE);
 }

@@ -3,6 +3,7 @@
 #include <stdio.h>
 #include <string.h>
 #include <strings.h>
+#include <unistd.h>
 
 #include "base/log.h"
 #include "base/mem.h"
@@ -171,6 +172,16 @@ static bool print_answer(void *context, const char *json)
 	return true;
 }
 
+static bool is_able(const struct target *target)
+{
+	return !target->config || target->config->smtp.host;
+}
+
+static enum exit_code fail_unable(void)
+{
+	return cli_fail(EXIT_CONFIG, "no account can send: none has an smtp server (smtp = smtps://HOST)");
+}
+
 enum exit_code outgoing_ask(struct cli *cli, const char *line, enum ask_how how)
 {
 	struct targets targets;
@@ -181,8 +192,7 @@ enum exit_code outgoing_ask(struct cli *cli, const char *line, enum ask_how how)
 	size_t able = 0;
 	struct ask ask = { cli, how, true, print_answer, NULL, true };
 	for (size_t i = 0; i < targets.count && code != EXIT_CANCELLED; i++) {
-		const struct account_config *config = targets.items[i].config;
-		if (config && !config->smtp.host)
+		if (!is_able(&targets.items[i]))
 			continue;
 		able++;
 		enum exit_code one = ask_account(&ask, &targets.items[i], line);
@@ -190,5 +200,71 @@ enum exit_code outgoing_ask(struct cli *cli, const char *line, enum ask_how how)
 		code = code ? code : one;
 	}
 	targets_finish(&targets);
-	return able ? code : cli_fail(EXIT_CONFIG, "no account can send: none has an smtp server (smtp = smtps://HOST)");
+	return able ? code : fail_unable();
+}
+
+/* --- one message of it ----------------------------------------------------------------------------------------------- */
+
+struct seeking {
+	const char *name;        /* "x.eml", "failed/x.eml" */
+	bool found;
+};
+
+static bool compare(void *context, const char *json)
+{
+	struct seeking *s = context;
+	struct json_object *o = json_parse_line(json), *m;
+	if (o && json_object_object_get_ex(o, "message", &m)) {
+		const char *state = json_get_string(m, "state"), *name = json_get_string(m, "name");
+		bool failed = state && !strcmp(state, outbox_state_word(OUTBOX_FAILED)), wanted = !strncmp(s->name, "failed/", 7);
+		s->found |= name && failed == wanted && !strcmp(name, s->name + (wanted ? 7 : 0));
+	}
+	json_object_put(o);
+	return true;
+}
+
+/* An account that was never used has none. */
+static bool has_outbox(const struct target *target)
+{
+	MF_CLEANUP(mf_free) char *state = path_state(target->name);
+	MF_CLEANUP(mf_free) char *folder = mf_format("%s/outbox", state);
+	return access(folder, F_OK) == 0;
+}
+
+/* *ret: the one to be asked; NULL: none can send. Where no outbox has it, one that will say so */
+static enum exit_code find_holder(struct cli *cli, struct targets *targets, const char *name, struct target **ret)
+{
+	size_t found = 0;
+	*ret = NULL;
+	for (size_t i = 0; i < targets->count; i++) {
+		struct target *target = &targets->items[i];
+		struct seeking seeking = { .name = name };
+		struct ask ask = { cli, ASK_OFFLINE, false, compare, &seeking, true };
+		if (!is_able(target))
+			continue;
+		enum exit_code code = targets->count > 1 && has_outbox(target) ? ask_account(&ask, target, "outbox") : EXIT_OK;
+		if (code)
+			return code;
+		found += seeking.found;
+		*ret = seeking.found || !*ret || (!found && has_outbox(target)) ? target : *ret;
+	}
+	return found > 1 ? cli_fail(EXIT_USAGE, "several accounts have a message %s: which? Say --account NAME", name) : EXIT_OK;
+}
+
+enum exit_code outgoing_settle(struct cli *cli, const char *option, const char *name)
+{
+	struct targets targets;
+	struct arguments none = { .operands = (char *[]){ NULL } };
+	struct target *target;
+	enum exit_code code = targets_select(&targets, cli, &none, NULL);
+	if (code)
+		return code;
+	MF_CLEANUP(mf_free) char *word = mf_strdup(name);
+	MF_CLEANUP(mf_free) char *line = ask_line("outbox", option, (char *[]){ word, NULL });
+	struct ask ask = { cli, ASK_OFFLINE, false, print_answer, NULL, true };
+	code = find_holder(cli, &targets, name, &target);
+	if (!code)
+		code = target ? ask_account(&ask, target, line) : fail_unable();
+	targets_finish(&targets);
+	return code;
 }

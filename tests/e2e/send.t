@@ -156,6 +156,19 @@ with Suite("sending: a real server, and faults", timeout=300) as suite:
         delivered("by hand")
         mount.umount()
 
+    @suite.case("a message in one of several outboxes is settled by its name")
+    def _():
+        home = sender(smtp="smtps://127.0.0.1:1")
+        text = home.config.read_text()
+        home.config.write_text(text + text.replace("[account work]", "[account other]").replace("<alice@", "<other@"))
+        for author in ("alice", "other"):
+            home.run("send", stdin=None, input=f"From: {author}@example.org\nTo: bob@example.org\nSubject: {author}\n\nx\n", check=10)
+        name = home.run("--account", "other", "send", "--list", check=0).stdout.split()[1]
+        gone = home.run("send", "--remove", name, check=0)
+        assert gone.stderr == "" and name in gone.stdout, gone
+        assert name in home.run("send", "--remove", name, check=8).stderr
+        assert "alice" in home.run("send", "--list", check=0).stdout
+
     @suite.case("mailfs-sendmail: -t, -i, -f, -F, recipients as arguments, a local name")
     def _():
         home = sender()
