@@ -152,6 +152,8 @@ static bool fetch_next(void *context, struct fetch_batch *ret)
 	struct fetch_run *run = context;
 	struct account *a = run->account;
 	session_drain(run->session);
+	if (atomic_load(&a->since_evict) > EVICT_BYTES) /* somebody who goes through a large mailbox may be at it for long */
+		bodies_evict(a);
 	for (;;) {
 		pthread_mutex_lock(&a->lock);
 		/* the worker does what the bulk session is for as long as that one is not connected */

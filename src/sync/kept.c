@@ -6,24 +6,26 @@
 #include "sync/engine.h"
 
 #define KEPT 1024           /* at most so many, */
-#define SHARE 16            /* one out of so many descriptors that the process may have, */
-#define BYTES (64U << 10)   /* and up to this size: of a larger one the opening is the least */
+#define SHARE 16            /* one out of so many descriptors that the process may have, and as much of what the cache may hold */
+#define BYTES (64U << 10)   /* each up to this size: of a larger one the opening is the least */
 
 struct kept {
 	struct body *items[KEPT];
 	size_t next, most;
 };
 
-static size_t most_to_keep(void)
+static size_t most_to_keep(const struct account *a)
 {
 	struct rlimit limit;
 	rlim_t share = getrlimit(RLIMIT_NOFILE, &limit) == 0 ? limit.rlim_cur / SHARE : 0;
-	return share < KEPT ? (size_t)share : KEPT;
+	size_t most = share < KEPT ? (size_t)share : KEPT;
+	uint64_t bytes = account_config(a)->cache_size / SHARE;
+	return bytes && bytes / BYTES < most ? (size_t)(bytes / BYTES) : most;
 }
 
 void kept_begin(struct session *s)
 {
-	size_t most = most_to_keep();
+	size_t most = most_to_keep(s->account);
 	if (s->kept && s->kept->most == most)
 		return;
 	kept_forget(s);

@@ -76,6 +76,7 @@ void lookahead_note(struct account *a, uint64_t mailbox, uint64_t message, bool 
 {
 	struct readahead_step step;
 	pthread_mutex_lock(&a->lock);
+	readahead_limit(a->ahead, account_config(a)->cache_size);
 	readahead_note(a->ahead, mailbox, message, missing, clock_mono_ms(), &step);
 	bool online = a->link.state == LINK_ONLINE || a->link.state == LINK_CONNECTING;
 	pthread_mutex_unlock(&a->lock);

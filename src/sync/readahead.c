@@ -40,11 +40,19 @@ struct readahead {
 	struct walk walks[WALKS];
 	struct recent recent[RECENT];   /* newest first */
 	uint64_t serial;
+	uint64_t most_bytes;            /* planned by one walk */
 };
 
 struct readahead *readahead_create(void)
 {
-	return MF_NEW(struct readahead);
+	struct readahead *r = MF_NEW(struct readahead);
+	readahead_limit(r, 0);
+	return r;
+}
+
+void readahead_limit(struct readahead *r, uint64_t kept)
+{
+	r->most_bytes = kept ? kept / 4 : UINT64_MAX;
 }
 
 void readahead_destroy(struct readahead *r)
@@ -102,9 +110,10 @@ static void readahead_remember(struct readahead *r, const struct recent *new)
 	r->recent[0] = *new;
 }
 
-static uint64_t walk_bytes(const struct walk *w)
+static uint64_t walk_bytes(const struct readahead *r, const struct walk *w)
 {
-	return w->window > READAHEAD_USUAL ? READAHEAD_BYTES : READAHEAD_USUAL_BYTES;
+	uint64_t bytes = w->window > READAHEAD_USUAL ? READAHEAD_BYTES : READAHEAD_USUAL_BYTES;
+	return bytes < r->most_bytes ? bytes : r->most_bytes;
 }
 
 static void walk_widen(struct walk *w, size_t most)
@@ -118,7 +127,7 @@ static void walk_plan(const struct readahead *r, struct walk *w, struct readahea
 {
 	size_t room = RING - (size_t)(w->tail - w->head);
 	size_t max = w->window > w->lead ? w->window - w->lead : 0;
-	if (w->planning || w->at_end || max == 0 || room < READAHEAD_MAX || w->lead_bytes >= walk_bytes(w))
+	if (w->planning || w->at_end || max == 0 || room < READAHEAD_MAX || w->lead_bytes >= walk_bytes(r, w))
 		return;
 	w->planning = true;
 	ret->kind = READAHEAD_PLAN;
@@ -128,7 +137,7 @@ static void walk_plan(const struct readahead *r, struct walk *w, struct readahea
 	ret->from = w->frontier;
 	ret->order = w->order;
 	ret->max = max;
-	ret->bytes = walk_bytes(w) - w->lead_bytes;
+	ret->bytes = walk_bytes(r, w) - w->lead_bytes;
 }
 
 static void walk_read(struct readahead *r, struct planned *p, bool missing, struct readahead_step *ret)
@@ -145,7 +154,7 @@ static void walk_read(struct readahead *r, struct planned *p, bool missing, stru
 	if (w->serial != serial)
 		return;
 	/* in sizeable portions, so that the commands for them are */
-	bool low = w->lead * 4 <= w->window * 3 && w->lead_bytes * 4 <= walk_bytes(w) * 3;
+	bool low = w->lead * 4 <= w->window * 3 && w->lead_bytes * 4 <= walk_bytes(r, w) * 3;
 	/* one who reads at leisure has no use for more, nor has one whose line takes so long; he has had to wait with all of this window ahead */
 	bool soon = ret->now_ms - p->ms < LEISURE_MS, starved = missing && soon && w->window >= READAHEAD_USUAL && p->window == w->window;
 	uint64_t enough = (starved ? READAHEAD_BYTES : READAHEAD_USUAL_BYTES) / 2;
@@ -276,7 +285,7 @@ size_t readahead_planned(struct readahead *r, const struct readahead_step *step,
 	w->planning = false;
 	w->at_end = count < step->max;
 	size_t taken = 0;
-	while (taken < count && (w->lead_bytes < walk_bytes(w) || taken == 0)) {
+	while (taken < count && (w->lead_bytes < walk_bytes(r, w) || taken == 0)) {
 		const struct entry *e = &entries[taken];
 		w->frontier = e->id;
 		if (!id_table_get(&r->planned, e->id)) { /* else another walk is there already */

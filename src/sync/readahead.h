@@ -29,6 +29,8 @@
 struct readahead;
 struct readahead *readahead_create(void);
 void readahead_destroy(struct readahead *r);    /* NULL is fine */
+/* So many bytes are kept: what is planned is a quarter of them at most, else it would push itself out. 0: no limit */
+void readahead_limit(struct readahead *r, uint64_t kept);
 
 enum readahead_kind { READAHEAD_NONE, READAHEAD_PROBE, READAHEAD_PLAN };
 struct readahead_step {

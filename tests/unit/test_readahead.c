@@ -183,6 +183,20 @@ static void bytes_are_bounded(void **state)
 	readahead_destroy(w.r);
 }
 
+static void no_more_is_planned_than_the_cache_can_hold(void **state)
+{
+	(void)state;
+	struct world w;
+	world_init(&w, 0);
+	readahead_limit(w.r, 400 * SIZE);
+	for (uint64_t id = 1; id <= 1000; id++) {
+		read_message(&w, id);
+		assert_true(readahead_lead(w.r) <= 101);
+	}
+	assert_true(w.missed <= 2);
+	readahead_destroy(w.r);
+}
+
 static void the_window_is_bounded(void **state)
 {
 	(void)state;
@@ -275,7 +289,7 @@ int main(void)
 		cmocka_unit_test(walk_in_order_of_ids), cmocka_unit_test(walk_in_order_of_names), cmocka_unit_test(walk_in_the_order_of_a_locale),
 		cmocka_unit_test(isolated_reads_start_nothing), cmocka_unit_test(a_hundred_readers_of_one_message_are_no_walk),
 		cmocka_unit_test(bytes_are_bounded), cmocka_unit_test(the_window_is_bounded), cmocka_unit_test(one_who_waits_has_more_ahead),
-		cmocka_unit_test(only_misses_are_seen),
+		cmocka_unit_test(no_more_is_planned_than_the_cache_can_hold), cmocka_unit_test(only_misses_are_seen),
 		cmocka_unit_test(selective_readers_waste_little), cmocka_unit_test(four_walks_at_once),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -5,6 +5,7 @@
 #include "account_world.h"
 
 static int messages = 600;
+static uint64_t cache_size;             /* 0: no limit */
 
 static size_t size_of(int number)
 {
@@ -15,6 +16,7 @@ static void begin(struct world *w)
 {
 	world_init(w);
 	w->config->idle = false;
+	w->config->cache_size = cache_size;
 	for (int i = 1; i <= messages; i++)
 		deliver(w, "INBOX", i, size_of(i));
 	world_start(w);
@@ -134,6 +136,33 @@ static void round_trips_are_shared(void **state)
 	world_finish(&w);
 }
 
+/* room is made while a walk goes on, however long its one fetch takes */
+static void the_cache_keeps_its_limit(void **state)
+{
+	(void)state;
+	struct world w;
+	struct cache_totals totals;
+	uint64_t most = 0;
+	int usual = messages;
+	messages = 6000;
+	cache_size = 8 << 20;
+	begin(&w);
+	struct order o = in_order(&w, ORDER_ID);
+	cache_body_limits(w.cache, cache_size, 0);
+	memory_line(w.server, 20, 100000000);
+	for (size_t i = 0; i < o.count; i++) {
+		walk(&w, &(struct order){&o.ids[i], 1}, true);
+		cache_totals(w.cache, &totals);
+		if (totals.body_bytes > most)
+			most = totals.body_bytes;
+	}
+	assert_true(most < 5 * cache_size);
+	free(o.ids);
+	world_finish(&w);
+	messages = usual;
+	cache_size = 0;
+}
+
 /* --- measuring -------------------------------------------------------------------------------------------------------------- */
 
 struct floor_source {
@@ -231,7 +260,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(in_the_order_of_the_directory), cmocka_unit_test(in_the_order_of_names), cmocka_unit_test(with_hits_untold),
-		cmocka_unit_test(round_trips_are_shared), cmocka_unit_test(measure),
+		cmocka_unit_test(round_trips_are_shared), cmocka_unit_test(the_cache_keeps_its_limit), cmocka_unit_test(measure),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }
