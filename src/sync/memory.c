@@ -24,6 +24,7 @@ struct memory_server *memory_server_create(void)
 	m->cut_answers = m->pause_answers = UINT32_MAX;
 	m->append_limit = UINT64_MAX;
 	m->copy_part = SIZE_MAX;
+	m->together = 1;
 	m->release_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
 	memory_mailbox_add(m, "INBOX", MAILBOX_SUBSCRIBED, USE_INBOX);
 	return m;
@@ -398,6 +399,11 @@ void memory_tell_append_limit(struct memory_server *m, const char *raw, uint64_t
 void memory_append_limit(struct memory_server *m, uint64_t bytes)
 {
 	SET(m, m->append_limit = bytes);
+}
+
+void memory_together(struct memory_server *m, size_t count)
+{
+	SET(m, m->together = count);
 }
 
 void memory_copy_part(struct memory_server *m, size_t count)

@@ -47,6 +47,8 @@ void memory_cut_fetch(struct memory_server *m, uint64_t bytes);
 void memory_cut_answers(struct memory_server *m, unsigned answers);
 /* An APPEND whose answer is cut off is done when its mailbox has been read the next time. ms: what remote.late_ms is from now on */
 void memory_late(struct memory_server *m, int64_t ms);
+/* So many writes of one call are done before the first of them is answered, as Dovecot does what comes together. 1: each by itself */
+void memory_together(struct memory_server *m, size_t count);
 /* Every write of this kind ends with e from now on, and does nothing; MF_OK: works. */
 void memory_refuse_writes(struct memory_server *m, enum write_kind kind, enum mf_err e);
 void memory_append_limit(struct memory_server *m, uint64_t bytes);     /* larger messages are MF_TOO_BIG; nobody is told before */

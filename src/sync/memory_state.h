@@ -73,6 +73,7 @@ struct memory_server {
 	uint64_t append_limit;
 	int64_t late_ms;                 /* what sessions made later are told; 0: nothing is late */
 	struct memory_late { char *raw; struct memory_message message; } late;   /* raw NULL: none */
+	size_t together;                 /* writes that are done before one is answered */
 	size_t copy_part;                /* messages that one command copies; SIZE_MAX: all */
 	bool blocking[MEMORY_VERBS];
 	unsigned blocked;

@@ -385,23 +385,45 @@ static enum mf_err read_file(struct memory_session *s, const struct remote_write
 	return MF_OK;
 }
 
-static enum mf_err write_one(struct memory_session *s, const struct remote_write *w, size_t i, const struct write_sink *sink)
+struct done { struct outcome outcome; struct memory_bytes *bytes; };
+
+static enum mf_err do_one(struct memory_session *s, const struct remote_write *w, struct done *ret)
 {
-	struct outcome o = {.reason = ""};
-	struct memory_bytes *bytes = NULL;
-	enum mf_err e = w->kind == WRITE_APPEND || w->kind == WRITE_REPLACE ? read_file(s, w, &bytes) : MF_OK;
+	*ret = (struct done){ .outcome = { .reason = "" } };
+	enum mf_err e = w->kind == WRITE_APPEND || w->kind == WRITE_REPLACE ? read_file(s, w, &ret->bytes) : MF_OK;
 	if (e != MF_OK)
 		return e;
 	pthread_mutex_lock(&s->server->lock);
-	carry_out_locked(s, w, bytes, &o);
+	carry_out_locked(s, w, ret->bytes, &ret->outcome);
 	pthread_mutex_unlock(&s->server->lock);
-	e = memory_answer(s, 40 + (bytes ? bytes->len : 0));
-	if (e == MF_OK)
-		e = sink->done(sink->context, i, &(struct write_result){.result = o.result, .reason = o.reason, .uidvalidity = o.uidvalidity,
-		                                                         .pairs = o.pairs, .count = o.count});
-	if (bytes)
-		memory_bytes_unref(s->server, bytes);
-	free(o.pairs);
+	return MF_OK;
+}
+
+static enum mf_err answer_one(struct memory_session *s, const struct done *done, size_t i, const struct write_sink *sink)
+{
+	const struct outcome *o = &done->outcome;
+	enum mf_err e = memory_answer(s, 40 + (done->bytes ? done->bytes->len : 0));
+	if (e != MF_OK)
+		return e;
+	return sink->done(sink->context, i, &(struct write_result){.result = o->result, .reason = o->reason, .uidvalidity = o->uidvalidity,
+	                                                           .pairs = o->pairs, .count = o->count});
+}
+
+static enum mf_err write_some(struct memory_session *s, const struct remote_write *writes, size_t first, size_t count, const struct write_sink *sink)
+{
+	struct done *done = mf_alloc_array(count, sizeof *done);
+	enum mf_err e = MF_OK;
+	size_t made = 0;
+	for (size_t i = 0; i < count && e == MF_OK; i++, made++)
+		e = do_one(s, &writes[first + i], &done[i]);
+	for (size_t i = 0; i < count && e == MF_OK; i++)
+		e = answer_one(s, &done[i], first + i, sink);
+	for (size_t i = 0; i < made; i++) {
+		if (done[i].bytes)
+			memory_bytes_unref(s->server, done[i].bytes);
+		free(done[i].outcome.pairs);
+	}
+	free(done);
 	return e;
 }
 
@@ -411,7 +433,10 @@ enum mf_err memory_write(struct remote *r, const struct remote_write *writes, si
 	enum mf_err e = memory_enter(s, MEMORY_WRITE);
 	if (e == MF_OK && count)
 		e = memory_travel(s, 2); /* SELECT, and what is done there */
-	for (size_t i = 0; i < count && e == MF_OK; i++)
-		e = write_one(s, &writes[i], i, sink);
+	pthread_mutex_lock(&s->server->lock);
+	size_t together = s->server->together;
+	pthread_mutex_unlock(&s->server->lock);
+	for (size_t i = 0; i < count && e == MF_OK; i += together)
+		e = write_some(s, writes, i, count - i < together ? count - i : together, sink);
 	return e;
 }

@@ -26,7 +26,7 @@ with Suite("changes that are interrupted", timeout=800) as suite:
             settle(home, mount)
 
     def kill_hard(label, server, prefix):
-        home = suite.home(server, poll="24h")
+        home = suite.home(server, poll="24h", expunge_delay="0s")
         mount = home.mount()
         model = Model(suite, mount, prefix)
 
@@ -45,7 +45,7 @@ with Suite("changes that are interrupted", timeout=800) as suite:
 
     def cut(label, server, prefix):
         line = suite.proxy(server.port)
-        home = suite.home(server, port=line.port, poll="24h", connect_timeout="5s", io_timeout="10s")
+        home = suite.home(server, port=line.port, poll="24h", expunge_delay="0s", connect_timeout="5s", io_timeout="10s")
         mount = home.mount()
         model = Model(suite, mount, prefix)
 

@@ -107,9 +107,9 @@ def interrupted(suite, server, label):
 
     def run(how, prefix, line):
         port = line.port if line else None
-        home = suite.home(None, poll="24h", connect_timeout="10s", io_timeout="20s", **server.settings(port))
+        home = suite.home(None, poll="24h", expunge_delay="0s", connect_timeout="10s", io_timeout="20s", **server.settings(port))
         mount = home.mount()
-        model = Model(suite, mount, prefix, boxes)
+        model = Model(suite, mount, prefix, boxes, server.top + "Trash")
 
         @suite.case(f"{label}: {how} at any moment, {ROUNDS} times")
         def _():
@@ -131,7 +131,7 @@ def interrupted(suite, server, label):
                     mount.start()
             wait_until(lambda: home.link() == "online", "the server is there again", 60)
             settle(home, mount)
-            check(model, server, mount, server.top + "Trash")
+            check(model, server, mount)
         mount.umount()
 
     run("kill -9", "kill", None)

@@ -182,7 +182,7 @@ static inline uint64_t numbered(struct world *w, const char *path, int number)
 	return id;
 }
 
-static inline void write_number(struct world *w, uint64_t message, int number, const struct disposal *how)
+static inline enum mf_err try_to_write_number(struct world *w, uint64_t message, int number, const struct disposal *how)
 {
 	size_t len;
 	char *text = message_text(number, 600, &len), name[] = "/tmp/mailfs-replay-XXXXXX";
@@ -197,9 +197,17 @@ static inline void write_number(struct world *w, uint64_t message, int number, c
 	close(fd);
 	mail_summary_parse(text, len, len, &summary);
 	struct written what = { .size = size, .summary = &summary, .internal_date = 1763632800 + number, .upload = true };
-	DO(w, txn_written(t, message, &what, how));
+	enum mf_err e = CHANGE(w, txn_written(t, message, &what, how));
+	if (e != MF_OK)
+		spool_discard_prepared(w->cache, message);
 	mail_summary_finish(&summary);
 	free(text);
+	return e;
+}
+
+static inline void write_number(struct world *w, uint64_t message, int number, const struct disposal *how)
+{
+	assert_int_equal(try_to_write_number(w, message, number, how), MF_OK);
 }
 
 static inline uint64_t create_number(struct world *w, const char *path, const char *name, int number)

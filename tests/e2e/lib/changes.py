@@ -1,5 +1,6 @@
 """Random changes to three mailboxes, and where each message must be in the end, whatever interrupted them."""
 import collections
+import contextlib
 import os
 
 from . import corpus
@@ -12,10 +13,12 @@ BOXES = ["INBOX", "One", "Two"]
 class Model:
     """What was done through the mount, and so what the server has in the end: {sha: mailbox}."""
 
-    def __init__(self, suite, mount, prefix, boxes=BOXES):
-        self.random, self.mount, self.prefix, self.boxes = suite.random, mount, prefix, boxes
+    def __init__(self, suite, mount, prefix, boxes=BOXES, trash="Trash"):
+        self.random, self.mount, self.prefix, self.boxes, self.trash = suite.random, mount, prefix, boxes, trash
         self.where = {}         # sha: (mailbox, name) as the tree has it
         self.trashed = set()    # each is in Trash, or was there
+        self.purged = set()     # removed from there
+        self.latest = None      # made or chosen last: often the same one again, while what was done to it before is under way
         self.count = 0
         self.flagged = {}
 
@@ -29,10 +32,13 @@ class Model:
         path = self.mount / box / name
         with open(path, "wb", buffering=0) as file:
             file.write(data)
-        self.where[sha(data)] = (box, name)
+        self.latest = sha(data)
+        self.where[self.latest] = (box, name)
 
     def some(self):
-        return self.random.choice(list(self.where)) if self.where else None
+        if self.where and (self.latest not in self.where or self.random.randrange(2)):
+            self.latest = self.random.choice(list(self.where))
+        return self.latest if self.where else None
 
     def move(self):
         key = self.some()
@@ -59,7 +65,8 @@ class Model:
                 file.write(data)
             del self.where[key]
             self.trashed.add(key)
-            self.where[sha(data)] = (box, name)
+            self.latest = sha(data)
+            self.where[self.latest] = (box, name)
 
     def flag(self):
         key = self.some()
@@ -68,14 +75,25 @@ class Model:
             os.setxattr(self.mount / box / name, "user.mail.flags", b"+\\Flagged")
             self.flagged[key] = True
 
+    def purge(self):
+        """rm of one that lies in Trash, if its bytes can be read just now"""
+        box = self.mount / self.trash
+        names = [name for name in self.mount.names(self.trash) if name.startswith(self.prefix)] if box.exists() else []
+        if names:
+            path = box / self.random.choice(names)
+            with contextlib.suppress(OSError):
+                key = digest(path)
+                os.unlink(path)
+                self.purged.add(key)
+
     def step(self):
-        self.random.choice([self.make, self.make, self.make, self.move, self.move, self.remove, self.overwrite, self.flag])()
+        self.random.choice([self.make, self.make, self.make, self.move, self.move, self.remove, self.overwrite, self.flag, self.purge])()
 
 
-def check(model, server, mount, trash="Trash"):
+def check(model, server, mount):
     at = collections.defaultdict(list)
     with server.client() as client:
-        for box in model.boxes + [trash]:
+        for box in model.boxes + [model.trash]:
             for body in client.bodies(box.replace("/", server.delimiter)).values():
                 if model.prefix.encode() in body[:400]:
                     at[sha(body)].append(box)
@@ -87,7 +105,7 @@ def check(model, server, mount, trash="Trash"):
     for key in at:
         if key not in model.where:
             assert key in model.trashed, f"nobody made {key}: {at[key]}"
-            assert at[key] == [trash], f"removed, and {at[key]}"
+            assert at[key] == [model.trash] * (key not in model.purged), f"removed, and {at[key]}"
     for box in model.boxes:
         mine = sorted(k for k, (b, _) in model.where.items() if b == box)
         tree = sorted(digest(p) for p in mount.messages(box) if p.name.startswith(model.prefix))
