@@ -4,6 +4,8 @@
 #include "base/mem.h"
 #include "cache/txn.h"
 
+#define LIST_AT_ONCE 256
+
 void op_finish(struct op *op)
 {
 	free(op->keywords);
@@ -238,7 +240,7 @@ enum mf_err journal_totals(struct cache *c, struct journal_totals *ret)
 	return e == MF_NOT_FOUND ? MF_OK : e;
 }
 
-enum mf_err journal_list(struct cache *c, uint64_t after, op_visitor *visit, void *context)
+static enum mf_err list_some(struct cache *c, uint64_t after, struct ops *ret)
 {
 	enum mf_err e;
 	struct db *db = cache_reader(c, &e);
@@ -246,16 +248,30 @@ enum mf_err journal_list(struct cache *c, uint64_t after, op_visitor *visit, voi
 		return e;
 	sqlite3_stmt *s = db_use(db, SQL_OP_LIST);
 	sqlite3_bind_int64(s, 1, (int64_t)after);
-	bool more = true;
-	while (more && (e = db_step(db, s)) == MF_OK) {
-		struct op op;
-		op_read(s, &op);
-		more = visit(context, &op);
-		op_finish(&op);
-	}
-	db_done(s);
+	sqlite3_bind_int(s, 2, LIST_AT_ONCE);
+	e = collect(db, s, ret);
 	cache_reader_done(c, db);
-	return e == MF_NOT_FOUND ? MF_OK : e;
+	return e;
+}
+
+/* Who is told may take its time, and ask the index more: no connection is held meanwhile, of which there are few. */
+enum mf_err journal_list(struct cache *c, uint64_t after, op_visitor *visit, void *context)
+{
+	enum mf_err e = MF_OK;
+	for (bool more = true; more && !e;) {
+		struct ops ops = { 0 };
+		e = list_some(c, after, &ops);
+		more = ops.count == LIST_AT_ONCE;
+		for (size_t i = 0; i < ops.count && !e; i++) {
+			after = ops.items[i].id;
+			if (!visit(context, &ops.items[i])) {
+				more = false;
+				break;
+			}
+		}
+		ops_finish(&ops);
+	}
+	return e;
 }
 
 enum mf_err journal_op(struct cache *c, uint64_t id, struct op *ret)

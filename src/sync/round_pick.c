@@ -125,6 +125,19 @@ static enum mf_err is_of_other_numbers(struct round *r, const struct op *op, con
 	return MF_OK;
 }
 
+/* Another client may have moved it: flags go after a message, and one that is not there any more takes them without a word. So what is
+ * known to have changed is read first, and what has vanished is looked for as long as there are others to be read. */
+static bool may_be_elsewhere(struct round *r, const struct op *op)
+{
+	struct account *a = r->account;
+	struct entry e;
+	pthread_mutex_lock(&a->lock);
+	const struct mailbox_work *w = id_table_get(&a->mailboxes, op->mailbox);
+	bool changed = w && (w->running || w->pending != PRIORITY_NONE), searches = a->cycle_open;
+	pthread_mutex_unlock(&a->lock);
+	return changed || (searches && cache_entry(a->cache, op->message, &e) == MF_NOT_FOUND);
+}
+
 static enum mf_err is_called(struct round *r, const struct op *op)
 {
 	struct cache *cache = r->account->cache;
@@ -195,6 +208,10 @@ static enum mf_err message_ready(struct round *r, const struct op *op, bool *ret
 	enum mf_err e = is_of_other_numbers(r, op, &m, &other);
 	if (e != MF_OK || other)
 		return e;
+	if (op->kind == OP_FLAGS && may_be_elsewhere(r, op)) {
+		r->waits = true;
+		return MF_OK;
+	}
 	if (op->kind == OP_APPEND && (e = spool_is_safe(r, op->message)) != MF_OK)
 		return e == MF_NOT_FOUND || e == MF_CORRUPT ? park(r, op, has_lost_its_bytes, "its bytes in the spool are gone or damaged") : e;
 	if (op->kind == OP_KEEP && (e = spool_sync(a->cache, op->message)) != MF_OK) {
@@ -256,6 +273,16 @@ static bool can_go_aside(struct round *r, const struct op *op)
 	return can && journal_aside(r->account->cache, op, &aside) == MF_OK && (!now || strcmp(now, aside) != 0);
 }
 
+/* A copy has the flags that a message was given before. kept to at: what was looked at and stays */
+static bool flags_come_first(const struct round *r, size_t kept, size_t at)
+{
+	const struct op *copy = &r->ops[at];
+	bool found = false;
+	for (size_t i = kept; i < at && copy->kind == OP_COPY && !found; i++)
+		found = r->ops[i].kind == OP_FLAGS && r->ops[i].mailbox == copy->mailbox && r->ops[i].uid == copy->uid;
+	return found;
+}
+
 /* What can be sent in this round, moved to the front: all about messages that is ready, or one change of a mailbox, which
  * is answered before anything that may build on it. */
 enum mf_err round_pick(struct round *r)
@@ -275,6 +302,7 @@ enum mf_err round_pick(struct round *r)
 				crossed = i;
 		} else if (e == MF_OK && !alone && !of_mailbox) {
 			e = message_ready(r, op, &take);
+			take = take && !flags_come_first(r, kept, i);
 		}
 		if (take && e == MF_OK) {
 			struct op swap = r->ops[kept];

@@ -639,6 +639,46 @@ static void touched_and_redated(void **state)
 	assert_ops(f, "append");
 }
 
+/* Who is told of an operation may ask the index about it, however many do so at a time: it has few connections */
+static pthread_barrier_t all_are_told;
+
+static bool ask_about(void *context, const struct op *op)
+{
+	struct fixture *f = context;
+	struct message m;
+	pthread_barrier_wait(&all_are_told);
+	bool known = cache_message(f->c, op->message, &m) == MF_OK;
+	if (known)
+		message_finish(&m);
+	return known;
+}
+
+static void *list_and_ask(void *context)
+{
+	struct fixture *f = context;
+	return journal_list(f->c, 0, ask_about, f) == MF_OK ? NULL : context;
+}
+
+static void asked_while_it_is_listed(void **state)
+{
+	struct fixture *f = *state;
+	uint64_t inbox = mailbox_with(f, "INBOX", 1), id = by_uid(f, inbox, 1);
+	pthread_t threads[8];
+	void *failed;
+	struct timespec until;
+	DO(f, txn_change_flags(t, id, SEEN, 0, NULL, NULL));
+	assert_int_equal(pthread_barrier_init(&all_are_told, NULL, 8), 0);
+	for (int i = 0; i < 8; i++)
+		assert_int_equal(pthread_create(&threads[i], NULL, list_and_ask, f), 0);
+	clock_gettime(CLOCK_REALTIME, &until);
+	until.tv_sec += 20;
+	for (int i = 0; i < 8; i++) {
+		assert_int_equal(pthread_timedjoin_np(threads[i], &failed, &until), 0);
+		assert_null(failed);
+	}
+	pthread_barrier_destroy(&all_are_told);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -652,7 +692,7 @@ int main(void)
 		WITH_CACHE(overwriting_what_is_moved_on_while_it_is_being_sent), WITH_CACHE(overwriting_expunges), WITH_CACHE(moved_and_overwritten),
 		WITH_CACHE(backup_by_renaming),
 		WITH_CACHE(backup_without_bytes), WITH_CACHE(backup_of_what_was_never_sent), WITH_CACHE(renamed_over), WITH_CACHE(message_over_message),
-		WITH_CACHE(copies), WITH_CACHE(copy_of_what_is_gone_is_appended), WITH_CACHE(touched_and_redated),
+		WITH_CACHE(copies), WITH_CACHE(copy_of_what_is_gone_is_appended), WITH_CACHE(touched_and_redated), WITH_CACHE(asked_while_it_is_listed),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

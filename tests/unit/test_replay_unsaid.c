@@ -43,8 +43,27 @@ static void found_by_looking(void **state)
 	}
 }
 
+/* What was flagged offline, and moved by another client before that was told: the flag goes after it */
+static void flagged_where_it_went(void **state)
+{
+	(void)state;
+	for (size_t c = 0; c < sizeof all_caps / sizeof *all_caps; c++) {
+		struct world w;
+		build(&w, all_caps[c]);
+		go_offline(&w);
+		DO(&w, txn_change_flags(t, numbered(&w, "INBOX", 1), FLAG_FLAGGED, 0, NULL, NULL));
+		assert_true(memory_move(w.server, "INBOX", 1, "Work") != 0);
+		account_connect(w.account);
+		assert_settled_as(&w, NULL, "moved by another");
+		char *text = server_text(&w);
+		assert_int_equal(count_of(text, "Work/Message number 1 4 "), 1);
+		free(text);
+		world_finish(&w);
+	}
+}
+
 int main(void)
 {
-	const struct CMUnitTest tests[] = { cmocka_unit_test(found_by_looking) };
+	const struct CMUnitTest tests[] = { cmocka_unit_test(found_by_looking), cmocka_unit_test(flagged_where_it_went) };
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -187,7 +187,7 @@ static enum mf_err take_vanished(struct changes *v, struct box *b, struct imap_d
 static bool scan_found(struct imap_data *data, struct uidset *to, uint32_t low, uint32_t high)
 {
 	struct scan s = data->rest;
-	struct span word;
+	struct span word = { NULL, 0 };
 	uint32_t uid;
 	if (data->kind == DATA_SEARCH) {
 		while (scan_uid(&s, &uid)) {
