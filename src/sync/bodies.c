@@ -156,8 +156,6 @@ static bool fetch_next(void *context, struct fetch_batch *ret)
 		bodies_evict(a);
 	for (;;) {
 		pthread_mutex_lock(&a->lock);
-		/* the worker does what the bulk session is for as long as that one is not connected */
-		run->end = session_roles_locked(run->session) & ROLE_BULK ? QUEUE_COUNT : QUEUE_AHEAD;
 		bool leave = run->session->reset || a->stopping
 			|| (a->queues[QUEUE_PERSON].count == 0 && jobs_person_waits_locked(run->session));
 		struct flight *f = leave ? NULL : downloads_pick_locked(a, run->end, run->session->caps & REMOTE_RANGES);
@@ -461,6 +459,9 @@ enum mf_err bodies_fetch(struct session *s)
 	struct account *a = s->account;
 	struct fetch_run run = {.session = s, .account = a};
 	kept_begin(s);
+	pthread_mutex_lock(&a->lock);
+	run.end = session_roles_locked(s) & ROLE_BULK ? QUEUE_COUNT : QUEUE_AHEAD;
+	pthread_mutex_unlock(&a->lock);
 	session_progress(s, 0, false, "messages");
 	enum mf_err e = remote_fetch(s->remote, &(struct fetch_source){fetch_next, &run, &s->wake_fd},
 	                             &(struct fetch_sink){.begin = fetch_begin, .data = fetch_data, .end = fetch_end, .context = &run});
