@@ -273,13 +273,17 @@ static bool can_go_aside(struct round *r, const struct op *op)
 	return can && journal_aside(r->account->cache, op, &aside) == MF_OK && (!now || strcmp(now, aside) != 0);
 }
 
-/* A copy has the flags that a message was given before. kept to at: what was looked at and stays */
-static bool flags_come_first(const struct round *r, size_t kept, size_t at)
+/* A copy has the flags that the message was given before, and not those that it is given after: where the one that was asked for first
+ * stays, or is a copy of this round, which sends flags first, the other one is for a later round. kept: what this round takes; then to at:
+ * what was looked at and stays */
+static bool is_for_later(const struct round *r, size_t kept, size_t at)
 {
-	const struct op *copy = &r->ops[at];
-	bool found = false;
-	for (size_t i = kept; i < at && copy->kind == OP_COPY && !found; i++)
-		found = r->ops[i].kind == OP_FLAGS && r->ops[i].mailbox == copy->mailbox && r->ops[i].uid == copy->uid;
+	const struct op *op = &r->ops[at];
+	bool copy = op->kind == OP_COPY, found = false;
+	if (!copy && op->kind != OP_FLAGS)
+		return false;
+	for (size_t i = copy ? kept : 0; i < at && !found; i++)
+		found = r->ops[i].kind == (copy ? OP_FLAGS : OP_COPY) && r->ops[i].mailbox == op->mailbox && r->ops[i].uid == op->uid;
 	return found;
 }
 
@@ -302,7 +306,7 @@ enum mf_err round_pick(struct round *r)
 				crossed = i;
 		} else if (e == MF_OK && !alone && !of_mailbox) {
 			e = message_ready(r, op, &take);
-			take = take && !flags_come_first(r, kept, i);
+			take = take && !is_for_later(r, kept, i);
 		}
 		if (take && e == MF_OK) {
 			struct op swap = r->ops[kept];

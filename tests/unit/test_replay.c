@@ -289,6 +289,31 @@ static void one_of_many_is_refused(void **state)
 	world_finish(&w);
 }
 
+/* Flags that a message was given before it was copied are the copy's too, and those that it was given after are not */
+static void flagged_and_copied(void **state)
+{
+	(void)state;
+	struct world w;
+	uint64_t made = 0, later = 0;
+	build(&w, FULL);
+	DO(&w, txn_set_flags(t, numbered(&w, "INBOX", 1), 0, ""));
+	assert_settled_as(&w, NULL, "bare");
+	go_offline(&w);
+	DO(&w, txn_create(t, box(&w, "Work"), "bare.eml", &made));
+	DO(&w, txn_copied(t, made, numbered(&w, "INBOX", 1), 0));
+	DO(&w, txn_change_flags(t, numbered(&w, "INBOX", 1), FLAG_FLAGGED, 0, NULL, NULL));
+	DO(&w, txn_create(t, box(&w, "Work"), "flagged.eml", &later));
+	DO(&w, txn_copied(t, later, numbered(&w, "INBOX", 1), 0));
+	account_connect(w.account);
+	assert_settled_as(&w, NULL, "copied, flagged, copied");
+	char *text = server_text(&w);
+	assert_non_null(strstr(text, "INBOX/Message number 1 4 "));
+	assert_non_null(strstr(text, "Work/Message number 1 0 "));
+	assert_non_null(strstr(text, "Work/Message number 1 4 "));
+	free(text);
+	world_finish(&w);
+}
+
 /* --- others are at work too --------------------------------------------------------------------------------------------------------- */
 
 static void others_at_work(void **state)
@@ -430,7 +455,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(offline_then_online), cmocka_unit_test(online), cmocka_unit_test(refused_and_retried),
-		cmocka_unit_test(one_of_many_is_refused), cmocka_unit_test(others_at_work), cmocka_unit_test(others_do_the_same), cmocka_unit_test(stored_after_the_first_look), cmocka_unit_test(mailbox_removed_with_changes),
+		cmocka_unit_test(one_of_many_is_refused), cmocka_unit_test(flagged_and_copied), cmocka_unit_test(others_at_work), cmocka_unit_test(others_do_the_same), cmocka_unit_test(stored_after_the_first_look), cmocka_unit_test(mailbox_removed_with_changes),
 		cmocka_unit_test(a_thousand_are_few_writes), cmocka_unit_test(cut_anywhere), cmocka_unit_test(ended_anywhere),
 		cmocka_unit_test(ended_while_changing),
 	};
