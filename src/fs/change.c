@@ -346,6 +346,7 @@ void change_mkdir(fuse_req_t req, fuse_ino_t parent, const char *name, mode_t mo
 struct waiting_rmdir {
 	struct fs_account *account;    /* first: see wait_cancel() */
 	uint64_t mailbox;
+	uint64_t directory;            /* its number for the kernel */
 };
 
 static bool start_rmdir(void *context, want_done *done, void *done_context, enum mf_err *ret_result, struct want **ret)
@@ -376,7 +377,15 @@ static void answer_rmdir(void *context, fuse_req_t req, enum mf_err result)
 	free(w);
 }
 
-static const struct park_call rmdir_call = { .start = start_rmdir, .cancel = wait_cancel, .progress = wait_progress, .answer = answer_rmdir };
+static uint64_t removed_directory(void *context)
+{
+	const struct waiting_rmdir *w = context;
+	return w->directory;
+}
+
+static const struct park_call rmdir_call = {
+	.start = start_rmdir, .cancel = wait_cancel, .progress = wait_progress, .also_locked = removed_directory, .answer = answer_rmdir,
+};
 
 void change_rmdir(fuse_req_t req, fuse_ino_t parent, const char *name)
 {
@@ -409,7 +418,7 @@ void change_rmdir(fuse_req_t req, fuse_ino_t parent, const char *name)
 		return;
 	}
 	struct waiting_rmdir *w = MF_NEW(struct waiting_rmdir);
-	*w = (struct waiting_rmdir){ account, node.id };
+	*w = (struct waiting_rmdir){ account, node.id, fs_ino(fs, &node) };
 	park(fs->parking, req, parent, fs_wait_window(account), &rmdir_call, w);
 }
 

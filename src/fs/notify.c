@@ -225,7 +225,7 @@ static void tell(const struct fs *fs, const struct item *item)
 	complain(result, item->ino);
 }
 
-/* While a LOOKUP in this directory waits for the server, the kernel holds its lock: who asked for it exclusively would
+/* While a LOOKUP in this directory waits for the server, or an RMDIR of it, the kernel holds its lock: who asked for it exclusively would
  * stop every other reader of the directory until then. */
 static bool must_wait(struct fs *fs, const struct item *item)
 {

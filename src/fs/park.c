@@ -17,7 +17,7 @@ struct park {
 	fuse_req_t req;
 	const struct park_call *call;
 	void *context;
-	uint64_t directory;
+	uint64_t directory, also_locked;
 	int64_t window_ms, deadline_ms, limit_ms;
 	uint64_t progress;
 	struct want *want;     /* written by .start(); good once !starting, until want_over */
@@ -120,7 +120,8 @@ void park(struct parking *lot, fuse_req_t req, uint64_t directory, int64_t windo
 {
 	struct park *p = MF_NEW(struct park);
 	*p = (struct park){ .lot = lot, .req = req, .call = call, .context = context, .directory = directory, .window_ms = window_ms,
-		.starting = true, .references = 2, .progress = call->progress(context) };
+		.starting = true, .references = 2, .progress = call->progress(context),
+		.also_locked = call->also_locked ? call->also_locked(context) : 0 };
 	p->deadline_ms = clock_mono_ms() + window_ms;
 	p->limit_ms = clock_mono_ms() + HARD_LIMIT * window_ms;
 	pthread_mutex_lock(&lot->lock);
@@ -155,7 +156,7 @@ bool parking_holds(struct parking *lot, uint64_t directory)
 	struct park *p;
 	pthread_mutex_lock(&lot->lock);
 	TAILQ_FOREACH(p, &lot->parks, link)
-		found |= p->directory == directory && !p->claimed;
+		found |= (p->directory == directory || p->also_locked == directory) && !p->claimed;
 	pthread_mutex_unlock(&lot->lock);
 	return found;
 }

@@ -21,6 +21,7 @@ struct park_call {
 	bool (*start)(void *context, want_done *done, void *done_context, enum mf_err *ret_result, struct want **ret);
 	bool (*cancel)(void *context, struct want *want); /* want_cancel() */
 	uint64_t (*progress)(void *context);   /* any number that changes while something moves */
+	uint64_t (*also_locked)(void *context);/* a second directory that the kernel keeps locked (RMDIR); NULL: there is none */
 	/* Replies to req and frees context; the last call. result MF_CANCELLED: interrupted, EINTR. */
 	void (*answer)(void *context, fuse_req_t req, enum mf_err result);
 };
@@ -31,10 +32,10 @@ void parking_answer_all(struct parking *lot);
 /* The same, and returns when nothing of the account refers to it. NULL is fine. */
 void parking_destroy(struct parking *lot);
 
-/* directory: the number of the directory whose lock the kernel holds meanwhile (LOOKUP), else 0. window_ms: the longest
+/* directory: the number of the directory whose lock the kernel holds meanwhile (LOOKUP, READDIR, RMDIR), else 0. window_ms: the longest
  * time without progress. req may be NULL in tests. May answer before it returns. */
 void park(struct parking *lot, fuse_req_t req, uint64_t directory, int64_t window_ms, const struct park_call *call, void *context);
-/* whether a parked LOOKUP keeps the kernel's lock of this directory */
+/* whether a parked request keeps the kernel's lock of this directory */
 bool parking_holds(struct parking *lot, uint64_t directory);
 /* what libfuse calls for an interrupt; data is the struct park */
 void park_interrupted(fuse_req_t req, void *data);

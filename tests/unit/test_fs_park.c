@@ -126,6 +126,28 @@ static void test_answer_is_here(void **state)
 	assert_int_equal(s.answers, 1);
 }
 
+static uint64_t inside(void *context)
+{
+	(void)context;
+	return 79;
+}
+
+static void test_two_are_locked(void **state)
+{
+	(void)state;
+	struct scene s;
+	struct park_call removal = call;
+	removal.also_locked = inside;
+	scene_init(&s);
+	park(s.lot, NULL, 77, LONG_MS, &removal, &s);
+	assert_true(parking_holds(s.lot, 77));
+	assert_true(parking_holds(s.lot, 79));
+	assert_false(parking_holds(s.lot, 78));
+	finish(&s, MF_OK);
+	assert_false(parking_holds(s.lot, 79));
+	scene_finish(&s);
+}
+
 static void test_done_answers(void **state)
 {
 	(void)state;
@@ -292,7 +314,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_answer_is_here),
-		cmocka_unit_test(test_done_answers),
+		cmocka_unit_test(test_two_are_locked), cmocka_unit_test(test_done_answers),
 		cmocka_unit_test(test_cancelled_by_the_account_is_offline),
 		cmocka_unit_test(test_interrupt_answers),
 		cmocka_unit_test(test_interrupt_while_starting),
