@@ -90,10 +90,8 @@ static void fresh_name(uint64_t message, char ret[static SPOOL_NAME_MAX])
 	snprintf(ret, SPOOL_NAME_MAX, "%" PRIu64 ".new", message);
 }
 
-enum mf_err spool_prepare(struct cache *c, uint64_t message, int fd, uint64_t size, bool mail, const struct spool_note *note, uint64_t *ret_size)
+static enum mf_err prepare_as(struct cache *c, const char *fresh, int fd, uint64_t size, bool mail, const struct spool_note *note, uint64_t *ret_size)
 {
-	char fresh[SPOOL_NAME_MAX];
-	fresh_name(message, fresh);
 	atomic_store(&c->spooled, true);
 	MF_CLEANUP(mf_close) int to = openat(c->spool_dir, fresh, O_RDWR | O_CREAT | O_TRUNC | O_CLOEXEC | O_NOFOLLOW, 0600);
 	if (to < 0)
@@ -105,6 +103,13 @@ enum mf_err spool_prepare(struct cache *c, uint64_t message, int fd, uint64_t si
 	if (e)
 		discard(c->spool_dir, fresh);
 	return e;
+}
+
+enum mf_err spool_prepare(struct cache *c, uint64_t message, int fd, uint64_t size, bool mail, const struct spool_note *note, uint64_t *ret_size)
+{
+	char fresh[SPOOL_NAME_MAX];
+	fresh_name(message, fresh);
+	return prepare_as(c, fresh, fd, size, mail, note, ret_size);
 }
 
 enum mf_err spool_flush(struct cache *c, uint64_t message)
@@ -122,15 +127,21 @@ void spool_discard_prepared(struct cache *c, uint64_t message)
 	discard(c->spool_dir, fresh);
 }
 
-enum mf_err spool_commit(struct cache *c, uint64_t message)
+static enum mf_err commit_from(struct cache *c, const char *fresh, uint64_t message)
 {
-	char fresh[SPOOL_NAME_MAX], name[SPOOL_NAME_MAX];
-	fresh_name(message, fresh);
+	char name[SPOOL_NAME_MAX];
 	spool_name(message, false, name);
 	if (renameat(c->spool_dir, fresh, c->spool_dir, name) < 0)
 		return mf_err_from_errno(errno);
 	keeper_spooled(c, message);
 	return MF_OK;
+}
+
+enum mf_err spool_commit(struct cache *c, uint64_t message)
+{
+	char fresh[SPOOL_NAME_MAX];
+	fresh_name(message, fresh);
+	return commit_from(c, fresh, message);
 }
 
 void spool_discard_edit(struct cache *c, uint64_t message)
@@ -301,7 +312,7 @@ static void old_name(uint64_t message, char ret[static SPOOL_NAME_MAX])
 	snprintf(ret, SPOOL_NAME_MAX, "%" PRIu64 ".old", message);
 }
 
-enum mf_err txn_spool_commit(struct txn *t, uint64_t message)
+static enum mf_err txn_commit_from(struct txn *t, const char *fresh, uint64_t message)
 {
 	char name[SPOOL_NAME_MAX], old[SPOOL_NAME_MAX];
 	int dir = t->cache->spool_dir;
@@ -311,7 +322,14 @@ enum mf_err txn_spool_commit(struct txn *t, uint64_t message)
 	bool over = linkat(dir, name, dir, old, 0) == 0, vacant = !over && errno == ENOENT;
 	if (over || vacant)
 		txn_undo(t, message, 0, over);
-	return spool_commit(t->cache, message);
+	return commit_from(t->cache, fresh, message);
+}
+
+enum mf_err txn_spool_commit(struct txn *t, uint64_t message)
+{
+	char fresh[SPOOL_NAME_MAX];
+	fresh_name(message, fresh);
+	return txn_commit_from(t, fresh, message);
 }
 
 static enum mf_err rename_spooled(struct cache *c, uint64_t from, uint64_t to)
@@ -359,13 +377,15 @@ void spool_settle_undos(struct txn *t, bool rolled_back)
 
 bool keep_bytes(struct txn *t, const struct row *row)
 {
+	char fresh[SPOOL_NAME_MAX]; /* not the one that a person's new version may be prepared under just now */
+	snprintf(fresh, sizeof fresh, "%" PRIu64 ".keep", row->entry.id);
 	struct body *body;
 	uint64_t size;
 	struct spool_note note = { "", row->name, row->entry.mtime };
 	if (cache_body_get(t->cache, row->entry.id, &body))
 		return false;
-	bool kept = body_is_whole(body) && !spool_prepare(t->cache, row->entry.id, body_fd(body), body_size(body), false, &note, &size) &&
-	            !txn_spool_commit(t, row->entry.id);
+	bool kept = body_is_whole(body) && !prepare_as(t->cache, fresh, body_fd(body), body_size(body), false, &note, &size) &&
+	            !txn_commit_from(t, fresh, row->entry.id);
 	body_unref(body);
 	return kept;
 }
@@ -659,7 +679,7 @@ static enum mf_err recover_file(struct txn *t, const char *file)
 	uint64_t message = strtoull(file, &end, 10);
 	bool edit = strcmp(end, ".edit") == 0, wanted = false, spare = false;
 	/* a call that prepared something, or put it over another, never returned; or one that has returned has stored it */
-	if (strcmp(end, ".new") == 0 || strcmp(end, ".old") == 0 || (edit && was_accepted(t->cache, file, message))) {
+	if (strcmp(end, ".new") == 0 || strcmp(end, ".keep") == 0 || strcmp(end, ".old") == 0 || (edit && was_accepted(t->cache, file, message))) {
 		discard(t->cache->spool_dir, file);
 		return MF_OK;
 	}

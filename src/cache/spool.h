@@ -2,7 +2,7 @@
  * to have any more (OP_KEEP).
  *
  * STATE/spool/ID is the content of message row ID, with a trailer that says what it is, so that it survives the loss of the
- * index; STATE/spool/ID.edit is being written; ID.new and ID.old belong to a call and a transaction under way. What cannot be
+ * index; STATE/spool/ID.edit is being written; ID.new, ID.keep and ID.old belong to a call or a transaction under way. What cannot be
  * sent lies in STATE/rejected/ under the name it was given, with NAME.reason.txt beside it. Nothing in either is ever removed
  * but by an answer of the server or by a person. */
 #ifndef MF_CACHE_SPOOL_H

@@ -21,6 +21,23 @@ static void done_with_a_number(void **state)
 	DO(f, txn_op_done(t, 4711, VALIDITY, 3)); /* nothing where it is gone */
 }
 
+/* What was to be copied is gone, and the copy's bytes are kept, while a person writes a new version of it. */
+static void kept_beside_a_new_version(void **state)
+{
+	struct fixture *f = *state;
+	uint64_t inbox = mailbox_with(f, "INBOX", 0);
+	uint64_t id = create_written(f, inbox, "one.eml", TEXT("1")), copy = create(f, inbox, "copy.eml");
+	send_all(f);
+	DO(f, txn_op_done(t, nth_op(f, 0).id, VALIDITY, 1));
+	DO(f, txn_copied(t, copy, id, 0));
+	prepare(f, copy, TEXT("new"));
+	DO(f, txn_op_gone(t, nth_op(f, 0).id));
+	assert_ops(f, "append");
+	assert_true(spool_is(f, copy, TEXT("1")));
+	DO(f, written_in(t, copy, TEXT("new"), true, &expunge));
+	assert_true(spool_is(f, copy, TEXT("new")));
+}
+
 struct overwriter { struct fixture *f; uint64_t message; atomic_bool begun; };
 
 static void *overwrite_when_done(void *context)
@@ -556,7 +573,7 @@ static void lost_with_its_mailbox(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		WITH_CACHE(done_with_a_number), WITH_CACHE(overwritten_when_its_answer_comes), WITH_CACHE(last_line_ended_by_the_server), WITH_CACHE(double_is_absorbed), WITH_CACHE(claimed_places_make_no_rows), WITH_CACHE(stored_where_it_is), WITH_CACHE(claimed_flags),
+		WITH_CACHE(done_with_a_number), WITH_CACHE(kept_beside_a_new_version), WITH_CACHE(overwritten_when_its_answer_comes), WITH_CACHE(last_line_ended_by_the_server), WITH_CACHE(double_is_absorbed), WITH_CACHE(claimed_places_make_no_rows), WITH_CACHE(stored_where_it_is), WITH_CACHE(claimed_flags),
 		WITH_CACHE(sent_and_vanished_waits_for_its_answer), WITH_CACHE(lost_answers_are_adopted), WITH_CACHE(half_a_move),
 		WITH_CACHE(copies_that_wait_follow_a_move), WITH_CACHE(without_a_number), WITH_CACHE(refused_parked_retried),
 		WITH_CACHE(renumbered_mailbox), WITH_CACHE(numbers_are_given_again), WITH_CACHE(flags_follow_a_move_elsewhere), WITH_CACHE(lost_with_its_mailbox), WITH_CACHE(twins_keep_their_originals),
