@@ -229,6 +229,13 @@ static inline void move_number(struct world *w, const char *from, int number, co
 	DO(w, txn_move(t, numbered(w, from, number), box(w, to), name, &how));
 }
 
+static inline void copy_number(struct world *w, const char *from, int number, const char *to, const char *name)
+{
+	uint64_t made = 0;
+	DO(w, txn_create(t, box(w, to), name, &made));
+	DO(w, txn_copied(t, made, numbered(w, from, number), 0));
+}
+
 /* --- an account with mailboxes and messages ---------------------------------------------------------------------------------- */
 
 static inline void build(struct world *w, unsigned caps)

@@ -273,11 +273,9 @@ static void one_of_many_is_refused(void **state)
 	go_offline(&w);
 	memory_quota(w.server, 0, 2200); /* bytes: for three of six copies */
 	for (int i = 1; i <= 6; i++) {
-		uint64_t made = 0;
 		char name[40];
 		snprintf(name, sizeof name, "copy%d.eml", i);
-		DO(&w, txn_create(t, box(&w, "Work"), name, &made));
-		DO(&w, txn_copied(t, made, numbered(&w, "INBOX", i), 0));
+		copy_number(&w, "INBOX", i, "Work", name);
 	}
 	account_connect(w.account);
 	assert_int_equal(want_settled(&w), MF_DENIED);
@@ -294,16 +292,13 @@ static void flagged_and_copied(void **state)
 {
 	(void)state;
 	struct world w;
-	uint64_t made = 0, later = 0;
 	build(&w, FULL);
 	DO(&w, txn_set_flags(t, numbered(&w, "INBOX", 1), 0, ""));
 	assert_settled_as(&w, NULL, "bare");
 	go_offline(&w);
-	DO(&w, txn_create(t, box(&w, "Work"), "bare.eml", &made));
-	DO(&w, txn_copied(t, made, numbered(&w, "INBOX", 1), 0));
+	copy_number(&w, "INBOX", 1, "Work", "bare.eml");
 	DO(&w, txn_change_flags(t, numbered(&w, "INBOX", 1), FLAG_FLAGGED, 0, NULL, NULL));
-	DO(&w, txn_create(t, box(&w, "Work"), "flagged.eml", &later));
-	DO(&w, txn_copied(t, later, numbered(&w, "INBOX", 1), 0));
+	copy_number(&w, "INBOX", 1, "Work", "flagged.eml");
 	account_connect(w.account);
 	assert_settled_as(&w, NULL, "copied, flagged, copied");
 	char *text = server_text(&w);

@@ -5,13 +5,6 @@
 
 #define ANONYMOUS (FULL & ~(unsigned)REMOTE_OBJECTID) /* what has another name is known by its UIDVALIDITY and its messages */
 
-static void copy_number(struct world *w, const char *from, int number, const char *to, const char *name)
-{
-	uint64_t made = 0;
-	DO(w, txn_create(t, box(w, to), name, &made));
-	DO(w, txn_copied(t, made, numbered(w, from, number), 0));
-}
-
 static void fetch_number(struct world *w, const char *path, int number)
 {
 	struct body *body;

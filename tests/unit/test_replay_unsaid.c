@@ -9,13 +9,6 @@ static size_t count_of(const char *text, const char *line)
 	return count;
 }
 
-static void copy_number(struct world *w, const char *from, int number, const char *to, const char *name)
-{
-	uint64_t made = 0;
-	DO(w, txn_create(t, box(w, to), name, &made));
-	DO(w, txn_copied(t, made, numbered(w, from, number), 0));
-}
-
 /* Looking tells. What was to be done with a message afterwards is done, nothing is there twice, and what is gone has gone */
 static void found_by_looking(void **state)
 {
