@@ -102,7 +102,8 @@ void cache_root_mtime(struct cache *c, struct timespec *ret);
 
 struct entry {                   /* what stat(2) needs: plain numbers */
 	uint64_t id, mailbox, size;
-	int64_t mtime, ctime;        /* internal date; last change of flags. Seconds since the epoch */
+	int64_t mtime;               /* internal date, seconds since the epoch */
+	int64_t ctime;               /* last change of flags, nanoseconds since the epoch */
 	uint32_t uid;                /* 0: not at the server (yet) */
 	bool size_checked;           /* the size was compared with the bytes */
 };

@@ -20,7 +20,7 @@ static enum mf_err undo_flags(struct txn *t, const struct op *op)
 		n->m.unseen += (row.flags & CACHE_MESSAGE_SEEN) ? UINT32_MAX : 1;
 		txn_attributes_changed(n);
 	}
-	row.entry.ctime = txn_now_s(t);
+	row.entry.ctime = t->now_ns;
 	e = row_place(t, n, &row);
 	if (!e) {
 		row_show(t, n, &row, false);

@@ -101,7 +101,7 @@ static enum mf_err store_flags(struct txn *t, struct node *n, struct row *row, u
 	}
 	row->flags = flags;
 	row_cap_keywords(keywords, row->keywords);
-	row->entry.ctime = txn_now_s(t);
+	row->entry.ctime = t->now_ns;
 	enum mf_err e = row_flags(t, row);
 	if (e)
 		return e;
@@ -291,7 +291,7 @@ static enum mf_err move_row(struct txn *t, struct row *row, struct node *from, s
 	memcpy(old_name, row->name, sizeof old_name);
 	memmove(row->name, name, strlen(name) + 1);
 	row->modseq = 0;
-	row->entry.ctime = txn_now_s(t);
+	row->entry.ctime = t->now_ns;
 	if (!e)
 		e = row_place(t, to, row);
 	if (!e)
@@ -588,7 +588,7 @@ static enum mf_err rename_row(struct txn *t, struct row *row, struct node *n, co
 	char old_name[NAME_MAX_BYTES + 1];
 	memcpy(old_name, row->name, sizeof old_name);
 	memcpy(row->name, name, strlen(name) + 1);
-	row->entry.ctime = txn_now_s(t);
+	row->entry.ctime = t->now_ns;
 	enum mf_err e = row_place(t, n, row);
 	if (e)
 		return e;

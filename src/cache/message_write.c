@@ -148,7 +148,7 @@ static enum mf_err set_flags(struct txn *t, struct node *n, struct row *row, uns
 	if (!changed && (!modseq || modseq == row->modseq))
 		return MF_OK;
 	if (changed)
-		row->entry.ctime = txn_now_s(t);
+		row->entry.ctime = t->now_ns;
 	sqlite3_stmt *s = db_use(t->db, SQL_MESSAGE_FLAGS);
 	sqlite3_bind_int64(s, 1, (int64_t)row->entry.id);
 	sqlite3_bind_int64(s, 2, flags);
@@ -329,7 +329,7 @@ static enum mf_err put_back(struct txn *t, struct node *n, const struct message_
 	row_cap_keywords(put->keywords, row.keywords);
 	e = settle_elsewhere(t, n, &row, 0);
 	if (old.flags != row.flags || strcmp(old.keywords, row.keywords) != 0)
-		row.entry.ctime = txn_now_s(t);
+		row.entry.ctime = t->now_ns;
 	if (!e)
 		e = row_place(t, n, &row);
 	if (e)
@@ -394,7 +394,7 @@ static int64_t mtime_of(const struct message_put *put)
 
 static void row_of_put(struct txn *t, const struct message_put *put, int64_t mtime, uint64_t match, struct row *ret)
 {
-	*ret = (struct row){ .entry = { .uid = put->uid, .size = put->size, .mtime = mtime, .ctime = txn_now_s(t) },
+	*ret = (struct row){ .entry = { .uid = put->uid, .size = put->size, .mtime = mtime, .ctime = t->now_ns },
 		             .flags = put->flags, .modseq = put->modseq, .match = match };
 	row_cap_keywords(put->keywords, ret->keywords);
 }
@@ -585,7 +585,7 @@ static enum mf_err take_place(struct txn *t, struct node *n, struct row *row, co
 	if (!e && !is_free)
 		memcpy(row->name, arrival->name, sizeof row->name);
 	row->entry.uid = arrival->entry.uid;
-	row->entry.ctime = txn_now_s(t);
+	row->entry.ctime = t->now_ns;
 	row->flags = arrival->flags;
 	row->modseq = arrival->modseq;
 	memcpy(row->keywords, arrival->keywords, sizeof row->keywords);

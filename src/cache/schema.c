@@ -60,6 +60,9 @@ const struct schema_step schema_steps[] = {
 	/* by which a mailbox is known under any name */
 	{ 5,
 	  "ALTER TABLE mailbox ADD COLUMN object_id TEXT;" },
+	/* nanoseconds, as the times of mailboxes */
+	{ 6,
+	  "UPDATE message SET ctime = ctime * 1000000000;" },
 };
 const size_t schema_step_count = sizeof schema_steps / sizeof *schema_steps;
 

@@ -21,7 +21,7 @@ enum mf_err txn_create(struct txn *t, uint64_t mailbox, const char *name, uint64
 	struct mail_summary summary;
 	mail_summary_parse("", 0, 0, &summary);
 	struct message_put put = { .mailbox = mailbox, .keywords = "", .summary = &summary };
-	struct row row = { .entry = { .mtime = txn_now_s(t), .ctime = txn_now_s(t) }, .local = true };
+	struct row row = { .entry = { .mtime = txn_now_s(t), .ctime = t->now_ns }, .local = true };
 	memcpy(row.name, name, strlen(name) + 1);
 	e = row_add(t, n, &row);
 	if (!e)
@@ -42,7 +42,7 @@ static enum mf_err store_content(struct txn *t, struct row *row, const struct me
 	row->entry.size = put->size;
 	row->entry.size_checked = true;
 	row->entry.mtime = put->internal_date;
-	row->entry.ctime = txn_now_s(t);
+	row->entry.ctime = t->now_ns;
 	row->match = match_of(put, put->internal_date);
 	sqlite3_stmt *s = db_use(t->db, SQL_MESSAGE_CONTENT);
 	sqlite3_bind_int64(s, 1, (int64_t)row->entry.id);
@@ -392,7 +392,7 @@ enum mf_err txn_touch(struct txn *t, uint64_t message, int64_t mtime)
 	if (e)
 		return e;
 	row.entry.mtime = mtime;
-	row.entry.ctime = txn_now_s(t);
+	row.entry.ctime = t->now_ns;
 	sqlite3_stmt *s = db_use(t->db, SQL_MESSAGE_DATE);
 	sqlite3_bind_int64(s, 1, (int64_t)message);
 	sqlite3_bind_int64(s, 2, mtime);

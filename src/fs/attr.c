@@ -62,7 +62,7 @@ void attr_message(const struct fs *fs, uint8_t account, const struct entry *e, s
 {
 	struct node node = { .kind = NODE_MESSAGE, .account = account, .id = e->id };
 	attr_fill(fs, &node, S_IFREG | 0666, e->size, (struct timespec){ .tv_sec = e->mtime }, ret);
-	ret->st_ctim.tv_sec = e->ctime;
+	ret->st_ctim = (struct timespec){ .tv_sec = e->ctime / 1000000000, .tv_nsec = e->ctime % 1000000000 };
 	struct edit *edit = edit_find((struct fs *)(uintptr_t)fs, &node); /* counts a reference, which is no change */
 	if (edit)
 		edit_attr(edit, ret);
