@@ -255,15 +255,20 @@ enum mf_err outgoing_remove(struct outgoing *o, bool failed, const char *name)
 	return err;
 }
 
+static void drop_draft(struct outgoing *o, const char *name, const struct file *but)
+{
+	struct file *there = file_by_name(o, name);
+	if (there && there != but) {
+		file_drop_name(o, there);
+		file_let_go(o, there);
+	}
+}
+
 /* What has the name in outbox/ makes room. MF_BUSY, MF_DENIED: it cannot be taken back */
 static enum mf_err make_room(struct outgoing *o, const char *name, const struct file *but)
 {
 	struct outbox_item item;
-	struct file *f = file_by_name(o, name);
-	if (f && f != but) {
-		file_drop_name(o, f);
-		file_let_go(o, f);
-	}
+	drop_draft(o, name, but);
 	if (outbox_item_by_name(o->outbox, name, false, &item) != MF_OK)
 		return MF_OK;
 	enum mf_err err = but && but->id == item.id ? MF_OK : outbox_take_back(o->outbox, item.id, NULL);
@@ -282,6 +287,15 @@ static enum mf_err may_make_room(struct outgoing *o, const char *name)
 	return state == OUTBOX_SENDING ? MF_BUSY : state == OUTBOX_MAYBE ? MF_DENIED : MF_OK;
 }
 
+/* Only what the queue has under its new name lets go of what had that name. */
+static enum mf_err queue_rename(struct outgoing *o, uint64_t id, const char *newname)
+{
+	enum mf_err err = outbox_rename(o->outbox, id, newname, true);
+	if (err == MF_OK)
+		drop_draft(o, newname, NULL);
+	return err;
+}
+
 static enum mf_err rename_failed(struct outgoing *o, const char *name, const char *newname)
 {
 	struct outbox_item item;
@@ -298,13 +312,11 @@ static enum mf_err rename_failed(struct outgoing *o, const char *name, const cha
 	if (err == MF_DENIED)
 		err = MF_INVALID;                /* it was never fit to be sent */
 	if (err == MF_OK)
-		err = make_room(o, newname, file_of_id(o, id, NULL));
-	if (err == MF_OK && outbox_item(o->outbox, id, &item) == MF_OK) {
-		if (strcmp(item.name, newname) != 0)
-			err = outbox_rename(o->outbox, id, newname);
+		err = queue_rename(o, id, newname);
+	if (outbox_item(o->outbox, id, &item) == MF_OK) {
+		file_set_hold(o, id, item.name);
 		outbox_item_finish(&item);
 	}
-	file_set_hold(o, id, newname);
 	return err;
 }
 
@@ -354,10 +366,8 @@ static enum mf_err rename_queued(struct outgoing *o, const struct outbox_item *i
 	outbox_hold(o->outbox, item->id, true, false); /* it does not begin to be sent meanwhile */
 	if (!file_item(o, item->id, &now))
 		return MF_NOT_FOUND;
-	err = now.state == OUTBOX_SENDING ? MF_BUSY : make_room(o, newname, f);
+	err = now.state == OUTBOX_SENDING ? MF_BUSY : queue_rename(o, item->id, newname);
 	outbox_item_finish(&now);
-	if (err == MF_OK)
-		err = outbox_rename(o->outbox, item->id, newname);
 	file_set_hold(o, item->id, err == MF_OK ? newname : item->name);
 	return err;
 }
@@ -370,11 +380,7 @@ static enum mf_err accept_as(struct outgoing *o, struct file *f, const char *new
 	if (err != MF_OK && err != MF_BUSY && err != MF_DENIED)
 		(void)file_put(o, f, newname, 0, PUT_KEEP_FAILED, &copy);
 	if (err == MF_OK) {
-		struct file *there = file_by_name(o, newname);
-		if (there && there != f) {
-			file_drop_name(o, there);
-			file_let_go(o, there);
-		}
+		drop_draft(o, newname, f);
 		file_became(o, f, id);
 	}
 	file_let_go(o, f);

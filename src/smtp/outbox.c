@@ -201,11 +201,13 @@ enum mf_err outbox_renew_access(struct outbox *o, const struct account_config *c
 	return MF_OK;
 }
 
-/* Another one of the name came behind it, which happens only when that is to take its place */
-static bool is_replaced(struct outbox *o, const struct entry *e)
+static bool is_replaced(const struct outbox *o, const struct entry *e)
 {
-	const struct entry *other = entry_is_failed(o, e) ? NULL : find_name_locked(o, e->name, false, e);
-	return other && other->id > e->id && !may_take_back_locked(o, e);
+	const struct entry *other;
+	TAILQ_FOREACH(other, &o->entries, link)
+		if (other->replaces == e->id)
+			return !may_take_back_locked(o, e);
+	return false;
 }
 
 /* What a crash left half done */
@@ -394,24 +396,31 @@ static enum mf_err prepare(struct outbox *o, struct entry *e, int original, cons
 	return err;
 }
 
+/* The one of that name makes room; *ret: NULL if there is none */
+static enum mf_err find_room_locked(struct outbox *o, const struct entry *e, const char *name, bool replaces, struct entry **ret)
+{
+	*ret = find_name_locked(o, name, entry_is_failed(o, e), e);
+	return !*ret ? MF_OK : replaces ? may_take_back_locked(o, *ret) : MF_EXISTS;
+}
+
 /* What it takes the place of goes behind it: a start that finds both lets that go. */
 static enum mf_err insert(struct outbox *o, struct entry *e, bool replaces, uint64_t *ret_replaced)
 {
 	pthread_mutex_lock(&o->lock);
-	struct entry *there = e->unfit ? NULL : find_name_locked(o, e->name, false, e);
-	uint64_t replaced = there ? there->id : 0;
-	enum mf_err err = !there ? MF_OK : replaces ? may_take_back_locked(o, there) : MF_EXISTS;
+	struct entry *there = NULL;
+	enum mf_err err = e->unfit ? MF_OK : find_room_locked(o, e, e->name, replaces, &there);
 	if (!err && e->unfit)
 		outbox_free_name_locked(o, e);
+	e->replaces = there ? there->id : 0;
 	if (!err)
 		err = queue_save(o, e);
 	if (!err && there) {
 		err = withdraw_locked(o, there);
 		if (err)
 			(void)queue_delete(o, e);
-		else
-			*ret_replaced = replaced;
 	}
+	if (!err)
+		*ret_replaced = e->replaces;
 	if (!err) {
 		TAILQ_INSERT_TAIL(&o->entries, e, link);
 		o->woken = true;
@@ -539,25 +548,41 @@ static enum mf_err save_locked(struct outbox *o, struct entry *e)
 	return queue_save(o, e);
 }
 
-enum mf_err outbox_rename(struct outbox *o, uint64_t id, const char *name)
+/* As insert() does it: the new state first */
+static enum mf_err rename_locked(struct outbox *o, struct entry *e, const char *name, struct entry *there)
+{
+	char *old = e->name;
+	e->name = mf_strdup(name);
+	e->replaces = there ? there->id : 0;
+	enum mf_err err = save_locked(o, e);
+	bool saved = !err;
+	if (!err && there)
+		err = withdraw_locked(o, there);
+	if (!err) {
+		free(old);
+		return MF_OK;
+	}
+	free(e->name);
+	e->name = old;
+	e->replaces = 0;
+	if (saved)
+		(void)save_locked(o, e); /* has said why in the log; the next start renames it then */
+	return err;
+}
+
+enum mf_err outbox_rename(struct outbox *o, uint64_t id, const char *name, bool replaces)
 {
 	if (!is_name(name))
 		return MF_INVALID;
 	pthread_mutex_lock(&o->lock);
-	struct entry *e = outbox_find_locked(o, id);
-	enum mf_err err = !e ? MF_NOT_FOUND : e->sending ? MF_BUSY : is_taken_locked(o, name, entry_is_failed(o, e), e) ? MF_EXISTS : MF_OK;
-	if (!err) {
-		char *old = e->name;
-		e->name = mf_strdup(name);
-		err = save_locked(o, e);
-		if (err) {
-			free(e->name);
-			e->name = old;
-		} else {
-			free(old);
-		}
-	}
+	struct entry *e = outbox_find_locked(o, id), *there = NULL;
+	enum mf_err err = !e ? MF_NOT_FOUND : e->sending ? MF_BUSY : find_room_locked(o, e, name, replaces, &there);
+	if (!err)
+		err = rename_locked(o, e, name, there);
+	uint64_t replaced = err ? 0 : e->replaces;
 	pthread_mutex_unlock(&o->lock);
+	if (replaced)
+		outbox_tell(o, replaced);
 	if (!err)
 		outbox_tell(o, id);
 	return err;

@@ -107,8 +107,8 @@ enum mf_err outbox_take_back(struct outbox *o, uint64_t id, int *ret_fd);
 enum mf_err outbox_remove(struct outbox *o, uint64_t id);
 /* It left the outbox by one of these two, not sent. Of the last thousand. */
 bool outbox_was_removed(struct outbox *o, uint64_t id);
-/* mv within outbox/; MF_EXISTS */
-enum mf_err outbox_rename(struct outbox *o, uint64_t id, const char *name);
+/* mv within outbox/; as it is if that fails. replaces: as of outbox_put(), with the errors of outbox_take_back(); else MF_EXISTS */
+enum mf_err outbox_rename(struct outbox *o, uint64_t id, const char *name, bool replaces);
 /* Of what its sender is to be told (enum dsn_notify), from the next attempt on. MF_BUSY: it is being sent */
 enum mf_err outbox_set_notify(struct outbox *o, uint64_t id, unsigned notify);
 /* While held (an editor's lock file is there) it is not sent. anew: its delay begins now, and is two seconds at least, and at most

@@ -149,6 +149,7 @@ static enum mf_err entry_write(const struct entry *e, struct buf *b)
 	(void)buf_adds(b, MAGIC);
 	add_text(b, "name", e->name);
 	add_number(b, "number", e->number);
+	add_number(b, "replaces", e->replaces);
 	add_number(b, "put", (uint64_t)e->put_s);
 	add_number(b, "changed", (uint64_t)e->changed_s);
 	add_number(b, "due", (uint64_t)e->due_s);
@@ -237,6 +238,8 @@ static bool take_pair(struct entry *e, const char *key, char *value)
 		return take_recipient(e, value);
 	if (!strcmp(key, "number"))
 		e->number = number & OUTBOX_NUMBER_MAX;
+	else if (!strcmp(key, "replaces"))
+		e->replaces = number;
 	else if (!strcmp(key, "put"))
 		e->put_s = (int64_t)number;
 	else if (!strcmp(key, "changed"))

@@ -20,6 +20,7 @@ struct recipient_state {
 struct entry {
 	TAILQ_ENTRY(entry) link;
 	uint64_t id, number;
+	uint64_t replaces;       /* the one whose name it took; if that is found at a start, it goes. 0: none */
 	char *name;
 	int64_t put_s, changed_s, due_s, first_s;   /* first_s: when the server was first asked; 0: not yet */
 	unsigned attempts;
