@@ -8,6 +8,7 @@
 #include <unistd.h>
 
 #include "base/mem.h"
+#include "cli/outgoing.h"
 #include "cli/sync_files.h"
 #include "control/json.h"
 
@@ -90,6 +91,35 @@ static enum exit_code tell_file(const char *file)
 	return cli_fail(EXIT_PROTOCOL, "sync: %s is not at the server: %s", file, state);
 }
 
+/* A message in outbox/, or outbox/failed/, which is in no mailbox */
+static bool is_outgoing(const char *file, const char *folder)
+{
+	return (strcmp(folder, "outbox") == 0 || strcmp(folder, "outbox/failed") == 0) && !has_attribute(file, "user.mail.flags");
+}
+
+/* It goes by itself: whoever asks for it now need only wait. */
+static bool is_on_its_way(const char *file)
+{
+	static const enum outbox_state states[] = { OUTBOX_WAITING, OUTBOX_QUEUED, OUTBOX_SENDING };
+	char state[STATE_MAX + 1];
+	ssize_t len = getxattr(file, STATE, state, STATE_MAX);
+	state[len < 0 ? 0 : len] = 0;
+	for (size_t i = 0; i < sizeof states / sizeof *states; i++)
+		if (strncmp(state, outbox_state_word(states[i]), strlen(outbox_state_word(states[i]))) == 0)
+			return true;
+	return false;
+}
+
+static enum exit_code sync_outgoing(const struct cli *cli, char *account, const char *file, bool wait)
+{
+	char whole[PATH_MAX];
+	struct cli own = *cli;
+	own.account = account;
+	if (wait && is_on_its_way(file) && realpath(file, whole))
+		return outgoing_settle(&own, "--wait", strrchr(whole, '/') + 1);
+	return tell_file(file);
+}
+
 enum exit_code sync_files(struct cli *cli, const struct arguments *arguments, sync_mailboxes *run)
 {
 	enum exit_code code = EXIT_OK;
@@ -101,7 +131,10 @@ enum exit_code sync_files(struct cli *cli, const struct arguments *arguments, sy
 			return cli_fail(EXIT_NOT_FOUND, "sync: %s is not in a mailfs mount", file);
 		MF_CLEANUP(mf_free) char *place = mf_format("%s/%s", account, mailbox);
 		enum exit_code one = EXIT_OK;
-		if (!last || strcmp(last, place) != 0) { /* many are of one mailbox */
+		bool outgoing = is_outgoing(file, mailbox), wait = arguments_has(arguments, "wait");
+		if (outgoing) {
+			one = sync_outgoing(cli, account, file, wait);
+		} else if (!last || strcmp(last, place) != 0) { /* many are of one mailbox */
 			struct cli own = *cli;
 			struct arguments there = *arguments;
 			char *operands[] = { *mailbox ? mailbox : NULL, NULL };
@@ -115,7 +148,7 @@ enum exit_code sync_files(struct cli *cli, const struct arguments *arguments, sy
 		if (one == EXIT_CANCELLED)
 			return one;
 		/* with --wait it is the file that counts: other changes may wait for a person */
-		if (arguments_has(arguments, "wait") && !is_folder(file))
+		if (wait && !outgoing && !is_folder(file))
 			one = one == EXIT_OK || one == EXIT_PROTOCOL ? tell_file(file) : one;
 		code = code ? code : one;
 	}

@@ -6,7 +6,8 @@
 
 /* It is a message that a mount shows, or the path of a mailbox or of an account there: one that begins with a slash or a dot. */
 bool sync_is_file(const char *operand);
-/* run carries out the command for one mailbox. With --wait the code is EXIT_OK if the server has the files. */
+/* run carries out the command for one mailbox. With --wait the code is EXIT_OK if the server has the files;
+ * a message in outbox/ is waited for until it is sent, or will not be by itself. */
 typedef enum exit_code sync_mailboxes(struct cli *cli, const struct arguments *arguments);
 enum exit_code sync_files(struct cli *cli, const struct arguments *arguments, sync_mailboxes *run);
 

@@ -15,7 +15,7 @@
 	X(MOUNT,       4, "mounting or unmounting failed") \
 	X(BACKGROUND,  5, "the process in the background could not be started") \
 	X(LOCAL,       7, "a local failure: input or output, no space, damaged or newer data") \
-	X(NOT_FOUND,   8, "no such account, mailbox or mount") \
+	X(NOT_FOUND,   8, "no such account, mailbox, mount, message or file") \
 	X(AUTH,        9, "the server refused the credentials, or there are none") \
 	X(OFFLINE,    10, "the server cannot be reached") \
 	X(TIMEOUT,    11, "no answer in time") \

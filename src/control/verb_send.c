@@ -121,6 +121,13 @@ static enum exit_code fail_held(struct verb_call *call, const struct outbox_item
 	return EXIT_BUSY;
 }
 
+static enum exit_code fail_unreleased(struct verb_call *call, const struct account *a, const struct outbox_item *item)
+{
+	bool manual = account_config(a)->send == SEND_MANUAL;
+	mf_fail(&call->why, MF_DENIED, "%.80s stays in the outbox until \"mailfs send\"%s", item->name, manual ? " (send = manual)" : ", or the next connection (send = connect)");
+	return EXIT_PROTOCOL;
+}
+
 /* Until it is sent, or will not be now. */
 static enum exit_code await_item(struct verb_call *call, const struct account *a, struct outbox *outbox, struct outbox_item *item)
 {
@@ -134,6 +141,8 @@ static enum exit_code await_item(struct verb_call *call, const struct account *a
 		enum exit_code failure = item->state == OUTBOX_SENDING ? EXIT_OK : link_failure(call, outbox, item);
 		if (!failure && !is_settled(item) && is_held_long(item, &held_since_ms))
 			failure = fail_held(call, item);
+		if (!failure && item->state == OUTBOX_QUEUED && item->unreleased)
+			failure = fail_unreleased(call, a, item);
 		if (is_settled(item) || failure) {
 			say_item(call, a, item);
 			return failure ? failure : code_of_item(call, item);
@@ -336,6 +345,17 @@ static bool find_named(struct verb_call *call, const char *name, struct account 
 	return false;
 }
 
+static enum exit_code await_one(struct verb_call *call, const char *name)
+{
+	struct account *a = NULL;
+	struct outbox_item item;
+	if (!find_named(call, name, &a, &item))
+		return EXIT_NOT_FOUND;
+	enum exit_code code = await_item(call, a, outboxes_find(a), &item);
+	outbox_item_finish(&item);
+	return code;
+}
+
 enum settling { TO_RETRY, TO_REMOVE, TO_SENT };
 
 static enum exit_code change_one(struct verb_call *call, enum settling change, const char *name)
@@ -361,6 +381,9 @@ static enum exit_code change_one(struct verb_call *call, enum settling change, c
 enum exit_code verb_outbox(struct verb_call *call)
 {
 	static const char *const options[] = { "--retry", "--remove", "--sent" };
+	MF_CLEANUP(mf_free) char *awaited = take_value(call, "--wait");
+	if (awaited)
+		return verb_no_more_arguments(call) ? EXIT_USAGE : await_one(call, awaited);
 	for (size_t i = 0; i < sizeof options / sizeof *options; i++) {
 		MF_CLEANUP(mf_free) char *name = take_value(call, options[i]);
 		if (name)

@@ -150,6 +150,7 @@ struct outbox_item {
 	enum outbox_state state;
 	bool in_failed;                /* it belongs into failed/ (OUTBOX_FAILED) */
 	bool held;                     /* outbox_hold() */
+	bool unreleased;               /* by send = connect or manual it goes nowhere yet */
 	int64_t at_s;                  /* WAITING, RETRYING: until when; else 0 */
 	int64_t put_s, changed_s;      /* wall clock */
 	uint64_t size;                 /* of the user's bytes */

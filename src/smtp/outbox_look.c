@@ -16,7 +16,7 @@ static void fill_item(const struct outbox *o, const struct entry *e, int64_t now
 	if (!*reason && state == OUTBOX_QUEUED && o->link.error)
 		reason = o->link.reason.text;
 	*ret = (struct outbox_item){
-		.id = e->id, .number = e->number, .name = mf_strdup(e->name), .state = state, .in_failed = state == OUTBOX_FAILED, .held = e->held,
+		.id = e->id, .number = e->number, .name = mf_strdup(e->name), .state = state, .in_failed = state == OUTBOX_FAILED, .held = e->held, .unreleased = !entry_is_open(o, e),
 		.at_s = state == OUTBOX_WAITING || state == OUTBOX_RETRYING ? e->due_s : 0, .put_s = e->put_s, .changed_s = e->changed_s,
 		.size = e->original_size, .reason = mf_strdup(reason),
 		.message_id = mf_strdup(e->envelope.message_id ? e->envelope.message_id : ""),

@@ -145,6 +145,28 @@ with Suite("sending: a real server, and faults", timeout=300) as suite:
         assert not any("mistake" in line for line in exim.received())
         mount.umount()
 
+    @suite.case("sync --wait FILE of outbox/ returns when it is sent, or says why it is not")
+    def _():
+        home = sender(send_delay="2s")
+        mount = home.mount()
+        path = mount / "outbox/waited.eml"
+        path.write_text("To: alice@example.org\nSubject: waited\n\nx\n")
+        answer = home.run("sync", path)
+        assert answer.returncode == 15 and "waiting until" in answer.stderr, answer
+        answer = home.run("sync", "--wait", "waited.eml", cwd=mount / "outbox", check=0)
+        assert answer.stderr == "" and "waited.eml" in answer.stdout, answer
+        assert not path.exists()
+        delivered("waited")
+        path.write_text("To: alice@example.org\nSubject: taken\n\nx\n")
+        asked = system.spawn([str(PROGRAM), "sync", "--wait", str(path)], env=home.environment(), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+        path.unlink()
+        said = asked.communicate(timeout=60 * system.SLOW)[1].decode()
+        assert asked.returncode in (8, 14) and said, (asked.returncode, said)   # it was asked for before, or behind that
+        (mount / "outbox/half.eml").touch()
+        answer = home.run("sync", "--wait", mount / "outbox/half.eml")
+        assert answer.returncode == 15 and "empty: not sent" in answer.stderr, answer
+        mount.umount()
+
     @suite.case("send = manual, and mailfs send's release by a running mount")
     def _():
         home = sender(send="manual", send_delay="0")
@@ -152,6 +174,9 @@ with Suite("sending: a real server, and faults", timeout=300) as suite:
         home.run("send", "--to", "alice@example.org", "-s", "by hand", check=0)
         time.sleep(0.5)
         assert outbox(home)["queued"] == 1
+        waiting = next(path for path in (mount / "outbox").iterdir() if path.is_file())
+        answer = home.run("sync", "--wait", waiting)
+        assert answer.returncode == 15 and "until \"mailfs send\"" in answer.stderr, answer
         assert sendmail(home, "-q").returncode == 0
         delivered("by hand")
         mount.umount()
