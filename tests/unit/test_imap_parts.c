@@ -158,6 +158,10 @@ static void hashes(void **state)
 	assert_false(uidhash_add(&h, 4));
 	assert_int_equal(33333, h.count);
 	uidhash_finish(&h);
+	for (uint32_t i = 1; i < 65536; i++) /* a server that chooses them so that their low bits are alike */
+		assert_true(uidhash_add(&h, i << 16));
+	assert_true(uidhash_has(&h, 1 << 16) && !uidhash_has(&h, 1));
+	uidhash_finish(&h);
 }
 
 static void capabilities(void **state)

@@ -54,8 +54,9 @@ struct box {
 	uint32_t open_from;         /* REFETCH and SALVAGE have got this far in it */
 	struct salvaged *batch;
 	size_t batch_count;
+	size_t batch_bytes;         /* of their headers */
 	bool one_by_one;            /* a set was refused because of one message in it */
-	bool refused;               /* in this batch */
+	bool refused;               /* in this batch; or it is too large */
 };
 
 struct changes {

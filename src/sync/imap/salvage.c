@@ -6,6 +6,7 @@
 #include "sync/imap/changes.h"
 
 #define BATCH 100
+#define BATCH_BYTES (1U << 20)  /* of its headers, which are kept until it is told: where they are larger, one message at a time */
 
 uint64_t salvage_open_count(struct box *b)
 {
@@ -72,6 +73,7 @@ void salvage_drop(struct box *b)
 	free(b->batch);
 	b->batch = NULL;
 	b->batch_count = 0;
+	b->batch_bytes = 0;
 }
 
 static void replace(char **to, const char *from, size_t len)
@@ -83,6 +85,12 @@ static void replace(char **to, const char *from, size_t len)
 		memcpy(*to, from, len);
 		(*to)[len] = 0;
 	}
+}
+
+/* One message spoils the set for all (Yahoo: [UNAVAILABLE] for ever), or they are too large together. */
+static bool is_for_one_by_one(const struct box *b)
+{
+	return b->refused && b->batch_count > 1;
 }
 
 void salvage_take(struct box *b, const struct imap_fetch *f)
@@ -109,6 +117,10 @@ void salvage_take(struct box *b, const struct imap_fetch *f)
 	if (f->modseq)
 		m->message.modseq = f->modseq;
 	if (f->header && !m->header) {
+		b->batch_bytes += f->header_len;
+		b->refused |= b->batch_count > 1 && b->batch_bytes > BATCH_BYTES;
+	}
+	if (f->header && !m->header && !is_for_one_by_one(b)) {
 		replace(&m->header, f->header, f->header_len);
 		m->message.header_len = f->header_len;
 	}
@@ -162,9 +174,8 @@ static enum mf_err tell_batch(struct changes *v, struct box *b)
 
 static enum mf_err finish_batch(struct changes *v, struct box *b)
 {
-	bool retry = b->refused && b->batch_count > 1;
 	enum mf_err e = MF_OK;
-	if (retry) { /* one message spoils the set for all (Yahoo: [UNAVAILABLE] for ever) */
+	if (is_for_one_by_one(b)) {
 		b->one_by_one = true;
 		b->open_from = b->batch[0].uid;
 	} else {
@@ -187,7 +198,7 @@ static enum mf_err salvage(struct changes *v, struct box *b)
 		b->issued = !b->batch_count;
 		return ask_items(v, b, false, parts, 4);
 	case 2:
-		return ask_items(v, b, true, header, 1);
+		return is_for_one_by_one(b) ? MF_OK : ask_items(v, b, true, header, 1);
 	default:
 		e = finish_batch(v, b);
 		b->step = 1;

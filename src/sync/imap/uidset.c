@@ -1,8 +1,11 @@
 #include "sync/imap/uidset.h"
 
 #include <stdlib.h>
+#include <sys/random.h>
 
 #include "base/mem.h"
+
+#define SMALLEST 256
 
 void uidset_init(struct uidset *set)
 {
@@ -123,17 +126,27 @@ void uid_ranges_write(struct uid_ranges ranges, size_t *at, size_t max, struct b
 	}
 }
 
+/* The high bits of a product with a number that no server knows: it cannot choose UIDs that collide. */
 static size_t slot_of(const struct uidhash *h, uint32_t uid)
 {
-	size_t i = (uid * 2654435769U) & (h->size - 1);
+	size_t i = (size_t)((uid * h->key) >> (64 - __builtin_ctzll(h->size)));
 	while (h->slots[i] && h->slots[i] != uid)
 		i = (i + 1) & (h->size - 1);
 	return i;
 }
 
+static uint64_t make_key(void)
+{
+	uint64_t key = 0x9e3779b97f4a7c15;
+	(void)!getrandom(&key, sizeof key, 0); /* without entropy only the protection is lost */
+	return key | 1;
+}
+
 static void grow(struct uidhash *h)
 {
-	struct uidhash larger = { .size = h->size ? h->size * 2 : 256 };
+	struct uidhash larger = { .size = h->size ? h->size * 2 : SMALLEST, .key = h->key };
+	if (!larger.key)
+		larger.key = make_key();
 	larger.slots = mf_alloc_array(larger.size, sizeof *larger.slots);
 	larger.count = h->count;
 	for (size_t i = 0; i < h->size; i++)

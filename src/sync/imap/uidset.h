@@ -30,7 +30,8 @@ void uid_ranges_write(struct uid_ranges ranges, size_t *at, size_t max, struct b
 /* UIDs in any order, only to be asked for again: 8 bytes each. */
 struct uidhash {
 	uint32_t *slots;         /* 0: free */
-	size_t count, size;
+	size_t count, size;      /* size: a power of two */
+	uint64_t key;
 };
 void uidhash_finish(struct uidhash *h);    /* a zeroed one is fine, and empty */
 bool uidhash_add(struct uidhash *h, uint32_t uid);  /* false: it was there */
