@@ -30,7 +30,7 @@ struct node {                          /* a mailbox in memory */
 	struct listing *listing;       /* NULL: not loaded. Only in the table */
 	struct loading *loading;       /* somebody is loading it. Only in the table */
 	/* of a transaction's copy: */
-	bool dirty, said, added, removed, names_changed, attributes_changed;
+	bool dirty, said, added, removed, names_changed;
 	char *old_name;                /* of one that is renamed; NULL: it is not */
 	uint64_t old_parent;
 	uint64_t limbo_shelf;          /* where this transaction puts what vanishes; 0: none yet */

@@ -23,6 +23,7 @@ struct txn {
 	size_t node_count, node_room;
 	struct map nodes_by_id;
 	bool root_names_changed, swept;
+	uint64_t asked;                /* the mailbox from which the kernel has had a name taken away; 0: none */
 	struct listing_change *listing_changes;
 	size_t listing_count, listing_room;
 	struct change *changes;        /* to be published; names owned; .kind can be CHANGE_NONE */

@@ -102,6 +102,8 @@ static enum mf_err remove_row(struct fs *fs, const struct node *dir, struct leav
 	enum mf_err err = cache_begin(account->cache, &t);
 	if (err != MF_OK)
 		return err;
+	if (!l->is_written)
+		txn_is_asked(t, dir->id);
 	if (!l->entry.uid)
 		err = txn_is_local(t, l->node.id, &local);
 	/* what was never at the server needs no Trash */
