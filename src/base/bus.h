@@ -6,6 +6,7 @@
 #ifndef MF_BASE_BUS_H
 #define MF_BASE_BUS_H
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -14,7 +15,7 @@ enum change_kind {
 	CHANGE_MAILBOX_REMOVED,  /* .mailbox, .parent, .name */
 	CHANGE_MAILBOX_RENAMED,  /* .mailbox, .parent and .name: the new ones; .old_parent and .old_name */
 	CHANGE_MAILBOX_LIST,     /* the mailbox's list of names changed: once per transaction and mailbox */
-	CHANGE_MAILBOX_ATTR,     /* its counts, flags or completeness */
+	CHANGE_MAILBOX_RIGHTS,   /* what may be done there, which its mode shows */
 	CHANGE_MESSAGE_ADDED,    /* .mailbox, .message, .name, .uid, .is_new */
 	CHANGE_MESSAGE_REMOVED,  /* .mailbox, .message, .name, .uid */
 	CHANGE_MESSAGE_MOVED,    /* .mailbox and .name: the new ones; .old_mailbox and .old_name */
@@ -29,6 +30,7 @@ struct change {
 	uint64_t mailbox, message, parent, old_mailbox, old_parent;
 	uint32_t uid;
 	int is_new;              /* arrived at the server after the mailbox's first synchronisation */
+	bool asked;              /* the kernel has had the name taken away (.old_name, or .name), or one of the list, and knows that it is */
 	const char *name, *old_name; /* valid during the call; the bus copies on publish */
 };
 

@@ -60,12 +60,9 @@ static enum mf_err need_path(struct txn *t, const char *path, uint64_t *ret)
 static enum mf_err need_use(struct txn *t, unsigned use, const char *name, uint64_t *ret)
 {
 	struct looking l = { .use = use, .name = name };
-	uint64_t home = 0;
 	enum mf_err e = cache_mailboxes(t->cache, look, &l);
-	if (!e)
-		e = mailbox_home(t, &home);
 	*ret = l.by_use ? l.by_use : l.by_name;
-	return e || *ret ? e : make_mailbox(t, home, name, ret);
+	return e || *ret ? e : make_mailbox(t, mailbox_home(t), name, ret);
 }
 
 enum mf_err txn_sent(struct txn *t, const char *path, uint64_t *ret)

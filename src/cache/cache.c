@@ -223,10 +223,8 @@ void cache_totals(struct cache *c, struct cache_totals *ret)
 {
 	*ret = (struct cache_totals){ 0 };
 	pthread_rwlock_rdlock(&c->tree);
-	for (uint32_t i = 1; i <= c->table.by_id.used; i++) {
-		const struct node *n = (const struct node *)(uintptr_t)c->table.by_id.entries[i].value;
-		if (!n)
-			continue;
+	const struct node *n;
+	for (uint32_t at = 0; (n = mailboxes_next(&c->table, &at));) {
 		ret->mailboxes++;
 		ret->messages += n->m.total;
 	}

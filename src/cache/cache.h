@@ -150,6 +150,8 @@ enum mf_err cache_begin(struct cache *c, struct txn **ret);
  * last second), updates listings, then publishes its changes on the bus. The txn is gone whatever it returns. */
 enum mf_err txn_commit(struct txn *t);
 void txn_rollback(struct txn *t);             /* NULL is fine */
+/* All it does in that mailbox is to take a name away, which the kernel asks for: it is told so in the changes (.asked). */
+void txn_is_asked(struct txn *t, uint64_t mailbox);
 /* All that has been committed is on the disk when this returns. */
 enum mf_err cache_flush(struct cache *c);
 

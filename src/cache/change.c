@@ -44,21 +44,28 @@ enum mf_err change_set_local(struct txn *t, struct row *row, bool local)
 	return db_run(t->db, s);
 }
 
-enum mf_err change_set_was(struct txn *t, uint64_t message, const char *was)
+enum mf_err change_set_was(struct txn *t, struct row *row, const char *was)
 {
+	if (!was && !row->aside)
+		return MF_OK;
 	sqlite3_stmt *s = db_use(t->db, SQL_MESSAGE_SET_WAS);
-	sqlite3_bind_int64(s, 1, (int64_t)message);
+	sqlite3_bind_int64(s, 1, (int64_t)row->entry.id);
 	db_bind_text(s, 2, was);
+	row->aside = was != NULL;
 	return db_run(t->db, s);
 }
 
 /* The name that it had before it was given a scratch name; NULL: none */
-static enum mf_err get_was(struct txn *t, uint64_t message, char **ret)
+static enum mf_err get_was(struct txn *t, const struct row *row, char **ret)
 {
+	*ret = NULL;
+	if (!row->aside)
+		return MF_OK;
 	sqlite3_stmt *s = db_use(t->db, SQL_MESSAGE_WAS);
-	sqlite3_bind_int64(s, 1, (int64_t)message);
+	sqlite3_bind_int64(s, 1, (int64_t)row->entry.id);
 	enum mf_err e = db_step(t->db, s);
-	*ret = e ? NULL : db_text(s, 0);
+	if (!e)
+		*ret = db_text(s, 0);
 	db_done(s);
 	return e;
 }
@@ -262,7 +269,8 @@ enum mf_err change_append(struct txn *t, const struct node *n, const struct row 
 static enum mf_err journal_move(struct txn *t, struct row *row, const struct node *from, const struct node *to, const char *own_name, uint64_t *ret_op)
 {
 	struct ops ops = { 0 };
-	enum mf_err e = ops_of_message(t, row->entry.id, &ops);
+	/* one that has a number is where the server has it: nothing is to place it */
+	enum mf_err e = row->entry.uid ? MF_OK : ops_of_message(t, row->entry.id, &ops);
 	struct op *placing = ops_placing(&ops);
 	*ret_op = 0;
 	if (e || row->local) {
@@ -295,7 +303,7 @@ static enum mf_err move_row(struct txn *t, struct row *row, struct node *from, s
 	if (!e)
 		e = row_place(t, to, row);
 	if (!e)
-		e = change_set_was(t, row->entry.id, NULL);
+		e = change_set_was(t, row, NULL);
 	if (e)
 		return e;
 	row->shelf = to->shelf;
@@ -441,9 +449,10 @@ static enum mf_err drop(struct txn *t, struct node *n, const struct row *row)
 enum mf_err change_was_never_sent(struct txn *t, const struct row *row, bool *ret)
 {
 	struct ops ops = { 0 };
-	enum mf_err e = ops_of_message(t, row->entry.id, &ops);
+	bool known = row->local || row->entry.uid;
+	enum mf_err e = known ? MF_OK : ops_of_message(t, row->entry.id, &ops);
 	const struct op *placing = ops_placing(&ops);
-	*ret = row->local || (!row->entry.uid && (!placing || ((placing->kind == OP_APPEND || placing->kind == OP_COPY) && op_is_open(placing))));
+	*ret = known ? row->local : !placing || ((placing->kind == OP_APPEND || placing->kind == OP_COPY) && op_is_open(placing));
 	ops_finish(&ops);
 	return e;
 }
@@ -473,7 +482,7 @@ static enum mf_err remove_row(struct txn *t, struct row *row, struct node *n, co
 	if (e || never)
 		return e ? e : drop(t, n, row);
 	MF_CLEANUP(mf_free) char *was = NULL;
-	e = get_was(t, row->entry.id, &was);
+	e = get_was(t, row, &was);
 	return e ? e : change_dispose(t, row, n, was ? was : row->name, how, ret_op);
 }
 
@@ -572,15 +581,15 @@ static enum mf_err displace(struct txn *t, struct node *to, const char *name, st
 }
 
 /* vim and emacs move a file aside before they write it anew: until a new one takes the name, nothing is to happen. */
-static enum mf_err note_aside(struct txn *t, const struct row *row, bool same_mailbox, const char *name)
+static enum mf_err note_aside(struct txn *t, struct row *row, bool same_mailbox, const char *name)
 {
 	if (row->local)
 		return MF_OK;
 	if (!same_mailbox || !name_is_scratch(name))
-		return change_set_was(t, row->entry.id, NULL);
+		return change_set_was(t, row, NULL);
 	MF_CLEANUP(mf_free) char *was = NULL;
-	enum mf_err e = get_was(t, row->entry.id, &was);
-	return e || was ? e : change_set_was(t, row->entry.id, row->name);
+	enum mf_err e = get_was(t, row, &was);
+	return e || was ? e : change_set_was(t, row, row->name);
 }
 
 static enum mf_err rename_row(struct txn *t, struct row *row, struct node *n, const char *name)

@@ -9,6 +9,7 @@
 
 #include "base/log.h"
 #include "base/mem.h"
+#include "cache/wal.h"
 
 #define BUSY_TIMEOUT_MS 5000
 
@@ -121,7 +122,7 @@ enum mf_err db_open(struct db *db, const char *path, enum db_role role)
 	db->made_fd = fd;
 	int flags = SQLITE_OPEN_NOMUTEX | (role == DB_READER ? SQLITE_OPEN_READONLY : SQLITE_OPEN_READWRITE);
 	errno = 0;
-	int code = sqlite3_open_v2(path, &db->handle, flags, NULL);
+	int code = sqlite3_open_v2(path, &db->handle, flags, role == DB_WRITER ? wal_vfs() : NULL);
 	enum mf_err e = code == SQLITE_OK ? configure(db, role) : failed(db, code, "open");
 	if (e)
 		db_close(db);

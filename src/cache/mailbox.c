@@ -74,6 +74,14 @@ struct node *mailboxes_find(const struct table *t, uint64_t id)
 	return map_get_pointer(&t->by_id, id);
 }
 
+struct node *mailboxes_next(const struct table *t, uint32_t *at)
+{
+	struct node *n = NULL;
+	while (!n && *at < t->by_id.used)
+		n = (struct node *)(uintptr_t)t->by_id.entries[++*at].value;
+	return n;
+}
+
 void mailboxes_add(struct table *t, struct node *n)
 {
 	map_add_pointer(&t->by_id, n->m.id, n);
@@ -94,10 +102,8 @@ void mailboxes_detach(struct table *t, struct node *n)
 
 void mailboxes_finish(struct table *t)
 {
-	for (uint32_t i = 1; i <= t->by_id.used; i++) {
-		struct node *n = (struct node *)(uintptr_t)t->by_id.entries[i].value;
-		if (!n)
-			continue;
+	struct node *n;
+	for (uint32_t at = 0; (n = mailboxes_next(t, &at));) {
 		listing_destroy(n->listing);
 		node_finish(n);
 		free(n);
@@ -206,16 +212,15 @@ enum mf_err cache_mailbox_by_name(struct cache *c, uint64_t parent, const char *
 static const struct node *find_raw(const struct table *t, const char *raw)
 {
 	for (uint32_t at = map_first(&t->by_path, path_key(raw)); at; at = map_next(&t->by_path, at)) {
-		const struct node *n = (const struct node *)(uintptr_t)t->by_path.entries[at].value;
+		const struct node *said = (const struct node *)(uintptr_t)t->by_path.entries[at].value;
+		if (said->m.raw && !strcmp(said->m.raw, raw))
+			return said;
+	}
+	const struct node *n;
+	for (uint32_t at = 0; (n = mailboxes_next(t, &at));)
 		if (n->m.raw && !strcmp(n->m.raw, raw))
-			return n;
-	}
-	for (uint32_t i = 1; i <= t->by_id.used; i++) {
-		const struct node *n = (const struct node *)(uintptr_t)t->by_id.entries[i].value;
-		if (n && n->m.raw && !strcmp(n->m.raw, raw))
-			return n;
-	}
-	return NULL;
+			break;
+	return n;
 }
 
 enum mf_err cache_mailbox_by_raw(struct cache *c, const char *raw, struct mailbox *ret)

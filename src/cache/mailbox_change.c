@@ -181,43 +181,44 @@ enum mf_err txn_mailbox_create(struct txn *t, uint64_t parent, const char *name,
 	return txn_fail(t, op_add(t, &op));
 }
 
-static bool find_home(void *context, const struct mailbox *m)
+uint64_t mailbox_home(const struct txn *t)
 {
-	uint64_t *home = context;
-	if (m->flags & CACHE_MAILBOX_HOME)
-		*home = m->id;
-	return m->use != CACHE_USE_INBOX;
+	const struct node *n;
+	for (uint32_t at = 0; (n = mailboxes_next(&t->cache->table, &at));)
+		if (n->m.flags & CACHE_MAILBOX_HOME)
+			return n->m.id;
+	return 0;
 }
 
-enum mf_err mailbox_home(struct txn *t, uint64_t *ret)
+/* The better of the two: the server's word counts more than a name, and what was there first more than what came. */
+static const struct mailbox *better_trash(const struct mailbox *a, const struct mailbox *b, uint64_t home)
 {
-	*ret = 0;
-	return cache_mailboxes(t->cache, find_home, ret);
+	bool can = b->raw || (b->flags & CACHE_MAILBOX_LOCAL), named = can && b->parent == home && strcmp(b->name, TRASH_NAME) == 0;
+	if (b->use != CACHE_USE_TRASH && !named)
+		return a;
+	bool both_or_none = a && (a->use == CACHE_USE_TRASH) == (b->use == CACHE_USE_TRASH);
+	return !a || (both_or_none ? b->id < a->id : b->use == CACHE_USE_TRASH) ? b : a;
 }
 
-struct trash { uint64_t home, found; };
-
-static bool find_trash(void *context, const struct mailbox *m)
-{
-	struct trash *t = context;
-	bool can = m->raw || (m->flags & CACHE_MAILBOX_LOCAL);
-	if (m->use == CACHE_USE_TRASH || (m->parent == t->home && !t->found && can && strcmp(m->name, TRASH_NAME) == 0))
-		t->found = m->id;
-	return m->use != CACHE_USE_TRASH;
-}
-
+/* Asked by each rm: nothing is copied. */
 enum mf_err txn_trash(struct txn *t, uint64_t *ret)
 {
-	struct trash l = { 0 };
-	enum mf_err e = t->failed ? t->failed : mailbox_home(t, &l.home);
-	if (!e)
-		e = cache_mailboxes(t->cache, find_trash, &l);
+	const struct node *n;
+	const struct mailbox *found = NULL;
+	uint64_t home = mailbox_home(t);
+	*ret = 0;
+	if (t->failed)
+		return t->failed;
+	for (uint32_t at = 0; (n = mailboxes_next(&t->cache->table, &at));)
+		found = better_trash(found, &n->m, home);
 	/* made by this very transaction */
-	for (size_t i = 0; i < t->node_count && !l.found; i++)
+	for (size_t i = 0; i < t->node_count && !found; i++)
 		if (t->nodes[i]->added && !t->nodes[i]->removed)
-			find_trash(&l, &t->nodes[i]->m);
-	*ret = l.found;
-	return e || l.found ? e : txn_mailbox_create(t, l.home, TRASH_NAME, ret);
+			found = better_trash(found, &t->nodes[i]->m, home);
+	if (!found)
+		return txn_mailbox_create(t, home, TRASH_NAME, ret);
+	*ret = found->id;
+	return MF_OK;
 }
 
 /* --- removing ------------------------------------------------------------------------------------------------------------------ */

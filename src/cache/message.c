@@ -40,6 +40,7 @@ void row_read(sqlite3_stmt *s, struct row *ret)
 	ret->match = (uint64_t)sqlite3_column_int64(s, 10);
 	copy_text(s, 11, ret->name, sizeof ret->name);
 	ret->local = sqlite3_column_int(s, 12) != 0;
+	ret->aside = sqlite3_column_int(s, 13) != 0;
 }
 
 static char *text_or_empty(sqlite3_stmt *s, int column)
@@ -55,8 +56,8 @@ static void message_read(sqlite3_stmt *s, struct message *ret, uint64_t *ret_she
 	*ret_shelf = row.shelf;
 	*ret = (struct message){
 		.entry = row.entry, .name = mf_strdup(row.name), .keywords = mf_strdup(row.keywords), .flags = row.flags,
-		.modseq = row.modseq, .date = sqlite3_column_int64(s, 13), .message_id = text_or_empty(s, 14),
-		.email_id = db_text(s, 15), .subject = text_or_empty(s, 16), .from = text_or_empty(s, 17), .to = text_or_empty(s, 18),
+		.modseq = row.modseq, .date = sqlite3_column_int64(s, 14), .message_id = text_or_empty(s, 15),
+		.email_id = db_text(s, 16), .subject = text_or_empty(s, 17), .from = text_or_empty(s, 18), .to = text_or_empty(s, 19),
 	};
 }
 

@@ -30,7 +30,7 @@ struct node {                          /* a mailbox in memory */
 	struct listing *listing;       /* NULL: not loaded. Only in the table */
 	struct loading *loading;       /* somebody is loading it. Only in the table */
 	/* of a transaction's copy: */
-	bool dirty, said, added, removed, names_changed, attributes_changed;
+	bool dirty, said, added, removed, names_changed;
 	char *old_name;                /* of one that is renamed; NULL: it is not */
 	uint64_t old_parent;
 	uint64_t limbo_shelf;          /* where this transaction puts what vanishes; 0: none yet */
@@ -44,6 +44,8 @@ struct table {
 };
 uint64_t name_key(uint64_t parent, const char *name);
 struct node *mailboxes_find(const struct table *t, uint64_t id);
+/* The one that comes after *at, which is 0 at the beginning; NULL: that was all. In no order. By who has the tree lock or is the writer */
+struct node *mailboxes_next(const struct table *t, uint32_t *at);
 void mailboxes_add(struct table *t, struct node *n);            /* takes it */
 void mailboxes_detach(struct table *t, struct node *n);         /* gives it back */
 enum mf_err mailboxes_load(struct cache *c);
@@ -58,6 +60,7 @@ struct row {
 	uint64_t shelf, match, modseq;
 	unsigned flags;
 	bool local;                    /* exists only here, and nothing is to change that */
+	bool aside;                    /* has a scratch name, and the one before is remembered */
 	char name[NAME_MAX_BYTES + 1], keywords[KEYWORDS_MAX + 1];
 };
 void row_read(sqlite3_stmt *s, struct row *ret);            /* MESSAGE_COLUMNS */

@@ -2,7 +2,7 @@
 #ifndef MF_CACHE_STATEMENTS_H
 #define MF_CACHE_STATEMENTS_H
 
-#define MESSAGE_COLUMNS "m.id, m.shelf, m.uid, m.size, m.size_checked, m.mtime, m.ctime, m.flags, m.keywords, m.modseq, m.match, m.name, m.local"
+#define MESSAGE_COLUMNS "m.id, m.shelf, m.uid, m.size, m.size_checked, m.mtime, m.ctime, m.flags, m.keywords, m.modseq, m.match, m.name, m.local, m.was IS NOT NULL"
 
 #define OP_COLUMNS "o.id, o.kind, o.state, o.message, o.mailbox, o.dest, o.uidvalidity, o.uid, o.flags, o.flags_remove, " \
 	"o.keywords, o.keywords_remove, o.name, o.raw, o.parent, o.after, o.due, o.since, o.tries, o.error"

@@ -78,7 +78,7 @@ void txn_names_changed(struct txn *t, uint64_t mailbox)
 
 void txn_attributes_changed(struct node *n)
 {
-	n->attributes_changed = n->dirty = true;
+	n->dirty = true;
 }
 
 void txn_listing(struct txn *t, enum listing_op op, const struct entry *e, const char *name)
@@ -97,6 +97,7 @@ void txn_change(struct txn *t, const struct change *change)
 	own->account = t->cache->account;
 	own->name = change->name ? mf_strdup(change->name) : NULL;
 	own->old_name = change->old_name ? mf_strdup(change->old_name) : NULL;
+	own->asked = t->asked && t->asked == (change->old_mailbox ? change->old_mailbox : change->mailbox);
 }
 
 static void change_finish(struct change *change)
@@ -104,6 +105,11 @@ static void change_finish(struct change *change)
 	free((void *)(uintptr_t)change->name);
 	free((void *)(uintptr_t)change->old_name);
 	*change = (struct change){ .kind = CHANGE_NONE };
+}
+
+void txn_is_asked(struct txn *t, uint64_t mailbox)
+{
+	t->asked = mailbox;
 }
 
 bool txn_change_cancel(struct txn *t, enum change_kind kind, uint64_t message)
@@ -249,6 +255,11 @@ static void apply_node(struct cache *c, struct node **place)
 	*place = NULL;
 }
 
+static bool permits_otherwise(const struct node *before, const struct node *n)
+{
+	return before && (before->m.rights != n->m.rights || ((before->m.flags ^ n->m.flags) & CACHE_MAILBOX_READONLY));
+}
+
 static void publish_node(struct txn *t, const struct node *n)
 {
 	struct change change = { .account = t->cache->account, .mailbox = n->m.id, .parent = n->m.parent };
@@ -264,8 +275,8 @@ static void publish_node(struct txn *t, const struct node *n)
 		txn_change(t, &change);
 		change.name = change.old_name = NULL;
 	}
-	if (!n->removed && n->attributes_changed && !n->added) {
-		change.kind = CHANGE_MAILBOX_ATTR;
+	if (!n->removed && !n->added && permits_otherwise(mailboxes_find(&t->cache->table, n->m.id), n)) {
+		change.kind = CHANGE_MAILBOX_RIGHTS;
 		txn_change(t, &change);
 	}
 }

@@ -23,6 +23,7 @@ struct txn {
 	size_t node_count, node_room;
 	struct map nodes_by_id;
 	bool root_names_changed, swept;
+	uint64_t asked;                /* the mailbox from which the kernel has had a name taken away; 0: none */
 	struct listing_change *listing_changes;
 	size_t listing_count, listing_room;
 	struct change *changes;        /* to be published; names owned; .kind can be CHANGE_NONE */
@@ -126,7 +127,7 @@ bool op_is_open(const struct op *op);       /* surely not done, nor under way: m
 /* The row and the mailbox that shows it; MF_NOT_FOUND where none does. Once found neither is missing. */
 enum mf_err change_visible(struct txn *t, uint64_t message, struct row *ret, struct node **ret_n);
 enum mf_err change_set_local(struct txn *t, struct row *row, bool local);
-enum mf_err change_set_was(struct txn *t, uint64_t message, const char *was);
+enum mf_err change_set_was(struct txn *t, struct row *row, const char *was);   /* the name before a scratch name; NULL: none */
 enum mf_err change_remove_ops(struct txn *t, const struct ops *ops);
 enum mf_err change_queue_again(struct txn *t, struct op *op);
 enum mf_err change_was_never_sent(struct txn *t, const struct row *row, bool *ret);
@@ -186,7 +187,7 @@ char *mailbox_aside(const char *target, uint64_t mailbox);
 enum mf_err mailbox_is_landed_in(struct txn *t, uint64_t mailbox, bool *ret);
 enum mf_err mailbox_remove_node(struct txn *t, struct node *n);
 /* Inside which the server has all mailboxes of the user; 0: the root */
-enum mf_err mailbox_home(struct txn *t, uint64_t *ret);
+uint64_t mailbox_home(const struct txn *t);
 /* What a mailbox is known by: its bytes without a delimiter at the end, INBOX (which has no case, RFC 3501 5.1) in capitals */
 char *mailbox_path_of(const struct mailbox_said *said);
 /* The mailbox with this path, made with every level above it that is missing. path is cut and mended on the way. */

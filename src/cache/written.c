@@ -169,7 +169,7 @@ static enum mf_err keep_aside(struct txn *t, struct node *n, struct row *row, co
 	if (!e)
 		e = change_set_local(t, row, true);
 	if (!e)
-		e = change_set_was(t, row->entry.id, NULL);
+		e = change_set_was(t, row, NULL);
 	if (!e)
 		row_show(t, n, row, true);
 	return e;
@@ -186,7 +186,7 @@ static enum mf_err keep_unsent(struct txn *t, struct node *n, struct row *row)
 	row_count(n, -1, row->flags);
 	if (!e)
 		e = change_set_local(t, row, true);
-	return e ? e : change_set_was(t, row->entry.id, NULL);
+	return e ? e : change_set_was(t, row, NULL);
 }
 
 static enum mf_err find_aside(struct txn *t, const struct node *n, const char *name, struct row *ret)

@@ -59,7 +59,7 @@ static const char *event_name(enum change_kind kind)
 	case CHANGE_LINK:
 		return "link";
 	case CHANGE_MAILBOX_LIST:
-	case CHANGE_MAILBOX_ATTR:
+	case CHANGE_MAILBOX_RIGHTS:
 	case CHANGE_MESSAGE_SIZE:
 		return NULL; /* of the cache's own keeping: no event for a person */
 	}

@@ -102,7 +102,10 @@ static enum mf_err remove_row(struct fs *fs, const struct node *dir, struct leav
 	enum mf_err err = cache_begin(account->cache, &t);
 	if (err != MF_OK)
 		return err;
-	err = txn_is_local(t, l->node.id, &local);
+	if (!l->is_written)
+		txn_is_asked(t, dir->id);
+	if (!l->entry.uid)
+		err = txn_is_local(t, l->node.id, &local);
 	/* what was never at the server needs no Trash */
 	if (err == MF_OK && !local)
 		err = fs_disposal(account, t, dir->id, false, &how);

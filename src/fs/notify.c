@@ -5,6 +5,9 @@
  * once, one for names, which take a directory's lock. None of it is ever run from a handler, and no lock of ours is held. The pages of a message need no word: they never change, and if a size was wrong the kernel drops them
  * when it sees another one.
  *
+ * What an unlink(2) took away the kernel forgets by itself when that is answered, and keeps the directory locked until then: it is not told
+ * so once more, ten thousand times for one rm(1).
+ *
  * Why this is enough against races: a name's reply and its invalidation both go under the kernel's lock of the directory,
  * so a reply from before the change is dropped, not kept; and a listing cached across a change is found out by the
  * directory's mtime, which strictly increases (AUTO_INVAL_DATA). */
@@ -158,13 +161,17 @@ static void on_change(void *context, const struct change *c)
 		list_changed(n, account, c->parent);
 		break;
 	case CHANGE_MAILBOX_LIST:
-		list_changed(n, account, c->mailbox);
+		if (!c->asked)
+			list_changed(n, account, c->mailbox);
 		break;
 	case CHANGE_MESSAGE_REMOVED:
 		message_removed(n->fs, account, c->message);
-		name_gone(n, account, c->mailbox, c->name);
+		if (!c->asked)
+			name_gone(n, account, c->mailbox, c->name);
 		break;
 	case CHANGE_MESSAGE_MOVED:
+		if (c->asked)
+			break;
 		name_gone(n, account, c->old_mailbox, c->old_name);
 		put(&n->fast, ITEM_ATTR, message_ino(n->fs, account, c->message), NULL);
 		break;
@@ -176,7 +183,7 @@ static void on_change(void *context, const struct change *c)
 		if (!message_corrects_size(n->fs, account, c->message))
 			put(&n->fast, ITEM_ATTR, message_ino(n->fs, account, c->message), NULL);
 		break;
-	case CHANGE_MAILBOX_ATTR:      /* its mode, perhaps */
+	case CHANGE_MAILBOX_RIGHTS:
 		put(&n->fast, ITEM_ATTR, directory(n->fs, account, c->mailbox), NULL);
 		break;
 	case CHANGE_MESSAGE_ADDED:     /* CHANGE_MAILBOX_LIST says enough */

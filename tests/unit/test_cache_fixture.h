@@ -20,7 +20,7 @@
 #include "cache/body.h"
 #include "cache/cache.h"
 
-struct told { enum change_kind kind; uint64_t mailbox, message, parent, old_mailbox; uint32_t uid; int is_new; char name[256], old_name[256]; };
+struct told { enum change_kind kind; uint64_t mailbox, message, parent, old_mailbox; uint32_t uid; int is_new; bool asked; char name[256], old_name[256]; };
 
 struct fixture {
 	char dir[64], state[96], cache_dir[96];
@@ -39,7 +39,7 @@ static void remember_change(void *context, const struct change *change)
 	pthread_mutex_lock(&f->lock);
 	f->told = mf_realloc_array(f->told, f->told_count + 1, sizeof *f->told);
 	struct told *t = &f->told[f->told_count++];
-	*t = (struct told){ change->kind, change->mailbox, change->message, change->parent, change->old_mailbox, change->uid, change->is_new, "", "" };
+	*t = (struct told){ change->kind, change->mailbox, change->message, change->parent, change->old_mailbox, change->uid, change->is_new, change->asked, "", "" };
 	snprintf(t->name, sizeof t->name, "%s", change->name ? change->name : "");
 	snprintf(t->old_name, sizeof t->old_name, "%s", change->old_name ? change->old_name : "");
 	pthread_mutex_unlock(&f->lock);

@@ -210,6 +210,26 @@ static void removed_goes_to_trash_or_out_of_sight(void **state)
 	assert_tree_is(f->state, before);
 }
 
+/* What the kernel has had done it need not be told; what follows from it elsewhere, and what others do, it must. */
+static void what_the_kernel_asks_for_is_told_so(void **state)
+{
+	struct fixture *f = *state;
+	uint64_t inbox = mailbox_with(f, "INBOX", 3), trash = mailbox_with(f, "Trash", 0);
+	struct disposal how = { .trash = trash };
+	uint64_t one = by_uid(f, inbox, 1), two = by_uid(f, inbox, 2), three = by_uid(f, inbox, 3);
+	told_reset(f);
+	DO(f, (txn_is_asked(t, inbox), txn_remove(t, one, &how)));
+	DO(f, (txn_is_asked(t, inbox), txn_remove(t, two, &expunge)));
+	assert_true(need_told(f, CHANGE_MESSAGE_MOVED, one).asked);
+	assert_true(need_told(f, CHANGE_MESSAGE_REMOVED, two).asked);
+	assert_int_equal(told_count(f, CHANGE_MAILBOX_LIST, inbox), 2);
+	for (size_t i = 0; i < f->told_count; i++)
+		if (f->told[i].kind == CHANGE_MAILBOX_LIST)
+			assert_int_equal(f->told[i].asked, f->told[i].mailbox == inbox);
+	DO(f, txn_remove(t, three, &how));
+	assert_false(need_told(f, CHANGE_MESSAGE_MOVED, three).asked);
+}
+
 static void unsent_is_dropped(void **state)
 {
 	struct fixture *f = *state;
@@ -685,7 +705,7 @@ int main(void)
 		WITH_CACHE(flags_are_merged), WITH_CACHE(flags_sent_are_followed), WITH_CACHE(flags_in_doubt_are_not_cancelled_out),
 		WITH_CACHE(flags_of_what_is_expunged_are_taken_back),
 		WITH_CACHE(moves_are_one), WITH_CACHE(retargeted_before_it_is_marked), WITH_CACHE(expunged_instead_of_moved), WITH_CACHE(a_move_that_was_sent_is_followed), WITH_CACHE(expunged_with_flags_sent),
-		WITH_CACHE(removed_goes_to_trash_or_out_of_sight), WITH_CACHE(unsent_is_dropped), WITH_CACHE(trash_is_made_once),
+		WITH_CACHE(removed_goes_to_trash_or_out_of_sight), WITH_CACHE(what_the_kernel_asks_for_is_told_so), WITH_CACHE(unsent_is_dropped), WITH_CACHE(trash_is_made_once),
 		WITH_CACHE(trash_is_made_at_home),
 		WITH_CACHE(held_after_rollback), WITH_CACHE(bytes_after_rollback), WITH_CACHE(named_as_scratch), WITH_CACHE(overwritten_twice_is_one_append), WITH_CACHE(overwriting_splits),
 		WITH_CACHE(overwriting_what_is_being_sent),
