@@ -13,7 +13,7 @@ from lib import system  # noqa: E402
 
 CLEAR = {"ENETUNREACH", "ETIMEDOUT", "EIO", "EHOSTDOWN", "EHOSTUNREACH"}   # what a reader may be told when the server fails
 
-with Suite("broken lines and dead servers", timeout=300) as suite:
+with Suite("broken lines and dead servers", timeout=600) as suite:
     require_fuse()
     server = suite.dovecot()
     server.fill("INBOX", corpus.realistic(60, seed=11))
