@@ -263,15 +263,33 @@ protocol imap {{
         return subprocess.run(["/usr/bin/doveadm", "-c", str(self.folder / "dovecot.conf"), *arguments], check=check,
                               capture_output=True, text=True, stdin=subprocess.DEVNULL, **self.identity.popen_arguments())
 
-    def maildir(self, mailbox="INBOX"):
-        """the folder on disk (variant maildir only), made if it is not there"""
+    def _folder_of(self, mailbox):
         assert self.variant in ("maildir", "maildir++")
         base = self.mail / "Maildir"
         if mailbox != "INBOX":
             base = base / mailbox if self.variant == "maildir" else base / ("." + mailbox.replace("/", "."))
+        return base
+
+    def maildir(self, mailbox="INBOX"):
+        """the folder on disk (variant maildir only), made if it is not there"""
+        base = self._folder_of(mailbox)
         for part in ("cur", "new", "tmp"):
             (base / part).mkdir(parents=True, exist_ok=True)
         return base
+
+    def stored(self, mailbox, subject):
+        """all messages with this subject, as they are on its disk, for whoever must not look by IMAP: [(name, bytes)]"""
+        base, wanted = self._folder_of(mailbox), f"Subject: {subject}".encode()
+        while True:
+            try:
+                found = {}
+                for path in (path for part in ("new", "cur") for path in sorted((base / part).glob("*"))):
+                    data = path.read_bytes()
+                    if wanted in data.replace(b"\r", b"").split(b"\n"):
+                        found[path.name.partition(":")[0]] = path.name, data      # the same again: it has been moved to cur meanwhile
+                return list(found.values())
+            except FileNotFoundError:
+                pass        # it has got another name while we looked
 
     def fill(self, mailbox, messages):
         """messages: (bytes, seconds since 1970, Maildir flags like "S") each; fast, while nobody looks"""
