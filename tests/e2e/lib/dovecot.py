@@ -3,7 +3,6 @@
 It runs as one unprivileged user (nobody where the tests are root), so nothing of the system's configuration is needed."""
 import os
 import shutil
-import signal
 import smtplib
 import socket
 import subprocess
@@ -180,54 +179,29 @@ protocol imap {{
 
     def stop(self):
         if self.process and self.process.poll() is None:
-            children = self.children()
-            self.process.terminate()
-            try:
-                self.process.wait(10)
-            except subprocess.TimeoutExpired:
-                self.kill()
-            self._end(children)      # a login process may linger, and would accept connections meant for the next start
+            with self._children() as children:
+                self.process.terminate()
+                try:
+                    self.process.wait(10)
+                except subprocess.TimeoutExpired:
+                    self.kill()
+                children.kill()          # a login process may linger, and would accept connections meant for the next start
         self.process = None
 
     def kill(self):
         """kill -9 of the server and of everything that serves a connection"""
         if not self.process:
             return
-        children = self.children()
-        self.process.kill()
-        self.process.wait()
-        self._end(children)
+        with self._children() as children:
+            self.process.kill()
+            self.process.wait()
+            children.kill()
         self.process = None
 
-    @staticmethod
-    def _end(processes):
-        for pid in processes:
-            try:
-                os.kill(pid, signal.SIGKILL)
-            except ProcessLookupError:
-                pass
-        system.wait_until(lambda: not any(system.process_state(pid) not in (None, "Z") for pid in processes), "Dovecot is gone")
-
-    def children(self):
-        found = []
-        for pid in filter(str.isdigit, os.listdir("/proc")):
-            try:
-                stat = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-            except OSError:
-                continue
-            if int(stat[1]) == self.process.pid:
-                found.append(int(pid))
-        return found
-
-    def imap_processes(self):
-        """pids that serve logged-in connections"""
-        names = {pid: Path(f"/proc/{pid}/cmdline").read_bytes() for pid in self.children()}
-        return [pid for pid, name in names.items() if name.startswith(b"dovecot/imap") and not name.startswith(b"dovecot/imap-login")]
-
-    def signal_all(self, number):
-        """SIGSTOP and SIGCONT: a server that is there and says nothing"""
-        for pid in [self.process.pid] + self.children():
-            os.kill(pid, number)
+    def _children(self):
+        def numbers():
+            return {pid for pid, parent in system.parents() if parent == self.process.pid}
+        return system.Held(numbers if self.process.poll() is None else set)
 
     def restart(self):
         self.stop()
