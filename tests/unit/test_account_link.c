@@ -137,7 +137,7 @@ static void most_of_a_first_list_is_enough_for_who_begins_to_read_it(void **stat
 	assert_false(account_want_most(w->account, inbox, waiter_done, &most, &e, &most.want));
 	memory_pause(w->server, FEW + 1); /* and the news of how many there are */
 	memory_release(w->server);
-	world_until(listed(w) >= FEW - 100);
+	world_until(listed(w) > 0); /* some 500, fewer where they come slowly */
 	assert_true(memory_await_blocked(w->server, PATIENCE_MS));
 	assert_false(waiter_is_done(&most));
 	some_more(w, MOST - FEW);
