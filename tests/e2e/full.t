@@ -33,7 +33,7 @@ def says(*command):
 if os.getuid() == 0:
     system.private_mounts()
 
-with Suite("a full local disk: ENOSPC, nothing by halves, and all is well when there is room", timeout=300) as suite:
+with Suite("a full local disk: ENOSPC, nothing by halves, and all is well when there is room", timeout=600) as suite:
     require_fuse()
     if os.getuid() != 0:
         raise Skip("needs root, for a small disk")

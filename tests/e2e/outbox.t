@@ -13,7 +13,7 @@ from lib.exim import Exim  # noqa: E402
 from lib.smtp import SmtpServer  # noqa: E402
 from lib.suite import Skip  # noqa: E402
 
-with Suite("outbox/: a file dropped into it is sent", timeout=400) as suite:
+with Suite("outbox/: a file dropped into it is sent", timeout=600) as suite:
     require_fuse()
     dovecot = suite.dovecot(extra="auth_username_format = %Ln")
     exim = Exim(suite, dovecot)

@@ -14,7 +14,7 @@ from lib.exim import Exim  # noqa: E402
 from lib.smtp import SmtpServer  # noqa: E402
 from lib.suite import PROGRAM, Skip  # noqa: E402
 
-with Suite("sending: a real server, and faults", timeout=300) as suite:
+with Suite("sending: a real server, and faults", timeout=600) as suite:
     require_fuse()
     dovecot = suite.dovecot(extra="auth_username_format = %Ln")
     exim = Exim(suite, dovecot)

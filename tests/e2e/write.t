@@ -21,7 +21,7 @@ class World(writing.World):
         super().__init__(server, suite.home(server, poll="24h", **(settings or {})))
 
 
-with Suite("writing", timeout=300) as suite:
+with Suite("writing", timeout=600) as suite:
     require_fuse()
     world = World(suite, settings={"expunge_delay": "0s"})
     ordinary_use(suite, world, "Maildir")
