@@ -10,7 +10,7 @@ from lib import system  # noqa: E402
 
 COUNT = 100_000
 
-with Suite("100,000 messages in one mailbox", timeout=400) as suite:
+with Suite("100,000 messages in one mailbox", timeout=1200) as suite:
     require_fuse()
     server = suite.dovecot()
     count = 5000 if suite.short else COUNT

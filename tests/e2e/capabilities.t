@@ -9,7 +9,7 @@ MISSING = [[], ["QRESYNC"], ["QRESYNC", "CONDSTORE"], ["LIST-STATUS"], ["IDLE", 
            ["NAMESPACE", "ID", "ENABLE", "QRESYNC"], ["LITERAL+", "SASL-IR", "COMPRESS=DEFLATE", "UNSELECT"]]
 BARE = "IMAP4rev1"
 
-with Suite("servers that can less", timeout=400) as suite:
+with Suite("servers that can less", timeout=600) as suite:
     require_fuse()
 
     def same(mount, server, mailboxes):

@@ -1,5 +1,6 @@
 #!/usr/bin/python3
 import os
+import signal
 import sys
 import time
 
@@ -228,8 +229,10 @@ with Suite("IMAP cannot be reached, and INBOX goes on by POP3", timeout=900) as 
         h = home(server, imap)
         mount = h.mount()
         server.password = "another"
+        os.kill(mount.pid, signal.SIGSTOP)      # who looked while the server is restarted would find that IMAP cannot be reached
         server.restart()
         imap.do("drop")
+        os.kill(mount.pid, signal.SIGCONT)
         wait_until(lambda: h.link() == "waiting", "it waits for its user", 40)
         time.sleep(2.5)      # longer than pop3-after: nothing may happen
         status = h.status()

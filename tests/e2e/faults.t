@@ -13,7 +13,7 @@ from lib import system  # noqa: E402
 
 CLEAR = {"ENETUNREACH", "ETIMEDOUT", "EIO", "EHOSTDOWN", "EHOSTUNREACH"}   # what a reader may be told when the server fails
 
-with Suite("broken lines and dead servers", timeout=300) as suite:
+with Suite("broken lines and dead servers", timeout=600) as suite:
     require_fuse()
     server = suite.dovecot()
     server.fill("INBOX", corpus.realistic(60, seed=11))
@@ -26,7 +26,7 @@ with Suite("broken lines and dead servers", timeout=300) as suite:
         proxy.do("resume")
         proxy.do("cut 0")
         proxy.do("rate 0")
-        return suite.home(server, port=proxy.port, **{"connect_timeout": "3s", "io_timeout": "3s", **settings})
+        return suite.home(server, port=proxy.port, **settings)
 
     def blocked_in_read(pid):
         with open(f"/proc/{pid}/syscall") as call:
@@ -75,14 +75,15 @@ with Suite("broken lines and dead servers", timeout=300) as suite:
         for _ in range(1 if suite.short else 3):
             h = home()
             mount = h.mount()
-            proxy.do("rate 300000")
-            reader = system.spawn(["cat", *map(str, mount.messages())], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+            paths = mount.messages()
+            proxy.do("rate 50000")      # half a minute for all of it: it is in the middle whenever we look
             start = proxy.stats()["down"]
-            wait_until(lambda: proxy.stats()["down"] > start + 100_000, "some of it is on its way")
+            reader = system.spawn(["cat", *map(str, paths)], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+            wait_until(lambda: proxy.stats()["down"] > start + 50_000, "some of it is on its way")
             server.kill()
             proxy.do("drop")
             proxy.do("rate 0")
-            _, said = reader.communicate(timeout=30 * system.SLOW)
+            _, said = reader.communicate(timeout=system.PATIENCE * system.SLOW)
             assert reader.returncode == 1 and said, (reader.returncode, said)
             assert errno_of(read, mount.messages()[-1]) in CLEAR | {""}
             wait_until(lambda: h.link() != "online", "mailfs knows")
@@ -95,7 +96,7 @@ with Suite("broken lines and dead servers", timeout=300) as suite:
 
     @suite.case("a server that accepts and then says nothing: mount fails within the deadline, in one clear line")
     def _():
-        silent = home()
+        silent = home(connect_timeout="3s")
         proxy.do("mode silent")
         started = time.monotonic()
         try:
@@ -103,7 +104,7 @@ with Suite("broken lines and dead servers", timeout=300) as suite:
             raise AssertionError("mounted")
         except MountFailed as failed:
             took = time.monotonic() - started
-            assert took < 40 * system.SLOW, took
+            assert took < system.PATIENCE * system.SLOW, took
             text = failed.text.strip()
             assert failed.code not in (0, None) and failed.code > 0, failed.code
             assert text, "nothing said"
@@ -114,7 +115,7 @@ with Suite("broken lines and dead servers", timeout=300) as suite:
     @suite.case("no server at all, wrong port: mount fails with one clear line and leaves nothing")
     def _():
         port, = system.free_ports(1)
-        h = suite.home(server, port=port, connect_timeout="3s")
+        h = suite.home(server, port=port)
         where = suite.path("mnt")
         answer = h.run("mount", "work", where, timeout=20)
         assert answer.returncode == 10, (answer.returncode, answer.stderr)
@@ -123,7 +124,7 @@ with Suite("broken lines and dead servers", timeout=300) as suite:
 
     @suite.case("a mounted server goes silent: readers get ETIMEDOUT, the tree goes on answering, ^C and kill work")
     def _():
-        h = home()
+        h = home(io_timeout="15s")
         mount = h.mount()
         cached, *rest = mount.messages()
         whole = read(cached)
@@ -138,12 +139,12 @@ with Suite("broken lines and dead servers", timeout=300) as suite:
         terminated.send_signal(signal.SIGTERM)
         killed.kill()
         started = time.monotonic()
-        assert interrupted.wait(5 * system.SLOW) == -signal.SIGINT
-        assert terminated.wait(5 * system.SLOW) == -signal.SIGTERM
-        assert killed.wait(5 * system.SLOW) == -signal.SIGKILL
+        for process, number in ((interrupted, signal.SIGINT), (terminated, signal.SIGTERM), (killed, signal.SIGKILL)):
+            assert process.wait(system.PATIENCE * system.SLOW) == -number
         suite.say(f"interrupted readers were gone after {time.monotonic() - started:.2f} s")
+        assert reader.poll() is None, "they were gone by the deadline, not by their signals"
         assert len(mount.names()) == 60 and read(cached) == whole and os.statvfs(mount.where).f_blocks
-        _, said = reader.communicate(timeout=15 * system.SLOW)
+        _, said = reader.communicate(timeout=system.PATIENCE * system.SLOW)
         assert reader.returncode == 1 and b"timed out" in said.lower() or b"unreachable" in said.lower(), said
         proxy.do("resume")
         h.run("connect", check=0)
@@ -165,15 +166,15 @@ with Suite("broken lines and dead servers", timeout=300) as suite:
 
     @suite.case("umount while the server is silent and readers wait")
     def _():
-        h = home(io_timeout="60s")
+        h = home(io_timeout="10m")
         mount = h.mount()
         message = mount.messages()[5]
         proxy.do("pause")
         reader = system.spawn(["cat", str(message)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         wait_until(lambda: blocked_in_read(reader.pid), "the reader waits")
         mount.process.send_signal(signal.SIGTERM)
-        mount.wait_end(15)
-        assert reader.wait(10 * system.SLOW) != 0
+        mount.wait_end()
+        assert reader.wait(system.PATIENCE * system.SLOW) != 0
         proxy.do("resume")
         proxy.do("drop")
 

@@ -33,7 +33,7 @@ def says(*command):
 if os.getuid() == 0:
     system.private_mounts()
 
-with Suite("a full local disk: ENOSPC, nothing by halves, and all is well when there is room", timeout=300) as suite:
+with Suite("a full local disk: ENOSPC, nothing by halves, and all is well when there is room", timeout=600) as suite:
     require_fuse()
     if os.getuid() != 0:
         raise Skip("needs root, for a small disk")
@@ -147,7 +147,7 @@ with Suite("a full local disk: ENOSPC, nothing by halves, and all is well when t
             full.disk.make_room()
             assert "ENOSPC" in refused and errno_of(os.close, fd) == "ENOSPC", (path, refused)
         wait_until(lambda: not (mount / "INBOX/half.eml").exists(), "it is no message")
-        assert sorted(name for name in os.listdir(rejected) if not name.endswith(".reason.txt")) == sorted([old.name, "half.eml"])
+        wait_until(lambda: sorted(name for name in os.listdir(rejected) if not name.endswith(".reason.txt")) == sorted([old.name, "half.eml"]), "both are put aside")
         assert "no space" in (rejected / "half.eml.reason.txt").read_text()
         wait_until(lambda: os.listdir(mount / "outbox/failed"), "it is not sent")
         assert "whole" in (mount / "outbox/failed/half.eml.error.txt").read_text() and full.smtp.accepted == []

@@ -19,7 +19,7 @@ with Suite("kill -9 at random points", timeout=400) as suite:
 
     def read_until(mount, deadline, complete, server):
         """Reads in random order until killed at the deadline; returns how many bodies were wrong."""
-        wrong, last = 0, None
+        wrong, unnamed = 0, []      # what a reader was given may still lack its name
         stop = threading.Timer(max(0, deadline - time.monotonic()), lambda: mount.process.kill())
         stop.start()
         try:
@@ -31,14 +31,15 @@ with Suite("kill -9 at random points", timeout=400) as suite:
             paths = mount.messages()
             suite.random.shuffle(paths)
             for path in paths:
-                uid = int(os.getxattr(path, "user.mail.uid"))
                 with open(path, "rb", buffering=0) as f:
                     data = b"".join(iter(lambda: f.read(1 << 20), b""))
                 if hashlib.sha256(data).hexdigest() not in truth:
                     wrong += 1
-                if last:        # the one before is surely finished: what a reader was given may still lack its name
-                    complete.setdefault(*last)
-                last = (uid, server.fetched.count(uid))
+                unnamed.append(path)
+                for named in [p for p in unnamed if os.getxattr(p, "user.mail.cached") == b"yes"]:
+                    uid = int(os.getxattr(named, "user.mail.uid"))
+                    complete.setdefault(uid, server.fetched.count(uid))
+                    unnamed.remove(named)
         except OSError:
             pass            # the mount died under us
         finally:
@@ -52,7 +53,7 @@ with Suite("kill -9 at random points", timeout=400) as suite:
         while done < kills:
             server = suite.scripted(mailboxes={"INBOX": content, "Other": content[:50]})
             home = suite.home(**server.settings())
-            complete = {}                       # uid: how often it had been fetched when a reader had all of it
+            complete = {}                       # uid: how often it had been fetched when all of it was here
             while done < kills:
                 mount = home.mount(wait=False)
                 life = suite.random.choice((.01, .03, .06, .1, .2, .35)) * suite.random.random() * 2 * system.SLOW

@@ -14,7 +14,7 @@ with Suite("without a network", timeout=400) as suite:
     server = suite.dovecot()
     server.fill("INBOX", corpus.realistic(40, seed=31))
     server.fill("Archive/2024", corpus.small(20, seed=32))
-    home = suite.home(server, connect_timeout="3s")
+    home = suite.home(server)
     mount = home.mount()
     cached = mount.messages()[:15]
     known = {path.name: (digest(path), os.stat(path).st_ino, os.stat(path).st_size) for path in cached}
@@ -45,7 +45,7 @@ with Suite("without a network", timeout=400) as suite:
                 started = time.monotonic()
                 answer = errno_of(read, path)
                 assert answer == "ENETUNREACH", (path, answer)
-                assert time.monotonic() - started < 10 * system.SLOW
+                assert time.monotonic() - started < 15 * system.SLOW     # far from a deadline
         assert os.statvfs(again.where).f_blocks > 0
         said = subprocess.run(["cat", str([p for p in again.messages("Archive/2024")][0])], capture_output=True, text=True)
         assert said.returncode == 1 and "Network is unreachable" in said.stderr, said.stderr
@@ -145,7 +145,7 @@ with Suite("without a network", timeout=400) as suite:
     @suite.case("a first mount without a server fails in one line, and leaves nothing")
     def _():
         server.stop()
-        nobody = suite.home(server, connect_timeout="3s")
+        nobody = suite.home(server)
         where = suite.path("mnt")
         answer = nobody.run("mount", "work", where)
         assert answer.returncode == 10 and len(answer.stderr.strip().split("\n")) == 1, (answer.returncode, answer.stderr)

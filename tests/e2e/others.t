@@ -8,6 +8,7 @@ import time
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 from lib import Suite, require_fuse, wait_until, writing  # noqa: E402
+from lib import system  # noqa: E402
 from lib.changes import Model, check, settle  # noqa: E402
 from lib.courier import CourierImap  # noqa: E402
 from lib.cyrus import Cyrus  # noqa: E402
@@ -76,7 +77,7 @@ def at_the_same_time(suite, world, label):
         os.setxattr(box / "ours0.eml", "user.mail.flags", b"+\\Answered")
         os.rename(box / "ours1.eml", mount / (top + "Archive") / "ours1.eml")
         (box / "ours2.eml").unlink()
-        thread.join(60)
+        thread.join(120 * system.SLOW)
         assert not thread.is_alive() and not failed, failed
         world.settle()
         world.home.run("sync", "work", check=0)

@@ -13,7 +13,7 @@ from lib.exim import Exim  # noqa: E402
 from lib.smtp import SmtpServer  # noqa: E402
 from lib.suite import Skip  # noqa: E402
 
-with Suite("outbox/: a file dropped into it is sent", timeout=400) as suite:
+with Suite("outbox/: a file dropped into it is sent", timeout=600) as suite:
     require_fuse()
     dovecot = suite.dovecot(extra="auth_username_format = %Ln")
     exim = Exim(suite, dovecot)
@@ -25,19 +25,11 @@ with Suite("outbox/: a file dropped into it is sent", timeout=400) as suite:
     def letter(subject, to="alice@example.org", more="", body="Hello.\n"):
         return f"To: {to}\n{more}Subject: {subject}\n\n{body}"
 
-    def stored(mailbox, subject):
-        """all messages with this subject, as the server has them on its disk"""
-        folder = dovecot.mail / "Maildir" / ("" if mailbox == "INBOX" else mailbox)
-        found = []
-        for part in ("new", "cur"):
-            for path in sorted((folder / part).glob("*")):
-                if f"Subject: {subject}".encode() in path.read_bytes().replace(b"\r", b"").split(b"\n"):
-                    found.append(path)
-        return found
+    stored = dovecot.stored
 
     def delivered(subject):
-        system.wait_until(lambda: stored("INBOX", subject), f"{subject!r} is delivered: {exim.log()[-1500:]}", 30)
-        return email.message_from_bytes(stored("INBOX", subject)[0].read_bytes(), policy=email.policy.default)
+        found = system.wait_until(lambda: stored("INBOX", subject), f"{subject!r} is delivered: {exim.log()[-1500:]}", 30)
+        return email.message_from_bytes(found[0][1], policy=email.policy.default)
 
     def box(mount, folder="outbox"):
         return sorted(name for name in os.listdir(mount / folder) if name != "failed")
@@ -164,6 +156,7 @@ with Suite("outbox/: a file dropped into it is sent", timeout=400) as suite:
         mount = home.mount()
         (mount / "outbox/small.eml").write_text(letter("learns the size"))
         delivered("learns the size")
+        empty(mount)
         big = home.folder / "big.eml"
         big.write_text(letter("too big", body="x" * 70 + "\n" * 1) + ("y" * 70 + "\n") * 40000)
         answer = sh(f"cp {big} outbox/big.eml", mount, check=False)
@@ -182,10 +175,10 @@ with Suite("outbox/: a file dropped into it is sent", timeout=400) as suite:
         (mount / "outbox/r.eml").write_text(letter("refused", to="no@example.org"))
         system.wait_until(lambda: "r.eml" in box(mount, "outbox/failed"), "it is in failed/", 30)
         assert "no such user here" in (mount / "outbox/failed/r.eml.error.txt").read_text()
-        before = len(exim.log())
+        before = exim.log().count("no such user")
         os.rename(mount / "outbox/failed/r.eml", mount / "outbox/again.eml")
         system.wait_until(lambda: "again.eml" in box(mount, "outbox/failed"), "it is in failed/ again", 30)
-        assert "no such user" in exim.log()[before:]
+        system.wait_until(lambda: exim.log().count("no such user") > before, "the server has refused it again")
         sh("rm outbox/failed/again.eml", mount)
         assert "no such user" in (mount / "outbox/failed/again.eml.error.txt").read_text() and home.status()["outbox"]["failed"] == 0
         sh("rm outbox/failed/*", mount)
@@ -209,7 +202,7 @@ with Suite("outbox/: a file dropped into it is sent", timeout=400) as suite:
         for name in (".draft", "x~", "z2.part"):
             os.remove(mount / "outbox" / name)
             assert stored("INBOX", f"scratch {name}") == []
-        assert box(mount) == []
+        empty(mount)
         mount.umount()
 
     @suite.case("to a scratch name and back; over another that waits; an empty file")
@@ -372,7 +365,7 @@ with Suite("outbox/: a file dropped into it is sent", timeout=400) as suite:
         assert "Bcc: carol@example.org" in text and "Message-ID:" in text
         assert "Bcc" not in delivered("filed")
         assert os.getxattr(mount / "Sent" / name, "user.mail.flags") == b"\\Seen"
-        assert copies("filed")[0].name.endswith("S"), copies("filed")
+        assert copies("filed")[0][0].endswith("S"), copies("filed")
         system.wait_until(lambda: home.status()["outbox"]["unfiled"] == 0, "nothing is left", 10)
         assert len(copies("filed")) == 1
         home.set(save_sent="no")

@@ -56,6 +56,7 @@ with Suite("files of outbox/: numbers and attributes that last, several writers,
         (out / "queued.eml").write_text(letter("queued"))
         (out / "notes~").write_text("a scratch file")
         assert errno_of((out / "unfit.eml").write_text, "no header\n") == "EINVAL"
+        system.wait_until((out / "failed/unfit.eml").exists, "it is in failed/")
         names = ["queued.eml", "notes~", "failed/unfit.eml", "failed/unfit.eml.error.txt"]
         numbers = {name: os.stat(out / name).st_ino for name in names}
         assert len(set(numbers.values())) == len(names)

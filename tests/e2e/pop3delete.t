@@ -16,7 +16,7 @@ with Suite("what a POP3 server is asked to delete, and what it cannot do", timeo
 
     def home(server, **settings):
         return suite.home(server, **{"imap": None, "pop3": f"pop3s://127.0.0.1:{server.pop3s_port}", "expunge_delay": "0s", "poll": "24h",
-                                     "connect_timeout": "4s", "io_timeout": "4s", **settings})
+                                     **settings})
 
     def serve(messages, seed, **options):
         server = suite.dovecot(pop3=True, **options)

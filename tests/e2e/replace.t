@@ -2,9 +2,11 @@
 import os
 import subprocess
 import sys
+import threading
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 from lib import Suite, read, require_fuse, wait_until, writing  # noqa: E402
+from lib import system  # noqa: E402
 from lib.replacing import Replacing  # noqa: E402
 from lib.writing import message, sha  # noqa: E402
 
@@ -63,12 +65,15 @@ with Suite("a draft that is saved again takes one REPLACE", timeout=180) as suit
 
     @suite.case("mailfs is killed behind it: it is not done again")
     def _():
+        over = threading.Event()
+
         def killed():
             world.mount.kill()
+            over.set()
             return True
         front.before_answer = killed
         draft.write_bytes(version("six"))
-        wait_until(lambda: world.mount.pid is None, "it is killed")
+        assert over.wait(system.PATIENCE * system.SLOW), "it is killed, and the dead mount is away"
         front.before_answer = lambda: False
         world.mount.start()
         world.settle()

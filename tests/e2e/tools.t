@@ -162,8 +162,8 @@ with Suite("the tools that people use", timeout=400) as suite:
     @suite.case("gio info and gio list, what file managers call")
     def _():
         gio = need("gio")
-        subprocess.run([gio, "info", str(mount.messages()[0])], check=True, capture_output=True, env=home.environment(), timeout=30)
-        listed = subprocess.run([gio, "list", "-l", inbox], check=True, capture_output=True, env=home.environment(), timeout=30).stdout
+        subprocess.run([gio, "info", str(mount.messages()[0])], check=True, capture_output=True, env=home.environment(), timeout=system.PATIENCE)
+        listed = subprocess.run([gio, "list", "-l", inbox], check=True, capture_output=True, env=home.environment(), timeout=system.PATIENCE).stdout
         assert listed.count(b".eml") == 61 and b"message/rfc822" in subprocess.run(
             [gio, "info", "-a", "standard::content-type,standard::fast-content-type", str(mount.messages()[0])], capture_output=True, env=home.environment()).stdout
 

@@ -6,6 +6,7 @@ import sys
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 from lib import Skip, Suite, corpus, digest, errno_of, read, require_fuse, wait_until, writing  # noqa: E402
+from lib import system  # noqa: E402
 from lib.terminal import in_terminal  # noqa: E402
 from lib.writing import changes_of_two, changes_offline, copying_tools, message, ordinary_use, sha  # noqa: E402
 
@@ -20,7 +21,7 @@ class World(writing.World):
         super().__init__(server, suite.home(server, poll="24h", **(settings or {})))
 
 
-with Suite("writing", timeout=300) as suite:
+with Suite("writing", timeout=600) as suite:
     require_fuse()
     world = World(suite, settings={"expunge_delay": "0s"})
     ordinary_use(suite, world, "Maildir")
@@ -144,7 +145,7 @@ with Suite("writing", timeout=300) as suite:
         lister = subprocess.Popen(["sh", "-c", f"for i in $(seq 60); do ls -l {box} >/dev/null; done"])
         for i in range(60):
             (box / "busy.eml").write_bytes(message(f"busy {i}"))
-        assert lister.wait(60) == 0
+        assert lister.wait(120 * system.SLOW) == 0
         os.unlink(box / "busy.eml")
         world.settle()
 

@@ -101,9 +101,27 @@ static size_t listed(struct world *w)
 	return total;
 }
 
+/* So many of a list that is paused, and no more. The answer that waits is of one that has not come yet. */
+static void some_more(struct world *w, unsigned messages)
+{
+	unsigned before = memory_answers(w->server);
+	memory_pause(w->server, messages - 1);
+	memory_release(w->server);
+	world_until(memory_answers(w->server) == before + messages);
+}
+
+static bool soon_done(struct waiter *t)
+{
+	enum { MOMENT_MS = 300 };      /* as long as messages are gathered at most before they are written */
+	for (int ms = 0; ms < MOMENT_MS && !waiter_is_done(t); ms++)
+		world_nap();
+	return waiter_is_done(t);
+}
+
 static void most_of_a_first_list_is_enough_for_who_begins_to_read_it(void **state)
 {
-	enum { MESSAGES = 1600, FEW = 600, MOST = 1570 };  /* more than one transaction, and less than half; and nearly all */
+	/* more than one transaction, and less than half; most; half of what is written together when it comes slowly */
+	enum { MESSAGES = 1601, FEW = 608, MOST = 1280, TOGETHER = 16 };
 	struct world *w = *state;
 	struct waiter all, most;
 	enum mf_err e;
@@ -117,16 +135,17 @@ static void most_of_a_first_list_is_enough_for_who_begins_to_read_it(void **stat
 	uint64_t inbox = mailbox_id(w, "INBOX");
 	assert_false(account_want_mailbox(w->account, inbox, waiter_done, &all, &e, &all.want));
 	assert_false(account_want_most(w->account, inbox, waiter_done, &most, &e, &most.want));
-	memory_pause(w->server, FEW);
+	memory_pause(w->server, FEW + 1); /* and the news of how many there are */
 	memory_release(w->server);
-	world_until(listed(w) >= FEW - 100);
+	world_until(listed(w) > 0); /* some 500, fewer where they come slowly */
 	assert_true(memory_await_blocked(w->server, PATIENCE_MS));
 	assert_false(waiter_is_done(&most));
-	memory_pause(w->server, MOST - FEW);
-	memory_release(w->server);
+	some_more(w, MOST - FEW);
+	/* the slower the machine, the less is a matter of a moment */
+	for (unsigned come = MOST; !soon_done(&most) && come + TOGETHER < MESSAGES; come += TOGETHER)
+		some_more(w, TOGETHER);
 	assert_int_equal(waiter_wait(&most), MF_OK);
 	assert_true(listed(w) * 2 >= MESSAGES);
-	assert_true(memory_await_blocked(w->server, PATIENCE_MS));
 	assert_false(waiter_is_done(&all));
 	waiter_init(&most);
 	assert_true(account_want_most(w->account, inbox, waiter_done, &most, &e, &most.want)); /* at once */

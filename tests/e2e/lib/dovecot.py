@@ -3,7 +3,6 @@
 It runs as one unprivileged user (nobody where the tests are root), so nothing of the system's configuration is needed."""
 import os
 import shutil
-import signal
 import smtplib
 import socket
 import subprocess
@@ -180,54 +179,29 @@ protocol imap {{
 
     def stop(self):
         if self.process and self.process.poll() is None:
-            children = self.children()
-            self.process.terminate()
-            try:
-                self.process.wait(10)
-            except subprocess.TimeoutExpired:
-                self.kill()
-            self._end(children)      # a login process may linger, and would accept connections meant for the next start
+            with self._children() as children:
+                self.process.terminate()
+                try:
+                    self.process.wait(10)
+                except subprocess.TimeoutExpired:
+                    self.kill()
+                children.kill()          # a login process may linger, and would accept connections meant for the next start
         self.process = None
 
     def kill(self):
         """kill -9 of the server and of everything that serves a connection"""
         if not self.process:
             return
-        children = self.children()
-        self.process.kill()
-        self.process.wait()
-        self._end(children)
+        with self._children() as children:
+            self.process.kill()
+            self.process.wait()
+            children.kill()
         self.process = None
 
-    @staticmethod
-    def _end(processes):
-        for pid in processes:
-            try:
-                os.kill(pid, signal.SIGKILL)
-            except ProcessLookupError:
-                pass
-        system.wait_until(lambda: not any(system.process_state(pid) not in (None, "Z") for pid in processes), "Dovecot is gone")
-
-    def children(self):
-        found = []
-        for pid in filter(str.isdigit, os.listdir("/proc")):
-            try:
-                stat = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-            except OSError:
-                continue
-            if int(stat[1]) == self.process.pid:
-                found.append(int(pid))
-        return found
-
-    def imap_processes(self):
-        """pids that serve logged-in connections"""
-        names = {pid: Path(f"/proc/{pid}/cmdline").read_bytes() for pid in self.children()}
-        return [pid for pid, name in names.items() if name.startswith(b"dovecot/imap") and not name.startswith(b"dovecot/imap-login")]
-
-    def signal_all(self, number):
-        """SIGSTOP and SIGCONT: a server that is there and says nothing"""
-        for pid in [self.process.pid] + self.children():
-            os.kill(pid, number)
+    def _children(self):
+        def numbers():
+            return {pid for pid, parent in system.parents() if parent == self.process.pid}
+        return system.Held(numbers if self.process.poll() is None else set)
 
     def restart(self):
         self.stop()
@@ -263,15 +237,33 @@ protocol imap {{
         return subprocess.run(["/usr/bin/doveadm", "-c", str(self.folder / "dovecot.conf"), *arguments], check=check,
                               capture_output=True, text=True, stdin=subprocess.DEVNULL, **self.identity.popen_arguments())
 
-    def maildir(self, mailbox="INBOX"):
-        """the folder on disk (variant maildir only), made if it is not there"""
+    def _folder_of(self, mailbox):
         assert self.variant in ("maildir", "maildir++")
         base = self.mail / "Maildir"
         if mailbox != "INBOX":
             base = base / mailbox if self.variant == "maildir" else base / ("." + mailbox.replace("/", "."))
+        return base
+
+    def maildir(self, mailbox="INBOX"):
+        """the folder on disk (variant maildir only), made if it is not there"""
+        base = self._folder_of(mailbox)
         for part in ("cur", "new", "tmp"):
             (base / part).mkdir(parents=True, exist_ok=True)
         return base
+
+    def stored(self, mailbox, subject):
+        """all messages with this subject, as they are on its disk, for whoever must not look by IMAP: [(name, bytes)]"""
+        base, wanted = self._folder_of(mailbox), f"Subject: {subject}".encode()
+        while True:
+            try:
+                found = {}
+                for path in (path for part in ("new", "cur") for path in sorted((base / part).glob("*"))):
+                    data = path.read_bytes()
+                    if wanted in data.replace(b"\r", b"").split(b"\n"):
+                        found[path.name.partition(":")[0]] = path.name, data      # the same again: it has been moved to cur meanwhile
+                return list(found.values())
+            except FileNotFoundError:
+                pass        # it has got another name while we looked
 
     def fill(self, mailbox, messages):
         """messages: (bytes, seconds since 1970, Maildir flags like "S") each; fast, while nobody looks"""

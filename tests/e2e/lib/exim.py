@@ -134,7 +134,7 @@ login:
     def stop(self):
         if self.process and self.process.poll() is None:
             self.process.terminate()
-            self.process.wait(10)
+            self.process.wait(system.PATIENCE)
         self.process = None
 
     def kill(self):

@@ -20,7 +20,7 @@ class Proxy:
 
     def do(self, command):
         with socket.socket(socket.AF_UNIX) as s:
-            s.settimeout(10)
+            s.settimeout(system.PATIENCE)
             s.connect(str(self.control))
             s.sendall(command.encode() + b"\n")
             answer = json.loads(s.makefile().readline())

@@ -442,8 +442,9 @@ class Block:
                 _send_many(session, _escapes(text, tag), int(count))
             elif word == "!lines":
                 count, _, text = rest.partition(" ")
+                around = [_escapes(part, tag) for part in text.split("{n}")]      # once: there may be a million of them
                 for first in range(1, int(count) + 1, 1000):
-                    session.send(b"".join(_escapes(text.replace("{n}", str(n)), tag) + b"\r\n" for n in range(first, min(first + 1000, int(count) + 1))))
+                    session.send(b"".join(str(n).encode().join(around) + b"\r\n" for n in range(first, min(first + 1000, int(count) + 1))))
             elif word == "!normal":
                 normal()
                 ended = True

@@ -4,6 +4,7 @@ import ctypes
 import fcntl
 import os
 import pwd
+import select
 import signal
 import socket
 import subprocess
@@ -103,6 +104,41 @@ def process_state(pid):
             return stat.read().rpartition(")")[2].split()[0]
     except (FileNotFoundError, ProcessLookupError):
         return None
+
+
+def parents():
+    """(number, its parent's) of every process"""
+    for pid in filter(str.isdigit, os.listdir("/proc")):
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError), open(f"/proc/{pid}/stat") as stat:
+            yield int(pid), int(stat.read().rpartition(")")[2].split()[1])
+
+
+class Held:
+    """Processes by descriptors, until the end of a `with`: a number is soon another process's when many are started.
+    find: says which numbers are meant; it is asked again when they are held, so that they are those of whom is meant."""
+
+    def __init__(self, find):
+        held = {}
+        for pid in find():
+            with contextlib.suppress(ProcessLookupError):
+                held[pid] = os.pidfd_open(pid)
+        for pid in held.keys() - find():
+            os.close(held.pop(pid))
+        self.descriptors = list(held.values())
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *ignored):
+        for fd in self.descriptors:
+            os.close(fd)
+
+    def kill(self):
+        """kill -9, and waits until they are gone"""
+        for fd in self.descriptors:
+            with contextlib.suppress(ProcessLookupError):
+                signal.pidfd_send_signal(fd, signal.SIGKILL)
+        wait_until(lambda: len(select.select(self.descriptors, [], [], 0)[0]) == len(self.descriptors), "the processes are gone")
 
 
 def all_threads():
