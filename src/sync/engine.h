@@ -292,6 +292,7 @@ struct account {
 	enum priority list_priority;
 	struct part *list_waiters, *list_running_waiters;
 	int64_t listed_ms;              /* when the last LIST began, monotonic; 0: not on this connection */
+	int64_t list_begun_ms;          /* likewise, wall clock */
 	bool cycle_open;                /* a LIST has been done, what it found dirty is not all synchronised */
 	unsigned list_serial;
 
@@ -326,7 +327,8 @@ struct account {
 
 enum mf_err listing_fetch(struct session *s);
 enum mf_err syncmail_changes(struct session *s, const uint64_t *mailboxes, size_t count);
-void syncmail_cycle(struct account *a);                 /* purges limbo if nothing is left to do */
+void syncmail_cycle(struct account *a);                 /* if nothing is left to do: what vanished and was not met elsewhere is gone */
+void syncmail_search(struct account *a);                /* has the mailboxes listed, if something is astray (cache/journal.h) */
 enum mf_err bodies_fetch(struct session *s);
 bool push_can_wait(const struct session *s);
 enum mf_err push_wait(struct session *s, int64_t timeout_ms);

@@ -9,6 +9,7 @@
 #include "base/clock.h"
 #include "base/log.h"
 #include "base/mem.h"
+#include "cache/journal.h"
 #include "sync/engine.h"
 #include "sync/syncrun.h"
 
@@ -125,6 +126,14 @@ static size_t item_gone(const struct sync_item *item, const struct uid_id *local
 	return reconcile_missing(local, count, item->present.items, item->present.count, below, ret);
 }
 
+/* What is below has not been asked for. */
+static uint32_t item_asked_from(const struct sync_item *item)
+{
+	if (item->rung.method != CHANGES_ALL)
+		return item->m.first_uid;
+	return item->rung.newest && item->present.count ? item->present.items[0].first : 1;
+}
+
 static size_t local_without(struct uid_id *local, size_t count, const uint32_t *gone, size_t gone_count)
 {
 	size_t kept = 0, g = 0;
@@ -208,10 +217,11 @@ static enum mf_err item_complete(struct sync_run *run, struct sync_item *item, c
 	item->sane = sane;
 	if (!sane && !item->distrusted)
 		now.modseq = 0; /* nothing better is to be had: compare again next time */
+	uint32_t asked_from = item_asked_from(item);
 	for (size_t i = 0; i < gone_count && e == MF_OK; i++)
-		e = syncrun_gone(run, item, gone[i]);
+		e = gone[i] < asked_from ? syncrun_trimmed(run, item, gone[i]) : syncrun_gone(run, item, gone[i]);
 	for (size_t i = 0; i < cut && e == MF_OK; i++)
-		e = syncrun_gone(run, item, local[i].uid);
+		e = syncrun_trimmed(run, item, local[i].uid);
 	if (e == MF_OK && !item->distrusted)
 		e = syncrun_complete(run, item, &now, first_uid);
 	else if (e == MF_OK)
@@ -439,29 +449,71 @@ enum mf_err syncmail_changes(struct session *s, const uint64_t *mailboxes, size_
 	return e;
 }
 
-/* After a whole round over the mailboxes nothing that vanished can turn up elsewhere any more, beyond the time given. */
-void syncmail_cycle(struct account *a)
+void syncmail_search(struct account *a)
+{
+	if (!journal_has_strays(a->cache))
+		return;
+	pthread_mutex_lock(&a->lock);
+	bool asks = !a->cycle_open && !a->list_pending && !a->list_running && !a->link.fallback;
+	if (asks) {
+		a->list_pending = true;
+		a->list_priority = PRIORITY_BACKGROUND;
+		sessions_wake_locked(a, ROLE_WORKER);
+	}
+	pthread_mutex_unlock(&a->lock);
+}
+
+/* A whole round over the mailboxes is over. all_read: each of them is known */
+static bool cycle_ends_locked(struct account *a, bool *ret_all_read)
 {
 	struct mailbox_work *w;
-	pthread_mutex_lock(&a->lock);
 	/* what POP3 does not show may be there all the same: it is set aside until IMAP tells */
 	bool over = a->cycle_open && !a->list_pending && !a->list_running && !a->link.fallback;
-	for (size_t i = 0; over && (w = id_table_next(&a->mailboxes, &i));)
+	*ret_all_read = !a->list_unreadable;
+	for (size_t i = 0; over && (w = id_table_next(&a->mailboxes, &i));) {
 		over = !w->running && w->pending == PRIORITY_NONE;
+		*ret_all_read &= w->serial != a->list_serial || (!w->unread && !w->cold);
+	}
 	if (over)
 		a->cycle_open = false;
-	pthread_mutex_unlock(&a->lock);
-	if (!over)
-		return;
+	return over;
+}
+
+/* Nothing that vanished before the round can turn up elsewhere any more; nor what is older than the time given. */
+static enum mf_err cycle_settle(struct account *a, int64_t begun_ms, bool all_read, size_t *ret_strays)
+{
 	struct txn *t;
 	enum mf_err e = cache_begin(a->cache, &t);
-	if (e == MF_OK) {
+	*ret_strays = 0;
+	if (e != MF_OK)
+		return e;
+	e = txn_strays_settle(t, begun_ms, all_read, ret_strays);
+	if (e == MF_OK)
 		e = txn_limbo_purge(t, LIMBO_MS);
-		if (e == MF_OK)
-			e = txn_commit(t);
-		else
-			txn_rollback(t);
-	}
+	if (e == MF_OK)
+		return txn_commit(t);
+	txn_rollback(t);
+	return e;
+}
+
+void syncmail_cycle(struct account *a)
+{
+	bool all_read;
+	size_t strays = 0;
+	pthread_mutex_lock(&a->lock);
+	bool over = cycle_ends_locked(a, &all_read);
+	int64_t begun_ms = a->list_begun_ms;
+	pthread_mutex_unlock(&a->lock);
+	enum mf_err e = over ? cycle_settle(a, begun_ms, all_read, &strays) : MF_OK;
 	if (e != MF_OK)
 		log_error("%s: %s", a->config->name, mf_err_words(e));
+	else if (strays)
+		log_info("%s: %zu changes were of messages that other clients have removed%s", a->config->name, strays,
+		         all_read ? "" : ", or moved where they cannot be found: they wait for a person");
+	if (strays) {
+		pthread_mutex_lock(&a->lock);
+		replay_news_locked(a);
+		pthread_mutex_unlock(&a->lock);
+	}
+	syncmail_search(a);
 }

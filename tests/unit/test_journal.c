@@ -179,6 +179,9 @@ static void expunged_with_flags_sent(void **state)
 	DO(f, txn_remove(t, one, &expunge));
 	assert_ops(f, "flags expunge");
 	DO(f, txn_message_vanished(t, inbox, 1));
+	size_t over = 0;
+	DO(f, txn_strays_settle(t, INT64_MAX, true, &over));
+	assert_int_equal(over, 2);
 	assert_ops(f, "");
 }
 
