@@ -126,6 +126,7 @@
 	X(OP_ANY_ASTRAY, "SELECT 1 FROM op o WHERE o.state != 0 AND o.state = 4 LIMIT 1") \
 	X(OP_NUMBER, "UPDATE op SET uid = ?3, uidvalidity = ?4 WHERE message = ?1 AND message != 0 AND mailbox = ?2 AND uid IS NULL AND kind != 2") \
 	X(OP_COPIES_FROM, "UPDATE op SET mailbox = ?4, raw = NULL, uid = ?5, uidvalidity = ?6 WHERE mailbox = ?1 AND uid = ?2 AND uidvalidity = ?3 AND kind = 3 AND state != 1") \
+	X(OP_APPENDS, "SELECT " OP_COLUMNS " FROM op o WHERE o.kind = 2 ORDER BY o.id") \
 	X(OP_LIST, "SELECT " OP_COLUMNS " FROM op o WHERE o.id > ?1 ORDER BY o.id LIMIT ?2") \
 	X(OP_READY, "SELECT " OP_COLUMNS " FROM op o WHERE o.state = 0 AND (o.due <= ?1 OR (?2 AND (o.kind != 5 OR o.tries > 0)) " \
 	  "OR (o.kind = 5 AND o.tries > 0 AND EXISTS (SELECT 1 FROM op q WHERE q.mailbox = o.mailbox AND q.kind = 5 AND q.state = 0 AND q.due <= ?1))) " \

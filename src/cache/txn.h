@@ -146,6 +146,9 @@ enum mf_err change_append(struct txn *t, const struct node *n, const struct row 
 /* No server has it, and none is to: kept from a POP3 server (keep.c) that the account had. placing: of its operations */
 bool change_is_here_alone(const struct row *row, const struct op *placing);
 
+/* append.c: what the first size bytes of fd say of themselves */
+enum mf_err summarise(int fd, uint64_t size, struct mail_summary *ret);
+
 /* keep.c: what txn_keep() does, with bytes that are in the spool in place */
 enum mf_err keep_row(struct txn *t, uint64_t message);
 
