@@ -199,6 +199,8 @@ enum mf_err txn_op_mailbox_is(struct txn *t, uint64_t op, const char *raw);
 enum mf_err txn_mailbox_is_called(struct txn *t, uint64_t mailbox);
 /* Operations are about messages in a mailbox that is to be deleted, or delete what lies in it: they come before */
 enum mf_err journal_uses(struct cache *c, uint64_t mailbox, bool *ret);
+/* A RENAME is under way, or in doubt: names may not be those that the server knows */
+bool journal_is_renaming(struct cache *c);
 /* Messages are to come, go or change there: what is counted here is not what the server counts */
 enum mf_err journal_touches(struct cache *c, uint64_t mailbox, bool *ret);
 /* Whether what CREATE or RENAME is to call it is to be given up by another mailbox first: LEAVING: by a RENAME that can be

@@ -448,17 +448,27 @@ static enum mf_err any_of_mailbox(struct cache *c, enum statement which, uint64_
 	return e == MF_NOT_FOUND ? MF_OK : e;
 }
 
-bool journal_has_strays(struct cache *c)
+static bool any(struct cache *c, enum statement which)
 {
 	enum mf_err e;
 	struct db *db = journal_count(c) ? cache_reader(c, &e) : NULL;
 	if (!db)
 		return false;
-	sqlite3_stmt *s = db_use(db, SQL_OP_ANY_ASTRAY);
-	bool any = db_step(db, s) == MF_OK;
+	sqlite3_stmt *s = db_use(db, which);
+	bool found = db_step(db, s) == MF_OK;
 	db_done(s);
 	cache_reader_done(c, db);
-	return any;
+	return found;
+}
+
+bool journal_has_strays(struct cache *c)
+{
+	return any(c, SQL_OP_ANY_ASTRAY);
+}
+
+bool journal_is_renaming(struct cache *c)
+{
+	return any(c, SQL_OP_ANY_RENAME_SENT);
 }
 
 enum mf_err journal_uses(struct cache *c, uint64_t mailbox, bool *ret)

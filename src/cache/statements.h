@@ -124,6 +124,7 @@
 	X(OP_ASTRAY, "SELECT " OP_COLUMNS " FROM op o WHERE o.state != 0 AND o.state = 4 AND (o.due < ?1 OR o.due > ?2) ORDER BY o.id") \
 	X(OP_ASTRAY_HASHES, "SELECT m.match, o.id FROM op o CROSS JOIN message m ON m.id = o.message WHERE o.state != 0 AND o.state = 4 AND o.kind IN (4, 5)") \
 	X(OP_ANY_ASTRAY, "SELECT 1 FROM op o WHERE o.state != 0 AND o.state = 4 LIMIT 1") \
+	X(OP_ANY_RENAME_SENT, "SELECT 1 FROM op o WHERE o.state != 0 AND o.state = 1 AND o.kind = 8 LIMIT 1") \
 	X(OP_NUMBER, "UPDATE op SET uid = ?3, uidvalidity = ?4 WHERE message = ?1 AND message != 0 AND mailbox = ?2 AND uid IS NULL AND kind != 2") \
 	X(OP_COPIES_FROM, "UPDATE op SET mailbox = ?4, raw = NULL, uid = ?5, uidvalidity = ?6 WHERE mailbox = ?1 AND uid = ?2 AND uidvalidity = ?3 AND kind = 3 AND state != 1") \
 	X(OP_APPENDS, "SELECT " OP_COLUMNS " FROM op o WHERE o.kind = 2 ORDER BY o.id") \

@@ -71,6 +71,7 @@ struct mailbox_work {
 	enum sync_policy policy;
 	uint32_t max_messages;
 	unsigned serial;                /* of the LIST that named it last */
+	unsigned asks_serial;           /* of the one that tells its name: nobody asks for it before */
 	uint32_t weight;                /* messages that a check may bring, roughly */
 	uint32_t seen_messages;         /* at the server, when it was last synchronised; 0: not known */
 	int64_t checked_ms;             /* the last check began; 0: never in this process */

@@ -236,6 +236,17 @@ static enum change_method item_next(const struct sync_item *item)
 	return item->lacking ? CHANGES_ALL : item->rung.method == CHANGES_NEW_ONLY ? CHANGES_AUTO : CHANGES_VERIFY;
 }
 
+/* By what the server calls it: it is asked for when LIST has told that. */
+static void item_ask_name_locked(struct account *a, struct mailbox_work *w)
+{
+	w->asks_serial = a->list_serial + 1;
+	if (a->list_running)
+		return;
+	a->list_pending = true;
+	if (a->list_priority < w->pending)
+		a->list_priority = w->pending;
+}
+
 /* Tells who waits, and what follows from it. */
 static void item_settle(struct sync_run *run, struct sync_item *item, enum mf_err result, uint32_t server_messages)
 {
@@ -255,7 +266,9 @@ static void item_settle(struct sync_run *run, struct sync_item *item, enum mf_er
 			}
 		}
 		w->running_waiters = NULL;
-		work_want_locked(a, w, w->waiters ? PRIORITY_PERSON : PRIORITY_BACKGROUND, item_next(item));
+		work_want_locked(a, w, w->waiters ? PRIORITY_PERSON : PRIORITY_BACKGROUND, item->nameless ? item->method : item_next(item));
+		if (item->nameless)
+			item_ask_name_locked(a, w);
 	} else if (result == MF_OK) {
 		w->read_anew &= !item->sane;
 		if (item->rung.method == CHANGES_AUTO && item->m.modseq && item->rung.with_modseq)
@@ -285,6 +298,18 @@ static void item_settle(struct sync_run *run, struct sync_item *item, enum mf_er
 	wants_deliver(a);
 }
 
+/* A RENAME is under way, or was not answered on the connection before, and LIST has not told yet what has become of it. */
+static bool run_names_are_in_doubt(struct sync_run *run)
+{
+	struct account *a = run->account;
+	if (!journal_is_renaming(a->cache))
+		return false;
+	pthread_mutex_lock(&a->lock);
+	bool in_doubt = a->doubts == DOUBTS_NONE || a->list_pending || a->list_running || !a->listed_ms;
+	pthread_mutex_unlock(&a->lock);
+	return in_doubt;
+}
+
 /* A name that the server does not know (any more) may be one that was changed here while the answer was on its way. */
 static enum mf_err item_explain(struct sync_run *run, struct sync_item *item, enum mf_err result)
 {
@@ -294,7 +319,8 @@ static enum mf_err item_explain(struct sync_run *run, struct sync_item *item, en
 	enum mf_err e = cache_mailbox(run->account->cache, item->id, &now);
 	if (e == MF_NOT_FOUND)
 		return MF_OK; /* removed: nothing is left to do */
-	item->distrusted |= e == MF_OK && now.raw && strcmp(now.raw, item->m.raw) != 0;
+	item->nameless = e == MF_OK && now.raw && strcmp(now.raw, item->m.raw) == 0 && run_names_are_in_doubt(run);
+	item->distrusted |= item->nameless || (e == MF_OK && now.raw && strcmp(now.raw, item->m.raw) != 0);
 	return result;
 }
 
@@ -335,7 +361,7 @@ static enum mf_err sync_closed(void *context, size_t i, enum mf_err result, cons
 	if (noted != MF_OK)
 		return noted;
 	result = item_explain(run, item, result);
-	item->unread = !told && result != MF_OK && result != MF_NOT_FOUND;
+	item->unread = !told && !item->nameless && result != MF_OK && result != MF_NOT_FOUND;
 	if (result == MF_DENIED && status->rights && !(status->rights & RIGHT('r')))
 		result = MF_OK; /* there is nothing to be known of it, and nobody asks for that in vain */
 	if (told) {
