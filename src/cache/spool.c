@@ -375,10 +375,34 @@ void spool_settle_undos(struct txn *t, bool rolled_back)
 	}
 }
 
+/* not the one that a person's new version may be prepared under just now */
+static void kept_name(uint64_t message, char ret[static SPOOL_NAME_MAX])
+{
+	snprintf(ret, SPOOL_NAME_MAX, "%" PRIu64 ".keep", message);
+}
+
+bool keep_spooled(struct txn *t, const struct row *row)
+{
+	char fresh[SPOOL_NAME_MAX];
+	kept_name(row->entry.id, fresh);
+	MF_CLEANUP(mf_close) int fd = -1;
+	uint64_t size;
+	struct spool_note note = { "", row->name, row->entry.mtime };
+	return spool_open(t->cache, row->entry.id, &fd, &size) == MF_OK && prepare_as(t->cache, fresh, fd, size, false, &note, &size) == MF_OK;
+}
+
+enum mf_err txn_spool_share(struct txn *t, uint64_t message, uint64_t other)
+{
+	char fresh[SPOOL_NAME_MAX];
+	kept_name(message, fresh);
+	enum mf_err e = txn_spool_rename(t, message, other);
+	return e ? e : txn_commit_from(t, fresh, message);
+}
+
 bool keep_bytes(struct txn *t, const struct row *row)
 {
-	char fresh[SPOOL_NAME_MAX]; /* not the one that a person's new version may be prepared under just now */
-	snprintf(fresh, sizeof fresh, "%" PRIu64 ".keep", row->entry.id);
+	char fresh[SPOOL_NAME_MAX];
+	kept_name(row->entry.id, fresh);
 	struct body *body;
 	uint64_t size;
 	struct spool_note note = { "", row->name, row->entry.mtime };

@@ -100,6 +100,9 @@ enum mf_err flags_overlay(struct txn *t, uint64_t message, unsigned *flags, char
 void row_undo_flags(struct row *row, const struct op *op);   /* as it was before that FLAGS */
 /* spool.c: the bytes of a message as a file in the spool; false: they are not all here */
 bool keep_bytes(struct txn *t, const struct row *row);
+/* A copy of what the spool has of a message, which is to be its own when the other has that (txn_spool_share); false: there is no room */
+bool keep_spooled(struct txn *t, const struct row *row);
+enum mf_err txn_spool_share(struct txn *t, uint64_t message, uint64_t other);
 /* What was prepared is in place; this content belongs to another row now. A rollback takes both back. */
 enum mf_err txn_spool_commit(struct txn *t, uint64_t message);
 enum mf_err txn_spool_rename(struct txn *t, uint64_t from, uint64_t to);
