@@ -383,12 +383,10 @@ enum mf_err txn_op_lost(struct txn *t, uint64_t id, bool refused, bool *ret_lost
 
 bool txn_op_is_sent(struct txn *t, uint64_t id)
 {
-	struct op op;
-	bool sent = !t->failed && op_by_id(t, id, &op) == MF_OK;
-	if (sent) {
-		sent = op.state == OP_SENT;
-		op_finish(&op);
-	}
+	sqlite3_stmt *s = db_use(t->db, SQL_OP_STATE);
+	sqlite3_bind_int64(s, 1, (int64_t)id);
+	bool sent = db_step(t->db, s) == MF_OK && sqlite3_column_int(s, 0) == OP_SENT;
+	db_done(s);
 	return sent;
 }
 

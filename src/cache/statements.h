@@ -104,6 +104,7 @@
 	X(OP_FORGET_NUMBERS, "UPDATE op SET uidvalidity = 0 WHERE mailbox = ?1 AND uid IS NOT NULL") \
 	X(OP_REMOVE, "DELETE FROM op WHERE id = ?1") \
 	X(OP_BY_ID, "SELECT " OP_COLUMNS " FROM op o WHERE o.id = ?1") \
+	X(OP_STATE, "SELECT state FROM op WHERE id = ?1") \
 	X(OP_OF_MESSAGE, "SELECT " OP_COLUMNS " FROM op o WHERE o.message = ?1 AND o.message != 0 ORDER BY o.id") \
 	X(OP_SOURCE, "SELECT o.state, o.uid, b.id FROM op o LEFT JOIN mailbox b ON b.id = o.mailbox AND b.uidvalidity = o.uidvalidity " \
 	  "WHERE o.message = ?1 AND o.message != 0 AND o.kind IN (3, 4) ORDER BY o.id LIMIT 1") \

@@ -125,16 +125,18 @@ static enum mf_err is_of_other_numbers(struct round *r, const struct op *op, con
 	return MF_OK;
 }
 
-/* Another client may have moved the message, and servers say OK to what is to be done with one that is not there any more: a mailbox that is
- * known to have changed is read first. */
+/* Another client may have moved the message, and servers say OK to what is to be done with one that is not there any more: a mailbox
+ * that is known to have changed is read first. Not where the answer tells which messages there were; nor for new mail alone. */
 static bool may_be_elsewhere(struct round *r, const struct op *op)
 {
 	struct account *a = r->account;
-	if (!op->uid || !(r->caps & REMOTE_MAILBOXES))
+	bool is_told = op->dest && (r->caps & REMOTE_UIDPLUS);
+	if (!op->uid || is_told || !(r->caps & REMOTE_MAILBOXES))
 		return false;
 	pthread_mutex_lock(&a->lock);
 	const struct mailbox_work *w = id_table_get(&a->mailboxes, op->mailbox);
-	bool changed = w && (w->running || w->pending != PRIORITY_NONE);
+	bool reads = w && w->running && w->running_method != CHANGES_NEW_ONLY;
+	bool changed = reads || (w && w->pending != PRIORITY_NONE && w->method != CHANGES_NEW_ONLY);
 	pthread_mutex_unlock(&a->lock);
 	return changed;
 }

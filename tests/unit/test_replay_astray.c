@@ -71,6 +71,30 @@ static void moved_away_offline(void **state)
 	}
 }
 
+/* and the mailbox that it was in is gone, too */
+static void moved_out_of_what_is_removed(void **state)
+{
+	(void)state;
+	for (size_t c = 0; c < sizeof all_caps / sizeof *all_caps; c++) {
+		struct world w;
+		build(&w, all_caps[c]);
+		go_offline(&w);
+		uint64_t message = numbered(&w, "Work", 11);
+		flag_number(&w, "Work", 13);
+		move_number(&w, "Work", 11, "INBOX", "mine.eml");
+		flag_number(&w, "INBOX", 11);
+		assert_true(memory_move(w.server, "Work", 1, "Old/In") != 0);
+		assert_true(memory_move(w.server, "Work", 3, "Old/In") != 0);
+		memory_mailbox_remove(w.server, "Work");
+		account_connect(w.account);
+		assert_settled_as(&w, NULL, "removed");
+		assert_once(&w, "INBOX/Message number 11 4 ", 11);
+		assert_once(&w, "Old/In/Message number 13 4 ", 13);
+		assert_int_equal(numbered(&w, "INBOX", 11), message);
+		world_finish(&w);
+	}
+}
+
 /* Nobody has told: the command finds nothing */
 static void moved_away_while_connected(void **state)
 {
@@ -192,7 +216,7 @@ static void not_all_can_be_read(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(moved_away_offline), cmocka_unit_test(moved_away_while_connected), cmocka_unit_test(flagged_and_only_one_is_read),
+		cmocka_unit_test(moved_away_offline), cmocka_unit_test(moved_out_of_what_is_removed), cmocka_unit_test(moved_away_while_connected), cmocka_unit_test(flagged_and_only_one_is_read),
 		cmocka_unit_test(removed), cmocka_unit_test(to_be_expunged_and_moved_away), cmocka_unit_test(not_all_can_be_read),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
