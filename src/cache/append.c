@@ -79,15 +79,15 @@ enum mf_err txn_drafts(struct txn *t, uint64_t *ret)
 
 /* --- what --------------------------------------------------------------------------------------------------------------- */
 
-static enum mf_err summarise(const struct append *what, struct mail_summary *ret)
+enum mf_err summarise(int fd, uint64_t size, struct mail_summary *ret)
 {
-	size_t want = what->size < HEADER_MAX ? (size_t)what->size : HEADER_MAX, got;
+	size_t want = size < HEADER_MAX ? (size_t)size : HEADER_MAX, got;
 	MF_CLEANUP(mf_free) char *header = mf_alloc_array(want + 1, 1);
-	enum mf_err e = file_read(what->fd, 0, header, want, &got);
+	enum mf_err e = file_read(fd, 0, header, want, &got);
 	if (e || got < want)
 		return e ? e : MF_IO;
 	const char *end = memmem(header, got, "\n\r\n", 3);
-	mail_summary_parse(header, end ? (size_t)(end - header) + 1 : got, what->size, ret);
+	mail_summary_parse(header, end ? (size_t)(end - header) + 1 : got, size, ret);
 	return MF_OK;
 }
 
@@ -154,7 +154,7 @@ static enum mf_err add(struct txn *t, uint64_t mailbox, const struct append *wha
 enum mf_err txn_append(struct txn *t, uint64_t mailbox, const struct append *what, uint64_t *ret)
 {
 	struct mail_summary summary = { 0 };
-	enum mf_err e = t->failed ? t->failed : summarise(what, &summary);
+	enum mf_err e = t->failed ? t->failed : summarise(what->fd, what->size, &summary);
 	if (!e && !what->again)
 		e = is_there(t, mailbox, summary.message_id, what->internal_date, ret);
 	if (!e)

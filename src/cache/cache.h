@@ -209,6 +209,8 @@ enum mf_err txn_message_flags(struct txn *t, uint64_t mailbox, uint32_t uid, uns
 /* Leaves the tree, goes into limbo. If the same message turned up in another mailbox within the last ten minutes, this
  * row takes that one's place there, so that inode, name and body follow a move made elsewhere. */
 enum mf_err txn_message_vanished(struct txn *t, uint64_t mailbox, uint32_t uid);
+/* One that the server still has, and that is not wanted here any more. What is to be done with it is done. */
+enum mf_err txn_message_trimmed(struct txn *t, uint64_t mailbox, uint32_t uid);
 /* What is in limbo for longer than age_ms is gone for good, with its body. At most 2,000 messages in one call; the others
  * go with the next ones. */
 enum mf_err txn_limbo_purge(struct txn *t, int64_t age_ms);

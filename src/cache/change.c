@@ -234,6 +234,8 @@ static enum mf_err follow(struct txn *t, struct ops *ops, uint64_t from, const s
 
 enum mf_err change_queue_again(struct txn *t, struct op *op)
 {
+	if (op->state == OP_ASTRAY) /* it goes on when the message has been met */
+		return op_store(t, op);
 	op->state = OP_QUEUED;
 	replace_text(&op->error, NULL);
 	return op_store(t, op);
@@ -400,7 +402,7 @@ static enum mf_err expunge_row(struct txn *t, struct row *row, struct node *n, i
 		/* it never left: it is expunged where it is */
 		placing->kind = OP_EXPUNGE;
 		placing->dest = 0;
-		placing->due_ms = due;
+		placing->due_ms = placing->state == OP_ASTRAY ? placing->due_ms : due;
 		placing->tries = 0; /* the move's; an expunge that was tried does not wait for its time */
 		e = change_queue_again(t, placing);
 		*ret_op = placing->id;

@@ -11,7 +11,8 @@
  * before until a person removes it.
  *
  * States: QUEUED; SENT from before the first byte leaves until the answer is known, across crashes; UNCONFIRMED: it may
- * have happened, and looking did not tell; PARKED: the server refuses, for the reason in .error. Only a person moves on
+ * have happened, and looking did not tell; PARKED: the server refuses, for the reason in .error; ASTRAY: another client has
+ * moved or removed the message, which is looked for in other mailboxes (stray.c): a kind of waiting. Only a person moves on
  * what is parked or unconfirmed. */
 #ifndef MF_CACHE_JOURNAL_H
 #define MF_CACHE_JOURNAL_H
@@ -20,7 +21,7 @@
 
 /* The values are in databases: new ones at the end */
 enum op_kind { OP_FLAGS = 1, OP_APPEND, OP_COPY, OP_MOVE, OP_EXPUNGE, OP_CREATE, OP_DELETE, OP_RENAME, OP_SUBSCRIBE, OP_UNSUBSCRIBE, OP_KEEP };
-enum op_state { OP_QUEUED, OP_SENT, OP_UNCONFIRMED, OP_PARKED };
+enum op_state { OP_QUEUED, OP_SENT, OP_UNCONFIRMED, OP_PARKED, OP_ASTRAY };
 
 struct op {
 	uint64_t id;
@@ -38,7 +39,7 @@ struct op {
 	uint64_t parent;             /* RENAME: the directory that it was in. APPEND: its mailbox, where the server may have put it by
 	                              * itself, see txn_op_filed(); 0: surely not */
 	uint64_t after;              /* not before that operation is over; 0: none */
-	int64_t due_ms, since_ms;    /* wall clock: not before; when it was asked for */
+	int64_t due_ms, since_ms;    /* wall clock: not before (ASTRAY: since when it is so); when it was asked for */
 	unsigned tries;
 	char *error;                 /* why it is parked or unconfirmed; of one that is SENT: it was answered, see txn_op_unsaid(); NULL: nothing */
 	bool aside;                  /* CREATE, RENAME, for journal_mark_sent() only: under a name for the time being, see there */
@@ -174,12 +175,18 @@ enum mf_err txn_op_filed(struct txn *t, uint64_t op);
 /* A COPY or MOVE was answered, and that server, which tells numbers, told none for this message: either there was no such message any
  * more, or it did not care to tell. The operation stays SENT, until a look at where it was to arrive has shown which. */
 enum mf_err txn_op_unsaid(struct txn *t, uint64_t op);
-/* The message was not there any more: existence is the server's. A copy is parked. */
+/* The message was not there any more: existence is the server's. A copy is parked; what is to be moved may be elsewhere. */
 enum mf_err txn_op_gone(struct txn *t, uint64_t op);
 /* If the mailbox that the message was in is known neither by the tree nor, having been removed here, by the operation's .raw (or
  * that name was refused): as txn_op_gone(), but a message that was to be moved out of it, and is nowhere else, is stored anew if
  * its bytes are here; else that is parked. */
 enum mf_err txn_op_lost(struct txn *t, uint64_t op, bool refused, bool *ret_lost);
+/* Every mailbox has been read since before_ms, or not all of them can be: what went astray before and was not met is over with its
+ * message, which is gone; or it is parked. *ret: how many that were */
+enum mf_err txn_strays_settle(struct txn *t, int64_t before_ms, bool all_read, size_t *ret);
+bool journal_has_strays(struct cache *c);
+/* It is as it was sent: an answer is about it. Not flags that go after a message that has been met elsewhere since. */
+bool txn_op_is_sent(struct txn *t, uint64_t op);
 /* Not done, to be tried again from due_ms on */
 enum mf_err txn_op_again(struct txn *t, uint64_t op, int64_t due_ms);
 /* A COPY that is the first half of a MOVE, as it was sent, is done: the other half, an operation of its own, is to remove what was
@@ -192,6 +199,8 @@ enum mf_err txn_op_mailbox_is(struct txn *t, uint64_t op, const char *raw);
 enum mf_err txn_mailbox_is_called(struct txn *t, uint64_t mailbox);
 /* Operations are about messages in a mailbox that is to be deleted, or delete what lies in it: they come before */
 enum mf_err journal_uses(struct cache *c, uint64_t mailbox, bool *ret);
+/* A RENAME is under way, or in doubt: names may not be those that the server knows */
+bool journal_is_renaming(struct cache *c);
 /* Messages are to come, go or change there: what is counted here is not what the server counts */
 enum mf_err journal_touches(struct cache *c, uint64_t mailbox, bool *ret);
 /* Whether what CREATE or RENAME is to call it is to be given up by another mailbox first: LEAVING: by a RENAME that can be

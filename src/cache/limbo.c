@@ -272,7 +272,7 @@ enum mf_err arrival_match(struct txn *t, const struct row *row, uint64_t mailbox
 		return MF_NOT_FOUND;
 	const struct node *there = txn_node(t, arrival.mailbox);
 	enum mf_err e = there ? row_by_id(t, arrival.id, ret) : MF_NOT_FOUND;
-	if (e || ret->shelf != there->shelf)
+	if (e || ret->shelf != there->shelf || !ret->entry.uid)
 		return e ? e : MF_NOT_FOUND;
 	struct identity mine, other;
 	e = identity_of_row(t, row->entry.id, &mine);

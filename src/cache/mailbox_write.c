@@ -408,7 +408,7 @@ static enum mf_err drop_below(struct txn *t, const struct node *n, uint32_t firs
 			return e == MF_NOT_FOUND ? MF_OK : e;
 		uint32_t uid = (uint32_t)sqlite3_column_int64(s, 0);
 		db_done(s);
-		e = txn_message_vanished(t, n->m.id, uid);
+		e = txn_message_trimmed(t, n->m.id, uid);
 		if (e)
 			return e;
 	}

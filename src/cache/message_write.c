@@ -609,7 +609,8 @@ static enum mf_err take_place(struct txn *t, struct node *n, struct row *row, co
 	return MF_OK;
 }
 
-enum mf_err txn_message_vanished(struct txn *t, uint64_t mailbox, uint32_t uid)
+/* gone: at the server; else it is only not wanted here any more, and what is to be done with it is done */
+static enum mf_err leave(struct txn *t, uint64_t mailbox, uint32_t uid, bool gone)
 {
 	struct node *n = t->failed ? NULL : txn_node(t, mailbox);
 	if (!n || !uid)
@@ -617,11 +618,11 @@ enum mf_err txn_message_vanished(struct txn *t, uint64_t mailbox, uint32_t uid)
 	struct row row, arrival;
 	enum mf_err e = row_by_uid(t, n, uid, &row);
 	if (e) {
-		e = e == MF_NOT_FOUND ? settle_vanished(t, n, uid) : e;
+		e = e == MF_NOT_FOUND && gone ? settle_vanished(t, n, uid) : e;
 		return e == MF_NOT_FOUND ? e : txn_fail(t, e);
 	}
 	unsigned flags = row.flags;
-	e = arrival_match(t, &row, mailbox, &arrival);
+	e = gone ? arrival_match(t, &row, mailbox, &arrival) : MF_NOT_FOUND;
 	if (!e) {
 		e = take_place(t, n, &row, &arrival);
 	} else if (e == MF_NOT_FOUND) {
@@ -630,6 +631,8 @@ enum mf_err txn_message_vanished(struct txn *t, uint64_t mailbox, uint32_t uid)
 		/* one that this transaction has brought was never seen */
 		if (!txn_change_cancel(t, CHANGE_MESSAGE_ADDED, row.entry.id))
 			row_tell(t, CHANGE_MESSAGE_REMOVED, n, &row);
+		if (!e && gone && txn_has_ops(t))
+			e = stray_begin(t, row.entry.id, mailbox, uid);
 	}
 	if (e)
 		return txn_fail(t, e);
@@ -637,6 +640,16 @@ enum mf_err txn_message_vanished(struct txn *t, uint64_t mailbox, uint32_t uid)
 	row_count(n, -1, flags);
 	txn_names_changed(t, mailbox);
 	return MF_OK;
+}
+
+enum mf_err txn_message_vanished(struct txn *t, uint64_t mailbox, uint32_t uid)
+{
+	return leave(t, mailbox, uid, true);
+}
+
+enum mf_err txn_message_trimmed(struct txn *t, uint64_t mailbox, uint32_t uid)
+{
+	return leave(t, mailbox, uid, false);
 }
 
 struct purged { uint64_t id, match; char *name; };

@@ -30,6 +30,7 @@ const char *op_state_word(enum op_state state)
 {
 	static const char *const words[] = {
 		[OP_QUEUED] = "pending", [OP_SENT] = "sent", [OP_UNCONFIRMED] = "unconfirmed", [OP_PARKED] = "parked",
+		[OP_ASTRAY] = "pending",
 	};
 	return (size_t)state < sizeof words / sizeof *words ? words[state] : "unknown";
 }
@@ -208,9 +209,27 @@ void op_into_append(struct op *op)
 	op->uid = op->uidvalidity = 0;
 }
 
+void op_set_error(struct op *op, const char *error)
+{
+	free(op->error);
+	op->error = error ? mf_strdup(error) : NULL;
+}
+
+void op_goes_on(struct op *op, const struct node *n, uint32_t uid)
+{
+	op->mailbox = n->m.id;
+	op->uid = uid;
+	op->uidvalidity = n->m.uidvalidity;
+	if (op->state != OP_ASTRAY && op->state != OP_SENT)
+		return;
+	op->state = OP_QUEUED;
+	op->due_ms = 0;
+	op_set_error(op, NULL);
+}
+
 bool op_is_open(const struct op *op)
 {
-	return op->state == OP_QUEUED || op->state == OP_PARKED;
+	return op->state == OP_QUEUED || op->state == OP_PARKED || op->state == OP_ASTRAY;
 }
 
 /* --- questions ---------------------------------------------------------------------------------------------------------- */
@@ -229,12 +248,13 @@ enum mf_err journal_totals(struct cache *c, struct journal_totals *ret)
 	struct db *db = cache_reader(c, &e);
 	if (!db)
 		return e;
-	uint64_t *places[] = { &ret->queued, &ret->sent, &ret->unconfirmed, &ret->parked };
+	uint64_t *const places[] = { [OP_QUEUED] = &ret->queued, [OP_SENT] = &ret->sent, [OP_UNCONFIRMED] = &ret->unconfirmed,
+		[OP_PARKED] = &ret->parked, [OP_ASTRAY] = &ret->queued };
 	sqlite3_stmt *s = db_use(db, SQL_OP_TOTALS);
 	while ((e = db_step(db, s)) == MF_OK) {
 		int64_t state = sqlite3_column_int64(s, 0);
-		if (state >= 0 && state < 4)
-			*places[state] = (uint64_t)sqlite3_column_int64(s, 1);
+		if (state >= 0 && (size_t)state < sizeof places / sizeof *places)
+			*places[state] += (uint64_t)sqlite3_column_int64(s, 1);
 	}
 	cache_reader_done(c, db);
 	return e == MF_NOT_FOUND ? MF_OK : e;
@@ -426,6 +446,29 @@ static enum mf_err any_of_mailbox(struct cache *c, enum statement which, uint64_
 	cache_reader_done(c, db);
 	*ret = e == MF_OK;
 	return e == MF_NOT_FOUND ? MF_OK : e;
+}
+
+static bool any(struct cache *c, enum statement which)
+{
+	enum mf_err e;
+	struct db *db = journal_count(c) ? cache_reader(c, &e) : NULL;
+	if (!db)
+		return false;
+	sqlite3_stmt *s = db_use(db, which);
+	bool found = db_step(db, s) == MF_OK;
+	db_done(s);
+	cache_reader_done(c, db);
+	return found;
+}
+
+bool journal_has_strays(struct cache *c)
+{
+	return any(c, SQL_OP_ANY_ASTRAY);
+}
+
+bool journal_is_renaming(struct cache *c)
+{
+	return any(c, SQL_OP_ANY_RENAME_SENT);
 }
 
 enum mf_err journal_uses(struct cache *c, uint64_t mailbox, bool *ret)

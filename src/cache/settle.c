@@ -17,10 +17,10 @@ static enum mf_err follow(struct txn *t, const struct node *n, const struct row 
 		struct op *op = &ops.items[i];
 		if (op->kind != OP_FLAGS)
 			continue;
+		bool goes_on = op->mailbox != n->m.id || op->uid != row->entry.uid || op->uidvalidity != n->m.uidvalidity;
 		op->message = row->entry.id;
-		op->mailbox = n->m.id;
-		op->uid = row->entry.uid;
-		op->uidvalidity = n->m.uidvalidity;
+		if (goes_on)
+			op_goes_on(op, n, row->entry.uid);
 		e = op_store(t, op);
 	}
 	ops_finish(&ops);
@@ -35,17 +35,30 @@ enum mf_err settle_elsewhere(struct txn *t, const struct node *n, struct row *ro
 	return e ? e : flags_overlay(t, row->entry.id, &row->flags, row->keywords);
 }
 
+enum mf_err settle_double(struct txn *t, struct node *n, const struct row *twin, uint64_t heir)
+{
+	enum mf_err e = row_remove(t, twin->entry.id);
+	if (e)
+		return e;
+	arrival_forget(t, twin->match, twin->entry.id);
+	row_hide(t, n, twin->entry.id);
+	row_count(n, -1, twin->flags);
+	if (!txn_change_cancel(t, CHANGE_MESSAGE_ADDED, twin->entry.id))
+		row_tell(t, CHANGE_MESSAGE_REMOVED, n, twin);
+	txn_names_changed(t, n->m.id);
+	txn_body(t, twin->entry.id, heir);
+	return MF_OK;
+}
+
 /* A synchronisation met the message under its new number before the answer to the operation was dealt with. MF_NOT_FOUND: none did */
 static enum mf_err absorb_double(struct txn *t, struct node *n, struct row *row, uint32_t uid)
 {
 	struct row twin;
 	enum mf_err e = row_by_uid(t, n, uid, &twin);
 	if (!e)
-		e = row_remove(t, twin.entry.id);
+		e = settle_double(t, n, &twin, row->entry.id);
 	if (e)
 		return e;
-	arrival_forget(t, twin.match, twin.entry.id);
-	row_hide(t, n, twin.entry.id);
 	row_count(n, -1, row->flags); /* its flags are those that the server told of the twin */
 	row->flags = twin.flags;
 	memcpy(row->keywords, twin.keywords, sizeof row->keywords);
@@ -53,12 +66,7 @@ static enum mf_err absorb_double(struct txn *t, struct node *n, struct row *row,
 	e = settle_elsewhere(t, n, row, twin.entry.id);
 	if (e)
 		return e;
-	row_count(n, -1, twin.flags);
 	row_count(n, 1, row->flags);
-	if (!txn_change_cancel(t, CHANGE_MESSAGE_ADDED, twin.entry.id))
-		row_tell(t, CHANGE_MESSAGE_REMOVED, n, &twin);
-	txn_names_changed(t, n->m.id);
-	txn_body(t, twin.entry.id, row->entry.id);
 	row->modseq = twin.modseq;
 	return MF_OK;
 }
@@ -90,15 +98,14 @@ static enum mf_err number_ops(struct txn *t, uint64_t message, uint64_t mailbox,
 	return db_run(t->db, s);
 }
 
-/* Copies of it that could not be made yet are made from there. */
-static enum mf_err copies_follow(struct txn *t, const struct op *move, const struct node *n, uint32_t uid)
+enum mf_err settle_copies_follow(struct txn *t, uint64_t mailbox, uint32_t uidvalidity, uint32_t uid, const struct node *n, uint32_t new_uid)
 {
 	sqlite3_stmt *s = db_use(t->db, SQL_OP_COPIES_FROM);
-	sqlite3_bind_int64(s, 1, (int64_t)move->mailbox);
-	sqlite3_bind_int64(s, 2, move->uid);
-	sqlite3_bind_int64(s, 3, move->uidvalidity);
+	sqlite3_bind_int64(s, 1, (int64_t)mailbox);
+	sqlite3_bind_int64(s, 2, uid);
+	sqlite3_bind_int64(s, 3, uidvalidity);
 	sqlite3_bind_int64(s, 4, (int64_t)n->m.id);
-	sqlite3_bind_int64(s, 5, uid);
+	sqlite3_bind_int64(s, 5, new_uid);
 	sqlite3_bind_int64(s, 6, n->m.uidvalidity);
 	return db_run(t->db, s);
 }
@@ -127,13 +134,13 @@ static enum mf_err claim_is_void(struct txn *t, const struct node *n, uint64_t m
 	return e;
 }
 
-static enum mf_err landed(struct txn *t, const struct op *op, struct node *n, uint32_t uid)
+enum mf_err settle_landed(struct txn *t, const struct op *op, struct node *n, uint32_t uid)
 {
 	enum mf_err e = op_remove(t, op->id);
 	if (!e)
 		e = number_ops(t, op->message, n->m.id, n->m.uidvalidity, uid);
 	if (!e && op->kind == OP_MOVE)
-		e = copies_follow(t, op, n, uid);
+		e = settle_copies_follow(t, op->mailbox, op->uidvalidity, op->uid, n, uid);
 	if (!e)
 		e = claim_is_void(t, n, op->message, uid);
 	if (!e)
@@ -155,17 +162,11 @@ static bool accept_validity(struct node *n, uint32_t uidvalidity, uint32_t uid)
 	return n->m.uidvalidity == uidvalidity;
 }
 
-static void set_error(struct op *op, const char *error)
-{
-	free(op->error);
-	op->error = error ? mf_strdup(error) : NULL;
-}
-
 /* The server has it, and did not say where: seeing it there settles it. */
 static enum mf_err await(struct txn *t, struct op *op)
 {
 	op->state = OP_UNCONFIRMED;
-	set_error(op, "the server took it, but has not shown it yet");
+	op_set_error(op, "the server took it, but has not shown it yet");
 	return op_store(t, op);
 }
 
@@ -179,7 +180,7 @@ static enum mf_err remove_all_ops(struct txn *t, uint64_t message)
 	return e;
 }
 
-static enum mf_err expunged(struct txn *t, const struct op *op)
+enum mf_err settle_expunged(struct txn *t, const struct op *op)
 {
 	if (!op->message)
 		return op_remove(t, op->id);
@@ -212,7 +213,7 @@ static enum mf_err out_of_sight(struct txn *t, const struct op *op)
 static enum mf_err done(struct txn *t, struct op *op, uint32_t uidvalidity, uint32_t uid)
 {
 	if (op->kind == OP_EXPUNGE)
-		return expunged(t, op);
+		return settle_expunged(t, op);
 	if (op->kind != OP_APPEND && op->kind != OP_COPY && op->kind != OP_MOVE)
 		return op_remove(t, op->id);
 	struct node *n = txn_node(t, op_landing(op));
@@ -220,7 +221,7 @@ static enum mf_err done(struct txn *t, struct op *op, uint32_t uidvalidity, uint
 		return n && !mailbox_permits(&n->m, "r") ? out_of_sight(t, op) : await(t, op);
 	if (op->kind != OP_APPEND || spool_ends_line(t->cache, op->message)) /* else a server may have ended it: it will tell */
 		number_is_known(n, uid);
-	return landed(t, op, n, uid);
+	return settle_landed(t, op, n, uid);
 }
 
 enum mf_err txn_op_done(struct txn *t, uint64_t id, uint32_t uidvalidity, uint32_t uid)
@@ -324,14 +325,14 @@ static enum mf_err append_instead(struct txn *t, struct op *op, const char *why)
 	if (kept)
 		op_into_append(op);
 	op->state = kept ? OP_QUEUED : OP_PARKED;
-	set_error(op, kept ? NULL : why);
+	op_set_error(op, kept ? NULL : why);
 	return op_store(t, op);
 }
 
 static enum mf_err gone(struct txn *t, struct op *op)
 {
 	if (op->kind == OP_MOVE)
-		return settle_leaves(t, op->message);
+		return stray_away(t, op);
 	if (op->kind != OP_COPY)
 		return done(t, op, 0, 0);
 	return append_instead(t, op, "the message to be copied is gone at the server");
@@ -347,12 +348,12 @@ static enum mf_err lost(struct txn *t, struct op *op)
 	if (!e)
 		e = arrival_match(t, &row, op->mailbox, &elsewhere);
 	if (!e)
-		return gone(t, op); /* that client has moved it */
+		return stray_is(t, op, &elsewhere); /* that client has moved it */
 	if (e == MF_NOT_FOUND)
 		e = append_instead(t, op, "another client has removed the mailbox that the message was in");
 	const struct node *to = txn_node(t, op->dest);
 	bool thrown_away = op->state == OP_PARKED && to && to->m.use == CACHE_USE_TRASH;
-	return !e && thrown_away ? gone(t, op) : e;
+	return !e && thrown_away ? settle_leaves(t, op->message) : e;
 }
 
 enum mf_err txn_op_gone(struct txn *t, uint64_t id)
@@ -380,6 +381,15 @@ enum mf_err txn_op_lost(struct txn *t, uint64_t id, bool refused, bool *ret_lost
 	return txn_fail(t, e);
 }
 
+bool txn_op_is_sent(struct txn *t, uint64_t id)
+{
+	sqlite3_stmt *s = db_use(t->db, SQL_OP_STATE);
+	sqlite3_bind_int64(s, 1, (int64_t)id);
+	bool sent = db_step(t->db, s) == MF_OK && sqlite3_column_int(s, 0) == OP_SENT;
+	db_done(s);
+	return sent;
+}
+
 static enum mf_err set_state(struct txn *t, uint64_t id, enum op_state state, const char *error, int64_t due_ms)
 {
 	struct op op;
@@ -389,7 +399,7 @@ static enum mf_err set_state(struct txn *t, uint64_t id, enum op_state state, co
 	op.state = state;
 	if (due_ms >= 0)
 		op.due_ms = due_ms;
-	set_error(&op, error);
+	op_set_error(&op, error);
 	e = op_store(t, &op);
 	op_finish(&op);
 	return txn_fail(t, e);
@@ -417,7 +427,13 @@ enum mf_err txn_retry(struct txn *t, uint64_t id)
 	if (e)
 		return e == MF_NOT_FOUND ? e : txn_fail(t, e);
 	bool may = op.state == OP_PARKED || op.state == OP_UNCONFIRMED || op.state == OP_QUEUED;
+	/* it has no place any more: it is looked for again */
+	bool strayed = op.state == OP_PARKED && op.message && op.uid && !op.uidvalidity && op.kind != OP_COPY;
+	uint64_t message = op.message, mailbox = op.mailbox;
+	uint32_t uid = op.uid;
 	op_finish(&op);
+	if (strayed)
+		return txn_fail(t, stray_begin(t, message, mailbox, uid));
 	return may ? set_state(t, id, OP_QUEUED, NULL, 0) : MF_BUSY;
 }
 
@@ -572,7 +588,7 @@ static enum mf_err adopt(struct txn *t, struct node *n, const struct message_put
 		/* The original is to go. Where it may be another's copy that has come, this one's original may be all there is: it
 		 * stays, and the next look at its mailbox finds it missing here. So it does when its number is not known any more. */
 		bool halves = may_be_half(found) && !twins && has_its_number(t, found);
-		e = halves ? half_moved(t, found, n->m.uidvalidity, put->uid) : landed(t, found, n, put->uid);
+		e = halves ? half_moved(t, found, n->m.uidvalidity, put->uid) : settle_landed(t, found, n, put->uid);
 	} else if (!e) {
 		e = MF_NOT_FOUND;
 	}
@@ -598,7 +614,8 @@ enum mf_err settle_put(struct txn *t, struct node *n, const struct message_put *
 		*ret_id = taken;
 		return e;
 	}
-	return adopt(t, n, put, mtime, match, ret_id);
+	e = adopt(t, n, put, mtime, match, ret_id);
+	return e == MF_NOT_FOUND ? stray_met(t, n, put, mtime, match, ret_id) : e;
 }
 
 enum mf_err settle_vanished(struct txn *t, const struct node *n, uint32_t uid)
@@ -608,7 +625,10 @@ enum mf_err settle_vanished(struct txn *t, const struct node *n, uint32_t uid)
 	if (e)
 		return e;
 	/* what has been sent is answered, or looked for */
-	if (op_is_open(&op) || op.kind == OP_KEEP)
+	bool moved = op.kind == OP_MOVE || (op.kind == OP_EXPUNGE && !op.tries && op.message); /* by another, or expunged: by us, if that was tried */
+	if (op_is_open(&op) && moved && !t->cache->only_deletes)
+		e = stray_away(t, &op);
+	else if (op_is_open(&op) || op.kind == OP_KEEP)
 		e = gone(t, &op);
 	op_finish(&op);
 	return e;

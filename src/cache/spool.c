@@ -375,10 +375,34 @@ void spool_settle_undos(struct txn *t, bool rolled_back)
 	}
 }
 
+/* not the one that a person's new version may be prepared under just now */
+static void kept_name(uint64_t message, char ret[static SPOOL_NAME_MAX])
+{
+	snprintf(ret, SPOOL_NAME_MAX, "%" PRIu64 ".keep", message);
+}
+
+bool keep_spooled(struct txn *t, const struct row *row)
+{
+	char fresh[SPOOL_NAME_MAX];
+	kept_name(row->entry.id, fresh);
+	MF_CLEANUP(mf_close) int fd = -1;
+	uint64_t size;
+	struct spool_note note = { "", row->name, row->entry.mtime };
+	return spool_open(t->cache, row->entry.id, &fd, &size) == MF_OK && prepare_as(t->cache, fresh, fd, size, false, &note, &size) == MF_OK;
+}
+
+enum mf_err txn_spool_share(struct txn *t, uint64_t message, uint64_t other)
+{
+	char fresh[SPOOL_NAME_MAX];
+	kept_name(message, fresh);
+	enum mf_err e = txn_spool_rename(t, message, other);
+	return e ? e : txn_commit_from(t, fresh, message);
+}
+
 bool keep_bytes(struct txn *t, const struct row *row)
 {
-	char fresh[SPOOL_NAME_MAX]; /* not the one that a person's new version may be prepared under just now */
-	snprintf(fresh, sizeof fresh, "%" PRIu64 ".keep", row->entry.id);
+	char fresh[SPOOL_NAME_MAX];
+	kept_name(row->entry.id, fresh);
 	struct body *body;
 	uint64_t size;
 	struct spool_note note = { "", row->name, row->entry.mtime };
@@ -605,6 +629,53 @@ static char *noted_name(int fd, const struct tail *tail)
 	return mf_strndup(name, strcspn(name, "\n"));
 }
 
+/* The file has the bytes of that message, as far as the index knows them. */
+static bool is_of_message(struct txn *t, const char *file, const struct row *row)
+{
+	MF_CLEANUP(mf_close) int fd = -1;
+	struct tail tail;
+	struct mail_summary summary;
+	bool same = open_name(t->cache->spool_dir, file, &fd, &tail) == MF_OK && tail.size == row->entry.size &&
+	            summarise(fd, tail.size, &summary) == MF_OK;
+	if (!same)
+		return false;
+	struct message_put put = { .size = tail.size, .summary = &summary };
+	same = identity_is_same(t, row->entry.id, &put, row->entry.mtime, true);
+	mail_summary_finish(&summary);
+	return same;
+}
+
+/* The message that is to be stored, and whose bytes the file has, while what has its name in the spool is not there, or of another: it
+ * was to give that up (txn_spool_rename), and the transaction was not committed. 0: none */
+static enum mf_err find_owner(struct txn *t, const char *file, uint64_t *ret)
+{
+	struct ops ops = { 0 };
+	*ret = 0;
+	enum mf_err e = ops_collect(t, db_use(t->db, SQL_OP_APPENDS), &ops);
+	for (size_t i = 0; i < ops.count && !e && !*ret; i++) {
+		char own[SPOOL_NAME_MAX];
+		struct row row;
+		spool_name(ops.items[i].message, false, own);
+		e = row_by_id(t, ops.items[i].message, &row);
+		if (!e && !is_of_message(t, own, &row) && is_of_message(t, file, &row))
+			*ret = row.entry.id;
+		e = e == MF_NOT_FOUND ? MF_OK : e;
+	}
+	ops_finish(&ops);
+	return e;
+}
+
+static enum mf_err recover_renamed(struct txn *t, const char *file)
+{
+	char *end;
+	struct row row;
+	uint64_t message = strtoull(file, &end, 10), owner = 0;
+	enum mf_err e = *end ? MF_OK : row_by_id(t, message, &row);
+	if (e == MF_NOT_FOUND)
+		e = find_owner(t, file, &owner);
+	return e || !owner ? e : rename_spooled(t->cache, message, owner);
+}
+
 /* A file that no row and no operation knows: its index was lost, or it was written and never closed. */
 static void recover_stray(struct cache *c, const char *file, bool edit)
 {
@@ -693,7 +764,7 @@ static enum mf_err recover_file(struct txn *t, const char *file)
 	return e;
 }
 
-static enum mf_err recover_files(struct txn *t)
+static enum mf_err each_file(struct txn *t, enum mf_err (*call)(struct txn *t, const char *file))
 {
 	int fd = openat(t->cache->spool_dir, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 	DIR *dir = fd < 0 ? NULL : fdopendir(fd);
@@ -705,7 +776,7 @@ static enum mf_err recover_files(struct txn *t)
 	for (const struct dirent *d; !e && (d = readdir(dir));)
 		if (d->d_name[0] != '.') {
 			atomic_store(&t->cache->spooled, true);
-			e = recover_file(t, d->d_name);
+			e = call(t, d->d_name);
 		}
 	closedir(dir);
 	return e;
@@ -740,7 +811,9 @@ enum mf_err spool_recover(struct cache *c)
 	if (!e)
 		e = cache_begin(c, &t);
 	if (!e)
-		e = recover_files(t);
+		e = each_file(t, recover_renamed); /* all of them first: what a file was written for is compared with what is there */
+	if (!e)
+		e = each_file(t, recover_file);
 	if (!e)
 		e = recover_rows(t);
 	if (e) {

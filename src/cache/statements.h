@@ -104,6 +104,7 @@
 	X(OP_FORGET_NUMBERS, "UPDATE op SET uidvalidity = 0 WHERE mailbox = ?1 AND uid IS NOT NULL") \
 	X(OP_REMOVE, "DELETE FROM op WHERE id = ?1") \
 	X(OP_BY_ID, "SELECT " OP_COLUMNS " FROM op o WHERE o.id = ?1") \
+	X(OP_STATE, "SELECT state FROM op WHERE id = ?1") \
 	X(OP_OF_MESSAGE, "SELECT " OP_COLUMNS " FROM op o WHERE o.message = ?1 AND o.message != 0 ORDER BY o.id") \
 	X(OP_SOURCE, "SELECT o.state, o.uid, b.id FROM op o LEFT JOIN mailbox b ON b.id = o.mailbox AND b.uidvalidity = o.uidvalidity " \
 	  "WHERE o.message = ?1 AND o.message != 0 AND o.kind IN (3, 4) ORDER BY o.id LIMIT 1") \
@@ -112,17 +113,22 @@
 	X(OP_CLAIM, "SELECT " OP_COLUMNS " FROM op o WHERE o.mailbox = ?1 AND o.uid = ?2 AND o.uidvalidity = ?3 AND " OP_IS_CLAIM " LIMIT 1") \
 	X(OP_CLAIMS, "SELECT o.uid, o.message FROM op o WHERE o.mailbox = ?1 AND o.uid IS NOT NULL AND o.uidvalidity = ?2 AND " OP_IS_CLAIM) \
 	X(OP_NUMBERED_OTHERWISE, "SELECT " OP_COLUMNS " FROM op o JOIN message m ON m.id = o.message WHERE o.mailbox = ?1 " \
-	  "AND o.uid IS NOT NULL AND o.uidvalidity != ?2 AND m.match IN (?3, ?4)") \
+	  "AND o.uid IS NOT NULL AND o.uidvalidity != ?2 AND o.state != 4 AND m.match IN (?3, ?4)") \
 	X(OP_AWAITED, "SELECT " OP_COLUMNS " FROM op o WHERE o.state != 0 AND o.state IN (1, 2) AND ((o.kind = 2 AND o.mailbox = ?1) OR " \
 	  "(o.kind IN (3, 4) AND o.dest = ?1)) ORDER BY o.state DESC, o.kind, o.id LIMIT ?2") \
 	/* the last first: those with the server's word that they are done, then as they were sent, many as one command */ \
 	X(OP_AWAITED_HASHES, "SELECT m.match, o.id FROM op o CROSS JOIN message m ON m.id = o.message WHERE o.state != 0 AND o.state IN (1, 2) " \
 	  "AND ((o.kind = 2 AND o.mailbox = ?1) OR (o.kind IN (3, 4) AND o.dest = ?1)) " \
 	  "ORDER BY o.state, o.kind DESC, min(o.id) OVER (PARTITION BY o.state, o.kind, o.mailbox) DESC, o.uid DESC, o.id DESC") \
-	X(OP_ANY_NUMBERED_OTHERWISE, "SELECT 1 FROM op WHERE mailbox = ?1 AND uid IS NOT NULL AND uidvalidity != ?2 LIMIT 1") \
+	X(OP_ANY_NUMBERED_OTHERWISE, "SELECT 1 FROM op WHERE mailbox = ?1 AND uid IS NOT NULL AND uidvalidity != ?2 AND state != 4 LIMIT 1") \
 	X(OP_DOUBTFUL, "SELECT " OP_COLUMNS " FROM op o WHERE o.state != 0 AND o.state = 1 ORDER BY o.id") \
+	X(OP_ASTRAY, "SELECT " OP_COLUMNS " FROM op o WHERE o.state != 0 AND o.state = 4 AND (o.due < ?1 OR o.due > ?2) ORDER BY o.id") \
+	X(OP_ASTRAY_HASHES, "SELECT m.match, o.id FROM op o CROSS JOIN message m ON m.id = o.message WHERE o.state != 0 AND o.state = 4 AND o.kind IN (4, 5)") \
+	X(OP_ANY_ASTRAY, "SELECT 1 FROM op o WHERE o.state != 0 AND o.state = 4 LIMIT 1") \
+	X(OP_ANY_RENAME_SENT, "SELECT 1 FROM op o WHERE o.state != 0 AND o.state = 1 AND o.kind = 8 LIMIT 1") \
 	X(OP_NUMBER, "UPDATE op SET uid = ?3, uidvalidity = ?4 WHERE message = ?1 AND message != 0 AND mailbox = ?2 AND uid IS NULL AND kind != 2") \
-	X(OP_COPIES_FROM, "UPDATE op SET mailbox = ?4, raw = NULL, uid = ?5, uidvalidity = ?6 WHERE mailbox = ?1 AND uid = ?2 AND uidvalidity = ?3 AND kind = 3") \
+	X(OP_COPIES_FROM, "UPDATE op SET mailbox = ?4, raw = NULL, uid = ?5, uidvalidity = ?6 WHERE mailbox = ?1 AND uid = ?2 AND uidvalidity = ?3 AND kind = 3 AND state != 1") \
+	X(OP_APPENDS, "SELECT " OP_COLUMNS " FROM op o WHERE o.kind = 2 ORDER BY o.id") \
 	X(OP_LIST, "SELECT " OP_COLUMNS " FROM op o WHERE o.id > ?1 ORDER BY o.id LIMIT ?2") \
 	X(OP_READY, "SELECT " OP_COLUMNS " FROM op o WHERE o.state = 0 AND (o.due <= ?1 OR (?2 AND (o.kind != 5 OR o.tries > 0)) " \
 	  "OR (o.kind = 5 AND o.tries > 0 AND EXISTS (SELECT 1 FROM op q WHERE q.mailbox = o.mailbox AND q.kind = 5 AND q.state = 0 AND q.due <= ?1))) " \

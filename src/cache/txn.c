@@ -157,6 +157,7 @@ static void txn_free(struct txn *t)
 	free(t->undos);
 	map_finish(&t->nodes_by_id);
 	map_finish(&t->awaited.ids);
+	map_finish(&t->strays.ids);
 	free(t);
 }
 

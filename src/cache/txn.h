@@ -38,6 +38,7 @@ struct txn {
 	/* what settle_put() has asked before; a mailbox of 0: nothing yet */
 	struct { uint64_t mailbox; struct map ids; } awaited;       /* hashes of messages that are to arrive there, to operations */
 	struct { uint64_t mailbox; uint32_t uidvalidity; bool any; } otherwise; /* operations with numbers of another validity */
+	struct { bool loaded; struct map ids; } strays;             /* hashes of what is to be moved or expunged and is astray, to operations */
 	uint64_t displaced;            /* the operation that removes what txn_move() put aside; 0: none */
 };
 #define CHANGE_NONE ((enum change_kind)-1)
@@ -100,6 +101,9 @@ enum mf_err flags_overlay(struct txn *t, uint64_t message, unsigned *flags, char
 void row_undo_flags(struct row *row, const struct op *op);   /* as it was before that FLAGS */
 /* spool.c: the bytes of a message as a file in the spool; false: they are not all here */
 bool keep_bytes(struct txn *t, const struct row *row);
+/* A copy of what the spool has of a message, which is to be its own when the other has that (txn_spool_share); false: there is no room */
+bool keep_spooled(struct txn *t, const struct row *row);
+enum mf_err txn_spool_share(struct txn *t, uint64_t message, uint64_t other);
 /* What was prepared is in place; this content belongs to another row now. A rollback takes both back. */
 enum mf_err txn_spool_commit(struct txn *t, uint64_t message);
 enum mf_err txn_spool_rename(struct txn *t, uint64_t from, uint64_t to);
@@ -120,6 +124,9 @@ void ops_finish(struct ops *ops);
 static inline bool txn_has_ops(const struct txn *t) { return t->op_change > 0 || atomic_load(&t->cache->op_count) > 0; }
 /* the last that says where the message is to be; NULL */
 struct op *ops_placing(const struct ops *ops);
+void op_set_error(struct op *op, const char *error);                        /* NULL: none */
+/* It is about the message in that place from here on, and so is not under way any more. */
+void op_goes_on(struct op *op, const struct node *n, uint32_t uid);
 void op_into_append(struct op *op);          /* a COPY or MOVE that was not made becomes one; an APPEND stays */
 bool op_is_open(const struct op *op);       /* surely not done, nor under way: may be changed or taken back */
 
@@ -143,6 +150,9 @@ enum mf_err change_append(struct txn *t, const struct node *n, const struct row 
 /* No server has it, and none is to: kept from a POP3 server (keep.c) that the account had. placing: of its operations */
 bool change_is_here_alone(const struct row *row, const struct op *placing);
 
+/* append.c: what the first size bytes of fd say of themselves */
+enum mf_err summarise(int fd, uint64_t size, struct mail_summary *ret);
+
 /* keep.c: what txn_keep() does, with bytes that are in the spool in place */
 enum mf_err keep_row(struct txn *t, uint64_t message);
 
@@ -150,7 +160,7 @@ enum mf_err keep_row(struct txn *t, uint64_t message);
 /* The server tells of a message in this mailbox. MF_OK: it is one that an operation was to bring or has taken away from
  * there, and *ret_id is its row; MF_NOT_FOUND: it is news. */
 enum mf_err settle_put(struct txn *t, struct node *n, const struct message_put *put, int64_t mtime, uint64_t match, uint64_t *ret_id);
-/* The server has it no more, wherever it was to be: it may turn up elsewhere, and nothing waits for it */
+/* The server has it no more, wherever it was to be: nothing waits for it */
 enum mf_err settle_leaves(struct txn *t, uint64_t message);
 /* A claimed place is empty at the server; MF_NOT_FOUND: nobody claims it */
 enum mf_err settle_vanished(struct txn *t, const struct node *n, uint32_t uid);
@@ -159,6 +169,23 @@ enum mf_err settle_claimed(struct txn *t, const struct node *n, uint32_t uid, st
 /* The row lies there now as the server tells: what waits goes with it, and lies on top of its flags. double_id: another row
  * of the same message, which gives up its operations; 0: none */
 enum mf_err settle_elsewhere(struct txn *t, const struct node *n, struct row *row, uint64_t double_id);
+
+/* The operation has put its message there. */
+enum mf_err settle_landed(struct txn *t, const struct op *op, struct node *n, uint32_t uid);
+/* Another row, which is the same message, goes; what is its own is the heir's. */
+enum mf_err settle_double(struct txn *t, struct node *n, const struct row *twin, uint64_t heir);
+enum mf_err settle_expunged(struct txn *t, const struct op *op);
+/* Copies of a message, which is in n now, that were to be made from where it was are made from there. */
+enum mf_err settle_copies_follow(struct txn *t, uint64_t mailbox, uint32_t uidvalidity, uint32_t uid, const struct node *n, uint32_t new_uid);
+/* stray.c */
+/* The message is not there any more: what has it there waits until it is met elsewhere. */
+enum mf_err stray_begin(struct txn *t, uint64_t message, uint64_t mailbox, uint32_t uid);
+/* The same of a message that is to be moved or expunged, and may have been met already. */
+enum mf_err stray_away(struct txn *t, struct op *op);
+/* The server tells of a message: *ret_id is the row of one that is astray and goes on from there; MF_NOT_FOUND: it is none. */
+enum mf_err stray_met(struct txn *t, struct node *n, const struct message_put *put, int64_t mtime, uint64_t match, uint64_t *ret_id);
+/* Its row is arrival; what was to be done with op's message goes on from there. */
+enum mf_err stray_is(struct txn *t, struct op *op, const struct row *arrival);
 
 /* LIST said this name. MF_NOT_FOUND: it is to be deleted, and is not shown */
 enum mf_err settle_said(struct txn *t, const char *path, const char *raw);

@@ -154,8 +154,9 @@ enum mf_err txn_part(struct txn *t, uint64_t message, uint64_t *ret)
 	return txn_fail(t, e ? e : part(t, n, &row, *ret));
 }
 
-/* The backup that an editor made by renaming stays, as a file that is only here; its message is an old version. */
-static enum mf_err keep_aside(struct txn *t, struct node *n, struct row *row, const char *own_name, const struct disposal *how, uint64_t *ret_op)
+/* The backup that an editor made by renaming stays, as a file that is only here; its message is an old version. spooled: whose bytes
+ * are needed where they are sent from, the copy (keep_spooled) is the backup's */
+static enum mf_err keep_aside(struct txn *t, struct node *n, struct row *row, bool spooled, const char *own_name, const struct disposal *how, uint64_t *ret_op)
 {
 	struct ops ops = { 0 };
 	struct row old;
@@ -163,6 +164,8 @@ static enum mf_err keep_aside(struct txn *t, struct node *n, struct row *row, co
 	if (!e)
 		e = split(t, n, row, &ops, &old);
 	ops_finish(&ops);
+	if (!e && spooled)
+		e = txn_spool_share(t, row->entry.id, old.entry.id);
 	if (!e)
 		e = change_dispose(t, &old, n, own_name, how, ret_op);
 	row_count(n, -1, row->flags);
@@ -208,9 +211,8 @@ static enum mf_err put_away(struct txn *t, struct node *n, struct row *old, cons
 	enum mf_err e = change_was_never_sent(t, old, &never);
 	if (e || (never && spooled))
 		return e ? e : keep_unsent(t, n, old);
-	/* one whose own bytes are in the spool still is on its way: they are needed there */
-	if (!spooled && keep_bytes(t, old))
-		e = keep_aside(t, n, old, name, how, &op);
+	if (spooled ? keep_spooled(t, old) : keep_bytes(t, old))
+		e = keep_aside(t, n, old, spooled, name, how, &op);
 	else
 		e = change_dispose(t, old, n, name, how, &op);
 	return e ? e : change_wait_for(t, op, append);

@@ -375,7 +375,7 @@ enum mf_err spooled_summary(struct cache *cache, uint64_t message, uint64_t as_s
 	return err == MF_OK ? summarise(fd, size, as_size ? as_size : size, ret) : err;
 }
 
-/* An editor that writes back what it has read changes nothing. */
+/* An editor that writes back what it has read changes nothing, also of a message that is on its way to another mailbox. */
 static bool is_unchanged(struct cache *cache, const struct edit *e, uint64_t size, const struct message *m)
 {
 	struct body *body = NULL;
@@ -462,7 +462,8 @@ static enum mf_err accept_locked(struct fs *fs, struct edit *e)
 		return MF_OK;
 	if (!scratch && (e->broken != MF_OK || e->refused != MF_OK))
 		return e->broken != MF_OK ? e->broken : e->refused;
-	if (m.entry.uid && is_unchanged(cache, e, size, &m)) {
+	bool has_body = m.entry.uid || !spool_has(cache, e->node.id);
+	if (has_body && is_unchanged(cache, e, size, &m)) {
 		e->dirty = false;
 		return MF_OK;
 	}

@@ -71,6 +71,7 @@ struct mailbox_work {
 	enum sync_policy policy;
 	uint32_t max_messages;
 	unsigned serial;                /* of the LIST that named it last */
+	unsigned asks_serial;           /* of the one that tells its name: nobody asks for it before */
 	uint32_t weight;                /* messages that a check may bring, roughly */
 	uint32_t seen_messages;         /* at the server, when it was last synchronised; 0: not known */
 	int64_t checked_ms;             /* the last check began; 0: never in this process */
@@ -292,6 +293,7 @@ struct account {
 	enum priority list_priority;
 	struct part *list_waiters, *list_running_waiters;
 	int64_t listed_ms;              /* when the last LIST began, monotonic; 0: not on this connection */
+	int64_t list_begun_ms;          /* likewise, wall clock */
 	bool cycle_open;                /* a LIST has been done, what it found dirty is not all synchronised */
 	unsigned list_serial;
 
@@ -326,7 +328,8 @@ struct account {
 
 enum mf_err listing_fetch(struct session *s);
 enum mf_err syncmail_changes(struct session *s, const uint64_t *mailboxes, size_t count);
-void syncmail_cycle(struct account *a);                 /* purges limbo if nothing is left to do */
+void syncmail_cycle(struct account *a);                 /* if nothing is left to do: what vanished and was not met elsewhere is gone */
+void syncmail_search(struct account *a);                /* has the mailboxes listed, if something is astray (cache/journal.h) */
 enum mf_err bodies_fetch(struct session *s);
 bool push_can_wait(const struct session *s);
 enum mf_err push_wait(struct session *s, int64_t timeout_ms);

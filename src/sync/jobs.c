@@ -73,11 +73,16 @@ void work_populate_locked(struct account *a, struct mailbox_work *w, uint64_t af
 	sessions_wake_locked(a, ROLE_BULK);
 }
 
+static bool jobs_can_begin_locked(const struct account *a, const struct mailbox_work *w)
+{
+	return !w->running && w->pending != PRIORITY_NONE && w->asks_serial <= a->list_serial && fallback_reaches(a->link.fallback, w->is_inbox);
+}
+
 static struct mailbox_work *jobs_best_locked(struct account *a, enum priority least)
 {
 	struct mailbox_work *w, *best = NULL;
 	for (size_t i = 0; (w = id_table_next(&a->mailboxes, &i));) {
-		if (w->running || w->pending < least || w->pending == PRIORITY_NONE || !fallback_reaches(a->link.fallback, w->is_inbox))
+		if (w->pending < least || !jobs_can_begin_locked(a, w))
 			continue;
 		if (!best || w->pending > best->pending
 		    || (w->pending == best->pending && (w->is_inbox > best->is_inbox || (w->is_inbox == best->is_inbox && w->id < best->id))))
@@ -110,7 +115,7 @@ static bool jobs_take_sync_locked(struct account *a, enum priority least, struct
 	uint32_t weight = best->weight;
 	jobs_begin_locked(best, ret);
 	for (size_t i = 0; ret->count < SYNC_AT_ONCE && weight < SYNC_WEIGHT && (w = id_table_next(&a->mailboxes, &i));) {
-		if (w->running || w->pending != priority || w->weight > SYNC_WEIGHT - weight || !fallback_reaches(a->link.fallback, w->is_inbox))
+		if (w->pending != priority || w->weight > SYNC_WEIGHT - weight || !jobs_can_begin_locked(a, w))
 			continue;
 		weight += w->weight;
 		jobs_begin_locked(w, ret);

@@ -402,6 +402,7 @@ enum mf_err listing_fetch(struct session *s)
 	struct listing l = {.account = a};
 	pthread_mutex_lock(&a->lock);
 	a->listed_ms = clock_mono_ms();
+	a->list_begun_ms = clock_wall_ns() / 1000000;
 	l.inbox_only = a->link.fallback;
 	pthread_mutex_unlock(&a->lock);
 	session_progress(s, 0, false, "listing mailboxes");

@@ -206,6 +206,7 @@ enum mf_err replay_run(struct session *s)
 		tell_settled(a, empty && !r.waits);
 	}
 	bodies_resolve_all(a);
+	syncmail_search(a);
 	round_finish(&r);
 	return e;
 }

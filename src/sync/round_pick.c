@@ -125,17 +125,20 @@ static enum mf_err is_of_other_numbers(struct round *r, const struct op *op, con
 	return MF_OK;
 }
 
-/* Another client may have moved it: flags go after a message, and one that is not there any more takes them without a word. So what is
- * known to have changed is read first, and what has vanished is looked for as long as there are others to be read. */
+/* Another client may have moved the message, and servers say OK to what is to be done with one that is not there any more: a mailbox
+ * that is known to have changed is read first. Not where the answer tells which messages there were; nor for new mail alone. */
 static bool may_be_elsewhere(struct round *r, const struct op *op)
 {
 	struct account *a = r->account;
-	struct entry e;
+	bool is_told = op->dest && (r->caps & REMOTE_UIDPLUS);
+	if (!op->uid || is_told || !(r->caps & REMOTE_MAILBOXES))
+		return false;
 	pthread_mutex_lock(&a->lock);
 	const struct mailbox_work *w = id_table_get(&a->mailboxes, op->mailbox);
-	bool changed = w && (w->running || w->pending != PRIORITY_NONE), searches = a->cycle_open;
+	bool reads = w && w->running && w->running_method != CHANGES_NEW_ONLY;
+	bool changed = reads || (w && w->pending != PRIORITY_NONE && w->method != CHANGES_NEW_ONLY);
 	pthread_mutex_unlock(&a->lock);
-	return changed || (searches && cache_entry(a->cache, op->message, &e) == MF_NOT_FOUND);
+	return changed;
 }
 
 static enum mf_err is_called(struct round *r, const struct op *op)
@@ -208,7 +211,7 @@ static enum mf_err message_ready(struct round *r, const struct op *op, bool *ret
 	enum mf_err e = is_of_other_numbers(r, op, &m, &other);
 	if (e != MF_OK || other)
 		return e;
-	if (op->kind == OP_FLAGS && may_be_elsewhere(r, op)) {
+	if (may_be_elsewhere(r, op)) {
 		r->waits = true;
 		return MF_OK;
 	}

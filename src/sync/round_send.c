@@ -489,8 +489,11 @@ static enum mf_err on_done(void *context, size_t i, const struct write_result *r
 	enum mf_err e = cache_begin(r->account->cache, &t);
 	if (e != MF_OK)
 		return e;
-	for (size_t k = 0; k < g->count && e == MF_OK; k++)
+	for (size_t k = 0; k < g->count && e == MF_OK; k++) {
+		if (g->write.kind == WRITE_FLAGS && !txn_op_is_sent(t, g->ops[k]->id))
+			continue; /* the message was met elsewhere meanwhile: they go there */
 		e = result->result == MF_OK || is_told_done(g, g->ops[k], result) ? took(r, t, g, g->ops[k], result) : refused(r, t, g, g->ops[k], result);
+	}
 	if (e != MF_OK) {
 		txn_rollback(t);
 		return e;

@@ -9,6 +9,7 @@
 #include "base/clock.h"
 #include "base/log.h"
 #include "base/mem.h"
+#include "cache/journal.h"
 #include "sync/engine.h"
 #include "sync/syncrun.h"
 
@@ -125,6 +126,14 @@ static size_t item_gone(const struct sync_item *item, const struct uid_id *local
 	return reconcile_missing(local, count, item->present.items, item->present.count, below, ret);
 }
 
+/* What is below has not been asked for. */
+static uint32_t item_asked_from(const struct sync_item *item)
+{
+	if (item->rung.method != CHANGES_ALL)
+		return item->m.first_uid;
+	return item->rung.newest && item->present.count ? item->present.items[0].first : 1;
+}
+
 static size_t local_without(struct uid_id *local, size_t count, const uint32_t *gone, size_t gone_count)
 {
 	size_t kept = 0, g = 0;
@@ -208,10 +217,11 @@ static enum mf_err item_complete(struct sync_run *run, struct sync_item *item, c
 	item->sane = sane;
 	if (!sane && !item->distrusted)
 		now.modseq = 0; /* nothing better is to be had: compare again next time */
+	uint32_t asked_from = item_asked_from(item);
 	for (size_t i = 0; i < gone_count && e == MF_OK; i++)
-		e = syncrun_gone(run, item, gone[i]);
+		e = gone[i] < asked_from ? syncrun_trimmed(run, item, gone[i]) : syncrun_gone(run, item, gone[i]);
 	for (size_t i = 0; i < cut && e == MF_OK; i++)
-		e = syncrun_gone(run, item, local[i].uid);
+		e = syncrun_trimmed(run, item, local[i].uid);
 	if (e == MF_OK && !item->distrusted)
 		e = syncrun_complete(run, item, &now, first_uid);
 	else if (e == MF_OK)
@@ -224,6 +234,17 @@ static enum mf_err item_complete(struct sync_run *run, struct sync_item *item, c
 static enum change_method item_next(const struct sync_item *item)
 {
 	return item->lacking ? CHANGES_ALL : item->rung.method == CHANGES_NEW_ONLY ? CHANGES_AUTO : CHANGES_VERIFY;
+}
+
+/* By what the server calls it: it is asked for when LIST has told that. */
+static void item_ask_name_locked(struct account *a, struct mailbox_work *w)
+{
+	w->asks_serial = a->list_serial + 1;
+	if (a->list_running)
+		return;
+	a->list_pending = true;
+	if (a->list_priority < w->pending)
+		a->list_priority = w->pending;
 }
 
 /* Tells who waits, and what follows from it. */
@@ -245,7 +266,9 @@ static void item_settle(struct sync_run *run, struct sync_item *item, enum mf_er
 			}
 		}
 		w->running_waiters = NULL;
-		work_want_locked(a, w, w->waiters ? PRIORITY_PERSON : PRIORITY_BACKGROUND, item_next(item));
+		work_want_locked(a, w, w->waiters ? PRIORITY_PERSON : PRIORITY_BACKGROUND, item->nameless ? item->method : item_next(item));
+		if (item->nameless)
+			item_ask_name_locked(a, w);
 	} else if (result == MF_OK) {
 		w->read_anew &= !item->sane;
 		if (item->rung.method == CHANGES_AUTO && item->m.modseq && item->rung.with_modseq)
@@ -275,6 +298,18 @@ static void item_settle(struct sync_run *run, struct sync_item *item, enum mf_er
 	wants_deliver(a);
 }
 
+/* A RENAME is under way, or was not answered on the connection before, and LIST has not told yet what has become of it. */
+static bool run_names_are_in_doubt(struct sync_run *run)
+{
+	struct account *a = run->account;
+	if (!journal_is_renaming(a->cache))
+		return false;
+	pthread_mutex_lock(&a->lock);
+	bool in_doubt = a->doubts == DOUBTS_NONE || a->list_pending || a->list_running || !a->listed_ms;
+	pthread_mutex_unlock(&a->lock);
+	return in_doubt;
+}
+
 /* A name that the server does not know (any more) may be one that was changed here while the answer was on its way. */
 static enum mf_err item_explain(struct sync_run *run, struct sync_item *item, enum mf_err result)
 {
@@ -284,7 +319,8 @@ static enum mf_err item_explain(struct sync_run *run, struct sync_item *item, en
 	enum mf_err e = cache_mailbox(run->account->cache, item->id, &now);
 	if (e == MF_NOT_FOUND)
 		return MF_OK; /* removed: nothing is left to do */
-	item->distrusted |= e == MF_OK && now.raw && strcmp(now.raw, item->m.raw) != 0;
+	item->nameless = e == MF_OK && now.raw && strcmp(now.raw, item->m.raw) == 0 && run_names_are_in_doubt(run);
+	item->distrusted |= item->nameless || (e == MF_OK && now.raw && strcmp(now.raw, item->m.raw) != 0);
 	return result;
 }
 
@@ -325,7 +361,7 @@ static enum mf_err sync_closed(void *context, size_t i, enum mf_err result, cons
 	if (noted != MF_OK)
 		return noted;
 	result = item_explain(run, item, result);
-	item->unread = !told && result != MF_OK && result != MF_NOT_FOUND;
+	item->unread = !told && !item->nameless && result != MF_OK && result != MF_NOT_FOUND;
 	if (result == MF_DENIED && status->rights && !(status->rights & RIGHT('r')))
 		result = MF_OK; /* there is nothing to be known of it, and nobody asks for that in vain */
 	if (told) {
@@ -439,29 +475,71 @@ enum mf_err syncmail_changes(struct session *s, const uint64_t *mailboxes, size_
 	return e;
 }
 
-/* After a whole round over the mailboxes nothing that vanished can turn up elsewhere any more, beyond the time given. */
-void syncmail_cycle(struct account *a)
+void syncmail_search(struct account *a)
+{
+	if (!journal_has_strays(a->cache))
+		return;
+	pthread_mutex_lock(&a->lock);
+	bool asks = !a->cycle_open && !a->list_pending && !a->list_running && !a->link.fallback;
+	if (asks) {
+		a->list_pending = true;
+		a->list_priority = PRIORITY_BACKGROUND;
+		sessions_wake_locked(a, ROLE_WORKER);
+	}
+	pthread_mutex_unlock(&a->lock);
+}
+
+/* A whole round over the mailboxes is over. all_read: each of them is known */
+static bool cycle_ends_locked(struct account *a, bool *ret_all_read)
 {
 	struct mailbox_work *w;
-	pthread_mutex_lock(&a->lock);
 	/* what POP3 does not show may be there all the same: it is set aside until IMAP tells */
 	bool over = a->cycle_open && !a->list_pending && !a->list_running && !a->link.fallback;
-	for (size_t i = 0; over && (w = id_table_next(&a->mailboxes, &i));)
+	*ret_all_read = !a->list_unreadable;
+	for (size_t i = 0; over && (w = id_table_next(&a->mailboxes, &i));) {
 		over = !w->running && w->pending == PRIORITY_NONE;
+		*ret_all_read &= w->serial != a->list_serial || (!w->unread && !w->cold);
+	}
 	if (over)
 		a->cycle_open = false;
-	pthread_mutex_unlock(&a->lock);
-	if (!over)
-		return;
+	return over;
+}
+
+/* Nothing that vanished before the round can turn up elsewhere any more; nor what is older than the time given. */
+static enum mf_err cycle_settle(struct account *a, int64_t begun_ms, bool all_read, size_t *ret_strays)
+{
 	struct txn *t;
 	enum mf_err e = cache_begin(a->cache, &t);
-	if (e == MF_OK) {
+	*ret_strays = 0;
+	if (e != MF_OK)
+		return e;
+	e = txn_strays_settle(t, begun_ms, all_read, ret_strays);
+	if (e == MF_OK)
 		e = txn_limbo_purge(t, LIMBO_MS);
-		if (e == MF_OK)
-			e = txn_commit(t);
-		else
-			txn_rollback(t);
-	}
+	if (e == MF_OK)
+		return txn_commit(t);
+	txn_rollback(t);
+	return e;
+}
+
+void syncmail_cycle(struct account *a)
+{
+	bool all_read;
+	size_t strays = 0;
+	pthread_mutex_lock(&a->lock);
+	bool over = cycle_ends_locked(a, &all_read);
+	int64_t begun_ms = a->list_begun_ms;
+	pthread_mutex_unlock(&a->lock);
+	enum mf_err e = over ? cycle_settle(a, begun_ms, all_read, &strays) : MF_OK;
 	if (e != MF_OK)
 		log_error("%s: %s", a->config->name, mf_err_words(e));
+	else if (strays)
+		log_info("%s: %zu changes were of messages that other clients have removed%s", a->config->name, strays,
+		         all_read ? "" : ", or moved where they cannot be found: they wait for a person");
+	if (strays) {
+		pthread_mutex_lock(&a->lock);
+		replay_news_locked(a);
+		pthread_mutex_unlock(&a->lock);
+	}
+	syncmail_search(a);
 }

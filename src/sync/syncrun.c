@@ -11,7 +11,7 @@
 #define HOLD_MS 40               /* no transaction is held longer */
 #define MOMENT_MS 250            /* the rest of a list that a reader need not wait for before he begins */
 
-enum row_kind { ROW_MESSAGE, ROW_FLAGS, ROW_GONE };
+enum row_kind { ROW_MESSAGE, ROW_FLAGS, ROW_GONE, ROW_TRIMMED };
 struct sync_row {
 	enum row_kind kind;
 	bool is_new;
@@ -118,6 +118,9 @@ static enum mf_err row_write(struct txn *t, const struct sync_row *row, size_t t
 		break;
 	case ROW_GONE:
 		e = txn_message_vanished(t, row->item->id, row->uid);
+		break;
+	case ROW_TRIMMED:
+		e = txn_message_trimmed(t, row->item->id, row->uid);
 		break;
 	}
 	return e == MF_NOT_FOUND ? MF_OK : e; /* told of a message that is not wanted here, or gone already */
@@ -314,6 +317,11 @@ enum mf_err syncrun_flags(struct sync_run *run, struct sync_item *item, uint32_t
 enum mf_err syncrun_gone(struct sync_run *run, struct sync_item *item, uint32_t uid)
 {
 	return run_row(run, &(struct sync_row){.kind = ROW_GONE, .item = item, .uid = uid}, 32);
+}
+
+enum mf_err syncrun_trimmed(struct sync_run *run, struct sync_item *item, uint32_t uid)
+{
+	return run_row(run, &(struct sync_row){.kind = ROW_TRIMMED, .item = item, .uid = uid}, 32);
 }
 
 enum mf_err syncrun_vanished(struct sync_run *run, struct sync_item *item, const struct uid_ranges *uids)

@@ -28,6 +28,7 @@ struct sync_item {
 	bool distrusted;                 /* not complete: to be compared in full, */
 	bool lacking;                    /* or read anew: messages are missing that comparing does not bring */
 	bool sane;                       /* the index is what the server says */
+	bool nameless;                   /* the server may know it by another name by now, which LIST tells */
 	bool unread;                     /* the server has it, and does not let it be read */
 	bool done;
 };
@@ -62,6 +63,7 @@ enum mf_err syncrun_message(struct sync_run *run, struct sync_item *item, const 
 enum mf_err syncrun_flags(struct sync_run *run, struct sync_item *item, uint32_t uid, unsigned flags, const char *keywords, uint64_t modseq);
 enum mf_err syncrun_vanished(struct sync_run *run, struct sync_item *item, const struct uid_ranges *uids);
 enum mf_err syncrun_gone(struct sync_run *run, struct sync_item *item, uint32_t uid);
+enum mf_err syncrun_trimmed(struct sync_run *run, struct sync_item *item, uint32_t uid);   /* over max-messages */
 /* Everything that has come is in the index. */
 enum mf_err syncrun_flush(struct sync_run *run);
 /* Writes the rows that are left, and with them that the mailbox is complete up to this status. */

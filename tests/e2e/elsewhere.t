@@ -1,11 +1,11 @@
 #!/usr/bin/python3
-"""Other clients rename and remove mailboxes while changes of ours wait for them."""
+"""Other clients rename and remove mailboxes, and move messages, while changes of ours wait for them."""
 import os
 import sys
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 from lib import Suite, corpus, require_fuse, writing  # noqa: E402
-from lib.elsewhere import removed_elsewhere, renamed_elsewhere  # noqa: E402
+from lib.elsewhere import moved_elsewhere, removed_elsewhere, renamed_elsewhere  # noqa: E402
 from lib.writing import message  # noqa: E402
 
 
@@ -22,4 +22,5 @@ with Suite("renamed and removed elsewhere", timeout=240) as suite:
         world = World(suite, **options)
         renamed_elsewhere(suite, world, label)
         removed_elsewhere(suite, world, label)
+        moved_elsewhere(suite, world, label)
         world.mount.umount()

@@ -12,7 +12,7 @@ from lib import system  # noqa: E402
 from lib.changes import Model, check, settle  # noqa: E402
 from lib.courier import CourierImap  # noqa: E402
 from lib.cyrus import Cyrus  # noqa: E402
-from lib.elsewhere import removed_elsewhere, renamed_elsewhere, renamed_past_recognition  # noqa: E402
+from lib.elsewhere import moved_elsewhere, removed_elsewhere, renamed_elsewhere, renamed_past_recognition  # noqa: E402
 from lib.writing import changes_of_two, changes_offline, copying_tools, message, ordinary_use, sha  # noqa: E402
 
 ROUNDS = 30 if os.environ.get("MAILFS_TEST_LONG") else 4
@@ -152,6 +152,7 @@ with Suite("other servers", timeout=600) as suite:
             changes_of_two(suite, world, label)
             (renamed_past_recognition if serve is CourierImap else renamed_elsewhere)(suite, world, label)
             removed_elsewhere(suite, world, label)
+            moved_elsewhere(suite, world, label)
         at_the_same_time(suite, world, label)
         everything(suite, world, label)
         world.mount.umount()

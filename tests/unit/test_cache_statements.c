@@ -26,7 +26,7 @@ static const char *const texts[] = {
 /* These are about all rows, of a table of four, or asked seldom: once for a mailbox, a round of changes, a start. */
 static const char *const may_scan[] = {
 	"MAILBOX_ALL", "LIMBO_ALL", "SHELF_RETIRED", "UIDL_ALL", "UIDL_CLEAR", "MESSAGE_LAST_ID", "MESSAGE_LOCALS", "KNOWN_OF_MAILBOX",
-	"OP_READY", "OP_NEXT_DUE", "OP_TOTALS", "OP_DELETES_RAW", "OP_USES", "OP_OF_NAME", "OP_REMOVAL", "OP_MOVE_RAW", "KEPT",
+	"OP_READY", "OP_APPENDS", "OP_NEXT_DUE", "OP_TOTALS", "OP_DELETES_RAW", "OP_USES", "OP_OF_NAME", "OP_REMOVAL", "OP_MOVE_RAW", "KEPT",
 };
 
 static bool may(const char *name)

@@ -206,6 +206,32 @@ static void test_overwritten_under_a_scratch_name(void **state)
 	world_finish(&w);
 }
 
+static int64_t do_write_back(const char *path, char *data, size_t *ret_len)
+{
+	(void)data, (void)ret_len;
+	int fd = open(path, O_WRONLY | O_TRUNC | O_CLOEXEC);
+	if (fd < 0 || write(fd, text, sizeof text - 1) != sizeof text - 1)
+		return -errno;
+	return close(fd) < 0 ? -errno : 0;
+}
+
+/* An editor that writes back what it has read makes no new version, also of what is to be moved still */
+static void test_written_back_while_it_is_moved(void **state)
+{
+	(void)state;
+	struct world w;
+	world_start(&w, fill);
+	const char *name = letter(&w);
+	assert_int_equal(hands(do_read, world_path(&w, name)), sizeof text - 1);
+	go_offline(&w);
+	assert_int_equal(move(&w, name, "Archive/one.eml"), 0);
+	assert_int_equal(journal_count(w.cache), 1);
+	assert_int_equal(hands(do_write_back, world_path(&w, "Archive/one.eml")), 0);
+	world_until(size_of(&w, "Archive/one.eml") == sizeof text - 1);
+	assert_int_equal(journal_count(w.cache), 1);
+	world_finish(&w);
+}
+
 static int64_t do_append(const char *path, char *data, size_t *ret_len)
 {
 	(void)data, (void)ret_len;
@@ -537,6 +563,7 @@ int main(int argc, char **argv)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_full_disk), cmocka_unit_test(test_removed_under_a_scratch_name),
 		cmocka_unit_test(test_overwritten_under_a_scratch_name), cmocka_unit_test(test_opened_again), cmocka_unit_test(test_appended),
+		cmocka_unit_test(test_written_back_while_it_is_moved),
 		cmocka_unit_test(test_put_aside_later), cmocka_unit_test(test_removed_while_open), cmocka_unit_test(test_followed),
 		cmocka_unit_test(test_removed_while_written), cmocka_unit_test(test_removed_copy), cmocka_unit_test(test_removed_with_mailbox),
 	};

@@ -179,6 +179,9 @@ static void expunged_with_flags_sent(void **state)
 	DO(f, txn_remove(t, one, &expunge));
 	assert_ops(f, "flags expunge");
 	DO(f, txn_message_vanished(t, inbox, 1));
+	size_t over = 0;
+	DO(f, txn_strays_settle(t, INT64_MAX, true, &over));
+	assert_int_equal(over, 2);
 	assert_ops(f, "");
 }
 
@@ -549,6 +552,37 @@ static void backup_of_what_was_never_sent(void **state)
 	check_index(f->c, f->state);
 }
 
+/* The old version's bytes are needed where they are sent from: the backup has a copy, until the editor removes it */
+static void backup_of_what_is_being_sent(void **state)
+{
+	struct fixture *f = *state;
+	uint64_t inbox = mailbox_with(f, "INBOX", 0), trash = mailbox_with(f, "Trash", 0);
+	struct disposal how = { .trash = trash };
+	uint64_t id = create_written(f, inbox, "new.eml", TEXT("1"));
+	send_all(f);
+	DO(f, txn_move(t, id, inbox, "new.eml~", &how));
+	uint64_t fresh = create(f, inbox, "new.eml");
+	prepare(f, fresh, TEXT("22"));
+	/* it is rolled back */
+	assert_int_equal(CHANGE(f, written_in(t, fresh, TEXT("22"), true, &how) ? MF_IO : MF_BUSY), MF_BUSY);
+	assert_true(spool_is(f, id, TEXT("1")));
+	write_message(f, fresh, TEXT("22"), true, &how);
+	assert_ops(f, "append append move");
+	uint64_t old = by_name(f, trash, "new.eml");
+	assert_int_equal(nth_op(f, 0).message, old);
+	assert_int_equal(by_name(f, inbox, "new.eml~"), id);
+	assert_true(spool_is(f, id, TEXT("1")) && spool_is(f, old, TEXT("1")));
+	fixture_close(f);
+	fixture_open(f);
+	assert_true(spool_is(f, id, TEXT("1")) && spool_is(f, old, TEXT("1")));
+	DO(f, txn_op_done(t, nth_op(f, 0).id, VALIDITY, 1));
+	assert_true(has_body(f, old, TEXT("1")));
+	assert_int_equal(nth_op(f, 1).uid, 1);
+	DO(f, txn_remove(t, id, &how));
+	assert_ops(f, "append move");
+	assert_false(spool_has(f->c, id));
+}
+
 /* what most programs do: a scratch file is written and renamed over */
 static void renamed_over(void **state)
 {
@@ -711,7 +745,7 @@ int main(void)
 		WITH_CACHE(overwriting_what_is_being_sent),
 		WITH_CACHE(overwriting_what_is_moved_on_while_it_is_being_sent), WITH_CACHE(overwriting_expunges), WITH_CACHE(moved_and_overwritten),
 		WITH_CACHE(backup_by_renaming),
-		WITH_CACHE(backup_without_bytes), WITH_CACHE(backup_of_what_was_never_sent), WITH_CACHE(renamed_over), WITH_CACHE(message_over_message),
+		WITH_CACHE(backup_without_bytes), WITH_CACHE(backup_of_what_was_never_sent), WITH_CACHE(backup_of_what_is_being_sent), WITH_CACHE(renamed_over), WITH_CACHE(message_over_message),
 		WITH_CACHE(copies), WITH_CACHE(copy_of_what_is_gone_is_appended), WITH_CACHE(touched_and_redated), WITH_CACHE(asked_while_it_is_listed),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);

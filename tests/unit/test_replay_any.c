@@ -49,13 +49,15 @@ static uint64_t any_message(struct world *w)
 
 static int next_number = 5000;
 
-static void random_change(struct world *w)
+/* mailboxes: also removes them, which waits for a person where another client has put something into one */
+static void random_change(struct world *w, bool mailboxes)
 {
 	uint64_t message = any_message(w), mailbox = any_mailbox(w), made = 0;
 	struct disposal how = { .expunge = dice(3) == 0, .trash = dice(4) ? any_mailbox(w) : 0 };
 	char name[40];
 	snprintf(name, sizeof name, "n%u.eml", dice(20));
 	unsigned what = dice(11);
+	what = what == 2 && !mailboxes ? 3 : what;
 	if (what == 6 && message && CHANGE(w, txn_create(t, mailbox, name, &made)) == MF_OK) {
 		if (CHANGE(w, txn_copied(t, made, message, 0)) != MF_OK)
 			write_number(w, made, next_number++, &how);
@@ -88,19 +90,66 @@ static void random_change(struct world *w)
 		assert_int_equal(txn_commit(t), MF_OK);
 }
 
-/* Changes go on while they are sent, and the connection is cut now and then; in the end the server is as the tree. */
-static void anything(void **state)
+static const struct memory_mailbox *any_at_server_locked(struct world *w)
 {
-	(void)state;
+	unsigned count = 0;
+	for (const struct memory_mailbox *b = w->server->mailboxes; b; b = b->next)
+		count++;
+	const struct memory_mailbox *found = w->server->mailboxes;
+	for (unsigned n = dice(count); n--;)
+		found = found->next;
+	return found;
+}
+
+/* Another client moves or removes a message. */
+static void change_by_another(struct world *w)
+{
+	pthread_mutex_lock(&w->server->lock);
+	const struct memory_mailbox *from = any_at_server_locked(w), *to = any_at_server_locked(w);
+	uint32_t uid = from->count ? from->messages[dice((unsigned)from->count)].uid : 0;
+	MF_CLEANUP(mf_free) char *raw = mf_strdup(from->raw), *dest = mf_strdup(to->raw);
+	bool takes = !(to->flags & MAILBOX_NOSELECT);
+	pthread_mutex_unlock(&w->server->lock);
+	if (uid && dice(5) == 0)
+		(void)memory_expunge(w->server, raw, uid);
+	else if (uid && takes)
+		(void)memory_move(w->server, raw, uid, dest);
+}
+
+struct held_ids { uint64_t ids[30]; size_t count; };
+
+static bool note_held(void *context, const struct op *op)
+{
+	struct held_ids *c = context;
+	if (op->kind == OP_COPY && op->state == OP_PARKED && c->count < 30)
+		c->ids[c->count++] = op->id;
+	return true;
+}
+
+/* Copies of what another client has removed, and that is not here, cannot be made. */
+static void cancel_held(struct world *w)
+{
+	struct held_ids c = { .count = 0 };
+	assert_int_equal(journal_list(w->cache, 0, note_held, &c), MF_OK);
+	for (size_t i = 0; i < c.count; i++)
+		DO(w, txn_cancel(t, c.ids[i]));
+}
+
+/* Changes go on while they are sent, and the connection is cut now and then; in the end the server is as the tree. */
+static void run_anything(bool others)
+{
 	const char *many = getenv("MAILFS_JOURNAL_ROUNDS");
 	for (unsigned round = 0; round < (many ? (unsigned)strtoul(many, NULL, 10) : 12); round++) {
 		struct world w;
 		char when[60];
 		dice_state = 100 + round;
-		build(&w, all_caps[round % 4]);
+		/* without UIDPLUS nobody knows what has become of what another client has moved on before it was seen */
+		build(&w, all_caps[others ? round % 2 : round % 4]);
 		memory_together(w.server, 1 + dice(3) * 4);
 		for (unsigned i = 0; i < 40; i++) {
-			random_change(&w);
+			random_change(&w, !others);
+			if (others && dice(4) == 0)
+				change_by_another(&w);
 			account_journal_changed(w.account);
 			if (dice(4) == 0)
 				(void)want_settled_once(&w);
@@ -117,15 +166,29 @@ static void anything(void **state)
 			retry_all(&w);
 			(void)want_settled(&w);
 		}
+		if (others)
+			cancel_held(&w);
 		assert_settled_as(&w, NULL, when);
 		world_finish(&w);
 	}
 }
 
+static void anything(void **state)
+{
+	(void)state;
+	run_anything(false);
+}
+
+static void anything_beside_another(void **state)
+{
+	(void)state;
+	run_anything(true);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(anything),
+		cmocka_unit_test(anything), cmocka_unit_test(anything_beside_another),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

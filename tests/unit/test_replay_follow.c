@@ -396,12 +396,59 @@ static void listed_in_part(void **state)
 	world_finish(&w);
 }
 
+/* What is to be written is cut off before it is done or after; then the next login waits for memory_release(). */
+static void lose_the_answer(struct world *w, bool done)
+{
+	memory_block(w->server, MEMORY_WRITE);
+	account_connect(w->account);
+	assert_true(memory_await_blocked(w->server, PATIENCE_MS));
+	if (done)
+		memory_cut_answers(w->server, 0);
+	else
+		memory_drop_sessions(w->server);
+	memory_login_result(w->server, MF_OFFLINE);
+	memory_release(w->server);
+	world_until(memory_sessions(w->server) == 0);
+	memory_login_result(w->server, MF_OK);
+	memory_block(w->server, MEMORY_LOGIN);
+	account_connect(w->account);
+	assert_true(memory_await_blocked(w->server, PATIENCE_MS));
+}
+
+/* A person wants to look into a mailbox before LIST has told how it is called: that waits for LIST. */
+static void opened_before_it_is_listed(void **state)
+{
+	(void)state;
+	for (unsigned done = 0; done < 2; done++) {
+		struct world w;
+		struct waiter opened;
+		enum mf_err e;
+		build(&w, FULL);
+		w.config->sync = SYNC_DEMAND;
+		memory_mailbox_add(w.server, "Cold", 0, USE_NONE);
+		deliver(&w, "Cold", 41, 700);
+		assert_int_equal(want_sync(&w, false), MF_OK);
+		uint64_t cold = box(&w, "Cold");
+		go_offline(&w);
+		DO(&w, txn_mailbox_rename(t, cold, 0, "Job"));
+		lose_the_answer(&w, done);
+		waiter_init(&opened);
+		assert_false(account_want_mailbox(w.account, cold, waiter_done, &opened, &e, &opened.want));
+		memory_release(w.server);
+		assert_int_equal(waiter_wait(&opened), MF_OK);
+		assert_true(numbered(&w, "Job", 41) != 0);
+		assert_settled_as(&w, NULL, done ? "renamed" : "not renamed");
+		assert_int_equal(box(&w, "Job"), cold);
+		world_finish(&w);
+	}
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(renamed), cmocka_unit_test(renamed_with_others_inside), cmocka_unit_test(renamed_while_connected),
 		cmocka_unit_test(renamed_and_cut_anywhere), cmocka_unit_test(renamed_on_both_sides), cmocka_unit_test(another_with_the_number), cmocka_unit_test(another_with_the_number_and_an_id),
-		cmocka_unit_test(removed), cmocka_unit_test(removed_here_and_numbered_anew), cmocka_unit_test(listed_in_part),
+		cmocka_unit_test(removed), cmocka_unit_test(opened_before_it_is_listed), cmocka_unit_test(removed_here_and_numbered_anew), cmocka_unit_test(listed_in_part),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

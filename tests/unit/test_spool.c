@@ -341,6 +341,38 @@ static void in_place_but_not_committed(void **state)
 	assert_true(file_is(f, "rejected/written.eml", TEXT));
 }
 
+/* An older version had made way for a newer one, which was in its place already or not, and that was not committed */
+static void made_way_but_not_committed(void **state)
+{
+	static const char newer[] = "From: a@example.org\r\nSubject: written\r\nMessage-ID: <w@example.org>\r\n\r\nOther text\r\n";
+	struct fixture *f = *state;
+	uint64_t inbox = inbox_of(f);
+	for (unsigned in_place = 0; in_place < 2; in_place++) {
+		uint64_t id = written(f, inbox, in_place ? "two.eml" : "one.eml", true);
+		char from[60], to[60];
+		int fd;
+		uint64_t size;
+		snprintf(from, sizeof from, "%s/spool/%llu", f->state, (unsigned long long)id);
+		snprintf(to, sizeof to, "%s/spool/%llu", f->state, (unsigned long long)id + 1);
+		assert_int_equal(rename(from, to), 0);
+		if (in_place) {
+			prepare(f, id, newer);
+			assert_int_equal(spool_commit(f->c, id), MF_OK);
+			assert_int_equal(spool_edit(f->c, id, &fd), MF_OK);
+			assert_int_equal(write(fd, newer, strlen(newer)), (ssize_t)strlen(newer));
+			close(fd);
+		}
+		reopen(f);
+		assert_int_equal(spool_open(f->c, id, &fd, &size), MF_OK);
+		assert_int_equal(size, strlen(TEXT));
+		close(fd);
+		assert_int_equal(files_in(f, "spool"), 1 + in_place);
+		assert_int_equal(rejected_count(f->c), in_place); /* which was never closed */
+		assert_int_equal(list_count(f, inbox), 1 + in_place);
+	}
+	assert_true(file_is(f, "rejected/unfinished.eml", newer));
+}
+
 /* --- rejected ---------------------------------------------------------------------------------------------------------------------- */
 
 static void reject(struct fixture *f, const char *name, const char *text)
@@ -433,7 +465,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		WITH_CACHE(lines_end_with_crlf), WITH_CACHE(prepared_is_not_in_place), WITH_CACHE(what_is_wanted_stays), WITH_CACHE(leftovers),
-		WITH_CACHE(torn_anywhere), WITH_CACHE(lying_trailers), WITH_CACHE(lost_index), WITH_CACHE(in_place_but_not_committed),
+		WITH_CACHE(torn_anywhere), WITH_CACHE(lying_trailers), WITH_CACHE(lost_index), WITH_CACHE(in_place_but_not_committed), WITH_CACHE(made_way_but_not_committed),
 		WITH_CACHE(rejected_names), WITH_CACHE(rejected_edits), WITH_CACHE(rejected_on_a_full_disk),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);

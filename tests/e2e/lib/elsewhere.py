@@ -1,4 +1,4 @@
-"""Another client renames and removes mailboxes that changes made here wait for."""
+"""Another client renames and removes mailboxes that changes made here wait for, and moves messages."""
 import os
 import subprocess
 
@@ -138,3 +138,51 @@ def removed_elsewhere(suite, world, label):
         world.home.run("sync", "work", check=0)
         assert not (archive / "unread.eml").exists()
         world.same(top + "Doomed", top + "Archive")
+
+
+def move(client, mailbox, uid, to):
+    client.select(mailbox)
+    if "MOVE" in client.capabilities():
+        client.command("uid", "MOVE", uid, client.quote(to))
+        return
+    client.command("uid", "COPY", uid, client.quote(to))
+    client.expunge(mailbox, uid)
+
+
+def moved_elsewhere(suite, world, label):
+    mount, top = world.mount, world.top
+
+    @suite.case(f"{label}: another client moves messages: flags and moves that wait go after them, nothing is forgotten")
+    def _():
+        box, archive, third = mount / "INBOX", mount / (top + "Archive"), mount / (top + "Third")
+        bodies = {what: message(f"moved {label}, {what}") for what in ("flagged", "moved", "trashed", "same", "gone")}
+        os.mkdir(third)
+        for what, data in bodies.items():
+            (box / f"{what}.eml").write_bytes(data)
+        world.settle()
+        inode, trashed = os.stat(box / "moved.eml").st_ino, world.at_server(top + "Trash")
+        world.home.run("disconnect", "work", check=0)
+        for what in ("flagged", "moved", "same", "gone"):
+            os.setxattr(box / f"{what}.eml", "user.mail.flags", b"\\Flagged")
+        for what in ("moved", "same", "gone"):
+            os.rename(box / f"{what}.eml", archive / f"{what}-mine.eml")
+        os.setxattr(archive / "moved-mine.eml", "user.mail.flags", b"+\\Answered")
+        os.unlink(box / "trashed.eml")
+        with world.server.client() as client:
+            uids = {sha(body): uid for uid, body in client.bodies("INBOX").items()}
+            for what in ("flagged", "moved", "trashed"):
+                move(client, "INBOX", str(uids[sha(bodies[what])]), world.raw(top + "Third"))
+            move(client, "INBOX", str(uids[sha(bodies["same"])]), world.raw(top + "Archive"))
+            client.expunge("INBOX", uids[sha(bodies["gone"])])
+        world.home.run("connect", "work", check=0)
+        world.settle()
+        world.home.run("sync", "work", check=0)
+        assert world.at_server(top + "Third") == [sha(bodies["flagged"])]
+        assert world.flags(top + "Third")[sha(bodies["flagged"])] == {"\\Flagged"}
+        assert world.at_server(top + "Trash") == sorted([*trashed, sha(bodies["trashed"])])
+        flags = world.flags(top + "Archive")
+        assert flags[sha(bodies["moved"])] == {"\\Flagged", "\\Answered"} and flags[sha(bodies["same"])] == {"\\Flagged"}
+        assert world.at_server(top + "Archive").count(sha(bodies["moved"])) == world.at_server(top + "Archive").count(sha(bodies["same"])) == 1
+        assert os.stat(archive / "moved-mine.eml").st_ino == inode and (archive / "same-mine.eml").exists()
+        assert not (archive / "gone-mine.eml").exists()
+        world.same("INBOX", *(top + name for name in ("Third", "Archive", "Trash")))
