@@ -14,7 +14,7 @@ enum change_kind {
 	CHANGE_MAILBOX_ADDED,    /* .mailbox, .parent, .name */
 	CHANGE_MAILBOX_REMOVED,  /* .mailbox, .parent, .name */
 	CHANGE_MAILBOX_RENAMED,  /* .mailbox, .parent and .name: the new ones; .old_parent and .old_name */
-	CHANGE_MAILBOX_LIST,     /* the mailbox's list of names changed: once per transaction and mailbox */
+	CHANGE_MAILBOX_LIST,     /* the mailbox's list of names changed: once per transaction and mailbox, before its names */
 	CHANGE_MAILBOX_RIGHTS,   /* what may be done there, which its mode shows */
 	CHANGE_MESSAGE_ADDED,    /* .mailbox, .message, .name, .uid, .is_new */
 	CHANGE_MESSAGE_REMOVED,  /* .mailbox, .message, .name, .uid */

@@ -282,14 +282,16 @@ static void publish_node(struct txn *t, const struct node *n)
 	}
 }
 
+/* Lists before names: who hears of a name and lists its mailbox must not be shown the list that the kernel has kept until then. */
 static void publish(struct txn *t)
 {
-	size_t kept = 0;
-	for (size_t i = 0; i < t->change_count; i++)
-		if (t->changes[i].kind != CHANGE_NONE)
-			t->changes[kept++] = t->changes[i];
-	t->change_count = kept;
-	bus_publish_all(t->cache->bus, t->changes, kept);
+	MF_CLEANUP(mf_free) struct change *told = mf_alloc_array(t->change_count + 1, sizeof *told);
+	size_t count = 0;
+	for (int lists = 1; lists >= 0; lists--)
+		for (size_t i = 0; i < t->change_count; i++)
+			if (t->changes[i].kind != CHANGE_NONE && (t->changes[i].kind == CHANGE_MAILBOX_LIST) == lists)
+				told[count++] = t->changes[i];
+	bus_publish_all(t->cache->bus, told, count);
 }
 
 static void apply(struct txn *t, struct timespec root_mtime)

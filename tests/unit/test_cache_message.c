@@ -85,6 +85,21 @@ static void everything_is_kept(void **state)
 	assert_int_equal(total(f, inbox, NULL), 1);
 }
 
+/* or who hears of a name and lists the mailbox is shown the list that the kernel has kept */
+static void lists_are_told_before_names(void **state)
+{
+	struct fixture *f = *state;
+	uint64_t inbox = add_mailbox(f, "INBOX"), archive = add_mailbox(f, "Archive");
+	told_reset(f);
+	struct txn *t = begin(f);
+	uint64_t first = put(t, inbox, 1, 1), second = put(t, archive, 1, 2);
+	commit(t);
+	assert_int_equal(told_count(f, CHANGE_MAILBOX_LIST, inbox) + told_count(f, CHANGE_MAILBOX_LIST, archive), 2);
+	assert_int_equal(f->told[0].kind, CHANGE_MAILBOX_LIST);
+	assert_int_equal(f->told[1].kind, CHANGE_MAILBOX_LIST);
+	assert_true(told_of(f, CHANGE_MESSAGE_ADDED, first) < told_of(f, CHANGE_MESSAGE_ADDED, second));
+}
+
 static void put_together(struct fixture *f, struct test_message *m, uint64_t *ids)
 {
 	struct message_put puts[PUTS_MAX];
@@ -576,7 +591,7 @@ static void ids_that_no_inode_can_hold_are_refused(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		WITH_CACHE(everything_is_kept), WITH_CACHE(put_together_is_as_one_by_one), WITH_CACHE(the_same_uid_changes_flags_only), WITH_CACHE(twins_are_numbered_as_they_come),
+		WITH_CACHE(everything_is_kept), WITH_CACHE(lists_are_told_before_names), WITH_CACHE(put_together_is_as_one_by_one), WITH_CACHE(the_same_uid_changes_flags_only), WITH_CACHE(twins_are_numbered_as_they_come),
 		WITH_CACHE(a_mailbox_and_a_message_of_one_name), WITH_CACHE(moved_elsewhere_seen_going_first),
 		WITH_CACHE(moved_elsewhere_in_one_transaction), WITH_CACHE(moved_elsewhere_seen_coming_first),
 		WITH_CACHE(a_body_follows_to_the_row_that_stays), WITH_CACHE(a_copy_of_long_ago_is_no_move),
