@@ -13,7 +13,7 @@
 #include "cache/spool.h"
 
 #define FLUSH_AFTER_MS 1000
-#define CHECKPOINT_PAGES 1000
+#define CHECKPOINT_PAGES 2500
 #define RESTART_PAGES 4000     /* from here on the writer waits for the rest, so that the WAL begins anew */
 
 /* A database that we made was not sent to the disk as it was made, since nothing was in it: a WAL without it would be nothing. */

@@ -162,9 +162,10 @@
 	X(OP_DELETES_RAW, "SELECT 1 FROM op WHERE kind = 7 AND raw = ?1 AND state != 3 LIMIT 1") \
 	X(PURGE_PICK, "SELECT id, match, name FROM message WHERE shelf = ?1 LIMIT ?2") \
 	X(UIDL_ALL, "SELECT key, uid, size, digest FROM uidl ORDER BY uid") \
-	X(UIDL_LEARNT, "UPDATE uidl SET size = ?3, digest = ?4 WHERE uid = ?1 AND key = ?2") \
 	X(UIDL_PUT, "INSERT OR REPLACE INTO uidl (uid, key, size, digest) VALUES (?1, ?2, ?3, ?4)") \
-	X(UIDL_PUT_EIGHT, "INSERT OR REPLACE INTO uidl (uid, key, size, digest) VALUES " EIGHT("(?, ?, ?, ?)")) \
+	/* what is known under this number and key is written over where it is */ \
+	X(UIDL_PUT_EIGHT, "INSERT OR REPLACE INTO uidl (uid, key, size, digest) VALUES " EIGHT("(?, ?, ?, ?)") \
+	  " ON CONFLICT (uid) DO UPDATE SET size = excluded.size, digest = excluded.digest WHERE key = excluded.key") \
 	X(UIDL_REMOVE, "DELETE FROM uidl WHERE uid = ?1") \
 	X(UIDL_CLEAR, "DELETE FROM uidl") \
 	X(KNOWN_OF_MAILBOX, "SELECT m.size, m.mtime, m.flags, m.keywords, s.message_id, s.subject, s.sender FROM shelf h " \

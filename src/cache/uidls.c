@@ -8,7 +8,7 @@
 #include "cache/txn.h"
 
 #define AT_ONCE 1000           /* rows in one transaction: others may write in between */
-#define TOGETHER 8             /* new rows in one statement */
+#define TOGETHER 8             /* rows in one statement */
 #define KEYS_MAX (1U << 30)
 
 void uidls_finish(struct uidls *u)
@@ -104,28 +104,24 @@ static void bind_row(sqlite3_stmt *s, int at, const struct uidl *row)
 	db_bind_text(s, at + 3, row->digest);
 }
 
-static enum mf_err run_with_row(struct txn *t, enum statement which, const struct uidl *row)
+static enum mf_err put_row(struct txn *t, const struct uidl *row)
 {
-	sqlite3_stmt *s = db_use(t->db, which);
+	sqlite3_stmt *s = db_use(t->db, SQL_UIDL_PUT);
 	bind_row(s, 1, row);
 	return db_run(t->db, s);
 }
 
+/* A number that has another key now is left by the statement as it is. */
 static enum mf_err put_together(struct txn *t, const struct uidl *rows)
 {
 	sqlite3_stmt *s = db_use(t->db, SQL_UIDL_PUT_EIGHT);
 	for (int i = 0; i < TOGETHER; i++)
 		bind_row(s, i * 4 + 1, &rows[i]);
-	return db_run(t->db, s);
-}
-
-/* What has a digest has been stored without it before, as a rule: the key and its index stay as they are. */
-static enum mf_err store_row(struct txn *t, const struct uidl *row)
-{
-	enum mf_err e = *row->digest ? run_with_row(t, SQL_UIDL_LEARNT, row) : MF_NOT_FOUND;
-	if (!e && sqlite3_changes(t->db->handle))
-		return MF_OK;
-	return e && e != MF_NOT_FOUND ? e : run_with_row(t, SQL_UIDL_PUT, row);
+	enum mf_err e = db_run(t->db, s);
+	bool all = !e && sqlite3_changes(t->db->handle) == TOGETHER;
+	for (int i = 0; i < TOGETHER && !e && !all; i++)
+		e = put_row(t, &rows[i]);
+	return e;
 }
 
 static enum mf_err remove_row(struct txn *t, uint32_t uid)
@@ -133,15 +129,6 @@ static enum mf_err remove_row(struct txn *t, uint32_t uid)
 	sqlite3_stmt *s = db_use(t->db, SQL_UIDL_REMOVE);
 	sqlite3_bind_int64(s, 1, uid);
 	return db_run(t->db, s);
-}
-
-/* The next ones have no digest yet, as when a maildrop is seen for the first time. */
-static bool are_new(const struct uidl *rows, size_t count, size_t room)
-{
-	size_t n = 0;
-	while (n < TOGETHER && n < count && n < room && !*rows[n].digest)
-		n++;
-	return n == TOGETHER;
 }
 
 /* Some of the change, from *gone and *put on */
@@ -153,8 +140,8 @@ static enum mf_err store_some(struct txn *t, const struct uidls_change *change, 
 		e = remove_row(t, change->gone[*gone]);
 	while (!e && left && *put < change->put_count) {
 		const struct uidl *rows = &change->put[*put];
-		size_t n = are_new(rows, change->put_count - *put, left) ? TOGETHER : 1;
-		e = n == TOGETHER ? put_together(t, rows) : store_row(t, rows);
+		size_t n = left >= TOGETHER && change->put_count - *put >= TOGETHER ? TOGETHER : 1;
+		e = n == TOGETHER ? put_together(t, rows) : put_row(t, rows);
 		left -= n;
 		*put += n;
 	}

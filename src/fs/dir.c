@@ -204,22 +204,40 @@ static bool read_on(fuse_req_t req, const struct reading *r)
 	return true;
 }
 
+/* Where nothing is to be waited for, what is here is all. */
+static bool more_wait_start(void *context, want_done *done, void *done_context, enum mf_err *ret_result, struct want **ret)
+{
+	struct reading *r = context;
+	r->may_wait = !account_want_more(r->wait.account->account, r->wait.mailbox, done, done_context, ret_result, ret);
+	return !r->may_wait;
+}
+
+static void wait_for_more(fuse_req_t req, struct reading *r);
+
 static void answer_readdir(void *context, fuse_req_t req, enum mf_err result)
 {
 	struct reading *r = context;
-	r->may_wait = false;
-	if (mailbox_wait_shows(result))
-		(void)read_on(req, r);
-	else
+	r->may_wait &= result == MF_OK && tree_incomplete(fs_of(req), &r->dir); /* before it is looked at */
+	if (!mailbox_wait_shows(result)) {
 		fs_reply(req, result);
+	} else if (!read_on(req, r)) {
+		wait_for_more(req, r);
+		return;
+	}
 	free(r);
 }
 
-static const struct park_call readdir_call = {
-	.start = mailbox_wait_start, .cancel = wait_cancel, .progress = wait_progress, .answer = answer_readdir,
-};
+/* As a LOOKUP there it keeps the kernel's lock of the directory, for the moment that the rest takes. r is the answer's from here on. */
+static void wait_for_more(fuse_req_t req, struct reading *r)
+{
+	static const struct park_call call = {
+		.start = more_wait_start, .cancel = wait_cancel, .progress = wait_progress, .answer = answer_readdir,
+	};
+	struct fs *fs = fs_of(req);
+	park(fs->parking, req, fs_ino(fs, &r->dir), fs_wait_window(r->wait.account), &call, r);
+}
 
-/* A directory that was opened when most of it was here: its end is where the rest is waited for. */
+/* A directory that was opened when most of it was here: at the end of that more is waited for. */
 static void list(fuse_req_t req, fuse_ino_t ino, size_t size, off_t offset, bool plus, const struct fuse_file_info *fi)
 {
 	struct fs *fs = fs_of(req);
@@ -234,8 +252,7 @@ static void list(fuse_req_t req, fuse_ino_t ino, size_t size, off_t offset, bool
 	r.wait = (struct mailbox_wait){ fs_account(fs, &r.dir), r.dir.id };
 	struct reading *waiting = MF_NEW(struct reading);
 	*waiting = r;
-	/* as a LOOKUP there it keeps the kernel's lock of the directory, for the moment that the rest takes */
-	park(fs->parking, req, fs_ino(fs, &r.dir), fs_wait_window(r.wait.account), &readdir_call, waiting);
+	wait_for_more(req, waiting);
 }
 
 void dir_readdir(fuse_req_t req, fuse_ino_t ino, size_t size, off_t off, struct fuse_file_info *fi)

@@ -30,12 +30,17 @@ size_t header_name_length(const char *line, size_t len)
 	return colon < len && line[colon] == ':' ? n : 0;
 }
 
-static void keep_first(const char *name, size_t name_len, const char *const *names, size_t count,
-                       struct header_span span, struct header_span *ret)
+/* How many of the names it is the first field of */
+static size_t keep_first(const char *name, size_t name_len, const char *const *names, size_t count,
+                         struct header_span span, struct header_span *ret)
 {
+	size_t kept = 0;
 	for (size_t i = 0; i < count; i++)
-		if (!ret[i].data && (*name | 0x20) == (*names[i] | 0x20) && strncasecmp(name, names[i], name_len) == 0 && names[i][name_len] == '\0')
+		if (!ret[i].data && (*name | 0x20) == (*names[i] | 0x20) && strncasecmp(name, names[i], name_len) == 0 && names[i][name_len] == '\0') {
 			ret[i] = span;
+			kept++;
+		}
+	return kept;
 }
 
 /* The end of the line at p without its line break, and in *ret_next where the next one begins */
@@ -55,7 +60,8 @@ void header_find(const void *header, size_t len, const char *const *names, size_
 	if (len == 0)
 		return;
 	const char *p = header, *end = p + len;
-	while (p < end) {
+	size_t missing = count;
+	while (p < end && missing) {
 		const char *line = p, *stop = line_end(p, end, &p);
 		if (stop == line)
 			return;
@@ -65,8 +71,8 @@ void header_find(const void *header, size_t len, const char *const *names, size_
 		if (name_len == 0)
 			continue;
 		const char *value = memchr(line + name_len, ':', (size_t)(stop - line) - name_len);
-		keep_first(line, name_len, names, count,
-		           (struct header_span) { value + 1, (size_t)(stop - value) - 1 }, ret);
+		missing -= keep_first(line, name_len, names, count,
+		                      (struct header_span) { value + 1, (size_t)(stop - value) - 1 }, ret);
 	}
 }
 

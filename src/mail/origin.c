@@ -26,21 +26,19 @@ static bool next_line(const char **at, const char *end, struct line *ret)
 	return true;
 }
 
-static bool is_called(struct line name, const char *wanted)
-{
-	return strlen(wanted) == name.len && strncasecmp(name.data, wanted, name.len) == 0;
-}
+#define NAME(text) { text, sizeof text - 1 }
 
 static bool is_trace_field(struct line name)
 {
-	static const char *const names[] = {
-		"Received", "Return-Path", "Delivered-To", "Envelope-To", "Status", "Lines", "Content-Length", "Authentication-Results",
-		"Received-SPF", "ARC-Seal", "ARC-Message-Signature", "ARC-Authentication-Results", "DKIM-Filter",
+	static const struct line names[] = {
+		NAME("Received"), NAME("Return-Path"), NAME("Delivered-To"), NAME("Envelope-To"), NAME("Status"), NAME("Lines"), NAME("Content-Length"),
+		NAME("Authentication-Results"), NAME("Received-SPF"), NAME("ARC-Seal"), NAME("ARC-Message-Signature"),
+		NAME("ARC-Authentication-Results"), NAME("DKIM-Filter"),
 	};
 	if (name.len > 2 && strncasecmp(name.data, "X-", 2) == 0)
 		return true;
 	for (size_t i = 0; i < sizeof names / sizeof *names; i++)
-		if (is_called(name, names[i]))
+		if (names[i].len == name.len && strncasecmp(name.data, names[i].data, name.len) == 0)
 			return true;
 	return false;
 }

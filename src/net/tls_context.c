@@ -11,7 +11,7 @@
 #include "base/mem.h"
 
 #define SESSIONS_MAX 8
-#define READ_AHEAD 65536  /* several records in one system call */
+#define READ_AHEAD 32768  /* several records in one system call; OpenSSL moves what is left to the front at each of them */
 
 struct slot {
 	char *key;

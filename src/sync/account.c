@@ -217,7 +217,9 @@ static bool work_is_complete_locked(const struct mailbox_work *w)
 	return !w->cold && w->seen_messages != 0;
 }
 
-static bool want_list_of(struct account *a, uint64_t mailbox, bool most, want_done *done, void *context, enum mf_err *ret_result, struct want **ret)
+enum extent { THE_WHOLE, MOST, MORE };
+
+static bool want_list_of(struct account *a, uint64_t mailbox, enum extent extent, want_done *done, void *context, enum mf_err *ret_result, struct want **ret)
 {
 	*ret = NULL;
 	struct mailbox m;
@@ -231,10 +233,10 @@ static bool want_list_of(struct account *a, uint64_t mailbox, bool most, want_do
 	pthread_mutex_lock(&a->lock);
 	struct mailbox_work *w = work_get_locked(a, mailbox);
 	*ret_result = mailbox_error_locked(a, is_inbox);
-	bool answered = *ret_result != MF_OK || work_is_complete_locked(w) || (most && w->running && w->most_is_here);
+	bool answered = *ret_result != MF_OK || work_is_complete_locked(w) || (extent == MOST && w->running && w->most_is_here);
 	if (!answered) {
 		struct want *want = want_create_locked(a, WANT_PARTS, done, context);
-		want->most = most;
+		want->most = extent != THE_WHOLE;
 		part_add_locked(w->running ? &w->running_waiters : &w->waiters, want);
 		if (!w->running)
 			work_want_locked(a, w, PRIORITY_PERSON, CHANGES_AUTO);
@@ -246,12 +248,17 @@ static bool want_list_of(struct account *a, uint64_t mailbox, bool most, want_do
 
 bool account_want_mailbox(struct account *a, uint64_t mailbox, want_done *done, void *context, enum mf_err *ret_result, struct want **ret)
 {
-	return want_list_of(a, mailbox, false, done, context, ret_result, ret);
+	return want_list_of(a, mailbox, THE_WHOLE, done, context, ret_result, ret);
 }
 
 bool account_want_most(struct account *a, uint64_t mailbox, want_done *done, void *context, enum mf_err *ret_result, struct want **ret)
 {
-	return want_list_of(a, mailbox, true, done, context, ret_result, ret);
+	return want_list_of(a, mailbox, MOST, done, context, ret_result, ret);
+}
+
+bool account_want_more(struct account *a, uint64_t mailbox, want_done *done, void *context, enum mf_err *ret_result, struct want **ret)
+{
+	return want_list_of(a, mailbox, MORE, done, context, ret_result, ret);
 }
 
 bool account_want_body(struct account *a, struct body *body, uint64_t offset, uint64_t length, want_done *done, void *context,

@@ -80,8 +80,11 @@ typedef void want_done(void *context, enum mf_err result);
 /* The mailbox's list is complete. Offline with a list that is not: MF_OFFLINE (the caller shows what is known). */
 bool account_want_mailbox(struct account *a, uint64_t mailbox, want_done *done, void *context, enum mf_err *ret_result, struct want **ret);
 /* The same for who reads the list from its beginning: also when more than half of a mailbox that is read for the first time has come,
- * and the rest is a matter of a moment. Who gets to the end of what is there waits by account_want_mailbox(). */
+ * and the rest is a matter of a moment. */
 bool account_want_most(struct account *a, uint64_t mailbox, want_done *done, void *context, enum mf_err *ret_result, struct want **ret);
+/* The same for who has come to the end of what there was then: also when there may be more, which is to be looked at again. The answer
+ * is here already only where there is nothing to wait for. */
+bool account_want_more(struct account *a, uint64_t mailbox, want_done *done, void *context, enum mf_err *ret_result, struct want **ret);
 /* body_has(body, offset, length): *body is what cache_body_create() gave for the message. Concurrent wants share one
  * download; neighbours are read ahead as the account sees a walk. MF_STALE: expunged. MF_OFFLINE at once when offline. */
 bool account_want_body(struct account *a, struct body *body, uint64_t offset, uint64_t length, want_done *done, void *context, enum mf_err *ret_result, struct want **ret);

@@ -30,7 +30,7 @@ struct want {
 	enum mf_err result;
 	bool fired;                     /* left account.open: cannot be cancelled any more */
 	size_t parts;                   /* WANT_PARTS: what is still missing */
-	bool most;                      /* most of a mailbox's list is enough */
+	bool most;                      /* most of a mailbox's list is enough, or more of it */
 	bool populate, verify;          /* once the mailboxes are listed: what each of them is asked for */
 	struct download *download;      /* WANT_BODY */
 	struct want *next_waiter;       /* among download.waiters */

@@ -162,14 +162,13 @@ static bool most_is_here(const struct sync_item *item, int64_t now_ms)
 	return (uint64_t)(now_ms - item->first_ms) * (all - item->written) / item->written <= MOMENT_MS;
 }
 
-/* Who waits for most of a list need not wait for the end of it. */
+/* Who waits for most of a list need not wait for the end of it; nor who has read that, for some more. */
 static void tell_most_locked(struct account *a, const struct sync_item *item)
 {
 	struct mailbox_work *w = work_get_locked(a, item->id);
-	if (w->most_is_here || !most_is_here(item, clock_mono_ms()))
-		return;
-	w->most_is_here = true;
-	parts_most_done_locked(a, &w->running_waiters);
+	w->most_is_here = w->most_is_here || most_is_here(item, clock_mono_ms());
+	if (w->most_is_here)
+		parts_most_done_locked(a, &w->running_waiters);
 }
 
 static void batch_finish(struct sync_run *run, struct sync_batch *batch, enum mf_err result)

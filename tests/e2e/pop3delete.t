@@ -345,14 +345,13 @@ with Suite("what a POP3 server is asked to delete, and what it cannot do", timeo
         refused = h.run("sync", "--once", "work")
         assert refused.returncode == 9 and len(server.left()) == 4, refused
 
-    @suite.case("Courier's server: read, removed, taken; and with cut connections")
-    def _():
+    def taken_from_courier(scheme):
         server = Courier(suite)
         sent = [corpus.message(subject=f"to Courier {i}", body=b".dot\r\n..two\r\n" + b"y" * 997 * i + b"\r\n") for i in range(12)]
         for message in sent:
             server.deliver(message)
         truth = sorted(hashlib.sha256(message).hexdigest() for message in sent)
-        h = suite.home(None, **server.settings(), poll="24h", expunge_delay="0s")
+        h = suite.home(None, **server.settings(scheme=scheme), poll="24h", expunge_delay="0s")
         mount = h.mount()
         assert mount.digests() == truth
         before = files(mount)
@@ -360,8 +359,8 @@ with Suite("what a POP3 server is asked to delete, and what it cannot do", timeo
         wait_until(lambda: len(server.left()) == 11, "one is deleted", 60)
         mount.umount()
         # its sessions are some seconds apart (LOGIN-DELAY); each is cut a little later than the last
-        proxy = suite.proxy(server.port)
-        h.set(**server.settings(proxy.port), leave_on_server="no")
+        proxy = suite.proxy(server.tls_port if scheme == "pop3s" else server.port)
+        h.set(**server.settings(proxy.port, scheme), leave_on_server="no")
         shutil.rmtree(h.cache)
         mount = h.mount("offline")
         for point in (200, 4000, 60000):
@@ -380,3 +379,11 @@ with Suite("what a POP3 server is asked to delete, and what it cannot do", timeo
         assert all(before[name] == inode for name, inode in files(mount).items())
         assert {state(path) for path in mount.messages()} == {"local"}
         mount.umount()
+
+    @suite.case("Courier's server by STLS: read, removed, taken; and with cut connections")
+    def _():
+        taken_from_courier("pop3")
+
+    @suite.case("the same by TLS from the start")
+    def _():
+        taken_from_courier("pop3s")

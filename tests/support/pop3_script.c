@@ -3,7 +3,7 @@
  *   O: known=UID KEY SIZE HEADER          a row of that; HEADER with | for line ends (its digest is what is known), or nothing
  *   O: imap=UIDVALIDITY,UIDNEXT           the same mailbox by IMAP
  *   O: linger=MS  O: starttls  O: auth=BITS  O: clear=no  O: password=...  O: password-command=...  O: message-max=N
- *   O: io-timeout=MS  O: sizes-lie
+ *   O: io-timeout=MS  O: sizes-lie  O: narrow   what an earlier session has learnt
  * What is stored is told as "store uidvalidity=... uidnext=... gone=... put=UID:KEY:SIZE,...". */
 #include "support/imap_script.c"
 
@@ -16,7 +16,7 @@ struct pop3_test {
 	size_t keys_len;
 	struct pop3_options options;
 	char *password, *command;
-	bool sizes_lie;
+	bool sizes_lie, narrow;
 };
 
 static enum mf_err test_dial(void *context, const struct transport_options *options, struct transport **ret, struct mf_reason *why)
@@ -163,6 +163,8 @@ static void pop3_option(struct pop3_test *t, const char *text)
 		t->options.clear_allowed = false;
 	else if (!strcmp(text, "sizes-lie"))
 		t->sizes_lie = true;
+	else if (!strcmp(text, "narrow"))
+		t->narrow = true;
 	else
 		fail_msg("no option \"%s\"", text);
 }
@@ -207,6 +209,8 @@ static void pop3_client(struct client *c, const struct imap_script *script, int 
 	t.options.memory = pop3_memory_create();
 	if (t.sizes_lie)
 		pop3_memory_size_lied(t.options.memory);
+	if (t.narrow)
+		pop3_memory_narrow(t.options.memory);
 	script_verb = pop3_verb;
 	c->remote = pop3_remote_dial(&t.options, test_dial, &t);
 	for (size_t i = 0; i < script->count; i++)

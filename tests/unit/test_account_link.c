@@ -155,6 +155,43 @@ static void most_of_a_first_list_is_enough_for_who_begins_to_read_it(void **stat
 	assert_int_equal(listed(w), MESSAGES);
 }
 
+static void who_is_at_the_end_of_what_there_is_hears_of_more(void **state)
+{
+	enum { MESSAGES = 1600, MOST = 1540, MORE = 40 };  /* some of what has waited for long is a transaction */
+	struct world *w = *state;
+	struct waiter most, more;
+	enum mf_err e;
+	for (int i = 21; i <= MESSAGES; i++) /* besides those of setup() */
+		deliver(w, "INBOX", i, 200);
+	memory_block(w->server, MEMORY_CHANGES);
+	world_start(w);
+	assert_true(memory_await_blocked(w->server, PATIENCE_MS));
+	waiter_init(&most);
+	waiter_init(&more);
+	uint64_t inbox = mailbox_id(w, "INBOX");
+	assert_false(account_want_most(w->account, inbox, waiter_done, &most, &e, &most.want));
+	memory_pause(w->server, MOST);
+	memory_release(w->server);
+	assert_int_equal(waiter_wait(&most), MF_OK);
+	assert_true(memory_await_blocked(w->server, PATIENCE_MS));
+	assert_false(account_want_more(w->account, inbox, waiter_done, &more, &e, &more.want));
+	clock_skew_for_tests(1000);
+	memory_pause(w->server, MORE);
+	memory_release(w->server);
+	assert_int_equal(waiter_wait(&more), MF_OK);
+	assert_true(listed(w) < MESSAGES);
+	memory_release(w->server);
+	for (;;) {
+		waiter_init(&more);
+		if (account_want_more(w->account, inbox, waiter_done, &more, &e, &more.want))
+			break;
+		assert_int_equal(waiter_wait(&more), MF_OK);
+	}
+	clock_skew_for_tests(-1000);
+	assert_int_equal(e, MF_OK);
+	assert_int_equal(listed(w), MESSAGES);
+}
+
 static void a_wrong_password_stops_it(void **state)
 {
 	struct world *w = *state;
@@ -363,7 +400,8 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		TEST(offline_answers_at_once), TEST(the_first_attempt_fails), TEST(it_tries_again_by_itself),
-		TEST(wants_before_a_failing_attempt_are_answered), TEST(most_of_a_first_list_is_enough_for_who_begins_to_read_it), TEST(a_wrong_password_stops_it),
+		TEST(wants_before_a_failing_attempt_are_answered), TEST(most_of_a_first_list_is_enough_for_who_begins_to_read_it),
+		TEST(who_is_at_the_end_of_what_there_is_hears_of_more), TEST(a_wrong_password_stops_it),
 		TEST(a_lost_connection_is_made_again_and_wants_wait_for_it), TEST(a_lost_connection_that_cannot_be_made_again),
 		TEST(a_timeout_says_so), TEST(disconnected_by_command), TEST(disconnected_while_connecting), TEST(connecting_anew_keeps_who_waits), TEST(it_stops_while_blocked),
 		TEST(never_started), TEST(cancelled_wants_are_never_answered), TEST(the_bus_is_told),

@@ -96,6 +96,19 @@ static void many(void **state)
 	assert_int_equal(u.count, MANY);
 	check_row(&u.rows[MANY - 1], "k4999", MANY, MANY - 1, "");
 	uidls_finish(&u);
+	/* digests are learnt, and two of them exchange their keys */
+	for (unsigned i = 0; i < MANY; i++)
+		snprintf(put[i].digest, sizeof put[i].digest, "d%u", i);
+	put[19].key = keys[20];
+	put[20].key = keys[19];
+	assert_int_equal(cache_uidls_store(f.c, &(struct uidls_change){ .uidvalidity = 7, .uidnext = MANY + 1, .put = put, .put_count = MANY }), MF_OK);
+	assert_int_equal(cache_uidls(f.c, &u), MF_OK);
+	assert_int_equal(u.count, MANY);
+	check_row(&u.rows[18], "k18", 19, 18, "d18");
+	check_row(&u.rows[19], "k20", 20, 19, "d19");
+	check_row(&u.rows[20], "k19", 21, 20, "d20");
+	check_row(&u.rows[MANY - 1], "k4999", MANY, MANY - 1, "d4999");
+	uidls_finish(&u);
 	assert_int_equal(cache_uidls_store(f.c, &(struct uidls_change){ .uidvalidity = 7, .uidnext = MANY + 1, .gone = gone, .gone_count = MANY - 1 }), MF_OK);
 	assert_int_equal(cache_uidls(f.c, &u), MF_OK);
 	assert_int_equal(u.count, 1);
