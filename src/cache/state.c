@@ -243,7 +243,8 @@ static enum mf_err prepare(struct cache *c)
 		return e;
 	char sql[64];
 	snprintf(sql, sizeof sql, "PRAGMA application_id = %d", DB_APPLICATION_ID);
-	e = db_exec(&c->db, "PRAGMA journal_mode = WAL; PRAGMA journal_size_limit = " WAL_SIZE_LIMIT);
+	/* of a new file: a change touches a dozen places, and each of them is a page in the log */
+	e = db_exec(&c->db, "PRAGMA page_size = 2048; PRAGMA journal_mode = WAL; PRAGMA journal_size_limit = " WAL_SIZE_LIMIT);
 	int64_t id = 0;
 	if (!e && (e = db_number(&c->db, "PRAGMA application_id", &id)) == MF_OK && id != DB_APPLICATION_ID)
 		e = db_exec(&c->db, sql);
