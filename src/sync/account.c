@@ -154,6 +154,7 @@ void account_destroy(struct account *a)
 	for (size_t i = 0; i < a->session_count && a->started; i++)
 		pthread_join(a->sessions[i].thread, NULL);
 	pthread_mutex_lock(&a->lock);
+	wants_fail_locked(a, MF_CANCELLED); /* replay may have asked for something meanwhile */
 	a->sessions_gone = true;
 	pthread_cond_broadcast(&a->fired_cond);
 	pthread_mutex_unlock(&a->lock);
