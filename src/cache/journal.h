@@ -173,9 +173,11 @@ enum mf_err txn_op_done(struct txn *t, uint64_t op, uint32_t uidvalidity, uint32
  * there. Then that one has its name and flags from here on, and the operation is done. MF_NOT_FOUND: it has not. */
 enum mf_err txn_op_filed(struct txn *t, uint64_t op);
 /* A COPY or MOVE was answered, and that server, which tells numbers, told none for this message: either there was no such message any
- * more, or it did not care to tell. The operation stays SENT, until a look at where it was to arrive has shown which. */
+ * more, or it did not care to tell. Likewise of a change of flags, where nothing was told of the message. The operation stays SENT,
+ * until a look at where it was to arrive, or at where it was, has shown which. */
 enum mf_err txn_op_unsaid(struct txn *t, uint64_t op);
-/* The message was not there any more: existence is the server's. A copy is parked; what is to be moved may be elsewhere. */
+/* The message was not there any more: existence is the server's. A copy is parked; what is to be moved may be elsewhere; of flags there
+ * is nothing left to do. */
 enum mf_err txn_op_gone(struct txn *t, uint64_t op);
 /* If the mailbox that the message was in is known neither by the tree nor, having been removed here, by the operation's .raw (or
  * that name was refused): as txn_op_gone(), but a message that was to be moved out of it, and is nowhere else, is stored anew if

@@ -21,6 +21,12 @@ static void doubts_seen(void *context, enum mf_err result)
 	pthread_mutex_unlock(&a->lock);
 }
 
+/* What shows the outcome: where the message was to arrive; or where it still is, if its flags were changed */
+static uint64_t seen_in(const struct op *op)
+{
+	return op->kind == OP_FLAGS && op->error ? op->mailbox : op_landing(op);
+}
+
 static bool can_be_read(struct cache *cache, uint64_t mailbox)
 {
 	MF_CLEANUP(mailbox_finish) struct mailbox m = { 0 };
@@ -36,12 +42,12 @@ enum mf_err doubts_look(struct account *a)
 		return e;
 	bool *read = mf_alloc_array(count + 1, sizeof *read);
 	for (size_t i = 0; i < count; i++)
-		read[i] = can_be_read(a->cache, op_landing(&ops[i]));
+		read[i] = can_be_read(a->cache, seen_in(&ops[i]));
 	pthread_mutex_lock(&a->lock);
 	struct want *want = NULL;
 	a->doubts = count ? DOUBTS_SEEN : DOUBTS_NONE;
 	for (size_t i = 0; i < count; i++) {
-		struct mailbox_work *w = read[i] ? work_get_locked(a, op_landing(&ops[i])) : NULL;
+		struct mailbox_work *w = read[i] ? work_get_locked(a, seen_in(&ops[i])) : NULL;
 		if (!w || w->doubt_serial == a->list_serial + 1)
 			continue;
 		if (!want)
@@ -52,7 +58,7 @@ enum mf_err doubts_look(struct account *a)
 		work_want_locked(a, w, PRIORITY_PERSON, CHANGES_AUTO);
 	}
 	for (size_t i = 0; i < count; i++) {
-		struct mailbox_work *w = read[i] ? work_get_locked(a, op_landing(&ops[i])) : NULL;
+		struct mailbox_work *w = read[i] ? work_get_locked(a, seen_in(&ops[i])) : NULL;
 		if (w)
 			w->doubt_serial = 0;
 	}
@@ -84,8 +90,9 @@ static bool is_unread(struct account *a, uint64_t mailbox)
 /* It was not seen. Where that says nothing it is not sent again either. */
 static enum mf_err settle(struct account *a, struct txn *t, const struct op *op)
 {
-	bool unread = is_unread(a, op_landing(op));
-	if (op->error && !unread && can_be_read(a->cache, op_landing(op))) /* it was answered: there was nothing any more */
+	bool unread = is_unread(a, seen_in(op));
+	/* it was answered: there was nothing any more, to be copied; or the message is where its flags were changed */
+	if (op->error && (!unread || op->kind == OP_FLAGS) && can_be_read(a->cache, seen_in(op)))
 		return txn_op_gone(t, op->id);
 	log_info("%s: %s of operation %" PRIu64 " was not answered and %s", a->config->name, op_kind_word(op->kind), op->id,
 	         unread ? "cannot be looked for: the mailbox cannot be read" : "did not happen: it is sent again");

@@ -17,6 +17,7 @@ struct outcome {                    /* of one write */
 	uint32_t uidvalidity;
 	struct uid_pair *pairs;
 	size_t count;
+	bool *there;
 };
 
 static void refuse(struct outcome *o, enum mf_err e, const char *reason)
@@ -135,24 +136,27 @@ static bool takes_quota_locked(struct memory_server *m, uint64_t bytes, struct o
 	return true;
 }
 
-static void flag_locked(struct memory_mailbox *b, struct memory_message *message, const struct remote_write *w)
+/* Returns whether that has changed anything. */
+static bool flag_locked(struct memory_mailbox *b, struct memory_message *message, const struct remote_write *w)
 {
 	char *keywords = keywords_changed(message->keywords, w->keywords, w->keywords_remove);
 	unsigned flags = (message->flags | w->flags) & ~w->flags_remove;
-	if (flags != message->flags || strcmp(keywords, message->keywords) != 0)
+	bool changed = flags != message->flags || strcmp(keywords, message->keywords) != 0;
+	if (changed)
 		message->modseq = ++b->modseq;
 	free(message->keywords);
 	message->keywords = keywords;
 	message->flags = flags;
+	return changed;
 }
 
 static void flags_locked(struct memory_session *s, const struct remote_write *w, struct outcome *o)
 {
 	struct memory_mailbox *b = source_locked(s, w, o);
+	o->there = mf_alloc_array(w->count, sizeof *o->there);
 	for (size_t i = 0; b && i < w->count; i++) {
 		struct memory_message *message = memory_message_locked(b, w->uids[i]);
-		if (message)
-			flag_locked(b, message, w);
+		o->there[i] = message && flag_locked(b, message, w);
 	}
 	if (b)
 		memory_notify_locked(s->server, b->raw, false);
@@ -243,7 +247,7 @@ static void expunge_locked(struct memory_session *s, const struct remote_write *
 	for (size_t i = 0; b && i < w->count; i++) {
 		struct memory_message *ours = memory_message_locked(b, w->uids[i]);
 		if (ours)
-			flag_locked(b, ours, &mark);
+			(void)flag_locked(b, ours, &mark);
 	}
 	if (b && !(s->caps & REMOTE_UIDPLUS) && !only_ours_locked(b, w))
 		refuse(o, MF_CANCELLED, "others are marked");
@@ -406,7 +410,7 @@ static enum mf_err answer_one(struct memory_session *s, const struct done *done,
 	if (e != MF_OK)
 		return e;
 	return sink->done(sink->context, i, &(struct write_result){.result = o->result, .reason = o->reason, .uidvalidity = o->uidvalidity,
-	                                                           .pairs = o->pairs, .count = o->count});
+	                                                           .pairs = o->pairs, .count = o->count, .there = o->there});
 }
 
 static enum mf_err write_some(struct memory_session *s, const struct remote_write *writes, size_t first, size_t count, const struct write_sink *sink)
@@ -422,6 +426,7 @@ static enum mf_err write_some(struct memory_session *s, const struct remote_writ
 		if (done[i].bytes)
 			memory_bytes_unref(s->server, done[i].bytes);
 		free(done[i].outcome.pairs);
+		free(done[i].outcome.there);
 	}
 	free(done);
 	return e;

@@ -196,6 +196,9 @@ struct write_result {
 	bool unclear;                   /* uidvalidity is 0, and it says nothing: not all numbers were told, or they make no sense */
 	const struct uid_pair *pairs;
 	size_t count;
+	/* FLAGS: for each of the write's UIDs, whether the server has told something of the message meanwhile; NULL: of none. What is not
+	 * told of had these flags already, or is not there any more: OK says nothing of that (RFC 2180 4.2). */
+	const bool *there;
 };
 struct write_sink {
 	/* writes[i] is over; told once for each, in any order, unless the verb fails: then what was not told may or may not

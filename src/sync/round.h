@@ -24,7 +24,7 @@ struct round {
 	unsigned caps;
 	int64_t now_ms;                 /* wall clock: what was due then was looked at */
 	bool waits;                     /* for a mailbox to be read; or what others wait for has changed: it is looked at again soon */
-	bool unsaid;                    /* where some message is that was to be placed is to be found out (doubts.c) */
+	bool unsaid;                    /* where some message is that was placed, or flagged, is to be found out (doubts.c) */
 };
 
 /* Leaves in .ops what can be sent now, of what is there: all about messages that is ready, or one change of a mailbox. What never

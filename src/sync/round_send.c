@@ -347,6 +347,12 @@ static const struct uid_pair *find_pair(const struct write_result *result, uint3
 	return result->count ? bsearch(&uid, result->pairs, result->count, sizeof *result->pairs, compare_from) : NULL;
 }
 
+static int compare_uids(const void *a, const void *b)
+{
+	uint32_t x = *(const uint32_t *)a, y = *(const uint32_t *)b;
+	return (x > y) - (x < y);
+}
+
 /* RFC 4315 3: of a mailbox that may be written to and not read no numbers are told */
 static bool keeps_numbers_secret(struct cache *cache, uint64_t mailbox)
 {
@@ -374,6 +380,12 @@ static bool is_told_done(const struct group *g, const struct op *op, const struc
 	return result->uidvalidity && (g->write.kind == WRITE_COPY || g->write.kind == WRITE_MOVE) && find_pair(result, op->uid);
 }
 
+static bool is_told_there(const struct group *g, const struct op *op, const struct write_result *result)
+{
+	const uint32_t *at = bsearch(&op->uid, g->write.uids, g->write.count, sizeof *at, compare_uids);
+	return result->there && at && result->there[at - g->write.uids];
+}
+
 static enum mf_err took(struct round *r, struct txn *t, const struct group *g, const struct op *op, const struct write_result *result)
 {
 	switch (g->write.kind) {
@@ -390,6 +402,10 @@ static enum mf_err took(struct round *r, struct txn *t, const struct group *g, c
 	case WRITE_RENAME:
 		return txn_op_mailbox_is(t, op->id, g->to);
 	case WRITE_FLAGS:
+		if (is_told_there(g, op, result))
+			break;
+		r->unsaid = true;
+		return txn_op_unsaid(t, op->id);
 	case WRITE_EXPUNGE:
 	case WRITE_DELETE:
 	case WRITE_SUBSCRIBE:

@@ -395,6 +395,7 @@ struct client {
 	struct buf data;       /* of the body under way */
 	char *arguments[128];   /* of the verb under way */
 	size_t argument_count, argument_at;
+	const struct remote_write *writes; /* of the verb under way */
 	int later;                /* eventfd: there is more to fetch after all */
 	uint32_t uids[64];
 	bool quiet;            /* data is counted, not shown */

@@ -4,7 +4,7 @@
  * KIND: flags append copy move expunge replace create delete rename subscribe unsubscribe.
  * KEY: to; v (UIDVALIDITY); uids (1,3:5; "x2" behind a range takes every second); flags, remove (numbers); kw, unkw; date;
  * text, or size (of x) for APPEND, and short: the file has only so many bytes.
- * Told: "done N RESULT [UIDVALIDITY: from>to ...] [unclear] [|the server's words]" for each, and "write RESULT". */
+ * Told: "done N RESULT [UIDVALIDITY: from>to ...] [unclear] [there: uid ...] [|the server's words]" for each, and "write RESULT". */
 
 struct write_arguments {
 	struct remote_write writes[64];
@@ -88,6 +88,9 @@ static enum mf_err on_done(void *context, size_t i, const struct write_result *r
 		(void)buf_addf(&line, " %u>%u", result->pairs[k].from, result->pairs[k].to);
 	if (result->unclear)
 		(void)buf_addf(&line, " unclear");
+	for (size_t k = 0, told = 0; result->there && k < c->writes[i].count; k++)
+		if (result->there[k])
+			(void)buf_addf(&line, "%s%u", told++ ? " " : " there: ", c->writes[i].uids[k]);
 	if (*result->reason)
 		(void)buf_addf(&line, " |%s", result->reason);
 	say(c, "%s", line.data);
@@ -117,6 +120,7 @@ static void run_write(struct client *c)
 		}
 	}
 	a->count++;
+	c->writes = a->writes;
 	say(c, "write %s", mf_err_name(remote_write(c->remote, a->writes, a->count, &sink)));
 	for (size_t i = 0; i < a->count; i++) {
 		free(a->uids[i]);

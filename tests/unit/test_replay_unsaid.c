@@ -55,8 +55,39 @@ static void flagged_where_it_went(void **state)
 	}
 }
 
+/* A change of flags is on its way when another client moves one message, removes one and flags one likewise: OK says nothing of
+ * that. What was moved is flagged where it is, what has gone is let go, and nothing is sent twice for the third. */
+static void flagged_as_it_went(void **state)
+{
+	(void)state;
+	for (size_t c = 0; c < sizeof all_caps / sizeof *all_caps; c++) {
+		struct world w;
+		build(&w, all_caps[c]);
+		go_offline(&w);
+		for (int i = 1; i <= 4; i++)
+			DO(&w, txn_change_flags(t, numbered(&w, "INBOX", i), FLAG_FLAGGED, 0, NULL, NULL));
+		memory_block(w.server, MEMORY_WRITE);
+		account_connect(w.account);
+		assert_true(memory_await_blocked(w.server, PATIENCE_MS));
+		assert_true(memory_move(w.server, "INBOX", 1, "Work") != 0);
+		assert_true(memory_expunge(w.server, "INBOX", 2));
+		assert_true(memory_flag(w.server, "INBOX", 3, FLAG_FLAGGED, ""));
+		memory_forget_calls(w.server);
+		memory_release(w.server);
+		assert_settled_as(&w, NULL, "moved while it was flagged");
+		char *text = server_text(&w);
+		assert_int_equal(count_of(text, "Work/Message number 1 4 "), 1);
+		assert_int_equal(count_of(text, "/Message number 2 "), 0);
+		assert_int_equal(count_of(text, "INBOX/Message number 3 4 "), 1);
+		assert_int_equal(count_of(text, "INBOX/Message number 4 4 "), 1);
+		assert_int_equal(memory_calls(w.server, MEMORY_WRITE), 1); /* behind the one that was blocked: what was moved */
+		free(text);
+		world_finish(&w);
+	}
+}
+
 int main(void)
 {
-	const struct CMUnitTest tests[] = { cmocka_unit_test(found_by_looking), cmocka_unit_test(flagged_where_it_went) };
+	const struct CMUnitTest tests[] = { cmocka_unit_test(found_by_looking), cmocka_unit_test(flagged_where_it_went), cmocka_unit_test(flagged_as_it_went) };
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

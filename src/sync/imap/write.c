@@ -38,18 +38,25 @@ void write_fail(struct writer *v, size_t i, enum mf_err e, const char *reason, s
 	item->reason = mf_strdup(mf_printable(text, sizeof text, reason, len));
 }
 
+static void item_finish(struct write_item *item)
+{
+	free(item->pairs);
+	free(item->there);
+	free(item->reason);
+	item->pairs = NULL;
+	item->there = NULL;
+	item->reason = NULL;
+}
+
 static enum mf_err tell(struct writer *v, size_t i)
 {
 	struct write_item *item = &v->items[i];
 	write_pairs_finish(v, i);
 	struct write_result result = { .result = item->result, .reason = item->result && item->reason ? item->reason : "", .uidvalidity = item->uidvalidity,
-		.unclear = item->unsaid, .pairs = item->pairs, .count = item->count };
+		.unclear = item->unsaid, .pairs = item->pairs, .count = item->count, .there = item->there };
 	item->told = true;
 	enum mf_err e = v->sink->done(v->sink->context, i, &result);
-	free(item->pairs);
-	free(item->reason);
-	item->pairs = NULL;
-	item->reason = NULL;
+	item_finish(item);
 	return e;
 }
 
@@ -146,6 +153,10 @@ static enum mf_err on_data(struct imap *s, void *verb, struct imap_data *data)
 		data->expected = take_mailbox(v, data);
 	else if (data->kind == DATA_SEARCH && v->deleted)
 		take_search(v, data->rest);
+	else if (data->kind == DATA_FETCH)
+		write_take_fetch(v, &data->fetch);
+	else if (data->kind == DATA_VANISHED && !data->earlier)
+		write_take_vanished(v, data->rest);
 	else if (data->kind == DATA_COND && span_is(data->cond.code, "COPYUID"))
 		write_take_copyuid(v, data->cond.args);
 	else if (data->kind == DATA_COND && span_is(data->cond.code, "APPENDUID"))
@@ -220,10 +231,8 @@ enum mf_err imap_write(struct imap *s, const struct remote_write *writes, size_t
 		return e ? e : imap_verb_end(s, MF_OK);
 	v.items = mf_alloc_array(count, sizeof *v.items);
 	e = imap_verb_end(s, write_all(&v));
-	for (size_t i = 0; i < count; i++) {
-		free(v.items[i].pairs);
-		free(v.items[i].reason);
-	}
+	for (size_t i = 0; i < count; i++)
+		item_finish(&v.items[i]);
 	free(v.items);
 	free(v.again);
 	free(v.refused_reason);

@@ -17,6 +17,7 @@ struct write_item {
 	uint32_t uidvalidity;
 	struct uid_pair *pairs;
 	size_t count;
+	bool *there;             /* of each UID of a FLAGS write; NULL: of none */
 };
 struct write_again { size_t index; uint32_t first, last; };
 
@@ -65,6 +66,9 @@ void write_put_flags(struct imap *s, unsigned flags, const char *keywords);     
 /* An untagged COPYUID (RFC 6851 4.3), of whichever MOVE under way it is about */
 void write_take_copyuid(struct writer *v, struct span args);
 void write_pairs_finish(struct writer *v, size_t i);
+/* A FETCH: the message is there, for each change of its flags under way; VANISHED: they are not */
+void write_take_fetch(struct writer *v, const struct imap_fetch *f);
+void write_take_vanished(struct writer *v, struct scan set);
 /* The mailbox that writes[i] means, selected so that it can be changed; or the item has failed. */
 enum mf_err write_use_mailbox(struct writer *v, size_t i);
 /* write_append.c: APPEND and REPLACE (RFC 8508) */

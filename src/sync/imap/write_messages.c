@@ -185,6 +185,50 @@ void write_pairs_finish(struct writer *v, size_t i)
 		item->count = 0;
 }
 
+/* --- what is there ---------------------------------------------------------------------------------------------------- */
+
+/* The change of flags that a command is about; NULL: it is about something else */
+static struct write_item *item_of_flags(struct writer *v, const struct imap_command *c)
+{
+	return c->owner == v && c->last && v->writes[c->index].kind == WRITE_FLAGS ? &v->items[c->index] : NULL;
+}
+
+/* Another client's change of flags, which a server may tell meanwhile, is no sign of ours. */
+static bool has_flags_of(const struct imap_fetch *f, const struct remote_write *w)
+{
+	return !f->has_flags || ((f->flags & w->flags) == w->flags && !(f->flags & w->flags_remove));
+}
+
+void write_take_fetch(struct writer *v, const struct imap_fetch *f)
+{
+	for (struct imap_command *c = v->s->head; c; c = c->next) {
+		struct write_item *item = item_of_flags(v, c);
+		const struct remote_write *w = &v->writes[c->index];
+		if (!item || f->uid < c->first || f->uid > c->last || !is_asked_for(w, f->uid) || !has_flags_of(f, w))
+			continue;
+		if (!item->there)
+			item->there = mf_alloc_array(w->count, sizeof *item->there);
+		item->there[count_below(w, f->uid)] = true;
+	}
+}
+
+void write_take_vanished(struct writer *v, struct scan set)
+{
+	struct uidset gone;
+	uidset_init(&gone);
+	(void)uidset_scan(&gone, &set, 1, UINT32_MAX);
+	struct uid_ranges ranges = uidset_ranges(&gone);
+	for (struct imap_command *c = v->s->head; c; c = c->next) {
+		struct write_item *item = item_of_flags(v, c);
+		for (size_t i = 0; item && item->there && i < ranges.count; i++) {
+			const struct remote_write *w = &v->writes[c->index];
+			size_t first = count_below(w, ranges.items[i].first), end = count_below(w, (uint64_t)ranges.items[i].last + 1);
+			memset(item->there + first, 0, end - first);
+		}
+	}
+	uidset_finish(&gone);
+}
+
 /* --- the mailbox ----------------------------------------------------------------------------------------------------- */
 
 static enum mf_err selected(struct imap *s, struct imap_command *c, const struct imap_cond *cond)
@@ -324,9 +368,11 @@ static enum mf_err send(struct writer *v, size_t i, uint32_t first, uint32_t las
 	return e;
 }
 
+/* With QRESYNC the server tells of each message that it has changed in any case (RFC 7162 3.1.3). */
 static enum mf_err send_store(struct writer *v, size_t i, const char *set, uint32_t first, uint32_t last, char sign, unsigned flags, const char *keywords)
 {
-	imap_put(v->s, "UID STORE %s %cFLAGS.SILENT ", set, sign);
+	bool silent = v->s->qresync || v->writes[i].kind != WRITE_FLAGS;
+	imap_put(v->s, "UID STORE %s %cFLAGS%s ", set, sign, silent ? ".SILENT" : "");
 	write_put_flags(v->s, flags, keywords);
 	return send(v, i, first, last, "UID STORE");
 }
