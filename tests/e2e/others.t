@@ -12,7 +12,7 @@ from lib import system  # noqa: E402
 from lib.changes import Model, check, settle  # noqa: E402
 from lib.courier import CourierImap  # noqa: E402
 from lib.cyrus import Cyrus  # noqa: E402
-from lib.elsewhere import moved_elsewhere, removed_elsewhere, renamed_elsewhere, renamed_past_recognition  # noqa: E402
+from lib.elsewhere import flagged_meanwhile, moved_elsewhere, removed_elsewhere, renamed_elsewhere, renamed_past_recognition  # noqa: E402
 from lib.writing import changes_of_two, changes_offline, copying_tools, message, ordinary_use, sha  # noqa: E402
 
 ROUNDS = 30 if os.environ.get("MAILFS_TEST_LONG") else 4
@@ -26,7 +26,8 @@ class World(writing.World):
             for mailbox, word, count in (("INBOX", "start", 12), (self.top + "Archive", "old", 3)):
                 for i in range(count):
                     client.append(self.raw(mailbox), message(f"{word} {i}"))
-        super().__init__(server, suite.home(None, poll="24h", expunge_delay="0s", **server.settings()))
+        self.line = suite.proxy(server.port)
+        super().__init__(server, suite.home(None, poll="24h", expunge_delay="0s", **server.settings(self.line.port)))
 
 
 def in_place(suite, world, label):
@@ -153,6 +154,7 @@ with Suite("other servers", timeout=600) as suite:
             (renamed_past_recognition if serve is CourierImap else renamed_elsewhere)(suite, world, label)
             removed_elsewhere(suite, world, label)
             moved_elsewhere(suite, world, label)
+            flagged_meanwhile(suite, world, label)
         at_the_same_time(suite, world, label)
         everything(suite, world, label)
         world.mount.umount()

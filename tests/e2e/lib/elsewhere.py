@@ -186,3 +186,40 @@ def moved_elsewhere(suite, world, label):
         assert os.stat(archive / "moved-mine.eml").st_ino == inode and (archive / "same-mine.eml").exists()
         assert not (archive / "gone-mine.eml").exists()
         world.same("INBOX", *(top + name for name in ("Third", "Archive", "Trash")))
+
+
+def flagged_meanwhile(suite, world, label):
+    mount, top = world.mount, world.top
+
+    @suite.case(f"{label}: another client moves a message while its flags are on their way: they go after it")
+    def _():
+        box, other = mount / "INBOX", top + "Meanwhile"
+        bodies = {what: message(f"meanwhile {label}, {what}") for what in ("before", "moved", "gone", "flagged", "stays")}
+        os.mkdir(mount / other)
+        for what, data in bodies.items():
+            (box / f"{what}.eml").write_bytes(data)
+        world.settle()
+        os.setxattr(box / "before.eml", "user.mail.flags", b"\\Seen")    # the mailbox is selected from here on
+        world.settle()
+        world.line.do("pause")
+        try:
+            for what in ("moved", "gone", "flagged", "stays"):
+                os.setxattr(box / f"{what}.eml", "user.mail.flags", b"\\Flagged")
+            wait_until(lambda: world.home.run("pending", "work", check=0).stdout.count("sent") >= 4, "they are on their way")
+            with world.server.client() as client:
+                uids = {sha(body): uid for uid, body in client.bodies("INBOX").items()}
+                client.select("INBOX")
+                client.store("INBOX", uids[sha(bodies["flagged"])], "+FLAGS", "\\Flagged")
+                client.store("INBOX", uids[sha(bodies["moved"])], "+FLAGS", "\\Answered")
+                move(client, "INBOX", str(uids[sha(bodies["moved"])]), world.raw(other))
+                client.expunge("INBOX", uids[sha(bodies["gone"])])
+        finally:
+            world.line.do("resume")
+        world.settle()
+        flags = world.flags()
+        assert flags[sha(bodies["flagged"])] == flags[sha(bodies["stays"])] == {"\\Flagged"}, flags
+        assert sha(bodies["moved"]) not in flags and sha(bodies["gone"]) not in flags
+        flags = world.flags(other)
+        assert flags == {sha(bodies["moved"]): {"\\Flagged", "\\Answered"}}, flags
+        world.home.run("sync", "work", check=0)
+        world.same("INBOX", other)
