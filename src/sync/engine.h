@@ -79,6 +79,7 @@ struct mailbox_work {
 	bool unread;                    /* the server has it, and did not let it be read the last time */
 	unsigned doubt_serial;          /* replay.c: this one is among those looked at */
 	unsigned insane;                /* short checks in a row after which the index was not what the server said */
+	unsigned disturbed;             /* looks in a row into which answers to our own writes came */
 	bool read_anew;                 /* messages were missing after a comparison in full too; all was asked for, once until it is right again */
 	struct part *waiters;           /* for the next check that begins; or the one running if all they want is completeness */
 	struct part *running_waiters;   /* for the one that runs */
@@ -304,6 +305,7 @@ struct account {
 	struct download *resting[RESTING_MAX];
 	size_t resting_next;
 	struct readahead *ahead;
+	unsigned settled;               /* answers to our own writes: a look under way does not know what they have brought into the index */
 	bool sizes_lie, no_qresync;
 	_Atomic uint64_t since_evict;   /* bytes downloaded since */
 

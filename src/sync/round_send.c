@@ -502,6 +502,9 @@ static enum mf_err on_done(void *context, size_t i, const struct write_result *r
 	struct round *r = context;
 	const struct group *g = &r->groups[i];
 	struct txn *t;
+	pthread_mutex_lock(&r->account->lock);
+	r->account->settled++; /* before what it brings can be seen */
+	pthread_mutex_unlock(&r->account->lock);
 	enum mf_err e = cache_begin(r->account->cache, &t);
 	if (e != MF_OK)
 		return e;

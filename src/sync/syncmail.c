@@ -14,6 +14,7 @@
 #include "sync/syncrun.h"
 
 #define LIMBO_MS 600000          /* how long a message that vanished may turn up elsewhere as the same */
+#define DISTURBED_MAX 3          /* looks in a row that are made again for what we have changed meanwhile */
 #define ROUNDS 4                 /* a mailbox that is numbered anew is read again at once, but not for ever */
 
 /* --- before ------------------------------------------------------------------------------------------------------------ */
@@ -38,6 +39,8 @@ static enum mf_err item_load(struct sync_run *run, struct sync_item *item)
 		item->method = w->running_method;
 	w->checked_ms = clock_mono_ms();
 	item->max_messages = w->max_messages;
+	item->settled = run->account->settled;
+	item->disturbed = false;
 	item->rung = reconcile_rung(&item->m, item->method, w->max_messages, run->account->no_qresync);
 	pthread_mutex_unlock(&run->account->lock);
 	return item->rung.method == CHANGES_ALL ? item_remember(run, item) : MF_OK;
@@ -152,22 +155,40 @@ static bool item_lacks(const struct sync_item *item, const struct uid_id *local,
 	return item->has_present ? reconcile_lacks(local, count, item->present.items, item->present.count) : count < messages;
 }
 
+/* Nothing can be said of the server if we have changed the mailbox ourselves since it told of it: the same is asked again. */
+static bool item_disturb_locked(struct account *a, struct sync_item *item, struct mailbox_work *w)
+{
+	bool brief = item->rung.method == CHANGES_AUTO || item->rung.method == CHANGES_NEW_ONLY;
+	item->disturbed = brief && a->settled != item->settled && w->disturbed < DISTURBED_MAX;
+	item->distrusted |= item->disturbed;
+	w->disturbed += item->disturbed;
+	return item->disturbed;
+}
+
 /* The index is not what the server says: ask for everything; if that explains it, the short way is not to be trusted. A comparison
  * in full brings flags alone of what is below UIDNEXT: what is missing there is asked for as if for the first time. */
-static void item_distrust(struct sync_run *run, struct sync_item *item, bool missing)
+static void item_distrust_locked(struct account *a, struct sync_item *item, struct mailbox_work *w, bool missing)
 {
-	struct account *a = run->account;
-	bool note = false;
-	pthread_mutex_lock(&a->lock);
-	struct mailbox_work *w = work_get_locked(a, item->id);
 	bool full = item->rung.method == CHANGES_VERIFY || item->rung.method == CHANGES_ALL;
 	item->lacking = missing && item->rung.method == CHANGES_VERIFY && !w->read_anew;
 	w->read_anew |= item->lacking;
 	item->distrusted = !full || item->lacking;
-	if (!full && item->rung.method == CHANGES_AUTO && item->m.modseq && item->rung.with_modseq && ++w->insane >= 2 && !a->no_qresync)
-		note = a->no_qresync = true;
+	bool blamed = item->rung.method == CHANGES_AUTO && item->m.modseq && item->rung.with_modseq && a->settled == item->settled;
+	w->insane += blamed;
+}
+
+static void item_is_insane(struct sync_run *run, struct sync_item *item, bool missing)
+{
+	struct account *a = run->account;
+	pthread_mutex_lock(&a->lock);
+	struct mailbox_work *w = work_get_locked(a, item->id);
+	if (!item_disturb_locked(a, item, w))
+		item_distrust_locked(a, item, w, missing);
+	bool note = w->insane >= 2 && !a->no_qresync;
+	a->no_qresync |= note;
 	pthread_mutex_unlock(&a->lock);
-	trace(TRACE_SYNC, "mailbox %ju: the index is not what the server says after method %d", (uintmax_t)item->id, item->rung.method);
+	trace(TRACE_SYNC, "mailbox %ju: the index is not what the server says after method %d%s", (uintmax_t)item->id, item->rung.method,
+	      item->disturbed ? ": changed meanwhile" : "");
 	if (note) {
 		log_warning("%s: the server's lists of changes are incomplete; comparing in full from now on", a->config->name);
 		enum mf_err e = cache_set_note(a->cache, "no-qresync", "1");
@@ -209,7 +230,7 @@ static enum mf_err item_complete(struct sync_run *run, struct sync_item *item, c
 	uint32_t first_uid = item_first_uid(item, local + cut, kept - cut, trimmed, now.messages);
 	bool sane = reconcile_is_sane(local, kept, &now, first_uid);
 	if (!sane)
-		item_distrust(run, item, first_uid <= 1 && item_lacks(item, local, kept, now.messages));
+		item_is_insane(run, item, first_uid <= 1 && item_lacks(item, local, kept, now.messages));
 	if (now.uidnext < after_last)
 		now.uidnext = after_last;
 	if (item->rung.method == CHANGES_NEW_ONLY)
@@ -233,7 +254,7 @@ static enum mf_err item_complete(struct sync_run *run, struct sync_item *item, c
 
 static enum change_method item_next(const struct sync_item *item)
 {
-	return item->lacking ? CHANGES_ALL : item->rung.method == CHANGES_NEW_ONLY ? CHANGES_AUTO : CHANGES_VERIFY;
+	return item->lacking ? CHANGES_ALL : item->disturbed || item->rung.method == CHANGES_NEW_ONLY ? CHANGES_AUTO : CHANGES_VERIFY;
 }
 
 /* By what the server calls it: it is asked for when LIST has told that. */
@@ -271,6 +292,7 @@ static void item_settle(struct sync_run *run, struct sync_item *item, enum mf_er
 			item_ask_name_locked(a, w);
 	} else if (result == MF_OK) {
 		w->read_anew &= !item->sane;
+		w->disturbed = 0;
 		if (item->rung.method == CHANGES_AUTO && item->m.modseq && item->rung.with_modseq)
 			w->insane = 0; /* the short way was right this time */
 		w->cold = false;

@@ -28,6 +28,8 @@ struct sync_item {
 	bool distrusted;                 /* not complete: to be compared in full, */
 	bool lacking;                    /* or read anew: messages are missing that comparing does not bring */
 	bool sane;                       /* the index is what the server says */
+	bool disturbed;                  /* or as before: what it was compared with changed meanwhile, */
+	unsigned settled;                /* as the account's .settled, which was this when it began, has */
 	bool nameless;                   /* the server may know it by another name by now, which LIST tells */
 	bool unread;                     /* the server has it, and does not let it be read */
 	bool done;

@@ -1,5 +1,6 @@
 /* The engine keeps the index what the server is. */
 #include "account_world.h"
+#include "sync/engine.h"
 
 static int setup(void **state)
 {
@@ -496,11 +497,42 @@ static void an_idle_account_is_quiet(void **state)
 
 #define TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
 
+/* An answer to a change of ours comes in between: the look is made again, and is no sign that the server hides anything. */
+static void a_look_that_was_disturbed(void **state)
+{
+	struct world *w = *state;
+	w->config->idle = false;
+	memory_hide_vanished(w->server, true);
+	fill(w, "INBOX", 30);
+	world_start(w);
+	assert_int_equal(want_sync(w, false), MF_OK);
+	char *note = NULL;
+	for (unsigned answers = 0; answers <= 1; answers++) {
+		struct waiter t;
+		enum mf_err e;
+		memory_forget_calls(w->server);
+		memory_block(w->server, MEMORY_CHANGES);
+		assert_true(memory_expunge(w->server, "INBOX", 3 + answers));
+		waiter_init(&t);
+		assert_false(account_want_sync(w->account, NULL, 0, false, waiter_done, &t, &e, &t.want));
+		assert_true(memory_await_blocked(w->server, PATIENCE_MS));
+		pthread_mutex_lock(&w->account->lock);
+		w->account->settled += answers;
+		pthread_mutex_unlock(&w->account->lock);
+		memory_release(w->server);
+		assert_int_equal(waiter_wait(&t), MF_OK);
+		assert_int_equal(memory_mailboxes_checked(w->server), 2 + answers);
+		assert_int_equal(message_count(w, "INBOX"), 30 - 1 - answers);
+		assert_int_equal(cache_get_note(w->cache, "no-qresync", &note), answers ? MF_OK : MF_NOT_FOUND);
+	}
+	free(note);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		TEST(first_sync), TEST(nothing_changed_asks_nothing), TEST(changes_by_qresync), TEST(changes_by_condstore),
-		TEST(changes_by_comparing), TEST(a_list_without_numbers), TEST(a_server_that_hides_what_vanished),
+		TEST(changes_by_comparing), TEST(a_list_without_numbers), TEST(a_server_that_hides_what_vanished), TEST(a_look_that_was_disturbed),
 		TEST(what_was_not_told_of_is_fetched), TEST(what_is_never_told_is_asked_for_once), TEST(pushed_mail_arrives),
 		TEST(pushed_everywhere), TEST(one_connection_does_everything), TEST(a_server_that_takes_one_connection),
 		TEST(numbered_anew_keeps_ids_and_bodies), TEST(moved_by_another_client_keeps_the_id), TEST(mailboxes_come_and_go), TEST(one_too_deep_is_left_out),
