@@ -31,9 +31,23 @@ static bool is_folder(const char *operand)
 	return has_attribute(operand, "user.mail.complete") || access(control, R_OK) == 0;
 }
 
+/* "~/Mail/outbox" of "~/Mail/outbox/letter.eml", which is not there (any more); NULL: it is there, or was never meant to be sent */
+static char *outbox_it_left(const char *operand)
+{
+	const char *name = strrchr(operand, '/');
+	char whole[PATH_MAX];
+	if (!access(operand, F_OK) || errno != ENOENT)
+		return NULL;
+	MF_CLEANUP(mf_free) char *folder = name ? mf_strndup(operand, (size_t)(name - operand)) : mf_strdup(".");
+	MF_CLEANUP(mf_free) char *control = mf_format("%s/../.mailfs/status.json", folder);
+	bool outbox = realpath(folder, whole) && strcmp(strrchr(whole, '/'), "/outbox") == 0 && !access(control, R_OK);
+	return outbox ? mf_strdup(whole) : NULL;
+}
+
 bool sync_is_file(const char *operand)
 {
-	return has_attribute(operand, STATE) || is_folder(operand);
+	MF_CLEANUP(mf_free) char *outbox = outbox_it_left(operand);
+	return outbox || has_attribute(operand, STATE) || is_folder(operand);
 }
 
 /* The account of a folder that has a .mailfs; NULL: it has none, or several accounts */
@@ -120,13 +134,30 @@ static enum exit_code sync_outgoing(const struct cli *cli, char *account, const 
 	return tell_file(file);
 }
 
+/* It was sent, or taken out of the outbox: who holds that knows. */
+static enum exit_code sync_gone(const struct cli *cli, const struct arguments *arguments, const char *file, const char *outbox)
+{
+	MF_CLEANUP(mf_free) char *account = NULL, *folder = NULL;
+	struct cli own = *cli;
+	if (!arguments_has(arguments, "wait") || !place_of(outbox, &account, &folder))
+		return cli_fail(EXIT_NOT_FOUND, "sync: %s: %s", file, strerror(ENOENT));
+	own.account = account;
+	const char *slash = strrchr(file, '/');
+	return outgoing_settle(&own, "--wait", slash ? slash + 1 : file);
+}
+
 enum exit_code sync_files(struct cli *cli, const struct arguments *arguments, sync_mailboxes *run)
 {
 	enum exit_code code = EXIT_OK;
 	MF_CLEANUP(mf_free) char *last = NULL;
 	for (size_t i = 0; i < arguments->operand_count; i++) {
 		char *file = arguments->operands[i];
-		MF_CLEANUP(mf_free) char *account = NULL, *mailbox = NULL;
+		MF_CLEANUP(mf_free) char *account = NULL, *mailbox = NULL, *outbox = outbox_it_left(file);
+		if (outbox) {
+			enum exit_code left = sync_gone(cli, arguments, file, outbox);
+			code = code ? code : left;
+			continue;
+		}
 		if (!sync_is_file(file) || !place_of(file, &account, &mailbox))
 			return cli_fail(EXIT_NOT_FOUND, "sync: %s is not in a mailfs mount", file);
 		MF_CLEANUP(mf_free) char *place = mf_format("%s/%s", account, mailbox);

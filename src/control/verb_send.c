@@ -329,7 +329,7 @@ static void list_all(struct verb_call *call, const struct account *a)
 }
 
 /* "x.eml", "failed/x.eml" */
-static bool find_named(struct verb_call *call, const char *name, struct account **ret_account, struct outbox_item *ret)
+static bool look_for(const struct verb_call *call, const char *name, struct account **ret_account, struct outbox_item *ret)
 {
 	bool failed = !strncmp(name, "failed/", 7);
 	for (size_t i = 0; i < call->count; i++) {
@@ -339,17 +339,38 @@ static bool find_named(struct verb_call *call, const char *name, struct account 
 			return true;
 		}
 	}
+	return false;
+}
+
+static bool find_named(struct verb_call *call, const char *name, struct account **ret_account, struct outbox_item *ret)
+{
+	if (look_for(call, name, ret_account, ret))
+		return true;
 	char shown[100];
 	mf_fail(&call->why, MF_NOT_FOUND, "the outbox has no message %s; \"mailfs send --list\" shows what it has",
 	        mf_printable(shown, sizeof shown, name, strlen(name)));
 	return false;
 }
 
+static bool was_sent(const struct verb_call *call, const char *name)
+{
+	for (size_t i = 0; i < call->count; i++) {
+		struct outbox *outbox = outboxes_find(call->accounts[i]);
+		if (outbox && outbox_was_sent(outbox, name))
+			return true;
+	}
+	return false;
+}
+
+/* It may have left the outbox before it could be asked for: sent, or as failed. */
 static enum exit_code await_one(struct verb_call *call, const char *name)
 {
 	struct account *a = NULL;
 	struct outbox_item item;
-	if (!find_named(call, name, &a, &item))
+	MF_CLEANUP(mf_free) char *failed = mf_format("failed/%s", name);
+	if (!look_for(call, name, &a, &item) && was_sent(call, name))
+		return EXIT_OK;
+	if (!a && !look_for(call, failed, &a, &item) && !find_named(call, name, &a, &item))
 		return EXIT_NOT_FOUND;
 	enum exit_code code = await_item(call, a, outboxes_find(a), &item);
 	outbox_item_finish(&item);

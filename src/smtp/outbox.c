@@ -140,11 +140,41 @@ static enum mf_err drop_locked(struct outbox *o, struct entry *e)
 	return MF_OK;
 }
 
+static char **find_sent_locked(struct outbox *o, const char *name)
+{
+	for (size_t i = 0; i < SENT_MAX; i++)
+		if (o->sent_names[i] && !strcmp(o->sent_names[i], name))
+			return &o->sent_names[i];
+	return NULL;
+}
+
+static void remember_sent_locked(struct outbox *o, struct entry *e)
+{
+	if (!e->left && !find_sent_locked(o, e->name)) {
+		char **place = &o->sent_names[o->sent_count++ % SENT_MAX];
+		free(*place);
+		*place = mf_strdup(e->name);
+	}
+	e->left = true;
+}
+
+/* Another of that name has left unsent since. */
+static void forget_sent_locked(struct outbox *o, const char *name)
+{
+	char **place = find_sent_locked(o, name);
+	if (!place)
+		return;
+	free(*place);
+	*place = NULL;
+}
+
 /* The same for one that was not sent: whoever waits for it is to know. */
 static enum mf_err withdraw_locked(struct outbox *o, struct entry *e)
 {
 	uint64_t id = e->id;
 	bool sent = entry_state(o, e, clock_wall_s()) == OUTBOX_UNFILED;
+	if (!sent)
+		forget_sent_locked(o, e->name);
 	enum mf_err err = drop_locked(o, e);
 	if (!err && !sent)
 		o->removed[o->removed_count++ % REMOVED_MAX] = id;
@@ -169,6 +199,7 @@ bool outbox_finish_locked(struct outbox *o, struct entry *e)
 		outbox_free_name_locked(o, e);
 		return false;
 	}
+	remember_sent_locked(o, e);
 	return copied && !drop_locked(o, e); /* what cannot be deleted is settled again at the next start */
 }
 
@@ -232,6 +263,8 @@ static void outbox_free(struct outbox *o)
 		TAILQ_REMOVE(&o->entries, e, link);
 		entry_free(e);
 	}
+	for (size_t i = 0; i < SENT_MAX; i++)
+		free(o->sent_names[i]);
 	credentials_destroy(o->credentials);
 	tls_context_destroy(o->tls);
 	mf_close(&o->folder);
@@ -538,6 +571,14 @@ bool outbox_was_removed(struct outbox *o, uint64_t id)
 	pthread_mutex_lock(&o->lock);
 	for (size_t i = 0; i < o->removed_count && i < REMOVED_MAX && !found; i++)
 		found = o->removed[i] == id;
+	pthread_mutex_unlock(&o->lock);
+	return found;
+}
+
+bool outbox_was_sent(struct outbox *o, const char *name)
+{
+	pthread_mutex_lock(&o->lock);
+	bool found = find_sent_locked(o, name) != NULL;
 	pthread_mutex_unlock(&o->lock);
 	return found;
 }

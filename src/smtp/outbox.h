@@ -107,6 +107,8 @@ enum mf_err outbox_take_back(struct outbox *o, uint64_t id, int *ret_fd);
 enum mf_err outbox_remove(struct outbox *o, uint64_t id);
 /* It left the outbox by one of these two, not sent. Of the last thousand. */
 bool outbox_was_removed(struct outbox *o, uint64_t id);
+/* The last message of that name that has left the outbox since it was opened was sent; of the last 256 */
+bool outbox_was_sent(struct outbox *o, const char *name);
 /* mv within outbox/; as it is if that fails. replaces: as of outbox_put(), with the errors of outbox_take_back(); else MF_EXISTS */
 enum mf_err outbox_rename(struct outbox *o, uint64_t id, const char *name, bool replaces);
 /* Of what its sender is to be told (enum dsn_notify), from the next attempt on. MF_BUSY: it is being sent */

@@ -30,7 +30,7 @@ struct entry {
 	bool copy_first;         /* nobody has been asked for it yet */
 	unsigned notify_asked;   /* enum dsn_notify, by put or outbox_set_notify(): before what its field says */
 	bool unfit;              /* never fit to be sent: there is no prepared file */
-	bool released, held, sending;               /* in memory only */
+	bool released, held, sending, left;         /* in memory only; left: sent, and no longer in outbox/ */
 	uint64_t original_size;
 	struct envelope envelope;
 	struct recipient_state *recipients;         /* as envelope.recipients */
@@ -39,6 +39,7 @@ struct entry {
 
 #define SUBSCRIBERS_MAX 4
 #define REMOVED_MAX 1024
+#define SENT_MAX 256
 
 struct outbox {
 	struct outbox_options options;
@@ -61,6 +62,8 @@ struct outbox {
 	uint64_t next_number, reserved;      /* numbers below `reserved` may be given: that is on the disk */
 	uint64_t removed[REMOVED_MAX];       /* the last ones that left unsent */
 	size_t removed_count;
+	char *sent_names[SENT_MAX];          /* the last ones that left sent */
+	size_t sent_count;
 	uint64_t sent, flying, flying_of;   /* as outbox_counts */
 	bool closing, woken, running, past_dot;
 	struct outbox_link link;

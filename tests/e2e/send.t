@@ -162,6 +162,16 @@ with Suite("sending: a real server, and faults", timeout=600) as suite:
         path.unlink()
         said = asked.communicate(timeout=60 * system.SLOW)[1].decode()
         assert asked.returncode in (8, 14) and said, (asked.returncode, said)   # it was asked for before, or behind that
+        answer = home.run("sync", "--wait", path)
+        assert answer.returncode == 8 and "no message waited.eml" in answer.stderr, answer   # the last one of that name was not sent
+        path.with_name("early.eml").write_text("To: alice@example.org\nSubject: early\n\nx\n")
+        delivered("early")
+        system.wait_until(lambda: not path.with_name("early.eml").exists(), "it has left")
+        for where, name in ((None, path.with_name("early.eml")), (mount / "outbox", "early.eml")):
+            answer = home.run("sync", "--wait", name, cwd=where)
+            assert answer.returncode == 0 and not answer.stderr, answer
+        answer = home.run("sync", path.with_name("early.eml"))
+        assert answer.returncode == 8 and "No such file" in answer.stderr, answer
         (mount / "outbox/half.eml").touch()
         answer = home.run("sync", "--wait", mount / "outbox/half.eml")
         assert answer.returncode == 15 and "empty: not sent" in answer.stderr, answer
