@@ -278,12 +278,12 @@ static bool can_go_aside(struct round *r, const struct op *op)
 
 /* A copy has the flags that the message was given before, and not those that it is given after: where the one that was asked for first
  * stays, or is a copy of this round, which sends flags first, the other one is for a later round. kept: what this round takes; then to at:
- * what was looked at and stays */
-static bool is_for_later(const struct round *r, size_t kept, size_t at)
+ * what was looked at and stays. copies: there are some before it */
+static bool is_for_later(const struct round *r, size_t kept, size_t at, bool copies)
 {
 	const struct op *op = &r->ops[at];
 	bool copy = op->kind == OP_COPY, found = false;
-	if (!copy && op->kind != OP_FLAGS)
+	if (!copy && (op->kind != OP_FLAGS || !copies))
 		return false;
 	for (size_t i = copy ? kept : 0; i < at && !found; i++)
 		found = r->ops[i].kind == (copy ? OP_FLAGS : OP_COPY) && r->ops[i].mailbox == op->mailbox && r->ops[i].uid == op->uid;
@@ -295,7 +295,7 @@ static bool is_for_later(const struct round *r, size_t kept, size_t at)
 enum mf_err round_pick(struct round *r)
 {
 	size_t kept = 0, crossed = SIZE_MAX;
-	bool alone = false, held = false;
+	bool alone = false, held = false, copies = false;
 	enum mf_err e = round_spool(r);
 	for (size_t i = 0; i < r->op_count; i++) {
 		struct op *op = &r->ops[i];
@@ -309,8 +309,9 @@ enum mf_err round_pick(struct round *r)
 				crossed = i;
 		} else if (e == MF_OK && !alone && !of_mailbox) {
 			e = message_ready(r, op, &take);
-			take = take && !is_for_later(r, kept, i);
+			take = take && !is_for_later(r, kept, i, copies);
 		}
+		copies |= op->kind == OP_COPY;
 		if (take && e == MF_OK) {
 			struct op swap = r->ops[kept];
 			r->ops[kept++] = *op;
