@@ -71,15 +71,23 @@ static enum mf_err met(struct txn *t, const struct op *was, struct node *n, uint
 	return e;
 }
 
+/* What has been added comes after what there was: where the message is to be moved, it has its number when that is done. */
 static enum mf_err take_ops(struct txn *t, uint64_t from, uint64_t to)
 {
-	struct ops ops = { 0 };
-	enum mf_err e = ops_of_message(t, from, &ops);
+	struct ops ops = { 0 }, own = { 0 };
+	enum mf_err e = ops_of_message(t, to, &own);
+	const struct op *placing = ops_placing(&own);
+	const struct node *lands = placing && placing->kind == OP_MOVE ? txn_node(t, placing->dest) : NULL;
+	if (!e)
+		e = ops_of_message(t, from, &ops);
 	for (size_t i = 0; i < ops.count && !e; i++) {
 		ops.items[i].message = to;
+		if (lands)
+			op_goes_on(&ops.items[i], lands, 0);
 		e = op_store(t, &ops.items[i]);
 	}
 	ops_finish(&ops);
+	ops_finish(&own);
 	return e;
 }
 
