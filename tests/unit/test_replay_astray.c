@@ -1,4 +1,7 @@
 /* replay: another client moves messages to a third mailbox, or removes them, while changes wait that have them elsewhere */
+#include <signal.h>
+#include <sys/resource.h>
+
 #include "unit/replay_world.h"
 
 static size_t count_of(const char *text, const char *line)
@@ -208,11 +211,39 @@ static void not_all_can_be_read(void **state)
 	world_finish(&w);
 }
 
+/* That it is gone cannot be noted: the server is not asked for its mailboxes over and over */
+static void no_room_to_note_it(void **state)
+{
+	(void)state;
+	struct world w;
+	struct rlimit old, none;
+	build(&w, FULL);
+	memory_line(w.server, 200, 0);
+	assert_true(signal(SIGXFSZ, SIG_IGN) != SIG_ERR);
+	assert_int_equal(getrlimit(RLIMIT_FSIZE, &old), 0);
+	none = (struct rlimit){ 1, old.rlim_max };
+	go_offline(&w);
+	move_number(&w, "INBOX", 1, "Gone", "mine.eml");
+	assert_true(memory_expunge(w.server, "INBOX", 1));
+	account_connect(w.account);
+	world_until(journal_has_strays(w.cache));
+	usleep(300000); /* the mailbox is complete, and the list of all under way */
+	assert_int_equal(setrlimit(RLIMIT_FSIZE, &none), 0);
+	memory_forget_calls(w.server);
+	memory_line(w.server, 0, 0);
+	usleep(1000000);
+	assert_int_equal(setrlimit(RLIMIT_FSIZE, &old), 0);
+	assert_true(memory_calls(w.server, MEMORY_MAILBOXES) < 5);
+	assert_settled_as(&w, NULL, "no room");
+	world_finish(&w);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(moved_away_offline), cmocka_unit_test(moved_out_of_what_is_removed), cmocka_unit_test(moved_away_while_connected), cmocka_unit_test(flagged_and_only_one_is_read),
 		cmocka_unit_test(removed), cmocka_unit_test(to_be_expunged_and_moved_away), cmocka_unit_test(not_all_can_be_read),
+		cmocka_unit_test(no_room_to_note_it),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }
