@@ -67,7 +67,6 @@ static enum mf_err met(struct txn *t, const struct op *was, struct node *n, uint
 	for (size_t i = 0; i < ops.count && !e; i++)
 		e = go_on(t, was, &ops.items[i], n, uid);
 	ops_finish(&ops);
-	t->strays.loaded = false;
 	return e;
 }
 
@@ -130,13 +129,16 @@ static enum mf_err load(struct txn *t)
 	return t->strays.loaded ? MF_OK : e;
 }
 
+/* Thousands may be astray: what has been met is not looked at again. */
 static enum mf_err find(struct txn *t, const struct message_put *put, int64_t mtime, uint64_t match, struct op *ret)
 {
-	const struct map *ids = &t->strays.ids;
+	struct map *ids = &t->strays.ids;
 	for (uint32_t at = map_first(ids, match); at; at = map_next(ids, at)) {
 		enum mf_err e = op_by_id(t, ids->entries[at].value, ret);
-		if (!e && identity_is_same(t, ret->message, put, mtime, true))
+		if (!e && ret->state == OP_ASTRAY && identity_is_same(t, ret->message, put, mtime, true)) {
+			map_remove(ids, match, ret->id);
 			return MF_OK;
+		}
 		if (e && e != MF_NOT_FOUND)
 			return e;
 		op_finish(ret);

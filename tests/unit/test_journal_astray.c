@@ -2,6 +2,7 @@
 #include "unit/test_journal_fixture.h"
 
 #include "base/clock.h"
+#include "cache/txn.h"
 
 struct three { struct fixture *f; uint64_t inbox, b, c, one; unsigned number; };
 
@@ -168,6 +169,35 @@ static void met_nowhere(void **state)
 	assert_int_equal(list_count(w.f, w.b), 0);
 }
 
+/* Twins, too: each is met once, and who is looked for is asked for once */
+static void many_are_met_at_once(void **state)
+{
+	struct fixture *f = *state;
+	enum { COUNT = 60 };
+	uint64_t inbox = mailbox_with(f, "INBOX", 0), b = mailbox_with(f, "B", 0), c = mailbox_with(f, "C", 0), ids[COUNT], got[COUNT];
+	for (uint32_t i = 0; i < COUNT; i++)
+		ids[i] = add_message(f, inbox, i + 1, 100 + i / 2);
+	for (uint32_t i = 0; i < COUNT; i++) {
+		char name[20];
+		snprintf(name, sizeof name, "%u.eml", i);
+		DO(f, txn_move(t, ids[i], b, name, &expunge));
+		DO(f, txn_message_vanished(t, inbox, i + 1));
+	}
+	struct txn *t = begin(f);
+	for (uint32_t i = 0; i < COUNT; i++)
+		got[i] = put(t, c, i + 1, 100 + i / 2);
+	assert_in_range(sqlite3_stmt_status(db_use(t->db, SQL_OP_ASTRAY_HASHES), SQLITE_STMTSTATUS_RUN, true), 0, 1);
+	commit(t);
+	check_index(f->c, f->state);
+	for (uint32_t i = 0; i < COUNT; i++) {
+		assert_true(got[i] == ids[i] || got[i] == ids[i ^ 1]);
+		assert_int_not_equal(got[i], got[i ^ 1]);
+		assert_place(f, i, OP_QUEUED, c, nth_op(f, i).uid);
+	}
+	assert_int_equal(list_count(f, c), 0);
+	assert_false(journal_has_strays(f->c));
+}
+
 /* What a person does with it meanwhile */
 static void changed_while_it_is_astray(void **state)
 {
@@ -304,7 +334,7 @@ int main(void)
 		WITH_CACHE(met_after_it_vanished), WITH_CACHE(met_before_it_vanished), WITH_CACHE(flags_of_its_double_are_its_own),
 		WITH_CACHE(met_where_it_was_to_go), WITH_CACHE(met_where_it_was), WITH_CACHE(met_nowhere), WITH_CACHE(changed_while_it_is_astray),
 		WITH_CACHE(removed_while_it_is_astray), WITH_CACHE(taken_back_while_it_is_astray), WITH_CACHE(flags_are_sent_again_where_it_is),
-		WITH_CACHE(trimmed), WITH_CACHE(expunged_and_there_again), WITH_CACHE(awaited_where_another_is_astray),
+		WITH_CACHE(many_are_met_at_once), WITH_CACHE(trimmed), WITH_CACHE(expunged_and_there_again), WITH_CACHE(awaited_where_another_is_astray),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }
