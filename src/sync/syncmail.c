@@ -132,7 +132,8 @@ static uint32_t item_asked_from(const struct sync_item *item)
 {
 	if (item->rung.method != CHANGES_ALL)
 		return item->m.first_uid;
-	return item->rung.newest && item->present.count ? item->present.items[0].first : 1;
+	bool all = !item->rung.newest || item->opened.messages <= item->rung.newest;
+	return !all && item->present.count ? item->present.items[0].first : 1;
 }
 
 static size_t local_without(struct uid_id *local, size_t count, const uint32_t *gone, size_t gone_count)
