@@ -15,11 +15,11 @@ static enum exit_code settle(struct cli *cli, const struct arguments *arguments)
 {
 	static const char *const options[] = { "retry", "remove", "sent" };
 	for (size_t i = 0; i < sizeof options / sizeof *options; i++) {
-		const char *name = arguments_value(arguments, options[i]);
-		if (!name)
+		if (!arguments_value(arguments, options[i]))
 			continue;
 		MF_CLEANUP(mf_free) char *flag = mf_format("--%s", options[i]);
-		return outgoing_settle(cli, flag, name);
+		MF_CLEANUP(mf_free) char *name = mf_strdup(arguments_value(arguments, options[i]));
+		return outgoing_settle(cli, flag, (char *[]){ name, NULL });
 	}
 	return outgoing_ask(cli, "outbox", ASK_OFFLINE);
 }

@@ -251,7 +251,7 @@ static enum exit_code find_holder(struct cli *cli, struct targets *targets, cons
 	return found > 1 ? cli_fail(EXIT_USAGE, "several accounts have a message %s: which? Say --account NAME", name) : EXIT_OK;
 }
 
-enum exit_code outgoing_settle(struct cli *cli, const char *option, const char *name)
+enum exit_code outgoing_settle(struct cli *cli, const char *option, char *const *names)
 {
 	struct targets targets;
 	struct arguments none = { .operands = (char *[]){ NULL } };
@@ -259,10 +259,9 @@ enum exit_code outgoing_settle(struct cli *cli, const char *option, const char *
 	enum exit_code code = targets_select(&targets, cli, &none, NULL);
 	if (code)
 		return code;
-	MF_CLEANUP(mf_free) char *word = mf_strdup(name);
-	MF_CLEANUP(mf_free) char *line = ask_line("outbox", option, (char *[]){ word, NULL });
+	MF_CLEANUP(mf_free) char *line = ask_line("outbox", option, names);
 	struct ask ask = { cli, ASK_OFFLINE, false, print_answer, NULL, true };
-	code = find_holder(cli, &targets, name, &target);
+	code = find_holder(cli, &targets, *names, &target);
 	if (!code)
 		code = target ? ask_account(&ask, target, line) : fail_unable();
 	targets_finish(&targets);

@@ -19,7 +19,7 @@ enum exit_code outgoing_send(struct cli *cli, struct targets *targets, const str
                              bool may_ask_password, struct outgoing *ret);
 /* send or outbox (control/verbs.h) of every account that is meant and can send; prints what is answered. */
 enum exit_code outgoing_ask(struct cli *cli, const char *line, enum ask_how how);
-/* outbox OPTION NAME (control/verbs.h), of the one account whose outbox has it */
-enum exit_code outgoing_settle(struct cli *cli, const char *option, const char *name);
+/* outbox OPTION NAME... (control/verbs.h), of the one account whose outbox has the first; names: up to a NULL */
+enum exit_code outgoing_settle(struct cli *cli, const char *option, char *const *names);
 
 #endif

@@ -15,6 +15,7 @@
 #define STATE "user.mail.state"
 #define STATE_MAX 1024
 #define STATUS_MAX (64U << 20)
+#define TOGETHER 100   /* names in one request */
 
 static bool has_attribute(const char *path, const char *name)
 {
@@ -110,47 +111,119 @@ static bool is_on_its_way(const char *file)
 	return false;
 }
 
-static enum exit_code sync_outgoing(const struct cli *cli, char *account, const char *file, bool wait)
+/* Where a file is, as long as it is there */
+struct place {
+	char *account, *mailbox;
+	bool outgoing;
+	char *waited;    /* its name, if it is on its way out of outbox/, and is waited for; NULL: not (any more) */
+};
+
+static void places_free(struct place *places, size_t count)
 {
-	char whole[PATH_MAX];
-	struct cli own = *cli;
-	own.account = account;
-	if (wait && is_on_its_way(file) && realpath(file, whole))
-		return outgoing_settle(&own, "--wait", strrchr(whole, '/') + 1);
-	return tell_file(file);
+	for (size_t i = 0; i < count; i++) {
+		free(places[i].account);
+		free(places[i].mailbox);
+		free(places[i].waited);
+	}
+	free(places);
 }
 
-enum exit_code sync_files(struct cli *cli, const struct arguments *arguments, sync_mailboxes *run)
+static enum exit_code find_places(const struct arguments *arguments, struct place *places)
+{
+	char whole[PATH_MAX];
+	for (size_t i = 0; i < arguments->operand_count; i++) {
+		const char *file = arguments->operands[i];
+		struct place *p = &places[i];
+		if (!sync_is_file(file) || !place_of(file, &p->account, &p->mailbox))
+			return cli_fail(EXIT_NOT_FOUND, "sync: %s is not in a mailfs mount", file);
+		p->outgoing = is_outgoing(file, p->mailbox);
+		if (p->outgoing && arguments_has(arguments, "wait") && is_on_its_way(file) && realpath(file, whole))
+			p->waited = mf_strdup(strrchr(whole, '/') + 1);
+	}
+	return EXIT_OK;
+}
+
+/* The first of them and others of its account, as many as one request holds */
+static enum exit_code wait_for_some(const struct cli *cli, struct place *places, size_t count)
+{
+	char *names[TOGETHER + 1] = { NULL };
+	size_t n = 0;
+	struct cli own = *cli;
+	own.account = places[0].account;
+	for (size_t i = 0; i < count && n < TOGETHER; i++) {
+		if (!places[i].waited || strcmp(places[i].account, own.account) != 0)
+			continue;
+		names[n++] = places[i].waited;
+		places[i].waited = NULL;
+	}
+	enum exit_code code = outgoing_settle(&own, "--wait", names);
+	while (n)
+		free(names[--n]);
+	return code;
+}
+
+/* Together, and before anything else: while the first one is waited for, the last one may be sent, and not be there any more. */
+static enum exit_code wait_for_outgoing(const struct cli *cli, struct place *places, size_t count)
 {
 	enum exit_code code = EXIT_OK;
-	MF_CLEANUP(mf_free) char *last = NULL;
+	for (size_t i = 0; i < count && code != EXIT_CANCELLED; i++) {
+		enum exit_code one = places[i].waited ? wait_for_some(cli, places + i, count - i) : EXIT_OK;
+		code = code && one != EXIT_CANCELLED ? code : one;
+	}
+	return code;
+}
+
+static enum exit_code sync_place(const struct cli *cli, const struct arguments *arguments, const struct place *p, sync_mailboxes *run)
+{
+	struct cli own = *cli;
+	struct arguments there = *arguments;
+	char *operands[] = { *p->mailbox ? p->mailbox : NULL, NULL };
+	own.account = p->account;
+	there.operands = operands;
+	there.operand_count = *p->mailbox ? 1 : 0; /* of an account's own folder all are meant */
+	return run(&own, &there);
+}
+
+static bool is_same_place(const struct place *a, const struct place *b)
+{
+	return a && strcmp(a->account, b->account) == 0 && strcmp(a->mailbox, b->mailbox) == 0;
+}
+
+static enum exit_code sync_places(struct cli *cli, const struct arguments *arguments, const struct place *places, const bool *is_over, sync_mailboxes *run)
+{
+	enum exit_code code = EXIT_OK;
+	const struct place *last = NULL;
 	for (size_t i = 0; i < arguments->operand_count; i++) {
-		char *file = arguments->operands[i];
-		MF_CLEANUP(mf_free) char *account = NULL, *mailbox = NULL;
-		if (!sync_is_file(file) || !place_of(file, &account, &mailbox))
-			return cli_fail(EXIT_NOT_FOUND, "sync: %s is not in a mailfs mount", file);
-		MF_CLEANUP(mf_free) char *place = mf_format("%s/%s", account, mailbox);
+		const char *file = arguments->operands[i];
+		const struct place *p = &places[i];
 		enum exit_code one = EXIT_OK;
-		bool outgoing = is_outgoing(file, mailbox), wait = arguments_has(arguments, "wait");
-		if (outgoing) {
-			one = sync_outgoing(cli, account, file, wait);
-		} else if (!last || strcmp(last, place) != 0) { /* many are of one mailbox */
-			struct cli own = *cli;
-			struct arguments there = *arguments;
-			char *operands[] = { *mailbox ? mailbox : NULL, NULL };
-			own.account = account;
-			there.operands = operands;
-			there.operand_count = *mailbox ? 1 : 0; /* of an account's own folder all are meant */
-			one = run(&own, &there);
-			free(last);
-			last = mf_strdup(place);
+		if (p->outgoing) {
+			one = is_over[i] ? EXIT_OK : tell_file(file);
+		} else if (!is_same_place(last, p)) { /* many are of one mailbox */
+			one = sync_place(cli, arguments, p, run);
+			last = p;
 		}
 		if (one == EXIT_CANCELLED)
 			return one;
 		/* with --wait it is the file that counts: other changes may wait for a person */
-		if (wait && !outgoing && !is_folder(file))
+		if (arguments_has(arguments, "wait") && !p->outgoing && !is_folder(file))
 			one = one == EXIT_OK || one == EXIT_PROTOCOL ? tell_file(file) : one;
 		code = code ? code : one;
 	}
 	return code;
+}
+
+enum exit_code sync_files(struct cli *cli, const struct arguments *arguments, sync_mailboxes *run)
+{
+	size_t count = arguments->operand_count;
+	struct place *places = mf_alloc_array(count + 1, sizeof *places);
+	MF_CLEANUP(mf_free) bool *is_over = mf_alloc_array(count + 1, sizeof *is_over);
+	enum exit_code code = find_places(arguments, places);
+	for (size_t i = 0; i < count; i++)
+		is_over[i] = places[i].waited != NULL;
+	enum exit_code sent = code ? EXIT_OK : wait_for_outgoing(cli, places, count);
+	if (!code && sent != EXIT_CANCELLED)
+		code = sync_places(cli, arguments, places, is_over, run);
+	places_free(places, count);
+	return code ? code : sent;
 }

@@ -345,14 +345,32 @@ static bool find_named(struct verb_call *call, const char *name, struct account 
 	return false;
 }
 
-static enum exit_code await_one(struct verb_call *call, const char *name)
+struct awaited { struct account *account; struct outbox_item item; };
+
+/* All are found before the first is waited for: what has been sent by then is told as that. */
+static enum exit_code await_named(struct verb_call *call, char *const *names)
 {
-	struct account *a = NULL;
-	struct outbox_item item;
-	if (!find_named(call, name, &a, &item))
-		return EXIT_NOT_FOUND;
-	enum exit_code code = await_item(call, a, outboxes_find(a), &item);
-	outbox_item_finish(&item);
+	enum exit_code code = EXIT_OK;
+	size_t count = 0, found = 0;
+	while (names[count])
+		count++;
+	if (!count) {
+		mf_fail(&call->why, MF_INVALID, "which message is to be waited for?");
+		return EXIT_USAGE;
+	}
+	MF_CLEANUP(mf_free) struct awaited *awaited = mf_alloc_array(count + 1, sizeof *awaited);
+	for (size_t i = 0; i < count; i++) {
+		if (find_named(call, names[i], &awaited[found].account, &awaited[found].item))
+			found++;
+		else
+			code = EXIT_NOT_FOUND;
+	}
+	for (size_t i = 0; i < found; i++) {
+		struct awaited *w = &awaited[i];
+		enum exit_code one = code == EXIT_CANCELLED ? code : await_item(call, w->account, outboxes_find(w->account), &w->item);
+		code = code && one != EXIT_CANCELLED ? code : one;
+		outbox_item_finish(&w->item);
+	}
 	return code;
 }
 
@@ -381,9 +399,8 @@ static enum exit_code change_one(struct verb_call *call, enum settling change, c
 enum exit_code verb_outbox(struct verb_call *call)
 {
 	static const char *const options[] = { "--retry", "--remove", "--sent" };
-	MF_CLEANUP(mf_free) char *awaited = take_value(call, "--wait");
-	if (awaited)
-		return verb_no_more_arguments(call) ? EXIT_USAGE : await_one(call, awaited);
+	if (verb_take_option(call, "--wait"))
+		return await_named(call, call->arguments);
 	for (size_t i = 0; i < sizeof options / sizeof *options; i++) {
 		MF_CLEANUP(mf_free) char *name = take_value(call, options[i]);
 		if (name)

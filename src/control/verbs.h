@@ -20,7 +20,7 @@
  *   send --draft --spool NAME     {"draft":{"account","path"}}: it is in Drafts; without a mount the server has it, if it can be reached
  *   outbox                        {"message":{"id","name","state","at","reason","subject","recipients","sent","refused",..}} for each
  *   outbox --retry|--remove|--sent NAME   {"message":{..}} as it is then; failed/NAME for what failed
- *   outbox --wait NAME            the same when it is sent, or will not be by itself; its delay is waited for
+ *   outbox --wait NAME...         the same for each when it is sent, or will not be by itself; its delay is waited for
  *   log                           {"text":".."}
  *   stop                          unmounts and ends the process
  *
