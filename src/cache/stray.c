@@ -129,13 +129,20 @@ static enum mf_err load(struct txn *t)
 	return t->strays.loaded ? MF_OK : e;
 }
 
+/* Not what is below the number up to which the mailbox was known: that was there before, unless it is where it was. */
+static bool may_have_come(const struct node *n, const struct message_put *put, const struct op *op)
+{
+	bool known = n->m.complete && put->uid < n->m.uidnext;
+	return !known || (op->mailbox == n->m.id && op->uid == put->uid);
+}
+
 /* Thousands may be astray: what has been met is not looked at again. */
-static enum mf_err find(struct txn *t, const struct message_put *put, int64_t mtime, uint64_t match, struct op *ret)
+static enum mf_err find(struct txn *t, const struct node *n, const struct message_put *put, int64_t mtime, uint64_t match, struct op *ret)
 {
 	struct map *ids = &t->strays.ids;
 	for (uint32_t at = map_first(ids, match); at; at = map_next(ids, at)) {
 		enum mf_err e = op_by_id(t, ids->entries[at].value, ret);
-		if (!e && ret->state == OP_ASTRAY && identity_is_same(t, ret->message, put, mtime, true)) {
+		if (!e && ret->state == OP_ASTRAY && may_have_come(n, put, ret) && identity_is_same(t, ret->message, put, mtime, true)) {
 			map_remove(ids, match, ret->id);
 			return MF_OK;
 		}
@@ -153,9 +160,9 @@ enum mf_err stray_met(struct txn *t, struct node *n, const struct message_put *p
 	enum mf_err e = load(t);
 	if (e || !t->strays.ids.count)
 		return e ? e : MF_NOT_FOUND;
-	e = find(t, put, mtime, match, &op);
+	e = find(t, n, put, mtime, match, &op);
 	if (e == MF_NOT_FOUND && plain != match)
-		e = find(t, put, mtime, plain, &op);
+		e = find(t, n, put, mtime, plain, &op);
 	if (e)
 		return e;
 	*ret_id = op.message;

@@ -169,6 +169,21 @@ static void met_nowhere(void **state)
 	assert_int_equal(list_count(w.f, w.b), 0);
 }
 
+/* A copy that was there all the time (beyond max-messages, which has been raised) is not what has been moved */
+static void an_older_copy_is_not_met(void **state)
+{
+	struct three w = moved_here(*state);
+	uint64_t d = mailbox_with(w.f, "D", 3);
+	DO(w.f, txn_message_trimmed(t, d, 1));
+	vanish(&w);
+	uint64_t copy = tell(&w, d, 1, 0);
+	assert_int_not_equal(copy, w.one);
+	assert_int_equal(by_uid(w.f, d, 1), copy);
+	assert_place(w.f, 1, OP_ASTRAY, w.inbox, 1);
+	assert_int_equal(tell(&w, w.c, 7, SEEN), w.one);
+	assert_goes_on(&w);
+}
+
 /* Twins, too: each is met once, and who is looked for is asked for once */
 static void many_are_met_at_once(void **state)
 {
@@ -334,7 +349,7 @@ int main(void)
 		WITH_CACHE(met_after_it_vanished), WITH_CACHE(met_before_it_vanished), WITH_CACHE(flags_of_its_double_are_its_own),
 		WITH_CACHE(met_where_it_was_to_go), WITH_CACHE(met_where_it_was), WITH_CACHE(met_nowhere), WITH_CACHE(changed_while_it_is_astray),
 		WITH_CACHE(removed_while_it_is_astray), WITH_CACHE(taken_back_while_it_is_astray), WITH_CACHE(flags_are_sent_again_where_it_is),
-		WITH_CACHE(many_are_met_at_once), WITH_CACHE(trimmed), WITH_CACHE(expunged_and_there_again), WITH_CACHE(awaited_where_another_is_astray),
+		WITH_CACHE(an_older_copy_is_not_met), WITH_CACHE(many_are_met_at_once), WITH_CACHE(trimmed), WITH_CACHE(expunged_and_there_again), WITH_CACHE(awaited_where_another_is_astray),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }
