@@ -219,7 +219,7 @@ void op_goes_on(struct op *op, const struct node *n, uint32_t uid)
 {
 	op->mailbox = n->m.id;
 	op->uid = uid;
-	op->uidvalidity = n->m.uidvalidity;
+	op->uidvalidity = uid ? n->m.uidvalidity : 0;
 	if (op->state != OP_ASTRAY && op->state != OP_SENT)
 		return;
 	op->state = OP_QUEUED;

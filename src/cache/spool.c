@@ -332,12 +332,16 @@ enum mf_err txn_spool_commit(struct txn *t, uint64_t message)
 	return txn_commit_from(t, fresh, message);
 }
 
+/* Its bytes may not be on the disk yet, and the keeper would look for them under the name before. */
 static enum mf_err rename_spooled(struct cache *c, uint64_t from, uint64_t to)
 {
 	char old[SPOOL_NAME_MAX], name[SPOOL_NAME_MAX];
 	spool_name(from, false, old);
 	spool_name(to, false, name);
-	return renameat(c->spool_dir, old, c->spool_dir, name) < 0 ? mf_err_from_errno(errno) : MF_OK;
+	if (renameat(c->spool_dir, old, c->spool_dir, name) < 0)
+		return mf_err_from_errno(errno);
+	keeper_spooled(c, to);
+	return MF_OK;
 }
 
 enum mf_err txn_spool_rename(struct txn *t, uint64_t from, uint64_t to)

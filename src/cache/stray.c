@@ -67,19 +67,26 @@ static enum mf_err met(struct txn *t, const struct op *was, struct node *n, uint
 	for (size_t i = 0; i < ops.count && !e; i++)
 		e = go_on(t, was, &ops.items[i], n, uid);
 	ops_finish(&ops);
-	t->strays.loaded = false;
 	return e;
 }
 
+/* What has been added comes after what there was: where the message is to be moved, it has its number when that is done. */
 static enum mf_err take_ops(struct txn *t, uint64_t from, uint64_t to)
 {
-	struct ops ops = { 0 };
-	enum mf_err e = ops_of_message(t, from, &ops);
+	struct ops ops = { 0 }, own = { 0 };
+	enum mf_err e = ops_of_message(t, to, &own);
+	const struct op *placing = ops_placing(&own);
+	const struct node *lands = placing && placing->kind == OP_MOVE ? txn_node(t, placing->dest) : NULL;
+	if (!e)
+		e = ops_of_message(t, from, &ops);
 	for (size_t i = 0; i < ops.count && !e; i++) {
 		ops.items[i].message = to;
+		if (lands)
+			op_goes_on(&ops.items[i], lands, 0);
 		e = op_store(t, &ops.items[i]);
 	}
 	ops_finish(&ops);
+	ops_finish(&own);
 	return e;
 }
 
@@ -122,13 +129,23 @@ static enum mf_err load(struct txn *t)
 	return t->strays.loaded ? MF_OK : e;
 }
 
-static enum mf_err find(struct txn *t, const struct message_put *put, int64_t mtime, uint64_t match, struct op *ret)
+/* Not what is below the number up to which the mailbox was known: that was there before, unless it is where it was. */
+static bool may_have_come(const struct node *n, const struct message_put *put, const struct op *op)
 {
-	const struct map *ids = &t->strays.ids;
+	bool known = n->m.complete && put->uid < n->m.uidnext;
+	return !known || (op->mailbox == n->m.id && op->uid == put->uid);
+}
+
+/* Thousands may be astray: what has been met is not looked at again. */
+static enum mf_err find(struct txn *t, const struct node *n, const struct message_put *put, int64_t mtime, uint64_t match, struct op *ret)
+{
+	struct map *ids = &t->strays.ids;
 	for (uint32_t at = map_first(ids, match); at; at = map_next(ids, at)) {
 		enum mf_err e = op_by_id(t, ids->entries[at].value, ret);
-		if (!e && identity_is_same(t, ret->message, put, mtime, true))
+		if (!e && ret->state == OP_ASTRAY && may_have_come(n, put, ret) && identity_is_same(t, ret->message, put, mtime, true)) {
+			map_remove(ids, match, ret->id);
 			return MF_OK;
+		}
 		if (e && e != MF_NOT_FOUND)
 			return e;
 		op_finish(ret);
@@ -143,9 +160,9 @@ enum mf_err stray_met(struct txn *t, struct node *n, const struct message_put *p
 	enum mf_err e = load(t);
 	if (e || !t->strays.ids.count)
 		return e ? e : MF_NOT_FOUND;
-	e = find(t, put, mtime, match, &op);
+	e = find(t, n, put, mtime, match, &op);
 	if (e == MF_NOT_FOUND && plain != match)
-		e = find(t, put, mtime, plain, &op);
+		e = find(t, n, put, mtime, plain, &op);
 	if (e)
 		return e;
 	*ret_id = op.message;

@@ -125,7 +125,7 @@ static inline bool txn_has_ops(const struct txn *t) { return t->op_change > 0 ||
 /* the last that says where the message is to be; NULL */
 struct op *ops_placing(const struct ops *ops);
 void op_set_error(struct op *op, const char *error);                        /* NULL: none */
-/* It is about the message in that place from here on, and so is not under way any more. */
+/* It is about the message in that place (uid 0: when it has a number there) from here on, and so is not under way any more. */
 void op_goes_on(struct op *op, const struct node *n, uint32_t uid);
 void op_into_append(struct op *op);          /* a COPY or MOVE that was not made becomes one; an APPEND stays */
 bool op_is_open(const struct op *op);       /* surely not done, nor under way: may be changed or taken back */

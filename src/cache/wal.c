@@ -9,6 +9,7 @@
 
 /* The file format (sqlite.org/fileformat2.html, 4.1): a frame is this header and a page. Bytes 4 to 7 are not 0 in the last of a commit. */
 #define FRAME_HEADER 24
+#define HEADER_MAX 32  /* that of the file; a page is larger */
 #define HELD_MAX 65536
 
 struct wal {
@@ -18,6 +19,8 @@ struct wal {
 	int held_count;
 	sqlite3_int64 held_at, end;    /* where held belongs; where the last write ended, or will */
 	bool completes;                /* the header of a commit's last frame was written: its page is next */
+	bool lost;                     /* what belongs at lost_at could not be written, and SQLite believes that it is there */
+	sqlite3_int64 lost_at;
 };
 
 static sqlite3_vfs vfs, *real_vfs;
@@ -27,12 +30,26 @@ static struct wal *wal_of(sqlite3_file *file)
 	return (struct wal *)(void *)file;
 }
 
-/* What cannot be written is given up: SQLite rolls the commit back that it belongs to. */
+/* What cannot be written is given up. SQLite takes back the commit that it belongs to, or, if it is a read that fails of it, perhaps
+ * only one statement. */
 static int write_held(struct wal *w)
 {
 	int count = w->held_count;
 	w->held_count = 0;
-	return count ? w->real->pMethods->xWrite(w->real, w->held, count, w->held_at) : SQLITE_OK;
+	int code = count ? w->real->pMethods->xWrite(w->real, w->held, count, w->held_at) : SQLITE_OK;
+	if (code != SQLITE_OK) {
+		w->lost = true;
+		w->lost_at = w->held_at;
+	}
+	return code;
+}
+
+/* Nothing can be committed behind what is lost. A header that belongs there, or before it, begins that anew; a page before it has been
+ * written once already. */
+static bool is_behind_loss(struct wal *w, int count, sqlite3_int64 at)
+{
+	w->lost = w->lost && (at > w->lost_at || count > HEADER_MAX);
+	return w->lost && at > w->lost_at;
 }
 
 static int hold(struct wal *w, const void *data, int count)
@@ -58,6 +75,8 @@ static int wal_write(sqlite3_file *file, const void *data, int count, sqlite3_in
 {
 	struct wal *w = wal_of(file);
 	bool goes_on = at == w->end, complete = w->completes;
+	if (is_behind_loss(w, count, at))
+		return SQLITE_IOERR_WRITE;
 	int code = goes_on ? hold(w, data, count) : write_held(w);
 	if (code == SQLITE_OK && !goes_on)
 		code = w->real->pMethods->xWrite(w->real, data, count, at);
@@ -68,8 +87,11 @@ static int wal_write(sqlite3_file *file, const void *data, int count, sqlite3_in
 
 static int wal_read(sqlite3_file *file, void *to, int count, sqlite3_int64 at)
 {
-	int code = write_held(wal_of(file));
-	return code == SQLITE_OK ? wal_of(file)->real->pMethods->xRead(wal_of(file)->real, to, count, at) : code;
+	struct wal *w = wal_of(file);
+	int code = write_held(w);
+	if (code == SQLITE_OK && w->lost && at >= w->lost_at)
+		code = SQLITE_IOERR_READ;
+	return code == SQLITE_OK ? w->real->pMethods->xRead(w->real, to, count, at) : code;
 }
 
 static int wal_truncate(sqlite3_file *file, sqlite3_int64 size)

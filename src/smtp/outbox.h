@@ -107,7 +107,7 @@ enum mf_err outbox_take_back(struct outbox *o, uint64_t id, int *ret_fd);
 enum mf_err outbox_remove(struct outbox *o, uint64_t id);
 /* It left the outbox by one of these two, not sent. Of the last thousand. */
 bool outbox_was_removed(struct outbox *o, uint64_t id);
-/* The last message of that name that has left the outbox since it was opened was sent; of the last 256 */
+/* The last message of that name that has left the outbox since it was opened was sent; of the last thousand */
 bool outbox_was_sent(struct outbox *o, const char *name);
 /* mv within outbox/; as it is if that fails. replaces: as of outbox_put(), with the errors of outbox_take_back(); else MF_EXISTS */
 enum mf_err outbox_rename(struct outbox *o, uint64_t id, const char *name, bool replaces);

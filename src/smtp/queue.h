@@ -39,7 +39,7 @@ struct entry {
 
 #define SUBSCRIBERS_MAX 4
 #define REMOVED_MAX 1024
-#define SENT_MAX 256
+#define SENT_MAX 1024
 
 struct outbox {
 	struct outbox_options options;

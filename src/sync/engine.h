@@ -296,6 +296,7 @@ struct account {
 	int64_t listed_ms;              /* when the last LIST began, monotonic; 0: not on this connection */
 	int64_t list_begun_ms;          /* likewise, wall clock */
 	bool cycle_open;                /* a LIST has been done, what it found dirty is not all synchronised */
+	int64_t search_from_ms;         /* no LIST for what is astray before */
 	unsigned list_serial;
 
 	struct id_table downloads;         /* message -> struct download */

@@ -139,7 +139,7 @@ static bool look_at(void *context, const struct entry *e, const char *name)
 		return false;
 	}
 	p->after = e->id;
-	int64_t arrived = e->mtime > 0 ? e->mtime : e->ctime;
+	int64_t arrived = e->mtime > 0 ? e->mtime : e->ctime / 1000000000;
 	if (e->uid && arrived <= p->before) {
 		p->due[p->due_count++] = *e;
 		p->due_bytes += e->size;

@@ -15,6 +15,7 @@
 
 #define LIMBO_MS 600000          /* how long a message that vanished may turn up elsewhere as the same */
 #define DISTURBED_MAX 3          /* looks in a row that are made again for what we have changed meanwhile */
+#define FAILED_MS 5000           /* until it is tried again to note that messages are gone, where that failed here (a full disk) */
 #define ROUNDS 4                 /* a mailbox that is numbered anew is read again at once, but not for ever */
 
 /* --- before ------------------------------------------------------------------------------------------------------------ */
@@ -134,7 +135,8 @@ static uint32_t item_asked_from(const struct sync_item *item)
 {
 	if (item->rung.method != CHANGES_ALL)
 		return item->m.first_uid;
-	return item->rung.newest && item->present.count ? item->present.items[0].first : 1;
+	bool all = !item->rung.newest || item->opened.messages <= item->rung.newest;
+	return !all && item->present.count ? item->present.items[0].first : 1;
 }
 
 static size_t local_without(struct uid_id *local, size_t count, const uint32_t *gone, size_t gone_count)
@@ -502,7 +504,7 @@ void syncmail_search(struct account *a)
 	if (!journal_has_strays(a->cache))
 		return;
 	pthread_mutex_lock(&a->lock);
-	bool asks = !a->cycle_open && !a->list_pending && !a->list_running && !a->link.fallback;
+	bool asks = !a->cycle_open && !a->list_pending && !a->list_running && !a->link.fallback && clock_mono_ms() >= a->search_from_ms;
 	if (asks) {
 		a->list_pending = true;
 		a->list_priority = PRIORITY_BACKGROUND;
@@ -544,6 +546,16 @@ static enum mf_err cycle_settle(struct account *a, int64_t begun_ms, bool all_re
 	return e;
 }
 
+/* The server has no part in it, and is not asked over and over. */
+static void cycle_failed(struct account *a, enum mf_err e)
+{
+	log_error("%s: %s", a->config->name, mf_err_words(e));
+	pthread_mutex_lock(&a->lock);
+	a->search_from_ms = clock_mono_ms() + FAILED_MS;
+	replay_look_at_locked(a, a->search_from_ms);
+	pthread_mutex_unlock(&a->lock);
+}
+
 void syncmail_cycle(struct account *a)
 {
 	bool all_read;
@@ -554,11 +566,11 @@ void syncmail_cycle(struct account *a)
 	pthread_mutex_unlock(&a->lock);
 	enum mf_err e = over ? cycle_settle(a, begun_ms, all_read, &strays) : MF_OK;
 	if (e != MF_OK)
-		log_error("%s: %s", a->config->name, mf_err_words(e));
+		cycle_failed(a, e);
 	else if (strays)
 		log_info("%s: %zu changes were of messages that other clients have removed%s", a->config->name, strays,
 		         all_read ? "" : ", or moved where they cannot be found: they wait for a person");
-	if (strays) {
+	if (e == MF_OK && strays) {
 		pthread_mutex_lock(&a->lock);
 		replay_news_locked(a);
 		pthread_mutex_unlock(&a->lock);

@@ -157,6 +157,12 @@ with Suite("sending: a real server, and faults", timeout=600) as suite:
         assert answer.stderr == "" and "waited.eml" in answer.stdout, answer
         assert not path.exists()
         delivered("waited")
+        several = [mount / f"outbox/several-{i}.eml" for i in range(3)]
+        for i, one in enumerate(several):
+            one.write_text(f"To: alice@example.org\nSubject: several {i}\n\nx\n")
+        answer = home.run("sync", "--wait", *several, check=0)     # they go together: the others are gone when it is their turn
+        assert answer.stderr == "" and "several-0.eml" in answer.stdout, answer
+        assert not any(one.exists() for one in several)
         path.write_text("To: alice@example.org\nSubject: taken\n\nx\n")
         asked = system.spawn([str(PROGRAM), "sync", "--wait", str(path)], env=home.environment(), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
         path.unlink()

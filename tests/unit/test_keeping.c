@@ -120,6 +120,24 @@ static void only_what_is_old_enough(void **state)
 	assert_true(server_has(w, fresh));
 }
 
+/* Without a date of its own it is as old as it is known here. */
+static void without_a_date(void **state)
+{
+	struct world *w = *state;
+	static const char text[] = "Subject: no date\r\nMessage-ID: <dateless@example.org>\r\n\r\nold\r\n";
+	uint32_t uid = memory_deliver(w->server, "INBOX", text, sizeof text - 1, 0, 0);
+	world_start(w);
+	assert_int_equal(want_sync(w, false), MF_OK);
+	assert_int_equal(settle(w), MF_OK);
+	assert_int_equal(kept(w), 0);
+	clock_skew_for_tests(31LL * DAY * 1000);
+	assert_int_equal(want_sync(w, false), MF_OK);
+	assert_int_equal(settle(w), MF_OK);
+	clock_skew_for_tests(-31LL * DAY * 1000);
+	assert_int_equal(kept(w), 1);
+	assert_false(server_has(w, uid));
+}
+
 static void yes_is_for_ever(void **state)
 {
 	struct world *w = *state;
@@ -202,6 +220,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test_setup_teardown(everything_is_taken, setup_no, teardown),
 		cmocka_unit_test_setup_teardown(only_what_is_old_enough, setup_days, teardown),
+		cmocka_unit_test_setup_teardown(without_a_date, setup_days, teardown),
 		cmocka_unit_test_setup_teardown(yes_is_for_ever, setup_yes, teardown),
 		cmocka_unit_test_setup_teardown(what_is_here_is_stored_before_the_server_is_asked, setup_yes, teardown),
 		cmocka_unit_test_setup_teardown(cut_anywhere, setup_no, teardown),

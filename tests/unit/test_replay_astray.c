@@ -1,4 +1,7 @@
 /* replay: another client moves messages to a third mailbox, or removes them, while changes wait that have them elsewhere */
+#include <signal.h>
+#include <sys/resource.h>
+
 #include "unit/replay_world.h"
 
 static size_t count_of(const char *text, const char *line)
@@ -208,11 +211,70 @@ static void not_all_can_be_read(void **state)
 	world_finish(&w);
 }
 
+/* A list that was begun and is read anew, of a mailbox that has fewer messages than are wanted of one: all of them are asked for */
+static void moved_out_of_what_was_half_read(void **state)
+{
+	(void)state;
+	struct world w;
+	struct waiter read;
+	enum mf_err e;
+	build(&w, FULL);
+	w.config->max_messages = 50;
+	assert_int_equal(want_sync(&w, false), MF_OK);
+	world_until(is_quiet(&w));
+	uint64_t message = numbered(&w, "INBOX", 1), inbox = box(&w, "INBOX");
+	MF_CLEANUP(mailbox_finish) struct mailbox m = { 0 };
+	assert_int_equal(cache_mailbox(w.cache, inbox, &m), MF_OK);
+	memory_block(w.server, MEMORY_WRITE);
+	flag_number(&w, "INBOX", 2);
+	account_journal_changed(w.account);
+	assert_true(memory_await_blocked(w.server, PATIENCE_MS));
+	flag_number(&w, "INBOX", 1);
+	DO(&w, txn_mailbox_synced(t, inbox, false, m.uidvalidity, 0, 0, 0, false));
+	assert_true(memory_move(w.server, "INBOX", 1, "Work") != 0);
+	waiter_init(&read);
+	assert_false(account_want_sync(w.account, &inbox, 1, false, waiter_done, &read, &e, &read.want));
+	memory_release(w.server);
+	assert_int_equal(waiter_wait(&read), MF_OK);
+	assert_settled_as(&w, NULL, "half read");
+	assert_once(&w, "Work/Message number 1 4 ", 1);
+	assert_int_equal(numbered(&w, "Work", 1), message);
+	world_finish(&w);
+}
+
+/* That it is gone cannot be noted: the server is not asked for its mailboxes over and over */
+static void no_room_to_note_it(void **state)
+{
+	(void)state;
+	struct world w;
+	struct rlimit old, none;
+	build(&w, FULL);
+	memory_line(w.server, 200, 0);
+	assert_true(signal(SIGXFSZ, SIG_IGN) != SIG_ERR);
+	assert_int_equal(getrlimit(RLIMIT_FSIZE, &old), 0);
+	none = (struct rlimit){ 1, old.rlim_max };
+	go_offline(&w);
+	move_number(&w, "INBOX", 1, "Gone", "mine.eml");
+	assert_true(memory_expunge(w.server, "INBOX", 1));
+	account_connect(w.account);
+	world_until(journal_has_strays(w.cache));
+	usleep(300000); /* the mailbox is complete, and the list of all under way */
+	assert_int_equal(setrlimit(RLIMIT_FSIZE, &none), 0);
+	memory_forget_calls(w.server);
+	memory_line(w.server, 0, 0);
+	usleep(1000000);
+	assert_int_equal(setrlimit(RLIMIT_FSIZE, &old), 0);
+	assert_true(memory_calls(w.server, MEMORY_MAILBOXES) < 5);
+	assert_settled_as(&w, NULL, "no room");
+	world_finish(&w);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(moved_away_offline), cmocka_unit_test(moved_out_of_what_is_removed), cmocka_unit_test(moved_away_while_connected), cmocka_unit_test(flagged_and_only_one_is_read),
 		cmocka_unit_test(removed), cmocka_unit_test(to_be_expunged_and_moved_away), cmocka_unit_test(not_all_can_be_read),
+		cmocka_unit_test(no_room_to_note_it), cmocka_unit_test(moved_out_of_what_was_half_read),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

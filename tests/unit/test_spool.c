@@ -4,6 +4,7 @@
 #include <fcntl.h>
 #include <signal.h>
 #include <sys/resource.h>
+#include <sys/syscall.h>
 
 #include "unit/test_cache_fixture.h"
 #include "unit/test_journal_check.h"
@@ -13,6 +14,17 @@
 #define TEXT "From: a@example.org\r\nSubject: written\r\nMessage-ID: <w@example.org>\r\n\r\nText\r\n"
 static const struct spool_note note = { "INBOX", "written.eml", 1700000000 };
 static const struct disposal expunge = { .expunge = true };
+
+/* In the place of libc's: whether the file that is watched goes to the disk */
+static ino_t watched;
+static bool went_to_disk;
+
+int fdatasync(int fd)
+{
+	struct stat st;
+	went_to_disk |= watched && fstat(fd, &st) == 0 && st.st_ino == watched;
+	return (int)syscall(SYS_fdatasync, fd);
+}
 
 static int file_with(const void *bytes, size_t len)
 {
@@ -461,12 +473,32 @@ static void rejected_on_a_full_disk(void **state)
 	assert_int_equal(files_in(f, "spool"), 0);
 }
 
+/* What gets another name before a second is over goes to the disk all the same. */
+static void renamed_before_it_is_on_the_disk(void **state)
+{
+	struct fixture *f = *state;
+	struct stat st;
+	uint64_t id = written(f, inbox_of(f), "a.eml", true), other = 0;
+	MF_CLEANUP(mf_free) char *name = mf_format("spool/%ju", (uintmax_t)id);
+	assert_int_equal(stat(path(f, name), &st), 0);
+	struct txn *t = begin(f);
+	assert_int_equal(txn_part(t, id, &other), MF_OK);
+	commit(t);
+	assert_int_not_equal(other, id);
+	watched = st.st_ino;
+	went_to_disk = false;
+	reopen(f);
+	watched = 0;
+	assert_true(went_to_disk);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		WITH_CACHE(lines_end_with_crlf), WITH_CACHE(prepared_is_not_in_place), WITH_CACHE(what_is_wanted_stays), WITH_CACHE(leftovers),
 		WITH_CACHE(torn_anywhere), WITH_CACHE(lying_trailers), WITH_CACHE(lost_index), WITH_CACHE(in_place_but_not_committed), WITH_CACHE(made_way_but_not_committed),
 		WITH_CACHE(rejected_names), WITH_CACHE(rejected_edits), WITH_CACHE(rejected_on_a_full_disk),
+		WITH_CACHE(renamed_before_it_is_on_the_disk),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }
