@@ -23,6 +23,20 @@ static void print_account(const bool *several, struct json_object *member)
 		print_text(json_get_string(member, "account"), "", ": ");
 }
 
+/* What waits for a person says what he can do. The account's name, where there are several, goes between the verb and the number. */
+static void print_ways_out(const bool *several, struct json_object *member)
+{
+	const char *state = json_get_string(member, "state");
+	if (!state || (strcmp(state, "parked") != 0 && strcmp(state, "unconfirmed") != 0))
+		return;
+	char account[300] = "", name[256];
+	const char *known = *several ? json_get_string(member, "account") : NULL;
+	if (known)
+		snprintf(account, sizeof account, "%s ", mf_printable(name, sizeof name, known, strlen(known)));
+	int64_t id = json_get_number(member, "id");
+	printf("        mailfs retry %s%" PRId64 " tries again, mailfs cancel %s%" PRId64 " takes it back\n", account, id, account, id);
+}
+
 static bool print(void *context, const char *json)
 {
 	struct json_object *o = json_parse_line(json), *member;
@@ -31,6 +45,7 @@ static bool print(void *context, const char *json)
 		printf("%6" PRId64 "  %-11s ", json_get_number(member, "id"), json_get_string(member, "state"));
 		print_text(json_get_string(member, "what"), "", "\n");
 		print_text(json_get_string(member, "error"), "        why: ", "\n");
+		print_ways_out(context, member);
 	} else if (o && json_object_object_get_ex(o, "cancelled", &member)) {
 		print_account(context, member);
 		printf("%" PRId64 " taken back, %" PRId64 " left\n", json_get_number(member, "done"), json_get_number(member, "left"));

@@ -70,6 +70,21 @@ static void put_box(struct buf *b, struct account *a, const struct op *op, const
 	put_mailbox(b, a, op->mailbox, op->name);
 }
 
+/* From the name that it had here, which is the server's, to the one it has now */
+static void put_rename(struct buf *b, struct account *a, const struct op *op)
+{
+	char shown[1024];
+	(void)buf_adds(b, "rename the mailbox ");
+	if (op->parent) {
+		put_mailbox(b, a, op->parent, NULL);
+		(void)buf_adds(b, "/");
+	}
+	if (op->name)
+		(void)buf_adds(b, mf_printable(shown, sizeof shown, op->name, strlen(op->name)));
+	(void)buf_adds(b, " to ");
+	put_mailbox(b, a, op->mailbox, NULL);
+}
+
 char *pending_sentence(struct account *a, const struct op *op)
 {
 	struct buf b;
@@ -106,7 +121,7 @@ char *pending_sentence(struct account *a, const struct op *op)
 		put_box(&b, a, op, "delete the mailbox");
 		break;
 	case OP_RENAME:
-		put_box(&b, a, op, "rename a mailbox to");
+		put_rename(&b, a, op);
 		break;
 	case OP_SUBSCRIBE:
 		put_box(&b, a, op, "subscribe to");

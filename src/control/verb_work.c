@@ -286,13 +286,15 @@ static enum mf_err sync_account(struct verb_call *call, struct account *a, bool 
 	e = waiter_finish(w, here, e, want);
 	waiter_destroy(w);
 	free(targets.ids);
+	bool one_of_many = e == MF_DENIED && targets.count != 1;
 	if (!e || e == MF_CANCELLED)
 		return e ? mf_fail(&call->why, e, "interrupted") : MF_OK;
 	struct link_info link;
 	account_link(a, &link);
 	if (link.state != LINK_ONLINE && link.error)
 		return link_failure(call, a, &link);
-	return mf_fail(&call->why, e, "%s: %s", account_config(a)->name, mf_err_words(e));
+	return mf_fail(&call->why, e, "%s: %s%s", account_config(a)->name, one_of_many ? "a mailbox could not be read, and the log tells which: " : "",
+	               mf_err_words(e));
 }
 
 enum exit_code verb_sync(struct verb_call *call)

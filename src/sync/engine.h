@@ -74,6 +74,7 @@ struct mailbox_work {
 	unsigned asks_serial;           /* of the one that tells its name: nobody asks for it before */
 	uint32_t weight;                /* messages that a check may bring, roughly */
 	uint32_t seen_messages;         /* at the server, when it was last synchronised; 0: not known */
+	int64_t made_ms;                /* of this struct */
 	int64_t checked_ms;             /* the last check began; 0: never in this process */
 	int64_t read_ms;                /* the last one that went well began */
 	bool unread;                    /* the server has it, and did not let it be read the last time */

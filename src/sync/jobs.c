@@ -16,6 +16,7 @@ struct mailbox_work *work_get_locked(struct account *a, uint64_t mailbox)
 	if (!w) {
 		w = MF_NEW(struct mailbox_work);
 		w->id = mailbox;
+		w->made_ms = clock_mono_ms();
 		w->policy = SYNC_DEMAND;
 		id_table_put(&a->mailboxes, mailbox, w);
 	}

@@ -245,9 +245,16 @@ static enum mf_err listing_store(struct listing *l)
 
 /* --- what to do about it ------------------------------------------------------------------------------------------------ */
 
+/* LIST tells what comes and goes there, and not whose flags have changed. */
+static bool hides_flags(const struct mailbox *m)
+{
+	return m->complete && m->modseq == 0 && !(m->flags & MAILBOX_NOSELECT);
+}
+
 static bool work_needs_sweep(const struct mailbox_work *w, const struct mailbox *m, int64_t now)
 {
-	return m->complete && m->modseq == 0 && w->checked_ms && now - w->checked_ms > SWEEP_MS && !(m->flags & MAILBOX_NOSELECT);
+	int64_t since = w->checked_ms ? w->checked_ms : w->made_ms;
+	return hides_flags(m) && now - since > SWEEP_MS;
 }
 
 static void listing_judge_locked(struct account *a, const struct known *k, int64_t now)
@@ -285,8 +292,9 @@ static void listing_expand_locked(struct account *a, struct want *want, const st
 		struct mailbox_work *w = k->listed ? id_table_get(&a->mailboxes, k->m.id) : NULL;
 		if (!w || (k->m.flags & MAILBOX_NOSELECT))
 			continue;
-		if (want->verify || want->populate || w->pending) {
-			if (want->verify || w->pending || w->cold) {
+		bool looks = want->verify || w->pending || hides_flags(&k->m);
+		if (looks || want->populate) {
+			if (looks || w->cold) {
 				work_want_locked(a, w, PRIORITY_BACKGROUND, want->verify ? CHANGES_VERIFY : CHANGES_AUTO);
 				part_add_locked(&w->waiters, want);
 			}

@@ -369,6 +369,20 @@ static enum mf_err item_rights(struct sync_run *run, struct sync_item *item, uns
 	return e == MF_NOT_FOUND ? MF_OK : e;
 }
 
+/* Said once, until it can be read again. */
+static void item_tell_unread(struct sync_run *run, const struct sync_item *item, enum mf_err result)
+{
+	struct account *a = run->account;
+	char name[256];
+	const char *said = remote_reason(run->session->remote);
+	pthread_mutex_lock(&a->lock);
+	bool known = work_get_locked(a, item->id)->unread;
+	pthread_mutex_unlock(&a->lock);
+	if (!known)
+		log_warning("%s: the mailbox %s cannot be read: %s%s%s", a->config->name,
+		            mf_printable(name, sizeof name, item->m.name, strlen(item->m.name)), mf_err_words(result), *said ? ": " : "", said);
+}
+
 static enum mf_err sync_closed(void *context, size_t i, enum mf_err result, const struct mailbox_status *status)
 {
 	struct sync_run *run = context;
@@ -388,6 +402,8 @@ static enum mf_err sync_closed(void *context, size_t i, enum mf_err result, cons
 	item->unread = !told && !item->nameless && result != MF_OK && result != MF_NOT_FOUND;
 	if (result == MF_DENIED && status->rights && !(status->rights & RIGHT('r')))
 		result = MF_OK; /* there is nothing to be known of it, and nobody asks for that in vain */
+	else if (item->unread)
+		item_tell_unread(run, item, result);
 	if (told) {
 		messages = status->messages;
 		enum mf_err e = item_complete(run, item, status);

@@ -68,6 +68,29 @@ with Suite("servers that can less", timeout=600) as suite:
         def _():
             examine("", without=[name for name in missing if name != "SPECIAL-USE"], special_use="SPECIAL-USE" not in missing)
 
+    @suite.case("flags alone, changed by another client, where no number tells of them: sync sees them, with a mount and without")
+    def _():
+        server = suite.dovecot(without=["NOTIFY", "IDLE", "CONDSTORE", "QRESYNC"])
+        for mailbox in ("INBOX", "Quiet"):
+            server.fill(mailbox, corpus.small(5, seed=4))
+        home = suite.home(server, poll="24h")
+        mount = home.mount()
+        home.run("sync", check=0)
+        for flag, mounted in (("\\Answered", True), ("\\Flagged", False)):
+            with server.client() as other:
+                for mailbox in ("INBOX", "Quiet"):
+                    other.select(mailbox)
+                    other.store(mailbox, other.uids()[0], "+FLAGS", flag)
+            if not mounted:
+                mount.umount()
+            home.run("sync", check=0)
+            if not mounted:
+                home.set(imap="imaps://127.0.0.1:1")        # what is seen now is from the index
+                mount = home.mount("offline")
+            for mailbox in ("INBOX", "Quiet"):
+                assert sum(flag.encode() in os.getxattr(path, "user.mail.flags") for path in mount.messages(mailbox)) == 1, (mailbox, flag)
+        mount.umount()
+
     @suite.case("IMAP4rev1 and nothing else")
     def _():
         examine("", extra=f"protocol imap {{\n imap_capability = {BARE}\n}}")

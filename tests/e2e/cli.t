@@ -265,6 +265,23 @@ with Suite("the command", timeout=400) as suite:
         home.run("sync", "--populate", "Archive", check=0)
         wait_until(lambda: home.status()["cache"]["bodies"] == 5, "the bodies of Archive are here")
 
+    @suite.case("a mailbox that the server does not open: sync says so, the log says which and why, once; the others are read")
+    def _():
+        text = "on (SELECT|EXAMINE) .?Locked:\n\t{tag} NO [SERVERBUG] its index is broken\n"
+        locked = suite.scripted(mailboxes={"INBOX": [corpus.message()], "Locked": [corpus.message()]}, script=text)
+        its_home = suite.home(**locked.settings(), poll="24h")
+        mounted = its_home.mount()
+        for _ in range(2):
+            said = its_home.run("sync")
+            assert said.returncode == 15 and "a mailbox could not be read" in said.stderr, said
+        its_home.run("sync", "INBOX", check=0)
+        said = its_home.run("sync", "Locked")
+        assert said.returncode == 15 and said.stderr.count("not permitted") == 1, said
+        log = mounted.log.read_text()
+        assert log.count("the mailbox Locked cannot be read: not permitted by the server: ") == 1 and "its index is broken" in log, log
+        assert len(mounted.names()) == 1
+        mounted.umount()
+
     @suite.case("disconnect, connect, check")
     def _():
         home.run("disconnect", check=0)

@@ -219,6 +219,8 @@ with Suite("every day", timeout=300) as suite:
         run("mv", mount / "A", mount / "tmp")
         run("mv", mount / "B", mount / "A")
         run("mv", mount / "tmp", mount / "B")
+        waiting = world.home.run("pending", "work").stdout
+        assert "rename the mailbox A to B" in waiting and "rename the mailbox B to A" in waiting and "tries again" not in waiting, waiting
         (mount / "B/new.eml").write_bytes(message("new in B"))
         world.online()
         assert world.at_server("A") == [sha(message("in B"))]

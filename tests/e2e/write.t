@@ -1,5 +1,6 @@
 #!/usr/bin/python3
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -255,6 +256,8 @@ with Suite("writing", timeout=600) as suite:
         assert read(mount / "Refused" / "late.eml") == message("into a mailbox that goes")
         parked = world.home.run("pending", "work", check=0).stdout
         assert "parked" in parked and "another client" in parked, parked
+        number = re.search(r"(\d+)  parked", parked).group(1)
+        assert f"mailfs retry {number} tries again, mailfs cancel {number} takes it back" in parked, parked
         world.home.run("retry", "work", "all", check=0)
         world.settle()
         assert world.at_server("Refused") == [sha(message("into a mailbox that goes"))]
