@@ -49,7 +49,7 @@ enum mf_err buf_add(struct buf *b, const void *data, size_t len)
 {
 	if (!len)
 		return MF_OK;
-	enum mf_err e = grow(b, len);
+	enum mf_err e = len < b->capacity - b->len ? MF_OK : grow(b, len);
 	if (e)
 		return e;
 	memcpy(b->data + b->len, data, len);

@@ -202,7 +202,7 @@ struct message_put {
  * name that the message has by itself, twins numbered. */
 enum mf_err txn_message_put(struct txn *t, const struct message_put *put, uint64_t *ret_id);
 /* Several; the fastest way for PUTS_MAX of one mailbox that is read for the first time. At most that many. */
-#define PUTS_MAX 8
+#define PUTS_MAX 16
 enum mf_err txn_messages_put(struct txn *t, const struct message_put *puts, size_t count, uint64_t *ret_ids);
 /* MF_NOT_FOUND where the UID is not known: not a failure of the transaction. Changes ctime only if something changed. */
 enum mf_err txn_message_flags(struct txn *t, uint64_t mailbox, uint32_t uid, unsigned flags, const char *keywords, uint64_t modseq);

@@ -13,8 +13,9 @@
 #include "cache/spool.h"
 
 #define FLUSH_AFTER_MS 1000
-#define CHECKPOINT_PAGES 2500
-#define RESTART_PAGES 4000     /* from here on the writer waits for the rest, so that the WAL begins anew */
+/* of pages, whatever their size is */
+#define CHECKPOINT_BYTES 10000000
+#define RESTART_BYTES 16000000 /* from here on the writer waits for the rest, so that the WAL begins anew */
 
 /* A database that we made was not sent to the disk as it was made, since nothing was in it: a WAL without it would be nothing. */
 static enum mf_err flush_made(struct cache *c)
@@ -82,7 +83,7 @@ static void checkpoint(struct cache *c, struct db *db)
 	int code = checkpoint_once(db, &left);
 	if (code == SQLITE_OK && left > 0) {
 		pthread_mutex_lock(&c->writer);
-		if (c->wal_pages >= RESTART_PAGES)
+		if (c->wal_bytes >= RESTART_BYTES)
 			code = checkpoint_once(db, &left);
 		pthread_mutex_unlock(&c->writer);
 	}
@@ -152,15 +153,19 @@ static void *keeper_run(void *context)
 /* called by SQLite at each commit of the writer */
 static int note_pages(void *context, sqlite3 *handle, const char *name, int pages)
 {
+	struct cache *c = context;
 	(void)handle;
 	(void)name;
-	((struct cache *)context)->wal_pages = pages;
+	c->wal_bytes = pages * c->page_size;
 	return SQLITE_OK;
 }
 
 enum mf_err keeper_start(struct cache *c)
 {
 	struct keeper *k = &c->keeper;
+	enum mf_err e = db_number(&c->db, "PRAGMA page_size", &c->page_size);
+	if (e)
+		return e;
 	pthread_condattr_t attributes;
 	pthread_condattr_init(&attributes);
 	pthread_condattr_setclock(&attributes, CLOCK_MONOTONIC);
@@ -168,7 +173,7 @@ enum mf_err keeper_start(struct cache *c)
 	pthread_cond_init(&k->wake, &attributes);
 	pthread_condattr_destroy(&attributes);
 	k->scan = true;
-	k->checkpoint_at = CHECKPOINT_PAGES;
+	k->checkpoint_at = CHECKPOINT_BYTES;
 	sqlite3_wal_hook(c->db.handle, note_pages, c);
 	int number = pthread_create(&k->thread, NULL, keeper_run, c);
 	if (number) {
@@ -226,15 +231,15 @@ void keeper_spool_taken(struct cache *c, const uint64_t *messages, size_t count)
 	pthread_mutex_unlock(&k->lock);
 }
 
-/* every so many pages; from the beginning where the WAL has begun anew. The keeper's lock is held */
-static bool checkpoint_is_due(struct keeper *k, int wal_pages)
+/* every so many bytes; from the beginning where the WAL has begun anew. The keeper's lock is held */
+static bool checkpoint_is_due(struct keeper *k, int64_t wal_bytes)
 {
-	if (wal_pages < k->wal_pages)
-		k->checkpoint_at = CHECKPOINT_PAGES;
-	k->wal_pages = wal_pages;
-	if (wal_pages < k->checkpoint_at)
+	if (wal_bytes < k->wal_bytes)
+		k->checkpoint_at = CHECKPOINT_BYTES;
+	k->wal_bytes = wal_bytes;
+	if (wal_bytes < k->checkpoint_at)
 		return false;
-	k->checkpoint_at = wal_pages + CHECKPOINT_PAGES;
+	k->checkpoint_at = wal_bytes + CHECKPOINT_BYTES;
 	return true;
 }
 
@@ -249,7 +254,7 @@ void keeper_committed(struct cache *c)
 		k->flush_at_ms = clock_mono_ms() + FLUSH_AFTER_MS;
 		wake = true;
 	}
-	if (checkpoint_is_due(k, c->wal_pages))
+	if (checkpoint_is_due(k, c->wal_bytes))
 		wake = k->checkpoint = true;
 	if (wake)
 		pthread_cond_signal(&k->wake);

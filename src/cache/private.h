@@ -126,7 +126,7 @@ struct keeper {
 	bool stop, scan, checkpoint;
 	int64_t flush_at_ms;           /* the WAL goes to the disk then; 0: it is there */
 	struct map spooled;            /* messages whose bytes in the spool go to the disk before it */
-	int wal_pages, checkpoint_at;  /* at the last commit; when the next checkpoint is due */
+	int64_t wal_bytes, checkpoint_at; /* at the last commit; when the next checkpoint is due */
 };
 enum mf_err keeper_start(struct cache *c);
 void keeper_stop(struct cache *c);
@@ -156,7 +156,7 @@ struct cache {
 	struct db db;
 	atomic_bool made_flushed;      /* db, if it was made by us, is on the disk as a file */
 	struct limbo limbo;
-	int wal_pages;                 /* how long the WAL was after the last commit */
+	int64_t page_size, wal_bytes;  /* how long the WAL was after the last commit */
 
 	pthread_mutex_t pool;          /* guards the readers */
 	pthread_cond_t pool_free;

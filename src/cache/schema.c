@@ -7,7 +7,9 @@
  * renumbered or removed by changing one row. told: the removal of what lies there has been published.
  *
  * message is what listings need and is read whole; summary is the rest. match: a hash of what makes two rows the same
- * message. uid is NULL while the server has not numbered it. */
+ * message. uid is NULL while the server has not numbered it. Numbers and names (which begin with a date) come newest first when a
+ * mailbox is read: descending, their indexes grow at the end, where it costs least. Those of older files ascend, which changes nothing
+ * else. */
 const struct schema_step schema_steps[] = {
 	{ 1,
 	  "CREATE TABLE meta (key TEXT PRIMARY KEY, value) WITHOUT ROWID;"
@@ -28,8 +30,8 @@ const struct schema_step schema_steps[] = {
 	  " size INTEGER NOT NULL, size_checked INTEGER NOT NULL DEFAULT 0, mtime INTEGER NOT NULL, ctime INTEGER NOT NULL,"
 	  " flags INTEGER NOT NULL, keywords TEXT NOT NULL, modseq INTEGER NOT NULL, match INTEGER NOT NULL,"
 	  " name TEXT NOT NULL);"
-	  "CREATE UNIQUE INDEX message_uid ON message (shelf, uid);"
-	  "CREATE UNIQUE INDEX message_name ON message (shelf, name);"
+	  "CREATE UNIQUE INDEX message_uid ON message (shelf, uid DESC);"
+	  "CREATE UNIQUE INDEX message_name ON message (shelf, name DESC);"
 	  "CREATE TABLE summary (id INTEGER PRIMARY KEY, date INTEGER NOT NULL, message_id TEXT NOT NULL, email_id TEXT,"
 	  " subject TEXT NOT NULL, sender TEXT NOT NULL, recipients TEXT NOT NULL);" },
 	/* Writing. message.local: exists only here, and no operation is to change that. message.was: a scratch name hides this

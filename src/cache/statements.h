@@ -12,6 +12,7 @@
 #define OP_IS_OF_MAILBOX "o.kind BETWEEN 6 AND 10"
 
 #define EIGHT(row) row ", " row ", " row ", " row ", " row ", " row ", " row ", " row
+#define SIXTEEN(row) EIGHT(row) ", " EIGHT(row)
 
 #define STATEMENTS(X) \
 	X(BEGIN, "BEGIN IMMEDIATE") \
@@ -57,11 +58,11 @@
 	  "VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)") \
 	/* PUTS_MAX rows: to begin a statement costs more than a row */ \
 	X(MESSAGES_ADD_IF_FREE, "INSERT OR IGNORE INTO message (id, shelf, uid, size, mtime, ctime, flags, keywords, modseq, match, name) " \
-	  "VALUES " EIGHT("(?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)")) \
+	  "VALUES " SIXTEEN("(?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)")) \
 	X(MESSAGE_LAST_ID, "SELECT seq FROM sqlite_sequence WHERE name = 'message'") \
 	X(SUMMARY_ADD, "INSERT INTO summary (id, date, message_id, email_id, subject, sender, recipients) " \
 	  "VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)") \
-	X(SUMMARIES_ADD, "INSERT INTO summary (id, date, message_id, email_id, subject, sender, recipients) VALUES " EIGHT("(?, ?, ?, ?, ?, ?, ?)")) \
+	X(SUMMARIES_ADD, "INSERT INTO summary (id, date, message_id, email_id, subject, sender, recipients) VALUES " SIXTEEN("(?, ?, ?, ?, ?, ?, ?)")) \
 	X(MESSAGE_FLAGS, "UPDATE message SET flags = ?2, keywords = ?3, modseq = ?4, ctime = ?5 WHERE id = ?1") \
 	X(MESSAGE_SIZE, "UPDATE message SET size = ?2, size_checked = ?3 WHERE id = ?1") \
 	X(SUMMARY_MESSAGE_ID, "SELECT message_id FROM summary WHERE id = ?1") \

@@ -1,10 +1,8 @@
 #include "mail/date.h"
 
 #include <ctype.h>
-#include <stdio.h>
 #include <string.h>
 #include <strings.h>
-#include <time.h>
 
 struct date {
 	const char *p, *end;
@@ -183,6 +181,28 @@ static int days_of_month(int year, int month)
 	return days[month - 1] + (month == 2 && leap);
 }
 
+/* Days since the epoch, counted in years that begin with March: what a leap day moves is behind it then. gmtime_r(3) and timegm(3)
+ * know more, of time zones, and take a lock that all threads share. */
+#define DAYS_OF_400_YEARS 146097
+#define DAYS_BEFORE_EPOCH 719468 /* from the first of March of the year 0 */
+
+static int64_t day_of(int year, int month, int day)
+{
+	int since_march = (month + 9) % 12, y = month < 3 ? year - 1 : year;
+	return (int64_t)365 * y + y / 4 - y / 100 + y / 400 + (153 * since_march + 2) / 5 + day - 1 - DAYS_BEFORE_EPOCH;
+}
+
+static void date_of_day(int64_t day, int *ret_year, int *ret_month, int *ret_day)
+{
+	int n = (int)((day + DAYS_BEFORE_EPOCH) % DAYS_OF_400_YEARS), periods = (int)((day + DAYS_BEFORE_EPOCH) / DAYS_OF_400_YEARS);
+	int y = (n - n / 1460 + n / 36524 - n / 146096) / 365; /* each 4, 100 and 400 years less what they have in leap days */
+	n -= 365 * y + y / 4 - y / 100;
+	int since_march = (5 * n + 2) / 153;
+	*ret_day = n - (153 * since_march + 2) / 5 + 1;
+	*ret_month = since_march < 10 ? since_march + 3 : since_march - 9;
+	*ret_year = 400 * periods + y + (*ret_month < 3);
+}
+
 static bool is_possible(const struct date *d)
 {
 	return !d->bad && d->year >= 1969 && d->year <= 2100 && d->month >= 1 && d->month <= 12 && d->day >= 1 &&
@@ -195,11 +215,8 @@ bool mail_date_parse(const char *s, size_t len, int64_t *ret)
 	read_all(&d);
 	if (!is_possible(&d))
 		return false;
-	struct tm tm = {
-		.tm_year = d.year - 1900, .tm_mon = d.month - 1, .tm_mday = d.day, .tm_hour = d.hour < 0 ? 0 : d.hour,
-		.tm_min = d.minute, .tm_sec = d.second < 60 ? d.second : 59,
-	};
-	int64_t t = (int64_t)timegm(&tm) - (int64_t)d.zone * 60;
+	int64_t minutes = (int64_t)(d.hour < 0 ? 0 : d.hour) * 60 + d.minute - d.zone;
+	int64_t t = day_of(d.year, d.month, d.day) * 86400 + minutes * 60 + (d.second < 60 ? d.second : 59);
 	if (t < 0 || t >= MAIL_DATE_END)
 		return false;
 	*ret = t;
@@ -212,8 +229,10 @@ void mail_date_format_day(int64_t t, char ret[static 11])
 		t = 0;
 	if (t >= MAIL_DATE_END)
 		t = MAIL_DATE_END - 1;
-	time_t seconds = (time_t)t;
-	struct tm tm;
-	gmtime_r(&seconds, &tm);
-	strftime(ret, 11, "%Y-%m-%d", &tm);
+	int year, month, day;
+	date_of_day(t / 86400, &year, &month, &day);
+	const int digits[] = { year / 1000, year / 100 % 10, year / 10 % 10, year % 10, -1, month / 10, month % 10, -1, day / 10, day % 10 };
+	for (int i = 0; i < 10; i++)
+		ret[i] = digits[i] < 0 ? '-' : (char)('0' + digits[i]);
+	ret[10] = '\0';
 }

@@ -61,12 +61,17 @@ void header_find(const void *header, size_t len, const char *const *names, size_
 		return;
 	const char *p = header, *end = p + len;
 	size_t missing = count;
+	unsigned initials = 0; /* most lines begin with none of them */
+	for (size_t i = 0; i < count; i++)
+		initials |= 1U << (*names[i] & 31);
 	while (p < end && missing) {
 		const char *line = p, *stop = line_end(p, end, &p);
 		if (stop == line)
 			return;
 		while (p < end && is_blank(*p))
 			stop = line_end(p, end, &p);
+		if (!(initials >> (*line & 31) & 1))
+			continue;
 		size_t name_len = header_name_length(line, (size_t)(stop - line));
 		if (name_len == 0)
 			continue;

@@ -30,37 +30,70 @@ static enum char_class classify(gunichar c)
 	return g_unichar_isalpha(c) || g_unichar_type(c) == G_UNICODE_DECIMAL_NUMBER ? CHAR_LETTER : CHAR_OTHER;
 }
 
-/* What of text may be in a name, in at most FILTERED_MAX bytes; bytes that are not UTF-8 count as anything else. *ret_composed:
- * all of it is below the first mark that combines, where everything is in NFC */
-static size_t filter(const char *text, char ret[static FILTERED_MAX], bool *ret_composed)
+struct filtered {
+	char text[FILTERED_MAX];
+	size_t len;
+	bool gap;                          /* something before the next character was left out */
+	bool carrier;                      /* a mark has something to stand on */
+	bool composed;                     /* all of it is below the first mark that combines, where everything is in NFC */
+};
+
+/* false: there is no more room */
+static bool add_kept(struct filtered *f, const char *text, size_t size)
 {
-	size_t n = 0;
-	bool gap = false, carrier = false; /* carrier: a mark has something to stand on */
-	*ret_composed = true;
-	while (*text) {
-		gunichar c = (unsigned char)*text < 0x80 ? (gunichar)*text : g_utf8_get_char_validated(text, -1);
-		bool valid = c < (gunichar)-2;
-		enum char_class class = valid ? classify(c) : CHAR_OTHER;
-		size_t size = valid && c >= 0x80 ? (size_t)g_unichar_to_utf8(c, NULL) : 1;
-		bool keep = class == CHAR_LETTER || (class == CHAR_MARK && carrier) || class == CHAR_PUNCTUATION;
-		if (keep && n == 0 && c == '.')
-			keep = false;
-		if (keep) {
-			if (n + size + 1 > FILTERED_MAX)
-				break;
-			if (gap && n > 0)
-				ret[n++] = '-';
-			for (size_t i = 0; i < size; i++) /* most are one byte: not worth a call */
-				ret[n++] = text[i];
-			*ret_composed = *ret_composed && c < 0x300;
-		}
-		if (class != CHAR_NOTHING) {
-			gap = !keep;
-			carrier = keep && class != CHAR_PUNCTUATION;
-		}
+	if (f->len + size + 1 > FILTERED_MAX)
+		return false;
+	if (f->gap && f->len > 0)
+		f->text[f->len++] = '-';
+	memcpy(f->text + f->len, text, size);
+	f->len += size;
+	f->gap = false;
+	return true;
+}
+
+/* One character; *ret_size: its length. Bytes that are not UTF-8 count as anything else. */
+static bool add_char(struct filtered *f, const char *text, size_t *ret_size)
+{
+	gunichar c = (unsigned char)*text < 0x80 ? (gunichar)*text : g_utf8_get_char_validated(text, -1);
+	bool valid = c < (gunichar)-2;
+	enum char_class class = valid ? classify(c) : CHAR_OTHER;
+	*ret_size = valid && c >= 0x80 ? (size_t)g_unichar_to_utf8(c, NULL) : 1;
+	bool keep = class == CHAR_LETTER || (class == CHAR_MARK && f->carrier) || class == CHAR_PUNCTUATION;
+	if (keep && f->len == 0 && c == '.')
+		keep = false;
+	if (keep && !add_kept(f, text, *ret_size))
+		return false;
+	f->composed = f->composed && (!keep || c < 0x300);
+	if (class != CHAR_NOTHING) {
+		f->gap = !keep;
+		f->carrier = keep && class != CHAR_PUNCTUATION;
+	}
+	return true;
+}
+
+/* How many letters and digits of ASCII stand here, as far as there is room: most of what is read */
+static size_t plain_run(const struct filtered *f, const char *text)
+{
+	size_t n = 0, room = FILTERED_MAX - 1 - f->len;
+	while (n < room && g_ascii_isalnum(text[n]))
+		n++;
+	return n;
+}
+
+/* What of text may be in a name */
+static void filter(const char *text, struct filtered *ret)
+{
+	ret->len = 0;
+	ret->gap = ret->carrier = false;
+	ret->composed = true;
+	while (*text && ret->len < FILTERED_MAX - 1) {
+		size_t size = plain_run(ret, text);
+		if (size)
+			ret->carrier = add_kept(ret, text, size);
+		else if (!add_char(ret, text, &size))
+			break;
 		text += size;
 	}
-	return n;
 }
 
 /* The length of at most max bytes of s, not between a letter and its marks (but where one has more of them than fit) and
@@ -86,14 +119,14 @@ static size_t cut(const char *s, size_t len, size_t max)
 /* Appends text's share of a name to ret; returns how many bytes that was, at most max. 0: nothing of it can be in a name */
 static size_t add_part(char *ret, const char *text, size_t max)
 {
-	char filtered[FILTERED_MAX];
-	bool is_composed;
-	size_t len = text ? filter(text, filtered, &is_composed) : 0;
-	if (len == 0)
+	struct filtered f;
+	if (text)
+		filter(text, &f);
+	if (!text || f.len == 0)
 		return 0;
-	char *composed = is_composed ? NULL : g_utf8_normalize(filtered, (gssize)len, G_NORMALIZE_NFC);
-	const char *part = composed ? composed : filtered;
-	len = cut(part, composed ? strlen(composed) : len, max);
+	char *composed = f.composed ? NULL : g_utf8_normalize(f.text, (gssize)f.len, G_NORMALIZE_NFC);
+	const char *part = composed ? composed : f.text;
+	size_t len = cut(part, composed ? strlen(composed) : f.len, max);
 	memcpy(ret, part, len);
 	g_free(composed);
 	return len;
@@ -121,17 +154,29 @@ static size_t add_subject(char *ret, const struct mail_summary *summary, size_t 
 	return n > 0 ? n : add_instead(ret, "no-subject");
 }
 
+/* "_k7f3q2mz.eml", "_k7f3q2mz-2.eml" */
+static size_t make_tail(const char *key, unsigned twin, char ret[static 40])
+{
+	size_t n = 0;
+	ret[n++] = '_';
+	for (size_t i = 0; i < 8 && key[i]; i++)
+		ret[n++] = key[i];
+	if (twin > 1)
+		n += (size_t)snprintf(ret + n, 16, "-%u", twin);
+	memcpy(ret + n, ".eml", 5);
+	return n + 4;
+}
+
 void mail_message_name(const struct mail_summary *summary, int64_t internal_date, unsigned twin, char ret[static MAIL_NAME_MAX + 1])
 {
 	char tail[40], day[11];
-	int tail_len = twin > 1 ? snprintf(tail, sizeof tail, "_%.8s-%u.eml", summary->key, twin)
-	                        : snprintf(tail, sizeof tail, "_%.8s.eml", summary->key);
+	size_t tail_len = make_tail(summary->key, twin, tail);
 	mail_date_format_day(summary->has_date ? summary->date : internal_date, day);
 	size_t n = strlen(day);
 	memcpy(ret, day, n);
 	ret[n++] = '_';
 	n += add_sender(ret + n, summary);
 	ret[n++] = '_';
-	n += add_subject(ret + n, summary, MAIL_NAME_MAX - (size_t)tail_len - n);
-	memcpy(ret + n, tail, (size_t)tail_len + 1);
+	n += add_subject(ret + n, summary, MAIL_NAME_MAX - tail_len - n);
+	memcpy(ret + n, tail, tail_len + 1);
 }

@@ -43,23 +43,49 @@ static bool is_trace_field(struct line name)
 	return false;
 }
 
+/* Lines on the way into a digest, gathered: to add something costs more than most lines do */
+struct gathered {
+	struct digest digest;
+	size_t len;
+	char bytes[4096];
+};
+
+static void flush(struct gathered *g)
+{
+	digest_add(&g->digest, g->bytes, g->len);
+	g->len = 0;
+}
+
+static void add_line(struct gathered *g, struct line line)
+{
+	if (line.len >= sizeof g->bytes - g->len)
+		flush(g);
+	if (line.len < sizeof g->bytes) {
+		memcpy(g->bytes + g->len, line.data, line.len);
+		g->len += line.len;
+	} else {
+		digest_add(&g->digest, line.data, line.len);
+	}
+	g->bytes[g->len++] = '\n';
+}
+
 void mail_header_digest(const void *header, size_t len, char ret[static MAIL_DIGEST_SIZE])
 {
-	struct digest digest;
-	digest_begin(&digest);
+	struct gathered g;
+	g.len = 0;
+	digest_begin(&g.digest);
 	const char *at = header, *end = at + len;
 	bool skip = false; /* the field under way, and with it its continuation lines */
 	struct line line;
 	while (next_line(&at, end, &line) && line.len) {
 		if (line.data[0] != ' ' && line.data[0] != '\t')
 			skip = is_trace_field((struct line){ line.data, header_name_length(line.data, line.len) });
-		if (skip)
-			continue;
-		digest_add(&digest, line.data, line.len);
-		digest_add(&digest, "\n", 1);
+		if (!skip)
+			add_line(&g, line);
 	}
+	flush(&g);
 	unsigned char whole[DIGEST_BYTES];
-	digest_end(&digest, whole);
+	digest_end(&g.digest, whole);
 	for (size_t i = 0; i + 1 < MAIL_DIGEST_SIZE; i++) /* the first half of it */
 		ret[i] = "0123456789abcdef"[i % 2 ? whole[i / 2] & 15 : whole[i / 2] >> 4];
 	ret[MAIL_DIGEST_SIZE - 1] = '\0';

@@ -20,10 +20,24 @@ static const char *const field_names[FIELD_COUNT] = { "Date", "From", "To", "Sub
 
 struct value { char *text; size_t len; };
 
+/* As far as whole words go; NULs are not */
+static size_t ascii_run(const char *s, size_t len)
+{
+	const uint64_t ones = UINT64_C(0x0101010101010101), highs = ones << 7;
+	size_t n = 0;
+	for (uint64_t word; n + sizeof word <= len; n += sizeof word) {
+		memcpy(&word, s + n, sizeof word);
+		if ((word | (word - ones)) & highs)
+			break;
+	}
+	return n;
+}
+
 /* Takes s, which may be what it gives: as a rule it is valid UTF-8 already */
 static struct value make_valid(char *s, size_t len)
 {
-	if (g_utf8_validate_len(s, len, NULL))
+	size_t ascii = ascii_run(s, len);
+	if (g_utf8_validate_len(s + ascii, len - ascii, NULL))
 		return (struct value) { s, len };
 	struct buf valid;
 	buf_init(&valid, 3 * len);

@@ -136,12 +136,12 @@ static void put_together_is_as_one_by_one(void **state)
 	message_make(&m[7], inbox, 33, 33);
 	told_reset(f);
 	put_together(f, m, again);
-	for (size_t i = 0; i < 2; i++)
-		assert_int_equal(again[i], ids[i]);
-	assert_int_equal(again[4], ids[4]);
 	assert_int_equal(again[5], again[3]);
-	for (size_t i = 2; i < PUTS_MAX; i++)
-		assert_int_equal(told_of(f, CHANGE_MESSAGE_ADDED, again[i]) != NULL, i != 4);
+	for (size_t i = 0; i < PUTS_MAX; i++) {
+		bool known = i < 2 || i == 4 || i > 7;
+		assert_int_equal(again[i] == ids[i], known);
+		assert_int_equal(told_of(f, CHANGE_MESSAGE_ADDED, again[i]) == NULL, known);
+	}
 	MF_CLEANUP(mf_free) char *first = name_of(f, again[6]);
 	MF_CLEANUP(mf_free) char *second = name_of(f, again[7]);
 	assert_string_not_equal(first, second);

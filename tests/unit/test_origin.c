@@ -3,12 +3,14 @@
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include <cmocka.h>
 
 #include "base/mem.h"
+#include "mail/digest.h"
 #include "mail/origin.h"
 
 static void digest(const char *header, char ret[static MAIL_DIGEST_SIZE])
@@ -41,6 +43,31 @@ static void other_message(void **state)
 	for (size_t i = 0; i < sizeof others / sizeof *others; i++) {
 		digest(others[i], other);
 		assert_string_not_equal(first, other);
+	}
+}
+
+/* whatever their length is: lines are gathered on the way */
+static void long_lines(void **state)
+{
+	(void)state;
+	static const size_t lengths[] = { 1, 4093, 4094, 4095, 4096, 4097, 12000, 1, 100, 3990, 4, 1 };
+	char header[60000], made[MAIL_DIGEST_SIZE], expected[MAIL_DIGEST_SIZE];
+	unsigned char whole[DIGEST_BYTES];
+	for (size_t first = 0; first < sizeof lengths / sizeof *lengths; first++) {
+		size_t n = 0;
+		for (size_t i = first; i < sizeof lengths / sizeof *lengths; i++) {
+			memset(header + n, 'a' + (int)i, lengths[i]);
+			n += lengths[i];
+			header[n++] = '\n';
+		}
+		struct digest d;
+		digest_begin(&d);
+		digest_add(&d, header, n);
+		digest_end(&d, whole);
+		for (size_t i = 0; i + 1 < MAIL_DIGEST_SIZE; i += 2)
+			snprintf(expected + i, 3, "%02x", whole[i / 2]);
+		mail_header_digest(header, n, made);
+		assert_string_equal(made, expected);
 	}
 }
 
@@ -93,7 +120,7 @@ static void any_bytes(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(same_message), cmocka_unit_test(other_message), cmocka_unit_test(arrival), cmocka_unit_test(md5), cmocka_unit_test(any_bytes),
+		cmocka_unit_test(same_message), cmocka_unit_test(other_message), cmocka_unit_test(long_lines), cmocka_unit_test(arrival), cmocka_unit_test(md5), cmocka_unit_test(any_bytes),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -8,6 +8,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 
 #include "base/buf.h"
 #include "base/mem.h"
@@ -250,6 +251,24 @@ static void test_dates(void **state)
 	}
 }
 
+/* as the C library has them */
+static void test_every_day(void **state)
+{
+	(void)state;
+	for (int64_t t = 0, read; t < MAIL_DATE_END; t += 86400 + 1) {
+		time_t seconds = (time_t)t;
+		struct tm tm;
+		char day[11], expected[11], text[40];
+		assert_non_null(gmtime_r(&seconds, &tm));
+		strftime(expected, sizeof expected, "%Y-%m-%d", &tm);
+		mail_date_format_day(t, day);
+		assert_string_equal(day, expected);
+		strftime(text, sizeof text, "%d %b %Y %H:%M:%S +0000", &tm);
+		assert_true(mail_date_parse(text, strlen(text), &read));
+		assert_int_equal(read, t);
+	}
+}
+
 static void test_first_date_counts(void **state)
 {
 	(void)state;
@@ -456,7 +475,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_fields), cmocka_unit_test(test_nul_bytes), cmocka_unit_test(test_encoded_words),
-		cmocka_unit_test(test_from), cmocka_unit_test(test_to), cmocka_unit_test(test_dates),
+		cmocka_unit_test(test_from), cmocka_unit_test(test_to), cmocka_unit_test(test_dates), cmocka_unit_test(test_every_day),
 		cmocka_unit_test(test_first_date_counts), cmocka_unit_test(test_key), cmocka_unit_test(test_key_tells_apart),
 		cmocka_unit_test(test_long_ids), cmocka_unit_test(test_repeated_pieces),
 		cmocka_unit_test(test_long_subject_is_cut_at_a_character), cmocka_unit_test(test_long_subject_is_cut_before_a_space),

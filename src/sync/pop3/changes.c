@@ -142,8 +142,8 @@ static enum mf_err read_inbox(struct telling *t, const struct mailbox_since *sin
 	if (e)
 		return e;
 	e = tell(t, since, repeat);
-	/* also after a failure: what was learnt stays true. Last: nobody waits for it */
-	enum mf_err stored = s->dead ? MF_OK : pop3_store(s);
+	/* also after a failure: the numbers stay true */
+	enum mf_err stored = !s->dead && s->unsaved ? pop3_store(s) : MF_OK;
 	return e ? e : stored;
 }
 

@@ -3,6 +3,7 @@
 #include <string.h>
 
 #include "base/clock.h"
+#include "base/log.h"
 #include "base/mem.h"
 #include "sync/pop3/client.h"
 #include "sync/pop3/uidl_format.h"
@@ -219,17 +220,24 @@ static void adopt_numbers(struct pop3 *s, uint32_t uidvalidity, uint32_t uidnext
 	s->numbers = n;
 }
 
+/* Into the kept rows, which are those of this maildrop: what was learnt of its messages since. */
+static void adopt_learnt(struct pop3 *s)
+{
+	for (size_t i = 0; i < s->numbers.count; i++) {
+		const struct drop_item *item = &s->drop.items[s->drop.by_uid[i]];
+		struct uidl *row = &s->numbers.rows[i];
+		row->size = item->has_size ? item->size : 0;
+		memcpy(row->digest, item->digest, sizeof row->digest);
+	}
+}
+
 static size_t dirty_rows(const struct pop3 *s, struct uidl **ret)
 {
 	struct uidl *rows = mf_alloc_array(s->drop.numbered + 1, sizeof *rows);
 	size_t n = 0;
-	for (size_t i = 0; i < s->drop.numbered; i++) {
-		const struct drop_item *item = &s->drop.items[s->drop.by_uid[i]];
-		if (!item->dirty)
-			continue;
-		rows[n] = (struct uidl){ .key = maildrop_key(&s->drop, item), .uid = item->uid, .size = item->has_size ? item->size : 0 };
-		memcpy(rows[n++].digest, item->digest, sizeof rows->digest);
-	}
+	for (size_t i = 0; i < s->drop.numbered; i++)
+		if (s->drop.items[s->drop.by_uid[i]].dirty)
+			rows[n++] = s->numbers.rows[i];
 	*ret = rows;
 	return n;
 }
@@ -237,8 +245,10 @@ static size_t dirty_rows(const struct pop3 *s, struct uidl **ret)
 static enum mf_err save(struct pop3 *s, const struct uidls_change *change)
 {
 	enum mf_err e = s->options.store.save(s->options.store.context, change);
-	if (e)
+	if (e) {
+		s->numbers_loaded = false; /* they are ahead of what is stored */
 		return pop3_fail(s, e, "the numbers of messages cannot be stored: %s", mf_err_words(e));
+	}
 	for (size_t i = 0; i < s->drop.count; i++)
 		s->drop.items[i].dirty = false;
 	s->unsaved = false;
@@ -246,20 +256,32 @@ static enum mf_err save(struct pop3 *s, const struct uidls_change *change)
 	return MF_OK;
 }
 
+static bool any_is_dirty(const struct pop3 *s)
+{
+	for (size_t i = 0; i < s->drop.count; i++)
+		if (s->drop.items[i].dirty)
+			return true;
+	return false;
+}
+
 enum mf_err pop3_store(struct pop3 *s)
 {
-	if (s->borrowed)
+	if (s->borrowed || !(s->unsaved || any_is_dirty(s)))
 		return MF_OK;
 	struct uidl *put;
+	adopt_learnt(s);
 	size_t count = dirty_rows(s, &put);
-	struct uidls_change change = { .uidvalidity = s->numbers.uidvalidity, .uidnext = s->numbers.uidnext, .gone = s->gone, .gone_count = s->gone_count,
-		.put = put, .put_count = count };
-	bool news = count || s->unsaved;
-	enum mf_err e = news ? save(s, &change) : MF_OK;
-	if (!e && news)
-		adopt_numbers(s, change.uidvalidity, change.uidnext);
+	const struct uidls_change change = { .uidvalidity = s->numbers.uidvalidity, .uidnext = s->numbers.uidnext, .gone = s->gone,
+		.gone_count = s->gone_count, .put = put, .put_count = count };
+	enum mf_err e = save(s, &change);
 	free(put);
 	return e;
+}
+
+void pop3_store_learnt(struct pop3 *s)
+{
+	if (s->listed && !s->unsaved && pop3_store(s))
+		log_warning("%s", s->why.text);
 }
 
 void pop3_forget_unsaved(struct pop3 *s)
@@ -279,9 +301,7 @@ static void leave_unsaved(struct pop3 *s, uint32_t uidvalidity, const size_t *go
 	s->gone = mf_realloc_array(s->gone, gone_count + 1, sizeof *s->gone);
 	for (size_t i = 0; i < gone_count && same; i++)
 		s->gone[s->gone_count++] = s->numbers.rows[gone[i]].uid;
-	s->unsaved = !same || s->gone_count > 0;
-	for (size_t i = 0; i < s->drop.count && !s->unsaved; i++)
-		s->unsaved = s->drop.items[i].dirty;
+	s->unsaved = !same || s->gone_count > 0 || any_is_dirty(s);
 }
 
 /* Another one than before and than IMAP's */

@@ -358,6 +358,7 @@ void pop3_drop(struct pop3 *s)
 {
 	transport_destroy(s->transport);
 	s->transport = NULL;
+	pop3_store_learnt(s);
 	s->in_transaction = s->listed = s->used = s->dovecot = false;
 	s->ahead = AHEAD_NOTHING;
 	s->tops_ahead = 0;
