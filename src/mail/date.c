@@ -4,6 +4,8 @@
 #include <string.h>
 #include <strings.h>
 
+#include <glib.h>
+
 struct date {
 	const char *p, *end;
 	int year, month, day;     /* -1 until seen */
@@ -174,39 +176,21 @@ static void read_all(struct date *d)
 
 /* --- the calendar --- */
 
-static int days_of_month(int year, int month)
-{
-	static const int days[] = { 31, 28, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31 };
-	bool leap = (year % 4 == 0 && year % 100 != 0) || year % 400 == 0;
-	return days[month - 1] + (month == 2 && leap);
-}
-
-/* Days since the epoch, counted in years that begin with March: what a leap day moves is behind it then. gmtime_r(3) and timegm(3)
- * know more, of time zones, and take a lock that all threads share. */
-#define DAYS_OF_400_YEARS 146097
-#define DAYS_BEFORE_EPOCH 719468 /* from the first of March of the year 0 */
+/* GLib's days: gmtime_r(3) and timegm(3) know of time zones, too, and take a lock for them that all threads share. */
+#define JULIAN_EPOCH 719163 /* 1970-01-01, as GDate counts */
 
 static int64_t day_of(int year, int month, int day)
 {
-	int since_march = (month + 9) % 12, y = month < 3 ? year - 1 : year;
-	return (int64_t)365 * y + y / 4 - y / 100 + y / 400 + (153 * since_march + 2) / 5 + day - 1 - DAYS_BEFORE_EPOCH;
-}
-
-static void date_of_day(int64_t day, int *ret_year, int *ret_month, int *ret_day)
-{
-	int n = (int)((day + DAYS_BEFORE_EPOCH) % DAYS_OF_400_YEARS), periods = (int)((day + DAYS_BEFORE_EPOCH) / DAYS_OF_400_YEARS);
-	int y = (n - n / 1460 + n / 36524 - n / 146096) / 365; /* each 4, 100 and 400 years less what they have in leap days */
-	n -= 365 * y + y / 4 - y / 100;
-	int since_march = (5 * n + 2) / 153;
-	*ret_day = n - (153 * since_march + 2) / 5 + 1;
-	*ret_month = since_march < 10 ? since_march + 3 : since_march - 9;
-	*ret_year = 400 * periods + y + (*ret_month < 3);
+	GDate date;
+	g_date_clear(&date, 1);
+	g_date_set_dmy(&date, (GDateDay)day, (GDateMonth)month, (GDateYear)year);
+	return (int64_t)g_date_get_julian(&date) - JULIAN_EPOCH;
 }
 
 static bool is_possible(const struct date *d)
 {
-	return !d->bad && d->year >= 1969 && d->year <= 2100 && d->month >= 1 && d->month <= 12 && d->day >= 1 &&
-	       d->day <= days_of_month(d->year, d->month) && d->hour < 24 && d->minute < 60 && d->second <= 60;
+	return !d->bad && d->year >= 1969 && d->year <= 2100 && d->month >= 1 && d->month <= 12 && d->day >= 1 && d->day <= 31 &&
+	       g_date_valid_dmy((GDateDay)d->day, (GDateMonth)d->month, (GDateYear)d->year) && d->hour < 24 && d->minute < 60 && d->second <= 60;
 }
 
 bool mail_date_parse(const char *s, size_t len, int64_t *ret)
@@ -229,8 +213,10 @@ void mail_date_format_day(int64_t t, char ret[static 11])
 		t = 0;
 	if (t >= MAIL_DATE_END)
 		t = MAIL_DATE_END - 1;
-	int year, month, day;
-	date_of_day(t / 86400, &year, &month, &day);
+	GDate date;
+	g_date_clear(&date, 1);
+	g_date_set_julian(&date, (guint32)(t / 86400 + JULIAN_EPOCH));
+	int year = g_date_get_year(&date), month = (int)g_date_get_month(&date), day = g_date_get_day(&date);
 	const int digits[] = { year / 1000, year / 100 % 10, year / 10 % 10, year % 10, -1, month / 10, month % 10, -1, day / 10, day % 10 };
 	for (int i = 0; i < 10; i++)
 		ret[i] = digits[i] < 0 ? '-' : (char)('0' + digits[i]);
