@@ -157,11 +157,15 @@ enum mf_err db_step(struct db *db, sqlite3_stmt *s)
 {
 	if (!s)
 		return db_error(db, sqlite3_extended_errcode(db->handle));
+	if (db->ended)
+		return db->ended;
 	errno = 0;
 	int code = sqlite3_step(s);
 	if (code == SQLITE_ROW)
 		return MF_OK;
 	enum mf_err e = code == SQLITE_DONE ? MF_NOT_FOUND : failed(db, code, sqlite3_sql(s));
+	if (code != SQLITE_DONE && db->begun && sqlite3_get_autocommit(db->handle))
+		db->ended = e;
 	sqlite3_reset(s);
 	return e;
 }
@@ -172,6 +176,27 @@ enum mf_err db_run(struct db *db, sqlite3_stmt *s)
 	while ((e = db_step(db, s)) == MF_OK)
 		;
 	return e == MF_NOT_FOUND ? MF_OK : e;
+}
+
+enum mf_err db_begin(struct db *db)
+{
+	enum mf_err e = db_run(db, db_use(db, SQL_BEGIN));
+	db->begun = e == MF_OK;
+	return e;
+}
+
+enum mf_err db_commit(struct db *db)
+{
+	enum mf_err e = db_run(db, db_use(db, SQL_COMMIT));
+	db->begun = e != MF_OK;
+	return e;
+}
+
+enum mf_err db_rollback(struct db *db)
+{
+	db->begun = false;
+	db->ended = MF_OK;
+	return sqlite3_get_autocommit(db->handle) ? MF_OK : db_run(db, db_use(db, SQL_ROLLBACK));
 }
 
 void db_bind_text(sqlite3_stmt *s, int parameter, const char *text)

@@ -28,6 +28,8 @@ struct db {
 	bool damaged;                     /* SQLite has said so: a mark for the next start has been left */
 	bool is_made;                     /* the file was not there before; made_fd stays open as long as SQLite's, whose locks would go with it */
 	int made_fd;
+	bool begun;                       /* a transaction, by db_begin() */
+	enum mf_err ended;                /* MF_OK, or why SQLite has taken that back */
 	sqlite3_stmt *statements[STATEMENT_COUNT];
 };
 
@@ -41,6 +43,12 @@ sqlite3_stmt *db_use(struct db *db, enum statement which);
 /* MF_OK: there is a row. MF_NOT_FOUND: no more, and the statement is reset. */
 enum mf_err db_step(struct db *db, sqlite3_stmt *s);
 enum mf_err db_run(struct db *db, sqlite3_stmt *s);   /* to its end, ignoring rows */
+/* A transaction is done as a whole or not at all: after some failures (a full disk) SQLite takes it back by itself, and would do what
+ * comes next as if nothing had been begun. So all of that fails, for the same reason, until db_rollback(), which is what
+ * follows a commit that fails, too. */
+enum mf_err db_begin(struct db *db);
+enum mf_err db_commit(struct db *db);
+enum mf_err db_rollback(struct db *db);
 /* After a row where no more are wanted: an open statement would hold back checkpoints. NULL is fine */
 static inline void db_done(sqlite3_stmt *s) { sqlite3_reset(s); }
 enum mf_err db_exec(struct db *db, const char *sql);

@@ -59,7 +59,7 @@ enum mf_err journal_totals(struct cache *c, struct journal_totals *ret);
 typedef bool op_visitor(void *context, const struct op *op);
 enum mf_err journal_list(struct cache *c, uint64_t after, op_visitor *visit, void *context);
 enum mf_err journal_op(struct cache *c, uint64_t id, struct op *ret);           /* MF_NOT_FOUND */
-/* Where the bytes of a message without a number are at the server: what is to be moved or copied. MF_BUSY: it is on its way;
+/* Where the bytes of a message without a number are at the server: what is to be moved or copied. MF_BUSY: it is on its way, or looked for;
  * MF_NOT_FOUND: nobody knows */
 enum mf_err journal_source(struct cache *c, uint64_t message, uint64_t *ret_mailbox, uint32_t *ret_uid);
 /* "synchronised", or what waits for this message: "pending: move", "parked: append: over the server's quota" */

@@ -323,7 +323,7 @@ enum mf_err journal_source(struct cache *c, uint64_t message, uint64_t *ret_mail
 		enum op_state state = (enum op_state)sqlite3_column_int(s, 0);
 		*ret_uid = (uint32_t)sqlite3_column_int64(s, 1);
 		*ret_mailbox = (uint64_t)sqlite3_column_int64(s, 2);
-		e = state == OP_SENT || !*ret_uid ? MF_BUSY : state == OP_UNCONFIRMED || !*ret_mailbox ? MF_NOT_FOUND : MF_OK;
+		e = state == OP_SENT || state == OP_ASTRAY || !*ret_uid ? MF_BUSY : state == OP_UNCONFIRMED || !*ret_mailbox ? MF_NOT_FOUND : MF_OK;
 	}
 	db_done(s);
 	cache_reader_done(c, db);

@@ -19,7 +19,7 @@
 enum mf_err cache_begin(struct cache *c, struct txn **ret)
 {
 	pthread_mutex_lock(&c->writer);
-	enum mf_err e = db_run(&c->db, db_use(&c->db, SQL_BEGIN));
+	enum mf_err e = db_begin(&c->db);
 	if (e) {
 		pthread_mutex_unlock(&c->writer);
 		return e;
@@ -348,12 +348,9 @@ void txn_rollback(struct txn *t)
 	if (!t)
 		return;
 	struct cache *c = t->cache;
-	/* after some failures SQLite has rolled back already */
-	if (!sqlite3_get_autocommit(c->db.handle)) {
-		enum mf_err e = db_run(&c->db, db_use(&c->db, SQL_ROLLBACK));
-		if (e)
-			log_error("%s: rolling back: %s", c->db_path, mf_err_words(e));
-	}
+	enum mf_err e = db_rollback(&c->db);
+	if (e)
+		log_error("%s: rolling back: %s", c->db_path, mf_err_words(e));
 	spool_settle_undos(t, true); /* ids that were given in vain are given again: nothing may lie under them */
 	/* made again from what the database holds */
 	limbo_finish(&c->limbo);
@@ -370,7 +367,7 @@ enum mf_err txn_commit(struct txn *t)
 	if (!e)
 		e = store_rest(t, &root_mtime);
 	if (!e)
-		e = db_run(&c->db, db_use(&c->db, SQL_COMMIT));
+		e = db_commit(&c->db);
 	if (e) {
 		txn_rollback(t);
 		return e;

@@ -135,6 +135,35 @@ static void flagged_and_only_one_is_read(void **state)
 	world_finish(&w);
 }
 
+/* Who reads it meanwhile waits until it is known where it is */
+static void read_while_it_is_astray(void **state)
+{
+	(void)state;
+	for (unsigned stays = 0; stays < 2; stays++) {
+		struct world w;
+		struct waiter sync, read;
+		enum mf_err e;
+		build(&w, FULL);
+		world_until(is_quiet(&w));
+		uint64_t message = numbered(&w, "INBOX", 1), inbox = box(&w, "INBOX");
+		memory_block(w.server, MEMORY_MAILBOXES);
+		assert_true(stays ? memory_move(w.server, "INBOX", 1, "Work") != 0 : memory_expunge(w.server, "INBOX", 1));
+		move_number(&w, "INBOX", 1, "Gone", "mine.eml");
+		waiter_init(&sync);
+		assert_false(account_want_sync(w.account, &inbox, 1, false, waiter_done, &sync, &e, &sync.want));
+		assert_int_equal(waiter_wait(&sync), MF_OK);
+		assert_true(journal_has_strays(w.cache));
+		struct body *body = open_body(&w, message);
+		waiter_init(&read);
+		assert_false(account_want_body(w.account, body, 0, body_size(body), waiter_done, &read, &e, &read.want));
+		memory_release(w.server);
+		assert_int_equal(waiter_wait(&read), stays ? MF_OK : MF_STALE);
+		body_unref(body);
+		assert_settled_as(&w, NULL, stays ? "moved" : "removed");
+		world_finish(&w);
+	}
+}
+
 /* Existence is the server's: nothing is left of what was to be done with it */
 static void removed(void **state)
 {
@@ -272,7 +301,7 @@ static void no_room_to_note_it(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(moved_away_offline), cmocka_unit_test(moved_out_of_what_is_removed), cmocka_unit_test(moved_away_while_connected), cmocka_unit_test(flagged_and_only_one_is_read),
+		cmocka_unit_test(moved_away_offline), cmocka_unit_test(moved_out_of_what_is_removed), cmocka_unit_test(moved_away_while_connected), cmocka_unit_test(flagged_and_only_one_is_read), cmocka_unit_test(read_while_it_is_astray),
 		cmocka_unit_test(removed), cmocka_unit_test(to_be_expunged_and_moved_away), cmocka_unit_test(not_all_can_be_read),
 		cmocka_unit_test(no_room_to_note_it), cmocka_unit_test(moved_out_of_what_was_half_read),
 	};
