@@ -11,7 +11,7 @@ T ?= $(sort $(wildcard tests/e2e/*.t))
 RULES := $(sort $(wildcard tests/rules/*.sh))
 FUZZ_TESTS := $(patsubst tests/fuzz/%.c,$(B)/tests/fuzz/%,$(wildcard tests/fuzz/fuzz_*.c))
 SHORT := $(addprefix tests/e2e/,hostile.t faults.t read.t)
-TOOLS := $(B)/tools/proxy $(B)/tools/floor $(B)/tools/walk
+TOOLS := $(B)/tools/proxy $(B)/tools/ends.so $(B)/tools/floor $(B)/tools/walk
 
 PROVE = PYTHON=$(PYTHON) MAILFS=$(CURDIR)/$(B)/mailfs MAILFS_TOOLS=$(CURDIR)/$(B)/tools prove --timer -j $(JOBS) -e tests/tools/tap
 AGAIN = $(MAKE) -s --no-print-directory $(if $(findstring jobserver,$(MAKEFLAGS)),,-j $(JOBS))
@@ -64,6 +64,9 @@ prove:
 e2e: $(B)/mailfs $(CONTRACT_TESTS) $(TOOLS)
 	@$(PROVE) $(T)
 
+$(B)/tools/%.so: tests/tools/%.c
+	@mkdir -p $(@D)
+	$(call say,LD)$(CC) $(CPPFLAGS) $(CFLAGS_ALL) -fvisibility=default -fPIC -shared -o $@ $<
 $(B)/tools/%: tests/tools/%.c
 	@mkdir -p $(@D)
 	$(call say,LD)$(CC) $(CPPFLAGS) $(CFLAGS_ALL) $(LDFLAGS_ALL) -o $@ $< -lssl -lcrypto

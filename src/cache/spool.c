@@ -680,8 +680,9 @@ static enum mf_err recover_renamed(struct txn *t, const char *file)
 	return e || !owner ? e : rename_spooled(t->cache, message, owner);
 }
 
-/* A file that no row and no operation knows: its index was lost, or it was written and never closed. */
-static void recover_stray(struct cache *c, const char *file, bool edit)
+/* A file that no row and no operation knows: its index was lost, or it was written and never closed. edited: the name under which, if it
+ * was; NULL: it was not */
+static void recover_stray(struct cache *c, const char *file, const char *edited)
 {
 	MF_CLEANUP(mf_close) int fd = openat(c->spool_dir, file, O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK);
 	struct tail tail;
@@ -694,10 +695,10 @@ static void recover_stray(struct cache *c, const char *file, bool edit)
 		log_warning("spool/%s: not a file, and none of ours", file);
 		return;
 	}
-	bool whole = !edit && read_tail(fd, &tail) == MF_OK;
-	MF_CLEANUP(mf_free) char *name = whole ? noted_name(fd, &tail) : mf_strdup("unfinished.eml");
+	bool whole = !edited && read_tail(fd, &tail) == MF_OK;
+	MF_CLEANUP(mf_free) char *name = whole ? noted_name(fd, &tail) : mf_strdup(edited && *edited ? edited : "unfinished.eml");
 	uint64_t size = whole ? tail.size : (uint64_t)st.st_size;
-	enum mf_err e = size == 0 ? MF_OK : reject_fd(c, fd, size, name, edit ? "mailfs ended while it was being written"
+	enum mf_err e = size == 0 ? MF_OK : reject_fd(c, fd, size, name, edited ? "mailfs ended while it was being written"
 		: "the index did not know what it was for; it may be at the server already");
 	if (!e)
 		discard(c->spool_dir, file);
@@ -753,18 +754,21 @@ static enum mf_err recover_file(struct txn *t, const char *file)
 	char *end;
 	uint64_t message = strtoull(file, &end, 10);
 	bool edit = strcmp(end, ".edit") == 0, wanted = false, spare = false;
+	struct row row = { .name = "" };
 	/* a call that prepared something, or put it over another, never returned; or one that has returned has stored it */
 	if (strcmp(end, ".new") == 0 || strcmp(end, ".keep") == 0 || strcmp(end, ".old") == 0 || (edit && was_accepted(t->cache, file, message))) {
 		discard(t->cache->spool_dir, file);
 		return MF_OK;
 	}
-	enum mf_err e = edit || *end ? MF_OK : is_wanted(t, message, &wanted);
+	enum mf_err e = edit ? row_by_id(t, message, &row) : *end ? MF_OK : is_wanted(t, message, &wanted);
+	if (edit && e == MF_NOT_FOUND)
+		e = MF_OK; /* its index was lost */
 	if (!e && !wanted && !edit && !*end)
 		e = is_spare(t, message, &spare);
 	if (!e && spare)
 		spool_to_body(t->cache, message);
 	else if (!e && !wanted)
-		recover_stray(t->cache, file, edit);
+		recover_stray(t->cache, file, edit ? row.name : NULL);
 	return e;
 }
 

@@ -7,6 +7,7 @@ import time
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 from lib import Suite, require_fuse, wait_until  # noqa: E402
 from lib.changes import BOXES, Model, check, settle  # noqa: E402
+from lib.proxy import TOOLS  # noqa: E402
 
 ROUNDS = 60 if os.environ.get("MAILFS_TEST_LONG") else 12
 
@@ -43,6 +44,40 @@ with Suite("changes that are interrupted", timeout=800) as suite:
             check(model, server, mount)
         mount.umount()
 
+    def ends(label, server, prefix):
+        home = suite.home(server, poll="24h", expunge_delay="0s")
+        mount = home.mount()
+        home.run("sync", check=0)
+        home.run("disconnect", check=0)
+        model = Model(suite, mount, prefix)
+
+        def over():
+            try:
+                return mount.process.poll() is not None or not os.listdir(mount / ".mailfs/pending")
+            except OSError:
+                return False            # not mounted yet
+
+        @suite.case(f"{label}: it ends at a write to its journal, or at a write to or a read from the server, {ROUNDS * 2 // 3} times")
+        def _():
+            ended = 0
+            for _ in range(ROUNDS * 2 // 3):
+                for _ in range(suite.random.randrange(1, 12)):
+                    model.step()
+                mount.umount()
+                mount.options, mount.wait = (), False
+                mount.environment = {"LD_PRELOAD": f"{TOOLS}/ends.so", "END_AT": str(suite.random.randrange(1, 80))}
+                mount.start()
+                wait_until(over, "it has ended, or nothing waits", 60)
+                ended += mount.process.poll() == 99
+                mount.kill_hard()
+                mount.options, mount.wait, mount.environment = ("offline",), True, {}
+                mount.start()
+            home.run("connect", check=0)
+            settle(home, mount)
+            check(model, server, mount)
+            suite.say(f"it ended so {ended} times")
+        mount.umount()
+
     def cut(label, server, prefix):
         line = suite.proxy(server.port)
         home = suite.home(server, port=line.port, poll="24h", expunge_delay="0s", connect_timeout="5s", io_timeout="10s")
@@ -67,8 +102,10 @@ with Suite("changes that are interrupted", timeout=800) as suite:
 
     server = world("plain")
     kill_hard("all capabilities", server, "kill")
+    ends("all capabilities", server, "ends")
     cut("all capabilities", server, "cutt")
     server.stop()
     server = world("bare", without=["UIDPLUS", "MOVE", "LITERAL+", "CONDSTORE", "QRESYNC"])
     kill_hard("no UIDPLUS and MOVE", server, "klbr")
+    ends("no UIDPLUS and MOVE", server, "enbr")
     cut("no UIDPLUS and MOVE", server, "ctbr")

@@ -101,6 +101,10 @@ with Suite("IMAP cannot be reached, and INBOX goes on by POP3", timeout=900) as 
     def _():
         crossing("%v-%u")
 
+    @suite.case("... and names of files of a Maildir (%f)")
+    def _():
+        crossing("%f")
+
     @suite.case("UIDLs that show nothing (%g): the same files there, and back")
     def _():
         crossing("%g")

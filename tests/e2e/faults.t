@@ -164,6 +164,14 @@ with Suite("broken lines and dead servers", timeout=600) as suite:
             assert took < 6 * 3 * system.SLOW, f"{answer} after {took:.1f} s, with io-timeout = 6s"
         mount.umount()
 
+    @suite.case("a server that breaks the protocol in a body's place: EIO; one that refuses it: EACCES")
+    def _():
+        for answer, error in (("BAD what?", "EIO"), ("NO not for you", "EACCES")):
+            odd = suite.scripted(mailboxes={"INBOX": [corpus.message()]}, script=f"on UID FETCH .*BODY.PEEK\\[\\]:\n\t{{tag}} {answer}\n")
+            mount = suite.home(**odd.settings()).mount()
+            assert errno_of(read, mount.messages()[0]) == error, answer
+            mount.umount()
+
     @suite.case("umount while the server is silent and readers wait")
     def _():
         h = home(io_timeout="10m")

@@ -13,7 +13,7 @@ from lib.changes import Model, check, settle  # noqa: E402
 from lib.courier import CourierImap  # noqa: E402
 from lib.cyrus import Cyrus  # noqa: E402
 from lib.elsewhere import flagged_meanwhile, moved_elsewhere, removed_elsewhere, renamed_elsewhere, renamed_past_recognition  # noqa: E402
-from lib.writing import changes_of_two, changes_offline, copying_tools, message, ordinary_use, sha  # noqa: E402
+from lib.writing import changes_of_two, changes_offline, copying_tools, message, news_is_read, ordinary_use, sha  # noqa: E402
 
 ROUNDS = 30 if os.environ.get("MAILFS_TEST_LONG") else 4
 
@@ -146,6 +146,7 @@ with Suite("other servers", timeout=600) as suite:
         server = serve(suite)
         world = World(suite, server)
         ordinary_use(suite, world, label)
+        news_is_read(suite, world, label)
         in_place(suite, world, label)
         if not short:
             copying_tools(suite, world, label)

@@ -1,4 +1,6 @@
 #!/usr/bin/python3
+import ctypes
+import errno
 import os
 import re
 import shutil
@@ -204,6 +206,30 @@ with Suite("writing", timeout=600) as suite:
         assert errno_of(os.setxattr, path, "user.mail.flags", b"\\Nonsense") == "EINVAL"
         assert errno_of(os.setxattr, path, "security.x", b"1") == "ENOTSUP"
         assert errno_of(os.open, mount / "file-at-the-root", os.O_CREAT | os.O_WRONLY) == "EPERM"
+        assert errno_of(os.rename, path, mount / "at-the-root.eml") == errno_of(os.rename, path, mount / ".mailfs/x") == "EPERM"
+        assert errno_of(os.rmdir, mount / ".mailfs") == errno_of(os.unlink, mount / ".mailfs/log") == errno_of(os.mkdir, mount / "search") == "EPERM"
+        assert errno_of(open, mount / ".mailfs/status", "w") == errno_of(open, mount / ".nomedia", "w") == "EROFS"
+        assert errno_of(os.setxattr, path, "user.mail.flags", b"+\\Seen \\Flagged") == "EINVAL"
+        assert errno_of(os.setxattr, path, "user.mail.flags", " ".join(f"$K{i}" for i in range(5000)).encode()) == "EFBIG"
+        assert errno_of(os.setxattr, box, "user.mail.sync", b"now and then") == "EINVAL"
+        deep = mount / "Deep"
+        refused = ""
+        while not refused and len(deep.parts) < 200:
+            refused, deep = errno_of(os.mkdir, deep), deep / "d"
+        assert refused == "ENAMETOOLONG", refused
+        shutil.rmtree(mount / "Deep")
+        libc = ctypes.CDLL(None, use_errno=True)
+        names = [os.fsencode(p) for p in world.mount.messages("INBOX")[:2]]
+        for flags, error in ((2, errno.EINVAL), (1, errno.EEXIST)):        # RENAME_EXCHANGE, RENAME_NOREPLACE
+            assert libc.renameat2(-100, names[0], -100, names[1], flags) == -1 and ctypes.get_errno() == error, flags
+        with open(path, "r+b") as file:
+            assert libc.fallocate(file.fileno(), 0, 0, 4096) == -1 and ctypes.get_errno() == errno.ENOTSUP
+        world.home.run("disconnect", "work", check=0)
+        os.setxattr(path, "user.mail.flags", b"+$Waits")
+        waits = mount / ".mailfs/pending" / os.listdir(mount / ".mailfs/pending")[0]
+        assert errno_of(open, waits, "w") == "EACCES"
+        os.unlink(waits)
+        world.home.run("connect", "work", check=0)
         os.utime(path)
 
     @suite.case("a change can be seen, taken back and tried again")

@@ -382,7 +382,7 @@ static void made_way_but_not_committed(void **state)
 		assert_int_equal(rejected_count(f->c), in_place); /* which was never closed */
 		assert_int_equal(list_count(f, inbox), 1 + in_place);
 	}
-	assert_true(file_is(f, "rejected/unfinished.eml", newer));
+	assert_true(file_is(f, "rejected/two.eml", newer));
 }
 
 /* --- rejected ---------------------------------------------------------------------------------------------------------------------- */

@@ -31,6 +31,7 @@ struct batch {
 	uint64_t bytes;           /* that are expected */
 	size_t pending;           /* its commands under way */
 	bool sent;
+	bool selects, anew;       /* the mailbox was selected for it, so that what is there then is seen; it is to be once more */
 	bool alone;               /* each UID in a command of its own: the second attempt */
 	bool refused, denied;     /* a command was; with NO */
 	bool stray;               /* a body came that nobody can be told to own */
@@ -325,9 +326,15 @@ static void drop_batch(struct fetch *v, struct batch *b)
 	}
 }
 
-/* What was asked for and has not come: gone, unless something was refused or came without a name. */
+/* What was asked for and has not come: gone, unless something was refused or came without a name; or the server (Courier) does not show
+ * it to who has selected the mailbox before it arrived: so that is done once more. */
 static enum mf_err batch_over(struct fetch *v, struct batch *b)
 {
+	if (!b->result && !b->selects && b->told < b->count && !b->refused && !b->stray) {
+		b->anew = true;
+		b->sent = false;
+		return MF_OK;
+	}
 	if (!b->result && !b->alone && b->told < b->count && (b->refused || b->stray) && b->count > 1) {
 		b->alone = true;   /* one message may spoil a set: each for itself, from the sender's loop */
 		b->sent = b->refused = b->denied = b->stray = false;
@@ -441,8 +448,10 @@ static enum mf_err send_alone(struct fetch *v, struct batch *b)
 static enum mf_err send_select(struct fetch *v, struct batch *b)
 {
 	const char *ahead = imap_selected_ahead(v->s);
-	if (ahead && !strcmp(ahead, b->raw))
+	if (ahead && !strcmp(ahead, b->raw) && !b->anew)
 		return MF_OK;
+	b->selects = true;
+	b->anew = false;
 	b->pending++;
 	enum mf_err e = imap_send_select(v->s, b->raw, "", &(struct imap_command){ .done = selected, .owner = b });
 	if (e && !v->s->dead) {

@@ -94,6 +94,7 @@ class Mount:
         self.where = home.suite.path("mnt")
         self.log = home.suite.folder / (self.where.name + ".log")
         self.process = self.device = self.pid = None
+        self.environment = {}           # of the process, beside the home's
 
     def start(self, timeout=system.PATIENCE):
         notify = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
@@ -104,7 +105,7 @@ class Mount:
         argv += [self.source] if self.source else []
         with open(self.log, "ab") as log:
             self.process = system.spawn(argv + [str(self.where)], stdout=log, stderr=log, start_new_session=True,
-                                        env=self.home.environment(NOTIFY_SOCKET=f"@{self.where.name}{os.getpid()}"))
+                                        env=self.home.environment(NOTIFY_SOCKET=f"@{self.where.name}{os.getpid()}", **self.environment))
         self.pid = self.process.pid
         notify.settimeout(0.05)
         deadline = time.monotonic() + timeout * system.SLOW
