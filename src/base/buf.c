@@ -82,6 +82,15 @@ enum mf_err buf_addf(struct buf *b, const char *format, ...)
 	return e;
 }
 
+enum mf_err buf_add_number(struct buf *b, uint64_t n)
+{
+	char digits[20], *first = digits + sizeof digits;
+	do
+		*--first = (char)('0' + n % 10);
+	while (n /= 10);
+	return buf_add(b, first, (size_t)(digits + sizeof digits - first));
+}
+
 void buf_drop(struct buf *b, size_t n)
 {
 	if (!n)

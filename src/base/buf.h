@@ -22,6 +22,7 @@ void buf_reset(struct buf *b);            /* len = 0, keeps the memory */
 enum mf_err buf_add(struct buf *b, const void *data, size_t len);
 enum mf_err buf_adds(struct buf *b, const char *s);
 enum mf_err buf_addf(struct buf *b, const char *format, ...) __attribute__((format(printf, 2, 3)));
+enum mf_err buf_add_number(struct buf *b, uint64_t n);  /* in decimal digits: where buf_addf() would take most of the time */
 void buf_drop(struct buf *b, size_t n);   /* the first n bytes */
 char *buf_detach(struct buf *b);          /* the caller frees; b is empty and usable */
 

@@ -52,9 +52,10 @@ const struct schema_step schema_steps[] = {
 	  "CREATE INDEX op_dest ON op (dest) WHERE dest != 0;"
 	  "CREATE INDEX op_after ON op (after) WHERE after != 0;"
 	  "CREATE INDEX op_open ON op (state) WHERE state != 0;" },
-	/* the numbers of a POP3 server's messages: uidls.h */
+	/* the numbers of a POP3 server's messages: uidls.h. They are read all at once: older files have an index of the keys, which nobody
+	 * asked. */
 	{ 3,
-	  "CREATE TABLE uidl (uid INTEGER PRIMARY KEY, key TEXT NOT NULL UNIQUE, size INTEGER NOT NULL, digest TEXT NOT NULL);" },
+	  "CREATE TABLE uidl (uid INTEGER PRIMARY KEY, key TEXT NOT NULL, size INTEGER NOT NULL, digest TEXT NOT NULL);" },
 	/* what the server says that it takes, and permits */
 	{ 4,
 	  "ALTER TABLE mailbox ADD COLUMN append_limit INTEGER NOT NULL DEFAULT 0;"

@@ -165,7 +165,7 @@
 	X(UIDL_ALL, "SELECT key, uid, size, digest FROM uidl ORDER BY uid") \
 	X(UIDL_PUT, "INSERT OR REPLACE INTO uidl (uid, key, size, digest) VALUES (?1, ?2, ?3, ?4)") \
 	/* what is known under this number and key is written over where it is */ \
-	X(UIDL_PUT_EIGHT, "INSERT OR REPLACE INTO uidl (uid, key, size, digest) VALUES " EIGHT("(?, ?, ?, ?)") \
+	X(UIDLS_PUT, "INSERT OR REPLACE INTO uidl (uid, key, size, digest) VALUES " SIXTEEN("(?, ?, ?, ?)") \
 	  " ON CONFLICT (uid) DO UPDATE SET size = excluded.size, digest = excluded.digest WHERE key = excluded.key") \
 	X(UIDL_REMOVE, "DELETE FROM uidl WHERE uid = ?1") \
 	X(UIDL_CLEAR, "DELETE FROM uidl") \

@@ -7,8 +7,8 @@
 #include "base/mem.h"
 #include "cache/txn.h"
 
-#define AT_ONCE 1000           /* rows in one transaction: others may write in between */
-#define TOGETHER 8             /* rows in one statement */
+#define AT_ONCE 1024           /* rows in one transaction: others may write in between */
+#define TOGETHER 16            /* rows in one statement */
 #define KEYS_MAX (1U << 30)
 
 void uidls_finish(struct uidls *u)
@@ -114,7 +114,7 @@ static enum mf_err put_row(struct txn *t, const struct uidl *row)
 /* A number that has another key now is left by the statement as it is. */
 static enum mf_err put_together(struct txn *t, const struct uidl *rows)
 {
-	sqlite3_stmt *s = db_use(t->db, SQL_UIDL_PUT_EIGHT);
+	sqlite3_stmt *s = db_use(t->db, SQL_UIDLS_PUT);
 	for (int i = 0; i < TOGETHER; i++)
 		bind_row(s, i * 4 + 1, &rows[i]);
 	enum mf_err e = db_run(t->db, s);

@@ -27,7 +27,7 @@ struct uidls_change {
 	uint32_t uidvalidity, uidnext; /* as they are from here on; another uidvalidity: nothing of before is kept */
 	const uint32_t *gone;        /* uids that are forgotten; done first */
 	size_t gone_count;
-	const struct uidl *put;      /* new, or the same uid with other values */
+	const struct uidl *put;      /* new, or the same uid with other values; no key is of two uids then */
 	size_t put_count;
 };
 enum mf_err cache_uidls(struct cache *c, struct uidls *ret);

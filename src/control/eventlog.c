@@ -155,7 +155,9 @@ static enum mf_err add_message(struct eventlog *log, struct buf *b, const struct
 			e = add_member(b, "old_name", change->old_name);
 	}
 	if (!e && change->uid)
-		e = buf_addf(b, ",\"uid\":%u", change->uid);
+		e = buf_adds(b, ",\"uid\":");
+	if (!e && change->uid)
+		e = buf_add_number(b, change->uid);
 	if (!e && change->kind == CHANGE_MESSAGE_ADDED)
 		e = buf_adds(b, change->is_new ? ",\"new\":true" : ",\"new\":false");
 	return e;

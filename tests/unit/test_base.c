@@ -42,6 +42,20 @@ static void buffer_stops_at_its_maximum(void **state)
 	buf_finish(&b);
 }
 
+static void numbers_are_added_in_digits(void **state)
+{
+	(void)state;
+	struct buf b;
+	buf_init(&b, 24);
+	assert_int_equal(buf_add_number(&b, 0), MF_OK);
+	assert_int_equal(buf_add_number(&b, 907), MF_OK);
+	assert_int_equal(buf_add_number(&b, UINT64_MAX), MF_OK);
+	assert_string_equal(b.data, "090718446744073709551615");
+	assert_int_equal(buf_add_number(&b, 1), MF_TOO_BIG);
+	assert_int_equal(b.len, 24);
+	buf_finish(&b);
+}
+
 static void printable_text_has_no_escape(void **state)
 {
 	(void)state;
@@ -209,7 +223,7 @@ static void log_goes_on_while_standard_error_is_elsewhere(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(buffer_stops_at_its_maximum), cmocka_unit_test(printable_text_has_no_escape),
+		cmocka_unit_test(buffer_stops_at_its_maximum), cmocka_unit_test(numbers_are_added_in_digits), cmocka_unit_test(printable_text_has_no_escape),
 		cmocka_unit_test(errors_have_scopes), cmocka_unit_test(stop_sign_is_seen_by_poll),
 		cmocka_unit_test(bus_delivers_in_order_to_all), cmocka_unit_test(log_goes_on_while_standard_error_is_elsewhere),
 		cmocka_unit_test(log_keeps_the_last_lines), cmocka_unit_test(files_are_read_written_and_copied_whole),
