@@ -12,7 +12,10 @@
 #include "sync/engine.h"
 
 #define LIST_MAX 200000          /* mailboxes; a server that names more is not to be believed */
-#define SWEEP_MS 3600000         /* flags of a mailbox without MODSEQ are compared this often at least */
+/* Flags of a mailbox without MODSEQ are compared with the next LIST that comes so long, for each message of all such mailboxes, after they
+ * were looked at: where there are 8,000 that is each one in the usual five minutes. An hour at most. */
+#define SWEEP_MESSAGE_MS 36
+#define SWEEP_MS 3600000
 #define KEPT_FLAGS (MAILBOX_NOSELECT | MAILBOX_NOINFERIORS | MAILBOX_SUBSCRIBED | MAILBOX_OTHERS | MAILBOX_HOME)
 
 struct listed {
@@ -251,13 +254,21 @@ static bool hides_flags(const struct mailbox *m)
 	return m->complete && m->modseq == 0 && !(m->flags & MAILBOX_NOSELECT);
 }
 
-static bool work_needs_sweep(const struct mailbox_work *w, const struct mailbox *m, int64_t now)
+static int64_t sweep_ms(const struct listing *l)
 {
-	int64_t since = w->checked_ms ? w->checked_ms : w->made_ms;
-	return hides_flags(m) && now - since > SWEEP_MS;
+	int64_t ms = 0;
+	for (size_t i = 0; i < l->known_count; i++)
+		ms += l->known[i].listed && hides_flags(&l->known[i].m) ? (int64_t)l->known[i].m.total * SWEEP_MESSAGE_MS : 0;
+	return ms < SWEEP_MS ? ms : SWEEP_MS;
 }
 
-static void listing_judge_locked(struct account *a, const struct known *k, int64_t now)
+static bool work_needs_sweep(const struct mailbox_work *w, const struct mailbox *m, int64_t before)
+{
+	return hides_flags(m) && (w->checked_ms ? w->checked_ms : w->made_ms) < before;
+}
+
+/* sweep_before: as work_needs_sweep() */
+static void listing_judge_locked(struct account *a, const struct known *k, int64_t sweep_before)
 {
 	struct mailbox_work *w = work_get_locked(a, k->m.id);
 	const struct listed *said = k->listed;
@@ -278,7 +289,7 @@ static void listing_judge_locked(struct account *a, const struct known *k, int64
 	enum dirty dirty = reconcile_dirty(&facts);
 	w->cold = dirty == DIRTY_COLD;
 	w->weight = !w->cold ? 20 : !fresh || k->m.server_messages > 100000 ? 100000 : k->m.server_messages + 5;
-	if (dirty == DIRTY_CHANGED || (w->cold && w->policy != SYNC_DEMAND) || work_needs_sweep(w, &k->m, now))
+	if (dirty == DIRTY_CHANGED || (w->cold && w->policy != SYNC_DEMAND) || work_needs_sweep(w, &k->m, sweep_before))
 		work_want_locked(a, w, PRIORITY_BACKGROUND, CHANGES_AUTO);
 	if (!was_full && w->policy == SYNC_FULL)
 		work_populate_locked(a, w, 0);
@@ -328,7 +339,7 @@ static void listing_forget_gone_locked(struct account *a)
 static void listing_apply(struct session *s, const struct listing *l)
 {
 	struct account *a = s->account;
-	int64_t now = clock_mono_ms();
+	int64_t sweep_before = clock_mono_ms() - sweep_ms(l);
 	pthread_mutex_lock(&a->lock);
 	bool news = l->unreadable && !a->list_unreadable, left_out = l->left_out && !a->list_left_out;
 	a->list_unreadable = l->unreadable;
@@ -341,7 +352,7 @@ static void listing_apply(struct session *s, const struct listing *l)
 	a->list_serial++;
 	for (size_t i = 0; i < l->known_count; i++) {
 		if (l->known[i].listed)
-			listing_judge_locked(a, &l->known[i], now);
+			listing_judge_locked(a, &l->known[i], sweep_before);
 	}
 	for (struct part *p = a->list_running_waiters; p; p = p->next)
 		listing_expand_locked(a, p->want, l);

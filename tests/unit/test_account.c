@@ -500,6 +500,20 @@ static void an_idle_account_is_quiet(void **state)
 
 #define TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
 
+/* Nothing tells of flags there: what is not much is compared as often as the list is asked for. */
+static void flags_without_news(void **state)
+{
+	struct world *w = *state;
+	w->config->idle = false;
+	w->config->poll_ms = 20;
+	memory_caps(w->server, ALL_BUT(REMOTE_QRESYNC | REMOTE_CONDSTORE | REMOTE_PUSH));
+	fill(w, "INBOX", 5);
+	world_start(w);
+	assert_int_equal(want_sync(w, false), MF_OK);
+	assert_true(memory_flag(w->server, "INBOX", 3, FLAG_ANSWERED, ""));
+	world_until(message_flags(w, message_id(w, "INBOX", 3)) == FLAG_ANSWERED);
+}
+
 /* An answer to a change of ours comes in between: the look is made again, and is no sign that the server hides anything. */
 static void a_look_that_was_disturbed(void **state)
 {
@@ -535,7 +549,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		TEST(first_sync), TEST(nothing_changed_asks_nothing), TEST(changes_by_qresync), TEST(changes_by_condstore),
-		TEST(changes_by_comparing), TEST(a_list_without_numbers), TEST(a_server_that_hides_what_vanished), TEST(a_look_that_was_disturbed),
+		TEST(changes_by_comparing), TEST(a_list_without_numbers), TEST(a_server_that_hides_what_vanished), TEST(a_look_that_was_disturbed), TEST(flags_without_news),
 		TEST(what_was_not_told_of_is_fetched), TEST(what_is_never_told_is_asked_for_once), TEST(pushed_mail_arrives),
 		TEST(pushed_everywhere), TEST(one_connection_does_everything), TEST(a_server_that_takes_one_connection),
 		TEST(numbered_anew_keeps_ids_and_bodies), TEST(moved_by_another_client_keeps_the_id), TEST(mailboxes_come_and_go), TEST(one_too_deep_is_left_out),
