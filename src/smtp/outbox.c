@@ -596,7 +596,6 @@ static enum mf_err rename_locked(struct outbox *o, struct entry *e, const char *
 	e->name = mf_strdup(name);
 	e->replaces = there ? there->id : 0;
 	enum mf_err err = save_locked(o, e);
-	bool saved = !err;
 	if (!err && there)
 		err = withdraw_locked(o, there);
 	if (!err) {
@@ -606,8 +605,7 @@ static enum mf_err rename_locked(struct outbox *o, struct entry *e, const char *
 	free(e->name);
 	e->name = old;
 	e->replaces = 0;
-	if (saved)
-		(void)save_locked(o, e); /* has said why in the log; the next start renames it then */
+	(void)save_locked(o, e); /* what failed may have left the new one in its place. It has said why in the log; the next start renames it then */
 	return err;
 }
 

@@ -138,7 +138,7 @@ static size_t slot_of(const struct uidhash *h, uint32_t uid)
 static uint64_t make_key(void)
 {
 	uint64_t key = 0x9e3779b97f4a7c15;
-	(void)!getrandom(&key, sizeof key, 0); /* without entropy only the protection is lost */
+	(void)!getrandom(&key, sizeof key, GRND_NONBLOCK); /* without entropy only the protection is lost */
 	return key | 1;
 }
 
