@@ -13,8 +13,7 @@ class World(writing.World):
     def __init__(self, suite, **options):
         server = suite.dovecot(**options)
         server.fill("Archive", [(message(f"old {i}"), corpus.BASE + i, "") for i in range(3)])
-        self.line = suite.proxy(server.port)
-        super().__init__(server, suite.home(server, self.line.port, poll="24h"))
+        super().__init__(server, suite.home(server, poll="24h"))
 
 
 with Suite("renamed and removed elsewhere", timeout=240) as suite:
@@ -25,5 +24,5 @@ with Suite("renamed and removed elsewhere", timeout=240) as suite:
         renamed_elsewhere(suite, world, label)
         removed_elsewhere(suite, world, label)
         moved_elsewhere(suite, world, label)
-        flagged_meanwhile(suite, world, label)
+        flagged_meanwhile(suite, world, label, lambda port, **settings: suite.home(world.server, port, **settings))
         world.mount.umount()

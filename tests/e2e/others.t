@@ -26,8 +26,7 @@ class World(writing.World):
             for mailbox, word, count in (("INBOX", "start", 12), (self.top + "Archive", "old", 3)):
                 for i in range(count):
                     client.append(self.raw(mailbox), message(f"{word} {i}"))
-        self.line = suite.proxy(server.port)
-        super().__init__(server, suite.home(None, poll="24h", expunge_delay="0s", **server.settings(self.line.port)))
+        super().__init__(server, suite.home(None, poll="24h", expunge_delay="0s", **server.settings()))
 
 
 def in_place(suite, world, label):
@@ -155,7 +154,7 @@ with Suite("other servers", timeout=600) as suite:
             (renamed_past_recognition if serve is CourierImap else renamed_elsewhere)(suite, world, label)
             removed_elsewhere(suite, world, label)
             moved_elsewhere(suite, world, label)
-            flagged_meanwhile(suite, world, label)
+            flagged_meanwhile(suite, world, label, lambda port, **settings: suite.home(None, **server.settings(port), **settings))
         at_the_same_time(suite, world, label)
         everything(suite, world, label)
         world.mount.umount()

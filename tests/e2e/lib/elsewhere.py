@@ -188,24 +188,31 @@ def moved_elsewhere(suite, world, label):
         world.same("INBOX", *(top + name for name in ("Third", "Archive", "Trash")))
 
 
-def flagged_meanwhile(suite, world, label):
-    mount, top = world.mount, world.top
+def flagged_meanwhile(suite, world, label, home_at):
+    """home_at: another home of the account, whose server is at that port"""
+    top = world.top
 
     @suite.case(f"{label}: another client moves a message while its flags are on their way: they go after it")
     def _():
-        box, other = mount / "INBOX", top + "Meanwhile"
-        bodies = {what: message(f"meanwhile {label}, {what}") for what in ("before", "moved", "gone", "flagged", "stays")}
+        line, other = suite.proxy(world.server.port), top + "Meanwhile"
+        # nothing is told of its own changes: a mailbox that is known to have changed would be read first
+        home = home_at(line.port, idle="no", poll="24h")
+        mount = home.mount()
+        box, bodies = mount / "INBOX", {what: message(f"meanwhile {label}, {what}") for what in ("before", "moved", "gone", "flagged", "stays")}
+
+        def settle():
+            home.run("sync", "--wait", "work", check=0)
         os.mkdir(mount / other)
         for what, data in bodies.items():
             (box / f"{what}.eml").write_bytes(data)
-        world.settle()
+        settle()
         os.setxattr(box / "before.eml", "user.mail.flags", b"\\Seen")    # the mailbox is selected from here on
-        world.settle()
-        world.line.do("pause")
+        settle()
+        line.do("pause")
         try:
             for what in ("moved", "gone", "flagged", "stays"):
                 os.setxattr(box / f"{what}.eml", "user.mail.flags", b"\\Flagged")
-            wait_until(lambda: world.home.run("pending", "work", check=0).stdout.count("sent") >= 4, "they are on their way")
+            wait_until(lambda: home.run("pending", "work", check=0).stdout.count("sent") >= 4, "they are on their way")
             with world.server.client() as client:
                 uids = {sha(body): uid for uid, body in client.bodies("INBOX").items()}
                 client.select("INBOX")
@@ -214,12 +221,14 @@ def flagged_meanwhile(suite, world, label):
                 move(client, "INBOX", str(uids[sha(bodies["moved"])]), world.raw(other))
                 client.expunge("INBOX", uids[sha(bodies["gone"])])
         finally:
-            world.line.do("resume")
-        world.settle()
+            line.do("resume")
+        settle()
         flags = world.flags()
         assert flags[sha(bodies["flagged"])] == flags[sha(bodies["stays"])] == {"\\Flagged"}, flags
         assert sha(bodies["moved"]) not in flags and sha(bodies["gone"]) not in flags
         flags = world.flags(other)
         assert flags == {sha(bodies["moved"]): {"\\Flagged", "\\Answered"}}, flags
+        home.run("sync", "work", check=0)
+        mount.umount()
         world.home.run("sync", "work", check=0)
         world.same("INBOX", other)
