@@ -39,7 +39,7 @@ struct pop3 {
 	int64_t login_ms;       /* monotonic, of this connection's login */
 	bool used;              /* its view of the maildrop has been used for news */
 	bool dovecot;           /* by its greeting: what comes behind PASS is not lost */
-	/* UIDL went out behind PASS; or UIDL and LIST; or before these STAT. Their answers are not read yet */
+	/* UIDL went out behind PASS; or LIST and UIDL; or before these STAT. Their answers are not read yet */
 	enum { AHEAD_NOTHING, AHEAD_NAMES, AHEAD_NAMES_AND_SIZES, AHEAD_COUNT_AND_LISTS } ahead;
 	uint32_t top_ahead;     /* TOP of this message, and of those below it, went out before the lists were read */
 	size_t tops_ahead;      /* so many; 0: none */

@@ -110,11 +110,11 @@ enum mf_err pop3_need_sizes(struct pop3 *s)
 }
 
 /* Every message with its UIDL, or without where the server has none. Where all of them will be new, their sizes come in the same
- * round trip. */
+ * round trip: first, since a server has them at hand, and the answer to what was asked before does not wait for the names then. */
 static enum mf_err ask_for_lists(struct pop3 *s, bool both)
 {
-	enum mf_err e = s->no_uidl ? MF_OK : pop3_send(s, "UIDL");
-	return !e && both ? pop3_send(s, "LIST") : e;
+	enum mf_err e = both ? pop3_send(s, "LIST") : MF_OK;
+	return e || s->no_uidl ? e : pop3_send(s, "UIDL");
 }
 
 /* STAT tells how many TOPs can follow at once. */
@@ -141,23 +141,62 @@ enum mf_err pop3_count_ahead(struct pop3 *s, uint32_t *ret)
 	return MF_OK;
 }
 
+static void adopt_sizes(struct pop3 *s, struct maildrop *sizes)
+{
+	for (size_t i = 0; i < s->drop.count; i++) {
+		struct drop_item *item = &s->drop.items[i];
+		const struct drop_item *listed = maildrop_at_number(sizes, item->number);
+		if (listed) {
+			item->size = listed->size;
+			item->has_size = listed->has_size;
+		}
+	}
+}
+
+/* LIST's answer and that to UIDL behind it. Which messages there are UIDL says, where there is one. */
+static enum mf_err take_both(struct pop3 *s)
+{
+	bool ok = false;
+	enum mf_err e = take_sizes(s, take_new_size);
+	if (e || s->no_uidl)
+		return e;
+	struct maildrop sizes = s->drop;
+	maildrop_init(&s->drop);
+	e = take_list(s, "UIDL", take_uidl, &ok);
+	s->no_uidl = !e && !ok;
+	if (s->no_uidl) {
+		maildrop_finish(&s->drop);
+		s->drop = sizes;
+		return e;
+	}
+	adopt_sizes(s, &sizes);
+	maildrop_finish(&sizes);
+	return e;
+}
+
+static enum mf_err take_names(struct pop3 *s)
+{
+	bool ok = false;
+	enum mf_err e = take_list(s, "UIDL", take_uidl, &ok);
+	if (e || ok)
+		return e;
+	s->no_uidl = true;
+	e = pop3_send(s, "LIST");
+	return e ? e : take_sizes(s, take_new_size);
+}
+
 static enum mf_err list_all(struct pop3 *s)
 {
 	uint32_t count;
 	enum mf_err e = pop3_count_ahead(s, &count);
-	bool asked = s->ahead != AHEAD_NOTHING, ok = false;
+	bool asked = s->ahead != AHEAD_NOTHING;
 	bool both = asked ? s->ahead == AHEAD_NAMES_AND_SIZES : s->no_uidl || (!s->numbers.count && pop3_window(s) > 1);
 	if (!e && !asked)
 		e = ask_for_lists(s, both);
 	s->ahead = AHEAD_NOTHING;
-	if (!e && !s->no_uidl)
-		e = take_list(s, "UIDL", take_uidl, &ok);
-	if (e || (ok && !both))
+	if (e)
 		return e;
-	s->no_uidl = !ok;
-	if (!both)
-		e = pop3_send(s, "LIST");
-	return e ? e : take_sizes(s, ok ? take_size : take_new_size);
+	return both ? take_both(s) : take_names(s);
 }
 
 /* --- digests ----------------------------------------------------------------------------------------------------------------------- */
