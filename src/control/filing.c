@@ -104,7 +104,7 @@ void filing_settle(struct account *account, struct outbox *outbox)
 	struct sent_ids *s = MF_NEW(struct sent_ids);
 	outbox_items(outbox, &items, &count);
 	for (size_t i = 0; i < count; i++) {
-		if (items[i].state != OUTBOX_MAYBE)
+		if (items[i].state != OUTBOX_MAYBE || items[i].sent) /* what is in Sent may be what the others got before */
 			continue;
 		*s = (struct sent_ids){ .since_s = items[i].put_s - EARLIER_S };
 		if (cache_list(cache, sent, 0, add_recent, s) == MF_OK && is_in(cache, s, items[i].message_id) &&
