@@ -1,7 +1,10 @@
 /* control/filing.c: who files copies of what was sent, and that they reach the server once; drafts. */
 #include "control_world.h"
 
+#include <errno.h>
 #include <sys/mman.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
 #include <time.h>
 
 #include "cache/journal.h"
@@ -48,6 +51,34 @@ static void test_filed(void **state)
 	poll(NULL, 0, 50);
 	assert_int_equal(count_in(w, "Sent"), 1);
 	assert_true(journal_count(w->cache) == 0);
+	world_destroy(w);
+}
+
+static atomic_bool folders_fail;
+
+/* instead of the C library's */
+int fsync(int fd)
+{
+	struct stat st;
+	if (folders_fail && fstat(fd, &st) == 0 && S_ISDIR(st.st_mode)) {
+		errno = EIO;
+		return -1;
+	}
+	return (int)syscall(SYS_fsync, fd);
+}
+
+/* The outbox forgets the message when it is told that the copy is filed. */
+static void test_not_on_the_disk(void **state)
+{
+	(void)state;
+	struct world *w = world_create(false, 65536);
+	memory_mailbox_add(w->server, "Sent", 0, USE_SENT);
+	world_start(w);
+	folders_fail = true;
+	assert_int_equal(file(w, letter), MF_IO);
+	assert_int_equal(file(w, letter), MF_IO);        /* the row is there */
+	folders_fail = false;
+	assert_int_equal(file(w, letter), MF_OK);
 	world_destroy(w);
 }
 
@@ -469,7 +500,7 @@ int main(void)
 {
 	filing_look_ms_for_tests = 3600000;              /* nothing happens before time_is_over() */
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_filed), cmocka_unit_test(test_elsewhere_and_nowhere), cmocka_unit_test(test_sent_takes_none),
+		cmocka_unit_test(test_filed), cmocka_unit_test(test_not_on_the_disk), cmocka_unit_test(test_elsewhere_and_nowhere), cmocka_unit_test(test_sent_takes_none),
 		cmocka_unit_test(test_who_files),
 		cmocka_unit_test(test_server_files), cmocka_unit_test(test_server_files_meanwhile), cmocka_unit_test(test_changed_meanwhile), cmocka_unit_test(test_server_does_not_file),
 		cmocka_unit_test(test_seen_before), cmocka_unit_test(test_not_the_first_time), cmocka_unit_test(test_maybe_sent), cmocka_unit_test(test_maybe_sent_to_the_rest), cmocka_unit_test(test_draft),
