@@ -90,7 +90,7 @@ struct bodies {
 	int64_t base_count, base_bytes;/* at the last clean stop */
 	int64_t count[FAN_OUT], bytes[FAN_OUT]; /* since then; exact and without a base after a scan */
 	bool counted;                  /* the counts are true: else a scan is under way or due */
-	atomic_bool evicting;
+	atomic_bool evicting, counting;
 	int64_t evict_after_ms;        /* an eviction that could not free enough: not again before this */
 	uint32_t trust;                /* how many unclean ends of the machine this cache has seen */
 	atomic_bool named_temporaries; /* the file system has no unnamed ones */
