@@ -191,6 +191,12 @@ static enum mf_err compare_bytes(int fd, const struct trailer *trailer)
 	return !e && crc != trailer->crc ? MF_CORRUPT : e;
 }
 
+static bool is_same_file(int a, int b)
+{
+	struct stat of_a, of_b;
+	return fstat(a, &of_a) == 0 && fstat(b, &of_b) == 0 && of_a.st_dev == of_b.st_dev && of_a.st_ino == of_b.st_ino;
+}
+
 /* Written before the machine ended without warning: its name may have reached the disk before its bytes. */
 static enum mf_err compare_old(struct cache *c, const char *path, int fd, const struct trailer *trailer)
 {
@@ -199,8 +205,8 @@ static enum mf_err compare_old(struct cache *c, const char *path, int fd, const 
 		return e;
 	MF_CLEANUP(mf_close) int writable = openat(c->bodies.dir, path, O_WRONLY | O_CLOEXEC | O_NOFOLLOW);
 	uint64_t at = trailer->length + offsetof(struct trailer, trust);
-	/* where this fails it is compared again the next time */
-	if (writable < 0 || file_write(writable, at, &c->bodies.trust, sizeof c->bodies.trust) != MF_OK)
+	/* Where this fails it is compared again the next time. Another may have the name meanwhile. */
+	if (writable < 0 || !is_same_file(fd, writable) || file_write(writable, at, &c->bodies.trust, sizeof c->bodies.trust) != MF_OK)
 		trace(TRACE_CACHE, "body %s: cannot be marked", path);
 	return MF_OK;
 }
@@ -315,14 +321,18 @@ static bool file_is_there(const struct cache *c, uint64_t message)
 	return faccessat(c->bodies.dir, path, F_OK, AT_SYMLINK_NOFOLLOW) == 0;
 }
 
-/* The one in the table, or b, which is given to it. NULL: b is empty, and a file of that name came since the caller looked,
- * when files had been given a name `named` times. */
-static struct body *share(struct cache *c, struct body *b, uint64_t named)
+/* What was counted in struct bodies when a body was looked for */
+struct looked { uint64_t named, dropped; };
+
+/* The one in the table, or b, which is given to it. NULL: since the caller looked the message has lost what b is of (it was overwritten),
+ * or b is empty, and a file of its name came. */
+static struct body *share(struct cache *c, struct body *b, const struct looked *looked)
 {
 	struct bodies *all = &c->bodies;
 	pthread_mutex_lock(&all->lock);
 	struct body *shared = find_open(all, b->message);
-	bool late = !shared && !body_is_whole(b) && all->named != named && file_is_there(c, b->message);
+	bool late = all->dropped[bodies_fan_of(b->message)] != looked->dropped ||
+	            (!body_is_whole(b) && all->named != looked->named && file_is_there(c, b->message));
 	if (!shared && !late) {
 		map_add_pointer(&all->open, b->message, b);
 		shared = b;
@@ -333,33 +343,44 @@ static struct body *share(struct cache *c, struct body *b, uint64_t named)
 	return shared;
 }
 
-/* *ret_named: how often a file had been given a name before this looked */
-static enum mf_err get(struct cache *c, uint64_t message, struct body **ret, uint64_t *ret_named)
+/* MF_OK with *ret NULL: it is another now */
+static enum mf_err open_and_share(struct cache *c, uint64_t message, const struct looked *looked, struct body **ret)
+{
+	int fd = -1;
+	uint64_t size = 0;
+	enum mf_err e = open_whole(c, message, &fd, &size);
+	if (e == MF_NOT_FOUND)
+		e = spool_open(c, message, &fd, &size);
+	if (e == MF_CORRUPT) {
+		log_warning("the body of message %llu was damaged; it will be fetched again", (unsigned long long)message);
+		cache_body_drop(c, message);
+		return MF_NOT_FOUND;
+	}
+	if (e)
+		return e;
+	struct body *b = body_new(c, message, fd, size);
+	atomic_store(&b->whole, true);
+	*ret = share(c, b, looked);
+	return MF_OK;
+}
+
+/* *ret_looked: before this looked */
+static enum mf_err get(struct cache *c, uint64_t message, struct body **ret, struct looked *ret_looked)
 {
 	struct bodies *all = &c->bodies;
-	pthread_mutex_lock(&all->lock);
-	struct body *b = find_open(all, message);
-	*ret_named = all->named;
-	pthread_mutex_unlock(&all->lock);
-	if (!b) {
-		int fd = -1;
-		uint64_t size = 0;
-		enum mf_err e = open_whole(c, message, &fd, &size);
-		if (e == MF_NOT_FOUND)
-			e = spool_open(c, message, &fd, &size);
-		if (e == MF_CORRUPT) {
-			log_warning("the body of message %llu was damaged; it will be fetched again", (unsigned long long)message);
-			cache_body_drop(c, message);
-			return MF_NOT_FOUND;
-		}
-		if (e)
-			return e;
-		b = body_new(c, message, fd, size);
-		atomic_store(&b->whole, true);
-		b = share(c, b, 0);
+	enum mf_err e = MF_OK;
+	struct body *b = NULL;
+	while (!e && !b) {
+		pthread_mutex_lock(&all->lock);
+		b = find_open(all, message);
+		*ret_looked = (struct looked){ all->named, all->dropped[bodies_fan_of(message)] };
+		pthread_mutex_unlock(&all->lock);
+		if (!b)
+			e = open_and_share(c, message, ret_looked, &b);
 	}
-	*ret = b;
-	return MF_OK;
+	if (!e)
+		*ret = b;
+	return e;
 }
 
 struct body *cache_body_find(struct cache *c, uint64_t message)
@@ -372,12 +393,12 @@ struct body *cache_body_find(struct cache *c, uint64_t message)
 
 enum mf_err cache_body_get(struct cache *c, uint64_t message, struct body **ret)
 {
-	uint64_t named;
-	return get(c, message, ret, &named);
+	struct looked looked;
+	return get(c, message, ret, &looked);
 }
 
-/* MF_OK with *ret NULL: there is a whole one now */
-static enum mf_err create_empty(struct cache *c, uint64_t message, uint64_t size, uint64_t named, struct body **ret)
+/* MF_OK with *ret NULL: it is to be looked for once more */
+static enum mf_err create_empty(struct cache *c, uint64_t message, uint64_t size, const struct looked *looked, struct body **ret)
 {
 	char name[TEMPORARY_MAX];
 	int fd;
@@ -386,18 +407,18 @@ static enum mf_err create_empty(struct cache *c, uint64_t message, uint64_t size
 		return e;
 	struct body *b = body_new(c, message, fd, size);
 	memcpy(b->temporary, name, sizeof name);
-	*ret = share(c, b, named);
+	*ret = share(c, b, looked);
 	return MF_OK;
 }
 
 enum mf_err cache_body_create(struct cache *c, uint64_t message, uint64_t size, struct body **ret)
 {
 	for (;;) {
-		uint64_t named;
+		struct looked looked;
 		struct body *b = NULL;
-		enum mf_err e = get(c, message, &b, &named);
+		enum mf_err e = get(c, message, &b, &looked);
 		if (e == MF_NOT_FOUND)
-			e = create_empty(c, message, size, named, &b);
+			e = create_empty(c, message, size, &looked, &b);
 		if (e || b) {
 			if (!e)
 				*ret = b;
@@ -633,6 +654,7 @@ void body_abandon(struct body *b)
 static void detach(struct bodies *all, uint64_t message)
 {
 	struct body *b = map_get_pointer(&all->open, message);
+	all->dropped[bodies_fan_of(message)]++; /* nor who has opened its file and comes with it now */
 	if (!b)
 		return;
 	b->dropped = true;

@@ -143,15 +143,8 @@ static void count_fan(struct cache *c, unsigned fan, struct correction *ret)
 	free(l.items);
 }
 
-static void count_all(struct cache *c)
+static void apply_corrections(struct bodies *b, const struct correction corrections[static FAN_OUT])
 {
-	struct bodies *b = &c->bodies;
-	struct correction corrections[FAN_OUT];
-	for (unsigned fan = 0; fan < FAN_OUT; fan++) {
-		if (keeper_is_stopping(c))
-			return;
-		count_fan(c, fan, &corrections[fan]);
-	}
 	pthread_mutex_lock(&b->lock);
 	for (size_t i = 0; i < FAN_OUT; i++) {
 		b->count[i] += corrections[i].count;
@@ -160,6 +153,20 @@ static void count_all(struct cache *c)
 	b->base_count = b->base_bytes = 0;
 	b->counted = true;
 	pthread_mutex_unlock(&b->lock);
+}
+
+/* Once at a time: what is lacking would be added twice. */
+static void count_all(struct cache *c)
+{
+	struct correction corrections[FAN_OUT];
+	unsigned fan = 0;
+	if (atomic_exchange(&c->bodies.counting, true))
+		return;
+	for (; fan < FAN_OUT && !keeper_is_stopping(c); fan++)
+		count_fan(c, fan, &corrections[fan]);
+	if (fan == FAN_OUT)
+		apply_corrections(&c->bodies, corrections);
+	atomic_store(&c->bodies.counting, false);
 }
 
 void bodies_scan(struct cache *c)

@@ -86,10 +86,11 @@ struct bodies {
 	pthread_mutex_t lock;          /* guards the table and the counts, and is held over link, unlink and rename */
 	struct map open;               /* message to struct body */
 	uint64_t named;                /* how often a file was given a message's name */
+	uint64_t dropped[FAN_OUT];     /* how often a message of this folder lost its body, or what it had was another's from then on */
 	int64_t base_count, base_bytes;/* at the last clean stop */
 	int64_t count[FAN_OUT], bytes[FAN_OUT]; /* since then; exact and without a base after a scan */
 	bool counted;                  /* the counts are true: else a scan is under way or due */
-	atomic_bool evicting;
+	atomic_bool evicting, counting;
 	int64_t evict_after_ms;        /* an eviction that could not free enough: not again before this */
 	uint32_t trust;                /* how many unclean ends of the machine this cache has seen */
 	atomic_bool named_temporaries; /* the file system has no unnamed ones */

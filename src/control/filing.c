@@ -104,7 +104,7 @@ void filing_settle(struct account *account, struct outbox *outbox)
 	struct sent_ids *s = MF_NEW(struct sent_ids);
 	outbox_items(outbox, &items, &count);
 	for (size_t i = 0; i < count; i++) {
-		if (items[i].state != OUTBOX_MAYBE)
+		if (items[i].state != OUTBOX_MAYBE || items[i].sent) /* what is in Sent may be what the others got before */
 			continue;
 		*s = (struct sent_ids){ .since_s = items[i].put_s - EARLIER_S };
 		if (cache_list(cache, sent, 0, add_recent, s) == MF_OK && is_in(cache, s, items[i].message_id) &&
@@ -120,6 +120,12 @@ int64_t filing_look_ms_for_tests = 5000;  /* in which the server puts it there, 
 
 /* --- copies --------------------------------------------------------------------------------------------------------------- */
 
+static enum mf_err make_durable(struct cache *cache, uint64_t message)
+{
+	enum mf_err err = spool_sync(cache, message);
+	return err == MF_OK || err == MF_NOT_FOUND ? cache_flush(cache) : err; /* MF_NOT_FOUND: the server has it already */
+}
+
 /* In the journal, and on the disk; a draft into Drafts, what else it is into Sent */
 static enum mf_err file(struct account *account, const struct append *what, uint64_t *ret)
 {
@@ -134,13 +140,13 @@ static enum mf_err file(struct account *account, const struct append *what, uint
 		err = txn_append(t, mailbox, what, ret);
 	if (err != MF_OK) {
 		txn_rollback(t);
-		return err;
+		/* by an earlier call, which may not have got to the disk */
+		enum mf_err kept = err == MF_EXISTS ? make_durable(cache, *ret) : MF_OK;
+		return kept != MF_OK ? kept : err;
 	}
 	err = txn_commit(t);
 	if (err == MF_OK)
-		err = spool_sync(cache, *ret);
-	if (err == MF_OK || err == MF_NOT_FOUND) /* the server has it already */
-		err = cache_flush(cache);
+		err = make_durable(cache, *ret);
 	account_journal_changed(account);
 	return err;
 }

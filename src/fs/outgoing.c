@@ -224,6 +224,14 @@ static bool has_failed(const struct outbox_item *items, size_t count, const char
 	return false;
 }
 
+static bool is_listed(const struct shown *list, size_t count, const char *name)
+{
+	for (size_t i = 0; i < count; i++)
+		if (strcmp(list[i].name, name) == 0)
+			return true;
+	return false;
+}
+
 void outgoing_visit(struct outgoing *o, bool failed, uint64_t after, outgoing_visitor *visit, void *context)
 {
 	struct outbox_item *items;
@@ -244,8 +252,9 @@ void outgoing_visit(struct outgoing *o, bool failed, uint64_t after, outgoing_vi
 			list[count].name = f->left_name;
 			of_left(f, &list[count++].info);
 		}
+	drafts = failed ? 0 : count; /* they are few, where messages may be thousands */
 	for (size_t i = 0; i < item_count; i++) {
-		if (items[i].state == OUTBOX_UNFILED || items[i].in_failed != failed || (!failed && file_by_name(o, items[i].name)))
+		if (items[i].state == OUTBOX_UNFILED || items[i].in_failed != failed || is_listed(list, drafts, items[i].name))
 			continue;
 		last = file_of_id(o, items[i].id, last);
 		list[count].name = items[i].name;

@@ -445,16 +445,15 @@ static enum mf_err insert(struct outbox *o, struct entry *e, bool replaces, uint
 	if (!err && e->unfit)
 		outbox_free_name_locked(o, e);
 	e->replaces = there ? there->id : 0;
-	if (!err)
-		err = queue_save(o, e);
-	if (!err && there) {
-		err = withdraw_locked(o, there);
-		if (err)
-			(void)queue_delete(o, e);
-	}
-	if (!err)
-		*ret_replaced = e->replaces;
 	if (!err) {
+		err = queue_save(o, e);
+		if (!err && there)
+			err = withdraw_locked(o, there);
+		if (err)
+			(void)queue_delete(o, e); /* its name may be there, though not for good */
+	}
+	if (!err) {
+		*ret_replaced = e->replaces;
 		TAILQ_INSERT_TAIL(&o->entries, e, link);
 		o->woken = true;
 		pthread_cond_broadcast(&o->turned);

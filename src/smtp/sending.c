@@ -18,6 +18,7 @@
 #define LINK_LEAST_S 30
 #define LINK_MOST_S (15 * MINUTE)
 #define COPY_AGAIN_S (5 * MINUTE)
+#define JUST_NOW_S (30 * MINUTE)     /* after that a copy that the server has made is not known by its time */
 #define NAP_MOST_S MINUTE            /* the wall clock may be set, the machine may sleep */
 
 struct sender {
@@ -377,7 +378,7 @@ static void file_locked(struct outbox *o, struct entry *e)
 	uint64_t id = e->id, size = e->envelope.size;
 	MF_CLEANUP(mf_free) char *message_id = mf_strdup(e->envelope.message_id ? e->envelope.message_id : "");
 	MF_CLEANUP(mf_close) int fd = queue_open_file(o, id, "eml", O_RDONLY);
-	bool first = e->copy_first;
+	bool first = e->copy_first && clock_wall_s() - e->changed_s < JUST_NOW_S;
 	e->copy_first = false;
 	e->copy = COPY_ASKED;
 	pthread_mutex_unlock(&o->lock);
@@ -388,6 +389,7 @@ static void file_locked(struct outbox *o, struct entry *e)
 		return;
 	if (err) {
 		e->copy = COPY_WANTED;
+		e->copy_first = first && err == MF_OFFLINE; /* where it goes is not known: nothing was begun */
 		e->copy_at_s = clock_wall_s() + COPY_AGAIN_S;
 		log_line(err == MF_OFFLINE ? LOG_LEVEL_DEBUG : LOG_LEVEL_WARNING, "%s: the copy of what was sent is not filed yet: %s",
 		         o->config->name, mf_err_words(err));

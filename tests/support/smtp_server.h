@@ -20,7 +20,7 @@
 
 struct smtp_server {
 	int record;              /* the file of Message-IDs */
-	atomic_bool accept_later;
+	atomic_bool accept_later, close_at_dot; /* the latter: as X-Dot: close, whatever the message says */
 	atomic_uint connections, rcpts;
 	int64_t dot_ms;          /* how long the client waits for the answer to a message; 0: long */
 	unsigned most;           /* recipients of one message; 0: any number */
@@ -56,7 +56,7 @@ static bool peer_take_message(struct smtp_peer *p)
 		if (!strcmp(line, "."))
 			break;
 	}
-	if (feof(p->in))
+	if (feof(p->in) || p->server->close_at_dot)
 		return false;
 	if (answer[0] == '2' || answer[0] == 'c' || answer[0] == 's') {
 		(void)!dprintf(p->server->record, "%s\n", id);

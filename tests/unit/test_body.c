@@ -329,6 +329,70 @@ static void compared_after_a_power_failure(void **state)
 	body_unref(b);
 }
 
+static void *scan(void *context)
+{
+	bodies_scan(((struct fixture *)context)->c);
+	return NULL;
+}
+
+/* An eviction that finds too little counts anew, too, while the start still does. */
+static void counted_by_two(void **state)
+{
+	struct fixture *f = *state;
+	struct bodies *b = &f->c->bodies;
+	uint64_t inbox = add_mailbox(f, "INBOX");
+	struct cache_totals before, after;
+	for (uint32_t uid = 1; uid <= 600; uid++)
+		add_body(f, add_message(f, inbox, uid, uid), "some bytes");
+	cache_totals(f->c, &before);
+	assert_int_equal(before.bodies, 600);
+	memset(b->count, 0, sizeof b->count);
+	memset(b->bytes, 0, sizeof b->bytes);
+	b->counted = false;
+	pthread_t threads[2];
+	for (size_t i = 0; i < 2; i++)
+		assert_int_equal(pthread_create(&threads[i], NULL, scan, f), 0);
+	for (size_t i = 0; i < 2; i++)
+		pthread_join(threads[i], NULL);
+	cache_totals(f->c, &after);
+	assert_int_equal(after.bodies, before.bodies);
+	assert_int_equal(after.body_bytes, before.body_bytes);
+}
+
+#define LONG (48U << 20)    /* compared for some 50 ms */
+
+static void *get_long(void *context)
+{
+	struct fixture *f = context;
+	struct body *b = NULL;
+	return cache_body_get(f->c, 1, &b) == MF_OK ? b : NULL;
+}
+
+/* Who had opened its file before, and comes with it when the message has other bytes, does not give them to others. */
+static void overwritten_while_it_is_compared(void **state)
+{
+	struct fixture *f = *state;
+	struct body *b;
+	pthread_t thread;
+	char *bytes = pattern(LONG);
+	assert_int_equal(cache_body_create(f->c, 1, LONG, &b), MF_OK);
+	assert_int_equal(body_write(b, 0, bytes, LONG), MF_OK);
+	assert_int_equal(body_finish(b, LONG), MF_OK);
+	body_unref(b);
+	free(bytes);
+	f->c->bodies.trust++;
+	assert_int_equal(pthread_create(&thread, NULL, get_long, f), 0);
+	usleep(5000);
+	cache_body_drop(f->c, 1);
+	add_body(f, 1, "new");
+	void *early;
+	pthread_join(thread, &early);
+	assert_int_equal(cache_body_get(f->c, 1, &b), MF_OK);
+	assert_bytes(b, "new", 3);
+	body_unref(b);
+	body_unref(early);
+}
+
 static void verified_on_demand(void **state)
 {
 	struct fixture *f = *state;
@@ -576,7 +640,7 @@ int main(void)
 		cmocka_unit_test(ranges_against_a_model), WITH_CACHE(written_in_any_order), WITH_CACHE(an_empty_message),
 		WITH_CACHE(shorter_than_expected), WITH_CACHE(more_after_the_expected_end), WITH_CACHE(abandoned), WITH_CACHE(dropped_while_open), WITH_CACHE(torn_files_are_never_served),
 		WITH_CACHE(what_has_the_name_is_replaced),
-		WITH_CACHE(compared_after_a_power_failure), WITH_CACHE(verified_on_demand), WITH_CACHE(the_folder_is_cleared_while_running),
+		WITH_CACHE(compared_after_a_power_failure), WITH_CACHE(counted_by_two), WITH_CACHE(overwritten_while_it_is_compared), WITH_CACHE(verified_on_demand), WITH_CACHE(the_folder_is_cleared_while_running),
 		WITH_CACHE(where_there_are_no_unnamed_files), WITH_CACHE(it_becomes_whole_while_it_is_opened),
 		WITH_CACHE(what_is_left_over_goes), WITH_CACHE(the_least_recently_used_go_first),
 		WITH_CACHE(pinned_bodies_are_not_asked_for_again_and_again),

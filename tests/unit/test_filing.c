@@ -1,7 +1,10 @@
 /* control/filing.c: who files copies of what was sent, and that they reach the server once; drafts. */
 #include "control_world.h"
 
+#include <errno.h>
 #include <sys/mman.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
 #include <time.h>
 
 #include "cache/journal.h"
@@ -48,6 +51,34 @@ static void test_filed(void **state)
 	poll(NULL, 0, 50);
 	assert_int_equal(count_in(w, "Sent"), 1);
 	assert_true(journal_count(w->cache) == 0);
+	world_destroy(w);
+}
+
+static atomic_bool folders_fail;
+
+/* instead of the C library's */
+int fsync(int fd)
+{
+	struct stat st;
+	if (folders_fail && fstat(fd, &st) == 0 && S_ISDIR(st.st_mode)) {
+		errno = EIO;
+		return -1;
+	}
+	return (int)syscall(SYS_fsync, fd);
+}
+
+/* The outbox forgets the message when it is told that the copy is filed. */
+static void test_not_on_the_disk(void **state)
+{
+	(void)state;
+	struct world *w = world_create(false, 65536);
+	memory_mailbox_add(w->server, "Sent", 0, USE_SENT);
+	world_start(w);
+	folders_fail = true;
+	assert_int_equal(file(w, letter), MF_IO);
+	assert_int_equal(file(w, letter), MF_IO);        /* the row is there */
+	folders_fail = false;
+	assert_int_equal(file(w, letter), MF_OK);
 	world_destroy(w);
 }
 
@@ -375,6 +406,49 @@ static void test_maybe_sent(void **state)
 	world_destroy(w);
 }
 
+/* One had got it before: that is what the server has put into Sent, and says nothing of the other. */
+static void test_maybe_sent_to_the_rest(void **state)
+{
+	(void)state;
+	struct world *w = world_create(false, 65536);
+	struct smtp_server smtp = { .record = memfd_create("record", MFD_CLOEXEC) };
+	struct mf_reason why = { "" };
+	struct outbox *outbox;
+	struct outbox_options o = { .config = w->config, .state_dir = w->directory, .connect = server_connect, .connect_context = &smtp,
+		.file_copy = filing_copy, .file_context = w->account };
+	memory_mailbox_add(w->server, "Sent", 0, USE_SENT);
+	world_start(w);
+	w->config->from = mf_strdup("alice@example.org");
+	w->config->send_delay_ms = 0;
+	w->config->smtp.host = mf_strdup("smtp.gmail.com");
+	assert_int_equal(outbox_open(&o, &outbox, &why), MF_OK);
+	static const char text[] = "To: bob@x.org, later@x.org\nMessage-ID: <m1@x.org>\n\n", filed[] = "To: bob@x.org\r\nMessage-ID: <m1@x.org>\r\n\r\n";
+	uint64_t id;
+	MF_CLEANUP(mf_close) int fd = memfd_create("text", MFD_CLOEXEC);
+	assert_int_equal(write(fd, text, strlen(text)), (ssize_t)strlen(text));
+	lseek(fd, 0, SEEK_SET);
+	assert_int_equal(outbox_put(outbox, fd, &(struct outbox_put){ .at_once = true }, &id, &why), MF_OK);
+	(void)outbox_send_due(outbox, &why);
+	memory_deliver(w->server, "Sent", filed, strlen(filed), clock_wall_s(), 0);
+	account_refresh(w->account);
+	AWAIT(count_in(w, "Sent") == 1);
+	smtp.accept_later = smtp.close_at_dot = true;
+	assert_int_equal(outbox_retry(outbox, id), MF_OK);
+	(void)outbox_send_due(outbox, &why);
+	struct outbox_item item;
+	assert_int_equal(outbox_item(outbox, id, &item), MF_OK);
+	assert_true(item.state == OUTBOX_MAYBE && item.sent == 1);
+	outbox_item_finish(&item);
+	filing_settle(w->account, outbox);
+	struct outbox_counts counts;
+	outbox_counts(outbox, &counts);
+	assert_int_equal(counts.maybe, 1);
+	outbox_close(outbox);
+	server_join(&smtp);
+	close(smtp.record);
+	world_destroy(w);
+}
+
 static bool take_last(void *context, const struct entry *e, const char *name)
 {
 	(void)name;
@@ -426,10 +500,10 @@ int main(void)
 {
 	filing_look_ms_for_tests = 3600000;              /* nothing happens before time_is_over() */
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_filed), cmocka_unit_test(test_elsewhere_and_nowhere), cmocka_unit_test(test_sent_takes_none),
+		cmocka_unit_test(test_filed), cmocka_unit_test(test_not_on_the_disk), cmocka_unit_test(test_elsewhere_and_nowhere), cmocka_unit_test(test_sent_takes_none),
 		cmocka_unit_test(test_who_files),
 		cmocka_unit_test(test_server_files), cmocka_unit_test(test_server_files_meanwhile), cmocka_unit_test(test_changed_meanwhile), cmocka_unit_test(test_server_does_not_file),
-		cmocka_unit_test(test_seen_before), cmocka_unit_test(test_not_the_first_time), cmocka_unit_test(test_maybe_sent), cmocka_unit_test(test_draft),
+		cmocka_unit_test(test_seen_before), cmocka_unit_test(test_not_the_first_time), cmocka_unit_test(test_maybe_sent), cmocka_unit_test(test_maybe_sent_to_the_rest), cmocka_unit_test(test_draft),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

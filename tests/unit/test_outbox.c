@@ -522,6 +522,27 @@ static void copy_later(void **state)
 	end(&w);
 }
 
+/* Which mailbox is Sent was not known yet: nothing can have been put there. */
+static void copy_still_the_first(void **state)
+{
+	(void)state;
+	struct world w;
+	begin(&w);
+	w.copy_says = MF_OFFLINE;
+	uint64_t id = put(&w, "a.eml", SIMPLE);
+	later(11);
+	run(&w);
+	w.copy_first = false;
+	outbox_connected(w.outbox);
+	run(&w);
+	assert_true(w.copies == 2 && w.copy_first);
+	later(3600);
+	run(&w);
+	assert_true(w.copies == 3 && !w.copy_first);
+	assert_state(&w, id, OUTBOX_UNFILED);
+	end(&w);
+}
+
 /* What some have got is filed, and not taken back, while the others have not. */
 static void copy_before_all_have_it(void **state)
 {
@@ -716,7 +737,7 @@ int main(void)
 		cmocka_unit_test(names), cmocka_unit_test(names_of_failed), cmocka_unit_test(held), cmocka_unit_test(put_off_and_given_up), cmocka_unit_test(refused),
 		cmocka_unit_test(not_written), cmocka_unit_test(renamed_over_another),
 		cmocka_unit_test(refused_in_part), cmocka_unit_test(recipients_in_portions), cmocka_unit_test(no_answer_to_the_end), cmocka_unit_test(never_fit),
-		cmocka_unit_test(offline), cmocka_unit_test(offline_for_days), cmocka_unit_test(password_refused), cmocka_unit_test(policies), cmocka_unit_test(copy_later),
+		cmocka_unit_test(offline), cmocka_unit_test(offline_for_days), cmocka_unit_test(password_refused), cmocka_unit_test(policies), cmocka_unit_test(copy_later), cmocka_unit_test(copy_still_the_first),
 		cmocka_unit_test(copy_before_all_have_it), cmocka_unit_test(by_its_thread), cmocka_unit_test(damaged_state), cmocka_unit_test(killed_at_every_step),
 		cmocka_unit_test(killed_while_retrying),
 	};

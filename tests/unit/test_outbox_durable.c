@@ -1,4 +1,6 @@
 /* smtp/outbox.c: what holds from one life to the next, whatever the clock does meanwhile. */
+#include <sys/syscall.h>
+
 #include "unit/outbox_world.h"
 
 static uint64_t number_of(struct world *w, uint64_t id)
@@ -39,6 +41,42 @@ static void numbers(void **state)
 	assert_true(number > last);
 	reopen(&w);
 	assert_true(number_of(&w, id) == number);
+	end(&w);
+}
+
+/* --- a disk that fails --------------------------------------------------------------------------------------------------- */
+
+static bool folders_fail;
+
+/* instead of the C library's */
+int fsync(int fd)
+{
+	struct stat st;
+	if (folders_fail && fstat(fd, &st) == 0 && S_ISDIR(st.st_mode)) {
+		errno = EIO;
+		return -1;
+	}
+	return (int)syscall(SYS_fsync, fd);
+}
+
+/* What was refused leaves nothing that a start would take for a message. */
+static void put_in_vain(void **state)
+{
+	(void)state;
+	struct world w;
+	uint64_t id;
+	struct outbox_counts counts;
+	begin(&w);
+	uint64_t first = put(&w, "a.eml", SIMPLE);
+	unsigned before = files(&w);
+	folders_fail = true;
+	assert_int_equal(put_as(&w, SIMPLE, &(struct outbox_put){ .name = "b.eml" }, &id, NULL), MF_IO);
+	folders_fail = false;
+	assert_int_equal(files(&w), before);
+	reopen(&w);
+	outbox_counts(w.outbox, &counts);
+	assert_true(counts.waiting == 1 && !counts.failed);
+	assert_state(&w, first, OUTBOX_WAITING);
 	end(&w);
 }
 
@@ -162,7 +200,7 @@ static void link_after_a_wrong_clock(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = { 
-		cmocka_unit_test(numbers), cmocka_unit_test(first_attempt_after_a_wrong_clock),
+		cmocka_unit_test(numbers), cmocka_unit_test(put_in_vain), cmocka_unit_test(first_attempt_after_a_wrong_clock),
 		cmocka_unit_test_prestate(first_attempt_after_a_wrong_clock, &(int){ 1 }), cmocka_unit_test(retry_after_a_wrong_clock),
 		cmocka_unit_test_prestate(retry_after_a_wrong_clock, &(int){ 1 }), cmocka_unit_test(given_up_after_a_wrong_clock),
 		cmocka_unit_test(rest_of_one_that_is_retried),
