@@ -13,7 +13,6 @@
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
-#include <time.h>
 #include <unistd.h>
 
 #include <cmocka.h>
@@ -576,7 +575,6 @@ static void test_notify(void **state)
 
 static unsigned synced;              /* how often the folder of drafts was */
 static unsigned die_at;              /* at which fsync from now on; 0: at none */
-static bool in_a_hurry;              /* nothing is synced */
 
 int fsync(int fd)                    /* in the place of libc's: for the tests behind it */
 {
@@ -586,48 +584,7 @@ int fsync(int fd)                    /* in the place of libc's: for the tests be
 	snprintf(link, sizeof link, "/proc/self/fd/%d", fd);
 	if (readlink(link, path, sizeof path - 1) > 0 && strlen(path) > 14 && strcmp(path + strlen(path) - 14, "/outbox-drafts") == 0)
 		synced++;
-	return in_a_hurry ? 0 : (int)syscall(SYS_fsync, fd);
-}
-
-#define MANY 3000
-
-static bool count_one(void *context, const char *name, const struct outgoing_info *info)
-{
-	(void)name, (void)info;
-	++*(unsigned *)context;
-	return true;
-}
-
-static int64_t cpu_ns(void)
-{
-	struct timespec t;
-	clock_gettime(CLOCK_THREAD_CPUTIME_ID, &t);
-	return t.tv_sec * INT64_C(1000000000) + t.tv_nsec;
-}
-
-/* Each READDIR looks at all of them: not at each for each. */
-static void test_many(void **state)
-{
-	struct world *w = *state;
-	unsigned count = 0;
-	uint64_t id;
-	MF_CLEANUP(mf_close) int fd = memfd_create("text", MFD_CLOEXEC);
-	assert_int_equal(write(fd, LETTER("x"), strlen(LETTER("x"))), (ssize_t)strlen(LETTER("x")));
-	in_a_hurry = true;
-	for (unsigned i = 0; i < MANY; i++) {
-		lseek(fd, 0, SEEK_SET);
-		assert_int_equal(outbox_put(w->outbox, fd, &(struct outbox_put){ .held = true }, &id, NULL), MF_OK);
-	}
-	assert_int_equal(save(w, ".draft", "x"), MF_OK);
-	in_a_hurry = false;
-	outgoing_visit(w->o, false, 0, count_one, &count);
-	assert_int_equal(count, MANY + 1);
-	int64_t before = cpu_ns();
-	for (unsigned i = 0; i < 5; i++)
-		outgoing_visit(w->o, false, 1, count_one, &count);
-	int64_t each_us = (cpu_ns() - before) / 5000;
-	if (each_us > 10000)
-		fail_msg("%lld us for each", (long long)each_us);
+	return (int)syscall(SYS_fsync, fd);
 }
 
 /* What was taken back and removed, or sent, is not back after a power failure. */
@@ -779,7 +736,6 @@ int main(void)
 		cmocka_unit_test_setup_teardown(test_old_notes, begin, end),
 		cmocka_unit_test_setup_teardown(test_notify, begin, end),
 		cmocka_unit_test_setup_teardown(test_gone_is_gone, begin, end),
-		cmocka_unit_test_setup_teardown(test_many, begin, end),
 		cmocka_unit_test(test_killed_between), cmocka_unit_test(test_killed_while_replacing),
 		cmocka_unit_test(test_lock_names),
 		cmocka_unit_test_setup_teardown(test_locks, begin, end),

@@ -3,6 +3,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <signal.h>
+#include <stdatomic.h>
 #include <sys/resource.h>
 #include <sys/syscall.h>
 
@@ -16,13 +17,14 @@ static const struct spool_note note = { "INBOX", "written.eml", 1700000000 };
 static const struct disposal expunge = { .expunge = true };
 
 /* In the place of libc's: whether the file that is watched goes to the disk */
-static ino_t watched;
-static bool went_to_disk;
+static _Atomic ino_t watched;
+static atomic_bool went_to_disk;
 
 int fdatasync(int fd)
 {
 	struct stat st;
-	went_to_disk |= watched && fstat(fd, &st) == 0 && st.st_ino == watched;
+	if (watched && fstat(fd, &st) == 0 && st.st_ino == watched)
+		went_to_disk = true;
 	return (int)syscall(SYS_fdatasync, fd);
 }
 
