@@ -1,15 +1,13 @@
 /* control/filing.c: who files copies of what was sent, and that they reach the server once; drafts. */
 #include "control_world.h"
 
-#include <errno.h>
 #include <sys/mman.h>
-#include <sys/stat.h>
-#include <sys/syscall.h>
 #include <time.h>
 
 #include "cache/journal.h"
 #include "control/filing.h"
 #include "control/paths.h"
+#include "support/folders_fail.h"
 #include "support/smtp_server.h"
 
 static const char letter[] = "From: alice@example.org\r\nTo: bob@example.org\r\nSubject: filed\r\nMessage-ID: <f1@example.org>\r\n\r\nx\r\n";
@@ -52,19 +50,6 @@ static void test_filed(void **state)
 	assert_int_equal(count_in(w, "Sent"), 1);
 	assert_true(journal_count(w->cache) == 0);
 	world_destroy(w);
-}
-
-static atomic_bool folders_fail;
-
-/* instead of the C library's */
-int fsync(int fd)
-{
-	struct stat st;
-	if (folders_fail && fstat(fd, &st) == 0 && S_ISDIR(st.st_mode)) {
-		errno = EIO;
-		return -1;
-	}
-	return (int)syscall(SYS_fsync, fd);
 }
 
 /* The outbox forgets the message when it is told that the copy is filed. */
@@ -360,93 +345,96 @@ static void test_not_the_first_time(void **state)
 	world_destroy(w);
 }
 
-/* The end of a message had left and no answer came: what the server has in Sent was sent. */
-static void test_maybe_sent(void **state)
-{
-	(void)state;
-	struct world *w = world_create(false, 65536);
-	struct smtp_server smtp = { .record = memfd_create("record", MFD_CLOEXEC) };
-	struct mf_reason why = { "" };
+struct sending {
+	struct world *w;
+	struct smtp_server smtp;
 	struct outbox *outbox;
-	struct outbox_options o = { .config = w->config, .state_dir = w->directory, .connect = server_connect, .connect_context = &smtp,
+	uint64_t id;             /* of the message that was tried at once */
+};
+
+static void sending_begin(struct sending *s, const char *smtp_host, const char *text)
+{
+	struct world *w = s->w = world_create(false, 65536);
+	struct mf_reason why = { "" };
+	s->smtp.record = memfd_create("record", MFD_CLOEXEC);
+	struct outbox_options o = { .config = w->config, .state_dir = w->directory, .connect = server_connect, .connect_context = &s->smtp,
 		.file_copy = filing_copy, .file_context = w->account };
 	memory_mailbox_add(w->server, "Sent", 0, USE_SENT);
 	world_start(w);
 	w->config->from = mf_strdup("alice@example.org");
 	w->config->send_delay_ms = 0;
-	w->config->smtp.host = mf_strdup("smtp.example.org");
-	assert_int_equal(outbox_open(&o, &outbox, &why), MF_OK);
-	static const char text[] = "To: bob@x.org\nMessage-ID: <m1@x.org>\nX-Dot: close\n\n";
-	uint64_t id;
+	w->config->smtp.host = mf_strdup(smtp_host);
+	assert_int_equal(outbox_open(&o, &s->outbox, &why), MF_OK);
 	MF_CLEANUP(mf_close) int fd = memfd_create("text", MFD_CLOEXEC);
 	assert_int_equal(write(fd, text, strlen(text)), (ssize_t)strlen(text));
 	lseek(fd, 0, SEEK_SET);
-	assert_int_equal(outbox_put(outbox, fd, &(struct outbox_put){ .at_once = true }, &id, &why), MF_OK);
-	(void)outbox_send_due(outbox, &why);
+	assert_int_equal(outbox_put(s->outbox, fd, &(struct outbox_put){ .at_once = true }, &s->id, &why), MF_OK);
+	(void)outbox_send_due(s->outbox, &why);
+}
+
+static void sending_end(struct sending *s)
+{
+	outbox_close(s->outbox);
+	server_join(&s->smtp);
+	close(s->smtp.record);
+	world_destroy(s->w);
+}
+
+static uint64_t maybe_sent(struct sending *s)
+{
 	struct outbox_counts counts;
-	outbox_counts(outbox, &counts);
-	assert_int_equal(counts.maybe, 1);
-	static const char filed[] = "To: bob@x.org\r\nMessage-ID: <m1@x.org>\r\n\r\n", other[] = "To: bob@x.org\r\nMessage-ID: <m11@x.org>\r\n\r\n";
-	memory_deliver(w->server, "Sent", other, strlen(other), clock_wall_s(), 0);
-	memory_deliver(w->server, "Sent", filed, strlen(filed), clock_wall_s(), 0);
-	account_refresh(w->account);
-	AWAIT(count_in(w, "Sent") == 2);
-	filing_settle(w->account, outbox);          /* a server that does not file: who knows where that came from */
-	outbox_counts(outbox, &counts);
-	assert_int_equal(counts.maybe, 1);
-	assert_true(wanted(w, "smtp.example.org", SAVE_SENT_AUTO));
-	assert_false(wanted(w, "smtp.gmail.com", SAVE_SENT_AUTO));
-	filing_settle(w->account, outbox);
-	outbox_counts(outbox, &counts);
-	assert_true(!counts.maybe && !counts.unfiled);
-	assert_int_equal(count_in(w, "Sent"), 2);
-	outbox_close(outbox);
-	server_join(&smtp);
-	close(smtp.record);
-	world_destroy(w);
+	outbox_counts(s->outbox, &counts);
+	assert_int_equal(counts.unfiled, 0);
+	return counts.maybe;
+}
+
+/* What the server has in Sent by now */
+static void sent_has(struct sending *s, const char *text, size_t count)
+{
+	memory_deliver(s->w->server, "Sent", text, strlen(text), clock_wall_s(), 0);
+	account_refresh(s->w->account);
+	AWAIT(count_in(s->w, "Sent") == count);
+}
+
+#define FILED(id) "To: bob@x.org\r\nMessage-ID: <" id "@x.org>\r\n\r\n"
+
+/* The end of a message had left and no answer came: what the server has in Sent was sent. */
+static void test_maybe_sent(void **state)
+{
+	(void)state;
+	struct sending s = { 0 };
+	sending_begin(&s, "smtp.example.org", "To: bob@x.org\nMessage-ID: <m1@x.org>\nX-Dot: close\n\n");
+	assert_int_equal(maybe_sent(&s), 1);
+	sent_has(&s, FILED("m11"), 1);
+	sent_has(&s, FILED("m1"), 2);
+	filing_settle(s.w->account, s.outbox);      /* a server that does not file: who knows where that came from */
+	assert_int_equal(maybe_sent(&s), 1);
+	assert_true(wanted(s.w, "smtp.example.org", SAVE_SENT_AUTO));
+	assert_false(wanted(s.w, "smtp.gmail.com", SAVE_SENT_AUTO));
+	filing_settle(s.w->account, s.outbox);
+	assert_int_equal(maybe_sent(&s), 0);
+	assert_int_equal(count_in(s.w, "Sent"), 2);
+	sending_end(&s);
 }
 
 /* One had got it before: that is what the server has put into Sent, and says nothing of the other. */
 static void test_maybe_sent_to_the_rest(void **state)
 {
 	(void)state;
-	struct world *w = world_create(false, 65536);
-	struct smtp_server smtp = { .record = memfd_create("record", MFD_CLOEXEC) };
+	struct sending s = { 0 };
 	struct mf_reason why = { "" };
-	struct outbox *outbox;
-	struct outbox_options o = { .config = w->config, .state_dir = w->directory, .connect = server_connect, .connect_context = &smtp,
-		.file_copy = filing_copy, .file_context = w->account };
-	memory_mailbox_add(w->server, "Sent", 0, USE_SENT);
-	world_start(w);
-	w->config->from = mf_strdup("alice@example.org");
-	w->config->send_delay_ms = 0;
-	w->config->smtp.host = mf_strdup("smtp.gmail.com");
-	assert_int_equal(outbox_open(&o, &outbox, &why), MF_OK);
-	static const char text[] = "To: bob@x.org, later@x.org\nMessage-ID: <m1@x.org>\n\n", filed[] = "To: bob@x.org\r\nMessage-ID: <m1@x.org>\r\n\r\n";
-	uint64_t id;
-	MF_CLEANUP(mf_close) int fd = memfd_create("text", MFD_CLOEXEC);
-	assert_int_equal(write(fd, text, strlen(text)), (ssize_t)strlen(text));
-	lseek(fd, 0, SEEK_SET);
-	assert_int_equal(outbox_put(outbox, fd, &(struct outbox_put){ .at_once = true }, &id, &why), MF_OK);
-	(void)outbox_send_due(outbox, &why);
-	memory_deliver(w->server, "Sent", filed, strlen(filed), clock_wall_s(), 0);
-	account_refresh(w->account);
-	AWAIT(count_in(w, "Sent") == 1);
-	smtp.accept_later = smtp.close_at_dot = true;
-	assert_int_equal(outbox_retry(outbox, id), MF_OK);
-	(void)outbox_send_due(outbox, &why);
 	struct outbox_item item;
-	assert_int_equal(outbox_item(outbox, id, &item), MF_OK);
+	sending_begin(&s, "smtp.gmail.com", "To: bob@x.org, later@x.org\nMessage-ID: <m1@x.org>\n\n");
+	sent_has(&s, FILED("m1"), 1);
+	s.smtp.accept_later = s.smtp.close_at_dot = true;
+	assert_int_equal(outbox_retry(s.outbox, s.id), MF_OK);
+	(void)outbox_send_due(s.outbox, &why);
+	assert_int_equal(outbox_item(s.outbox, s.id, &item), MF_OK);
 	assert_true(item.state == OUTBOX_MAYBE && item.sent == 1);
 	outbox_item_finish(&item);
-	filing_settle(w->account, outbox);
-	struct outbox_counts counts;
-	outbox_counts(outbox, &counts);
-	assert_int_equal(counts.maybe, 1);
-	outbox_close(outbox);
-	server_join(&smtp);
-	close(smtp.record);
-	world_destroy(w);
+	filing_settle(s.w->account, s.outbox);
+	assert_int_equal(maybe_sent(&s), 1);
+	sending_end(&s);
 }
 
 static bool take_last(void *context, const struct entry *e, const char *name)

@@ -1,7 +1,7 @@
 /* smtp/outbox.c: what holds from one life to the next, whatever the clock does meanwhile. */
-#include <sys/syscall.h>
-
 #include "unit/outbox_world.h"
+
+#include "support/folders_fail.h"
 
 static uint64_t number_of(struct world *w, uint64_t id)
 {
@@ -45,19 +45,6 @@ static void numbers(void **state)
 }
 
 /* --- a disk that fails --------------------------------------------------------------------------------------------------- */
-
-static bool folders_fail;
-
-/* instead of the C library's */
-int fsync(int fd)
-{
-	struct stat st;
-	if (folders_fail && fstat(fd, &st) == 0 && S_ISDIR(st.st_mode)) {
-		errno = EIO;
-		return -1;
-	}
-	return (int)syscall(SYS_fsync, fd);
-}
 
 /* What was refused leaves nothing that a start would take for a message. */
 static void put_in_vain(void **state)
