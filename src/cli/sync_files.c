@@ -31,22 +31,28 @@ static bool is_folder(const char *operand)
 	return has_attribute(operand, "user.mail.complete") || access(control, R_OK) == 0;
 }
 
-/* "~/Mail/outbox" of "~/Mail/outbox/letter.eml", which is not there (any more); NULL: it is there, or was never meant to be sent */
-static char *outbox_it_left(const char *operand)
+/* "~/Mail/outbox" of "~/Mail/outbox/letter.eml", which is there or not (any more); NULL: that is no outbox of a mount. In failed/ it is
+ * "~/Mail/outbox/failed". */
+static char *outbox_of(const char *operand)
 {
+	static const char *const ends[] = { "/outbox", "/outbox/failed" };
 	const char *name = strrchr(operand, '/');
 	char whole[PATH_MAX];
-	if (!access(operand, F_OK) || errno != ENOENT)
-		return NULL;
 	MF_CLEANUP(mf_free) char *folder = name ? mf_strndup(operand, (size_t)(name - operand)) : mf_strdup(".");
-	MF_CLEANUP(mf_free) char *control = mf_format("%s/../.mailfs/status.json", folder);
-	bool outbox = realpath(folder, whole) && strcmp(strrchr(whole, '/'), "/outbox") == 0 && !access(control, R_OK);
-	return outbox ? mf_strdup(whole) : NULL;
+	if (!realpath(folder, whole))
+		return NULL;
+	for (size_t i = 0; i < sizeof ends / sizeof *ends; i++) {
+		size_t len = strlen(whole), end = strlen(ends[i]);
+		MF_CLEANUP(mf_free) char *control = mf_format("%.*s/.mailfs/status.json", (int)(len > end ? len - end : 0), whole);
+		if (len > end && strcmp(whole + len - end, ends[i]) == 0 && access(control, R_OK) == 0)
+			return mf_strdup(whole);
+	}
+	return NULL;
 }
 
 bool sync_is_file(const char *operand)
 {
-	MF_CLEANUP(mf_free) char *outbox = outbox_it_left(operand);
+	MF_CLEANUP(mf_free) char *outbox = outbox_of(operand);
 	return outbox || has_attribute(operand, STATE) || is_folder(operand);
 }
 
@@ -93,6 +99,11 @@ static bool place_of(const char *file, char **ret_account, char **ret_mailbox)
 	return false;
 }
 
+static enum exit_code tell_state(const char *file, const char *state)
+{
+	return strcmp(state, "synchronised") == 0 ? EXIT_OK : cli_fail(EXIT_PROTOCOL, "sync: %s is not at the server: %s", file, state);
+}
+
 static enum exit_code tell_file(const char *file)
 {
 	char state[STATE_MAX + 1];
@@ -100,88 +111,78 @@ static enum exit_code tell_file(const char *file)
 	if (len < 0)
 		return cli_fail(EXIT_NOT_FOUND, "sync: %s: %s", file, strerror(errno));
 	state[len] = 0;
-	if (strcmp(state, "synchronised") == 0)
-		return EXIT_OK;
-	return cli_fail(EXIT_PROTOCOL, "sync: %s is not at the server: %s", file, state);
-}
-
-/* A message in outbox/, or outbox/failed/, which is in no mailbox */
-static bool is_outgoing(const char *file, const char *folder)
-{
-	return (strcmp(folder, "outbox") == 0 || strcmp(folder, "outbox/failed") == 0) && !has_attribute(file, "user.mail.flags");
+	return tell_state(file, state);
 }
 
 /* It goes by itself: whoever asks for it now need only wait. */
-static bool is_on_its_way(const char *file)
+static bool is_on_its_way(const char *state)
 {
 	static const enum outbox_state states[] = { OUTBOX_WAITING, OUTBOX_QUEUED, OUTBOX_SENDING };
-	char state[STATE_MAX + 1];
-	ssize_t len = getxattr(file, STATE, state, STATE_MAX);
-	state[len < 0 ? 0 : len] = 0;
 	for (size_t i = 0; i < sizeof states / sizeof *states; i++)
 		if (strncmp(state, outbox_state_word(states[i]), strlen(outbox_state_word(states[i]))) == 0)
 			return true;
 	return false;
 }
 
-static enum exit_code sync_outgoing(const struct cli *cli, char *account, const char *file, bool wait)
+/* A message in outbox/, or outbox/failed/, which is in no mailbox. It may leave at any time: it is looked at once, and where it is not
+ * there, who holds the outbox knows whether it was sent. */
+static enum exit_code sync_outgoing(const struct cli *cli, const char *file, const char *outbox, bool wait)
 {
-	char whole[PATH_MAX];
-	struct cli own = *cli;
-	own.account = account;
-	if (wait && is_on_its_way(file) && realpath(file, whole))
-		return outgoing_settle(&own, "--wait", strrchr(whole, '/') + 1);
-	return tell_file(file);
-}
-
-/* It was sent, or taken out of the outbox: who holds that knows. */
-static enum exit_code sync_gone(const struct cli *cli, const struct arguments *arguments, const char *file, const char *outbox)
-{
+	char state[STATE_MAX + 1];
+	const char *slash = strrchr(file, '/');
 	MF_CLEANUP(mf_free) char *account = NULL, *folder = NULL;
 	struct cli own = *cli;
-	if (!arguments_has(arguments, "wait") || !place_of(outbox, &account, &folder))
-		return cli_fail(EXIT_NOT_FOUND, "sync: %s: %s", file, strerror(ENOENT));
+	ssize_t len = getxattr(file, STATE, state, STATE_MAX);
+	bool gone = len < 0 && errno == ENOENT;
+	if (len < 0 && !(gone && wait))
+		return cli_fail(EXIT_NOT_FOUND, "sync: %s: %s", file, strerror(errno));
+	state[gone ? 0 : len] = 0;
+	if (!wait || (!gone && !is_on_its_way(state)))
+		return tell_state(file, state);
+	if (!place_of(outbox, &account, &folder))
+		return cli_fail(EXIT_NOT_FOUND, "sync: %s is not in a mailfs mount", file);
 	own.account = account;
-	const char *slash = strrchr(file, '/');
 	return outgoing_settle(&own, "--wait", slash ? slash + 1 : file);
+}
+
+static enum exit_code sync_place(const struct cli *cli, const struct arguments *arguments, char *account, char *mailbox, sync_mailboxes *run)
+{
+	struct cli own = *cli;
+	struct arguments there = *arguments;
+	char *operands[] = { *mailbox ? mailbox : NULL, NULL };
+	own.account = account;
+	there.operands = operands;
+	there.operand_count = *mailbox ? 1 : 0; /* of an account's own folder all are meant */
+	return run(&own, &there);
+}
+
+/* *last: the mailbox that was synchronised last: many are of one */
+static enum exit_code sync_file(const struct cli *cli, const struct arguments *arguments, const char *file, sync_mailboxes *run, char **last)
+{
+	MF_CLEANUP(mf_free) char *account = NULL, *mailbox = NULL, *outbox = outbox_of(file);
+	bool wait = arguments_has(arguments, "wait");
+	if (outbox && !has_attribute(file, "user.mail.flags"))
+		return sync_outgoing(cli, file, outbox, wait);
+	if (!sync_is_file(file) || !place_of(file, &account, &mailbox))
+		return cli_fail(EXIT_NOT_FOUND, "sync: %s is not in a mailfs mount", file);
+	enum exit_code code = EXIT_OK;
+	char *place = mf_format("%s/%s", account, mailbox);
+	if (!*last || strcmp(*last, place) != 0)
+		code = sync_place(cli, arguments, account, mailbox, run);
+	free(*last);
+	*last = place;
+	/* with --wait it is the file that counts: other changes may wait for a person */
+	bool counts = wait && !is_folder(file) && (code == EXIT_OK || code == EXIT_PROTOCOL);
+	return counts ? tell_file(file) : code;
 }
 
 enum exit_code sync_files(struct cli *cli, const struct arguments *arguments, sync_mailboxes *run)
 {
 	enum exit_code code = EXIT_OK;
 	MF_CLEANUP(mf_free) char *last = NULL;
-	for (size_t i = 0; i < arguments->operand_count; i++) {
-		char *file = arguments->operands[i];
-		MF_CLEANUP(mf_free) char *account = NULL, *mailbox = NULL, *outbox = outbox_it_left(file);
-		if (outbox) {
-			enum exit_code left = sync_gone(cli, arguments, file, outbox);
-			code = code ? code : left;
-			continue;
-		}
-		if (!sync_is_file(file) || !place_of(file, &account, &mailbox))
-			return cli_fail(EXIT_NOT_FOUND, "sync: %s is not in a mailfs mount", file);
-		MF_CLEANUP(mf_free) char *place = mf_format("%s/%s", account, mailbox);
-		enum exit_code one = EXIT_OK;
-		bool outgoing = is_outgoing(file, mailbox), wait = arguments_has(arguments, "wait");
-		if (outgoing) {
-			one = sync_outgoing(cli, account, file, wait);
-		} else if (!last || strcmp(last, place) != 0) { /* many are of one mailbox */
-			struct cli own = *cli;
-			struct arguments there = *arguments;
-			char *operands[] = { *mailbox ? mailbox : NULL, NULL };
-			own.account = account;
-			there.operands = operands;
-			there.operand_count = *mailbox ? 1 : 0; /* of an account's own folder all are meant */
-			one = run(&own, &there);
-			free(last);
-			last = mf_strdup(place);
-		}
-		if (one == EXIT_CANCELLED)
-			return one;
-		/* with --wait it is the file that counts: other changes may wait for a person */
-		if (wait && !outgoing && !is_folder(file))
-			one = one == EXIT_OK || one == EXIT_PROTOCOL ? tell_file(file) : one;
-		code = code ? code : one;
+	for (size_t i = 0; i < arguments->operand_count && code != EXIT_CANCELLED; i++) {
+		enum exit_code one = sync_file(cli, arguments, arguments->operands[i], run, &last);
+		code = code && one != EXIT_CANCELLED ? code : one;
 	}
 	return code;
 }
