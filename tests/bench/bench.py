@@ -4,6 +4,7 @@
 mailfs beside what can be had: a minimal client that throws away what it reads ("floor"), mbsync, the same files on ext4.
 Everything runs against a Dovecot of its own behind a proxy that delays each byte by 25 ms each way. Prints a table of
 ratios with the absolute values, and writes build/bench.json. Nothing is asserted: a busy machine is not an error."""
+import base64
 import json
 import os
 import re
@@ -63,6 +64,28 @@ def drop(what):
         return True
     except OSError:
         return False
+
+
+def seconds_of_cpu(pid):
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return sum(map(int, fields[11:13])) / os.sysconf("SC_CLK_TCK")
+
+
+class Busy:
+    """How busy all processors are, with whatever runs, from here to stop()"""
+
+    def __init__(self):
+        self.begun = self.times()
+
+    @staticmethod
+    def times():
+        fields = list(map(int, Path("/proc/stat").read_text().splitlines()[0].split()[1:9]))
+        return sum(fields), sum(fields) - fields[3] - fields[4]
+
+    def stop(self):
+        whole, busy = (now - then for now, then in zip(self.times(), self.begun))
+        self.share = busy / max(whole, 1)
+        return self
 
 
 class Setting:
@@ -167,15 +190,17 @@ SyncState *
 def ls_cold(s):
     server = s.get("many")
     floors = [floor(server, server.proxy.port, "meta") for _ in range(3)]
-    whole, alone, up, down = [], [], 0, 0
+    whole, alone, up, down, cpu, shares = [], [], 0, 0, [], []
     for _ in range(3):
         home = s.suite.home(server, port=server.proxy.port)
         server.proxy.do("reset")
-        begun = time.monotonic()
+        busy, begun = Busy(), time.monotonic()
         mount = home.mount()
         ready = time.monotonic()
         timed(["ls", "-l", str(mount / "INBOX")])
         done = time.monotonic()
+        shares.append(busy.stop().share)
+        cpu.append(seconds_of_cpu(mount.pid))
         whole.append(done - begun)
         alone.append(done - ready)
         stats = server.proxy.stats()
@@ -185,6 +210,8 @@ def ls_cold(s):
     base = min(f["seconds"] for f in floors)
     report(f"first ls -l of {MANY}, cold, 50 ms: from mount to its end", min(whole), "s", base, "floor", "<= 1.3", min(whole) <= 1.3 * base)
     report("  of that, ls alone (from the mount's being ready)", min(alone), "s", min(f["fetch_seconds"] for f in floors), "floor's fetch")
+    report("  CPU of the mount", min(cpu), "s")
+    report("  of all processors, busy with server, line, ls and mount", 100 * max(shares), "%")
     report("  bytes received", down / 1e6, "MB", floors[0]["bytes"] / 1e6, "floor")
     report("  bytes sent", up / 1e3, "kB")
 
@@ -193,20 +220,40 @@ def ls_cold(s):
 def cat_cold(s):
     server = s.get("many")
     floors = [floor(server, server.proxy.port, "bodies") for _ in range(3)]
-    took = []
+    took, cpu, shares = [], [], []
     for _ in range(2):
         home = s.suite.home(server, port=server.proxy.port, cache_size="20G", cache_min_free="0")
         mount = home.mount()
         mount.names()
-        begun = time.monotonic()
+        before, busy, begun = seconds_of_cpu(mount.pid), Busy(), time.monotonic()
         subprocess.run("cat ./*.eml | wc -c", shell=True, cwd=mount / "INBOX", stdout=subprocess.DEVNULL, check=True)
         took.append(time.monotonic() - begun)
+        shares.append(busy.stop().share)
+        cpu.append(seconds_of_cpu(mount.pid) - before)
         mount.umount()
     base = min(f["fetch_seconds"] for f in floors)
     report(f"cat of all {MANY}, cold, 50 ms", min(took), "s", base, "floor", "<= 1.15", min(took) <= 1.15 * base)
+    report("  CPU of the mount", min(cpu), "s")
+    report("  of all processors, busy with server, line, cat and mount", 100 * max(shares), "%")
     maildir = s.get("maildir")
     pull = s.seconds_mbsync + timed(["sh", "-c", "cat ./* | wc -c"], cwd=maildir)
     report("  beside mbsync's pull and cat", min(took), "s", pull, "mbsync", "< 1", min(took) < pull)
+
+
+def least_resync(server, port):
+    """Seconds of a client that does no more than has to be done: TLS, the greeting, and everything behind that at once"""
+    begun = time.monotonic()
+    with ssl.create_default_context(cafile=server.authority.ca).wrap_socket(socket.create_connection(("127.0.0.1", port)), server_hostname="127.0.0.1") as line:
+        line.recv(65536)
+        secret = base64.b64encode(f"\0{server.user}\0{server.password}".encode()).decode()
+        line.sendall(f'a AUTHENTICATE PLAIN {secret}\r\nb ENABLE QRESYNC\r\nc LIST "" "*" RETURN (SUBSCRIBED SPECIAL-USE STATUS (MESSAGES UIDNEXT '
+                     'UIDVALIDITY UNSEEN HIGHESTMODSEQ))\r\n'.encode())
+        heard = b""
+        while b"\r\nc OK" not in heard:
+            part = line.recv(1 << 20)
+            assert part, heard[-200:]
+            heard += part
+    return time.monotonic() - begun
 
 
 @row
@@ -230,6 +277,7 @@ def resync(s):
     trips = stats[0]["turns"] + stats[0]["connections"]
     report(f"no-change resync of {count} mailboxes, cold connection: turns", trips, "turns", None, "", "<= 5 (LOGOUT aside)", trips <= 6)
     report("  time from the command's start to its end", min(took), "s", RTT, "round trips", "<= 5", min(took) <= 5 * RTT)
+    report("  beside a client that throws away what it reads", min(took), "s", min(least_resync(server, proxy.port) for _ in range(5)), "floor")
     size = (stats[0]["up"] + stats[0]["down"]) / count
     report("  bytes for each mailbox", size, "bytes", None, "", "<= 1024", size <= 1024)
 
@@ -457,8 +505,7 @@ class Writing:
         return self.at
 
     def seconds_of_cpu(self):
-        fields = Path(f"/proc/{self.at.pid}/stat").read_text().rpartition(")")[2].split()
-        return sum(map(int, fields[11:13])) / os.sysconf("SC_CLK_TCK")
+        return seconds_of_cpu(self.at.pid)
 
     def traced(self):
         """the verbs of all commands in the log"""
