@@ -7,6 +7,7 @@
 #include <pthread.h>
 #include <stdatomic.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -22,6 +23,8 @@ static const char magic[8] = { 'm', 'f', 's', 'p', 'o', 'o', 'l', '1' };
 struct tail { uint64_t size; uint32_t note_len, crc_unused; char magic[8]; };
 
 #define NOTE_MAX 8192
+#define NOTED_NAME "\nname: "
+#define NOTED_DATE "\ninternal-date: "
 #define SPOOL_NAME_MAX 32
 #define SYNC_HELPERS 3
 #define REASON_SUFFIX ".reason.txt"
@@ -78,7 +81,7 @@ enum mf_err spool_edit(struct cache *c, uint64_t message, int *ret)
 static enum mf_err write_tail(int fd, uint64_t size, const struct spool_note *note)
 {
 	char text[NOTE_MAX];
-	int len = snprintf(text, sizeof text, "mailbox: %s\nname: %s\ninternal-date: %" PRId64 "\n", note->mailbox, note->name, note->internal_date);
+	int len = snprintf(text, sizeof text, "mailbox: %s" NOTED_NAME "%s" NOTED_DATE "%" PRId64 "\n", note->mailbox, note->name, note->internal_date);
 	struct tail tail = { .size = size, .note_len = (uint32_t)(len < NOTE_MAX ? len : NOTE_MAX - 1) };
 	memcpy(tail.magic, magic, sizeof magic);
 	enum mf_err e = file_write(fd, size, text, tail.note_len);
@@ -573,22 +576,60 @@ void spool_close_dirs(struct cache *c)
 	mf_close(&c->rejected_dir);
 }
 
-/* The machine may have ended between a file and its transaction: what is in the file counts. */
-static enum mf_err mend_size(struct txn *t, const struct row *row)
+/* What the note of a spooled file says behind that key, "" if nothing; the caller frees */
+static char *noted(int fd, const struct tail *tail, const char *key)
 {
-	int fd;
-	uint64_t size;
-	enum mf_err e = spool_open(t->cache, row->entry.id, &fd, &size);
+	char text[NOTE_MAX];
+	size_t len;
+	(void)file_read(fd, tail->size, text, tail->note_len, &len);
+	text[len] = 0;
+	const char *value = strstr(text, key);
+	value = value ? value + strlen(key) : "";
+	return mf_strndup(value, strcspn(value, "\n"));
+}
+
+/* The machine may have ended between a file and its transaction: what is in the file counts. */
+static enum mf_err mend_content(struct txn *t, struct row *row)
+{
+	char file[SPOOL_NAME_MAX];
+	MF_CLEANUP(mf_close) int fd = -1;
+	struct tail tail;
+	struct mail_summary summary;
+	spool_name(row->entry.id, false, file);
+	enum mf_err e = open_name(t->cache->spool_dir, file, &fd, &tail);
 	if (e)
 		return e == MF_NOT_FOUND || e == MF_CORRUPT ? MF_OK : e; /* replay finds out, and says so */
-	mf_close(&fd);
-	if (size == row->entry.size)
-		return MF_OK;
-	sqlite3_stmt *s = db_use(t->db, SQL_MESSAGE_SIZE);
-	sqlite3_bind_int64(s, 1, (int64_t)row->entry.id);
-	sqlite3_bind_int64(s, 2, (int64_t)size);
-	sqlite3_bind_int(s, 3, true);
-	return db_run(t->db, s);
+	e = summarise(fd, tail.size, &summary);
+	if (e)
+		return e;
+	MF_CLEANUP(mf_free) char *date = noted(fd, &tail, NOTED_DATE);
+	struct message_put put = { .size = tail.size, .internal_date = strtoll(date, NULL, 10), .keywords = "", .summary = &summary };
+	if (tail.size != row->entry.size || !identity_is_same(t, row->entry.id, &put, row->entry.mtime, true))
+		e = content_store(t, row, &put);
+	mail_summary_finish(&summary);
+	return e;
+}
+
+/* Its bytes had been accepted, or it had got its name, and the machine ended before that was in the index: a message all the same.
+ * MF_NOT_FOUND, MF_INVALID: it cannot be one */
+static enum mf_err accept_late(struct txn *t, const struct row *row)
+{
+	MF_CLEANUP(mf_close) int fd = -1;
+	uint64_t message = row->entry.id, size, final;
+	struct spool_note note = { "", row->name, row->entry.mtime };
+	struct mail_summary summary;
+	enum mf_err e = spool_open(t->cache, message, &fd, &size);
+	if (!e)
+		e = spool_prepare(t->cache, message, fd, size, true, &note, &final);
+	if (!e)
+		e = summarise(fd, size, &summary);
+	if (e)
+		return e;
+	e = written_late(t, message, &(struct written){ .size = final, .summary = &summary, .internal_date = row->entry.mtime, .upload = true });
+	if (e)
+		spool_discard_prepared(t->cache, message);
+	mail_summary_finish(&summary);
+	return e;
 }
 
 static enum mf_err is_wanted(struct txn *t, uint64_t message, bool *ret)
@@ -605,7 +646,15 @@ static enum mf_err is_wanted(struct txn *t, uint64_t message, bool *ret)
 	for (size_t i = 0; i < ops.count && !*ret; i++)
 		*ret = ops.items[i].kind == OP_APPEND;
 	ops_finish(&ops);
-	return e || !*ret ? e : mend_size(t, &row);
+	if (e || !*ret)
+		return e;
+	if (!row.local || name_is_scratch(row.name))
+		return mend_content(t, &row);
+	e = accept_late(t, &row);
+	*ret = e == MF_OK || e == MF_NO_SPACE;
+	if (e == MF_NO_SPACE)
+		log_error("%s: it is sent when there is room on this disk, and mailfs starts again", row.name);
+	return e == MF_NOT_FOUND || e == MF_INVALID || e == MF_NO_SPACE ? MF_OK : e;
 }
 
 /* The server has the message of that row, with as many bytes: what was put aside is one copy too many. */
@@ -619,18 +668,6 @@ static enum mf_err is_spare(struct txn *t, uint64_t message, bool *ret)
 		return e == MF_NOT_FOUND ? MF_OK : e;
 	*ret = row.entry.uid && spool_open(t->cache, message, &fd, &size) == MF_OK && size == row.entry.size;
 	return MF_OK;
-}
-
-/* The name in the note of a spooled file; the caller frees */
-static char *noted_name(int fd, const struct tail *tail)
-{
-	char text[NOTE_MAX];
-	size_t len;
-	(void)file_read(fd, tail->size, text, tail->note_len, &len);
-	text[len] = 0;
-	const char *name = strstr(text, "\nname: ");
-	name = name ? name + strlen("\nname: ") : "";
-	return mf_strndup(name, strcspn(name, "\n"));
 }
 
 /* The file has the bytes of that message, as far as the index knows them. */
@@ -696,7 +733,7 @@ static void recover_stray(struct cache *c, const char *file, const char *edited)
 		return;
 	}
 	bool whole = !edited && read_tail(fd, &tail) == MF_OK;
-	MF_CLEANUP(mf_free) char *name = whole ? noted_name(fd, &tail) : mf_strdup(edited && *edited ? edited : "unfinished.eml");
+	MF_CLEANUP(mf_free) char *name = whole ? noted(fd, &tail, NOTED_NAME) : mf_strdup(edited && *edited ? edited : "unfinished.eml");
 	uint64_t size = whole ? tail.size : (uint64_t)st.st_size;
 	enum mf_err e = size == 0 ? MF_OK : reject_fd(c, fd, size, name, edited ? "mailfs ended while it was being written"
 		: "the index did not know what it was for; it may be at the server already");

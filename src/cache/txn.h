@@ -144,6 +144,10 @@ enum mf_err change_may_write_into(struct txn *t, const struct node *to, const ch
 enum mf_err change_take_flags(struct txn *t, struct row *by, const struct row *victim);
 /* And a place that another was moved away from, under a scratch name (written.c) */
 enum mf_err written_takes_name(struct txn *t, struct node *n, struct row *row, uint64_t append, const struct disposal *how);
+/* txn_written() by nobody: what the message took the place of, if anything, goes to Trash. MF_NOT_FOUND: it is shown nowhere (written.c) */
+enum mf_err written_late(struct txn *t, uint64_t message, const struct written *what);
+/* The row, and what is told of the message, become what was written (written.c). */
+enum mf_err content_store(struct txn *t, struct row *row, const struct message_put *put);
 /* op, if it is still there, is not to be done before `after` is over. */
 enum mf_err change_wait_for(struct txn *t, uint64_t op, uint64_t after);
 enum mf_err change_append(struct txn *t, const struct node *n, const struct row *row, int64_t due_ms, uint64_t *ret_op);

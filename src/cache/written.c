@@ -37,7 +37,7 @@ enum mf_err txn_create(struct txn *t, uint64_t mailbox, const char *name, uint64
 	return MF_OK;
 }
 
-static enum mf_err store_content(struct txn *t, struct row *row, const struct message_put *put)
+enum mf_err content_store(struct txn *t, struct row *row, const struct message_put *put)
 {
 	row->entry.size = put->size;
 	row->entry.size_checked = true;
@@ -309,12 +309,25 @@ enum mf_err txn_written(struct txn *t, uint64_t message, const struct written *w
 	if (!e)
 		e = txn_spool_commit(t, message);
 	if (!e)
-		e = store_content(t, &row, &put);
+		e = content_store(t, &row, &put);
 	if (e)
 		return txn_fail(t, e);
 	row_show(t, n, &row, true);
 	row_tell(t, CHANGE_MESSAGE_FLAGS, n, &row);
 	return MF_OK;
+}
+
+enum mf_err written_late(struct txn *t, uint64_t message, const struct written *what)
+{
+	struct row row, old;
+	struct node *n;
+	struct disposal how = { 0 };
+	enum mf_err e = change_visible(t, message, &row, &n);
+	if (e)
+		return e;
+	e = find_aside(t, n, row.name, &old);
+	e = e == MF_NOT_FOUND ? MF_OK : e ? e : txn_trash(t, &how.trash);
+	return e ? txn_fail(t, e) : txn_written(t, message, what, &how);
 }
 
 enum mf_err txn_copied(struct txn *t, uint64_t made, uint64_t from, int64_t due_ms)
@@ -380,7 +393,7 @@ enum mf_err txn_redate(struct txn *t, uint64_t message, int64_t date, const stru
 	if (e || !may)
 		return e ? e : txn_touch(t, message, date);
 	struct message_put put = { .mailbox = n->m.id, .size = row.entry.size, .internal_date = date, .keywords = "", .summary = summary };
-	e = txn_fail(t, store_content(t, &row, &put));
+	e = txn_fail(t, content_store(t, &row, &put));
 	if (!e)
 		row_show(t, n, &row, false);
 	return e;

@@ -34,6 +34,8 @@ struct world {
 	struct bus *bus;
 	struct cache *cache;
 	struct account *account;
+	struct remote *(*make)(void *context, unsigned roles, struct cancel *cancel);   /* sessions; NULL: of the server in memory itself */
+	void *make_context;
 };
 
 /* From one of the steps that are tried to the next: each of them is, but some 14 of many under sanitizers, where all take minutes */
@@ -79,7 +81,8 @@ static inline void world_start_as(struct world *w, bool offline)
 {
 	struct mf_reason why = {""};
 	struct account_options options = {
-		.config = w->config, .cache = w->cache, .bus = w->bus, .offline = offline, .make_remote = memory_remote_make, .make_context = w->server,
+		.config = w->config, .cache = w->cache, .bus = w->bus, .offline = offline, .make_remote = w->make ? w->make : memory_remote_make,
+		.make_context = w->make ? w->make_context : w->server,
 	};
 	assert_int_equal(account_create(&options, &w->account, &why), MF_OK);
 	account_start(w->account);
@@ -287,14 +290,19 @@ static inline char *message_text(int number, size_t size, size_t *ret_len)
 	return text;
 }
 
-static inline uint32_t deliver(struct world *w, const char *raw, int number, size_t size)
+static inline uint32_t deliver_to(struct memory_server *server, const char *raw, int number, size_t size)
 {
 	size_t len;
 	char *text = message_text(number, size, &len);
-	uint32_t uid = memory_deliver(w->server, raw, text, len, 1763632800 + number, 0);
+	uint32_t uid = memory_deliver(server, raw, text, len, 1763632800 + number, 0);
 	free(text);
 	assert_true(uid != 0);
 	return uid;
+}
+
+static inline uint32_t deliver(struct world *w, const char *raw, int number, size_t size)
+{
+	return deliver_to(w->server, raw, number, size);
 }
 
 static inline struct body *open_body(struct world *w, uint64_t id)

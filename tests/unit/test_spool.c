@@ -345,14 +345,38 @@ static void in_place_but_not_committed(void **state)
 	uint64_t inbox = inbox_of(f), id = created(f, inbox, "new.eml");
 	prepare(f, id, TEXT);
 	assert_int_equal(spool_commit(f->c, id), MF_OK);
-	reopen(f); /* a local file still: it has bytes now */
+	reopen(f); /* who has its bytes accepted sees it stored, even if he was not told that they were */
 	assert_int_equal(list_count(f, inbox), 1);
+	assert_int_equal(journal_count(f->c), 1);
+	uint64_t scratch = created(f, inbox, ".new.eml.swp");
+	prepare(f, scratch, TEXT);
+	assert_int_equal(spool_commit(f->c, scratch), MF_OK);
+	reopen(f); /* which is sent nowhere */
+	assert_int_equal(journal_count(f->c), 1);
+	assert_int_equal(list_count(f, inbox), 2);
 	uint64_t at_server = add_message(f, inbox, 3, 3);
 	prepare(f, at_server, TEXT);
 	assert_int_equal(spool_commit(f->c, at_server), MF_OK);
 	reopen(f); /* a message of the server's: whose new bytes nobody knew */
-	assert_int_equal(list_count(f, inbox), 2);
+	assert_int_equal(list_count(f, inbox), 3);
 	assert_true(file_is(f, "rejected/written.eml", TEXT));
+}
+
+/* What waits is told of as it is stored: by the newer bytes, however many they are */
+static void newer_but_not_committed(void **state)
+{
+	static const char newer[] = "From: a@example.org\r\nSubject: rewritten\r\nMessage-ID: <n@example.org>\r\n\r\nText\r\n";
+	struct fixture *f = *state;
+	uint64_t id = written(f, inbox_of(f), "a.eml", true);
+	struct message m;
+	prepare(f, id, newer);
+	assert_int_equal(spool_commit(f->c, id), MF_OK);
+	reopen(f);
+	assert_int_equal(cache_message(f->c, id, &m), MF_OK);
+	assert_int_equal(m.entry.size, strlen(newer));
+	assert_string_equal(m.subject, "rewritten");
+	message_finish(&m);
+	assert_int_equal(journal_count(f->c), 1);
 }
 
 /* An older version had made way for a newer one, which was in its place already or not, and that was not committed */
@@ -498,7 +522,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		WITH_CACHE(lines_end_with_crlf), WITH_CACHE(prepared_is_not_in_place), WITH_CACHE(what_is_wanted_stays), WITH_CACHE(leftovers),
-		WITH_CACHE(torn_anywhere), WITH_CACHE(lying_trailers), WITH_CACHE(lost_index), WITH_CACHE(in_place_but_not_committed), WITH_CACHE(made_way_but_not_committed),
+		WITH_CACHE(torn_anywhere), WITH_CACHE(lying_trailers), WITH_CACHE(lost_index), WITH_CACHE(in_place_but_not_committed), WITH_CACHE(newer_but_not_committed), WITH_CACHE(made_way_but_not_committed),
 		WITH_CACHE(rejected_names), WITH_CACHE(rejected_edits), WITH_CACHE(rejected_on_a_full_disk),
 		WITH_CACHE(renamed_before_it_is_on_the_disk),
 	};
