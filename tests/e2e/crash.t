@@ -68,7 +68,7 @@ with Suite("changes that are interrupted", timeout=800) as suite:
                 mount.environment = {"LD_PRELOAD": f"{TOOLS}/ends.so", "END_AT": str(suite.random.randrange(1, 80))}
                 mount.start()
                 wait_until(over, "it has ended, or nothing waits", 60)
-                ended += mount.process.poll() == 99
+                ended += mount.process.poll() == 77
                 mount.kill_hard()
                 mount.options, mount.wait, mount.environment = ("offline",), True, {}
                 mount.start()

@@ -3,7 +3,7 @@
  *
  *   END_AT=N   the N-th step is the last. Of what it was to write nothing is written, or, N being even, half; what it has read is lost.
  *
- * The process is said to have ended with 99. */
+ * The process is said to have ended with 77. */
 #undef _FILE_OFFSET_BITS /* pwrite64() is a function of its own here, as it is for those who call it */
 #include <dlfcn.h>
 #include <limits.h>
@@ -17,8 +17,8 @@
 #include <sys/uio.h>
 #include <unistd.h>
 
-#define ENDED 99
-#define REAL(name) static __typeof__(name) *real; if (!real) real = (__typeof__(name) *)dlsym(RTLD_NEXT, #name)
+#define ENDED 77
+#define REAL(name) static __typeof__(name) *_Atomic real; if (!real) real = (__typeof__(name) *)dlsym(RTLD_NEXT, #name)
 
 static bool is_of_a_server(int fd)
 {

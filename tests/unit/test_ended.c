@@ -4,9 +4,8 @@
 #include <sys/mman.h>
 #include <sys/wait.h>
 
-/* shared with the one that ends: transactions made, and the last one that is to be */
-static struct { unsigned made, last; } *changes;
-#define CHANGE_MADE() do { if (++changes->made == changes->last) _exit(99); } while (0)
+static void change_made(void);
+#define CHANGE_MADE change_made
 
 #include "unit/replay_steps.h"
 
@@ -18,15 +17,27 @@ static struct { unsigned made, last; } *changes;
 #include "tools/ends.c"
 #pragma GCC visibility pop
 
+/* shared with the one that ends: transactions made, and the last one that is to be */
+static struct { unsigned made, last; } *changes;
+
+static void change_made(void)
+{
+	if (++changes->made == changes->last)
+		_exit(ENDED);
+}
+
 #define CHILD_PATIENCE_S 120
 #define STEPS_MAX 5000
 #define CHANGES_MAX 200
 
 /* --- a server and the index of its client, as often as they are needed --------------------------------------------------------- */
 
+typedef void change_function(struct world *w);
 struct stage {
 	unsigned caps;
-	char dir[64], state[80], bodies[80];     /* what each run begins with */
+	change_function *work;                   /* of the one that ends */
+	change_function *meanwhile;              /* what the server had done before; NULL: nothing */
+	char dir[64], state[80], bodies[80];     /* the index that each run begins with */
 };
 
 static void run(const char *format, ...) __attribute__((format(printf, 1, 2)));
@@ -86,12 +97,15 @@ static void show_close(struct show *s)
 static void show_begin(struct show *s, const struct stage *stage)
 {
 	show_open(s, stage->caps);
+	if (stage->meanwhile)
+		stage->meanwhile(&s->w);
 	cache_close(s->w.cache);
 	s->w.cache = NULL;
 	run("rm -rf '%s' '%s' && cp -a '%s' '%s' && cp -a '%s' '%s'", s->w.state, s->w.bodies, stage->state, s->w.state, stage->bodies, s->w.bodies);
 }
 
-static void stage_build(struct stage *stage, unsigned caps, void change(struct world *w))
+/* change: by the client, when it has read all there is; NULL: it has never been there */
+static void stage_build(struct stage *stage, unsigned caps, change_function *change)
 {
 	struct show s;
 	*stage = (struct stage){ .caps = caps };
@@ -101,12 +115,14 @@ static void stage_build(struct stage *stage, unsigned caps, void change(struct w
 	snprintf(stage->state, sizeof stage->state, "%s/state", stage->dir);
 	snprintf(stage->bodies, sizeof stage->bodies, "%s/cache", stage->dir);
 	show_open(&s, caps);
-	world_start(&s.w);
-	assert_int_equal(want_sync(&s.w, false), MF_OK);
-	world_until(is_quiet(&s.w));
-	go_offline(&s.w);
-	change(&s.w);
-	world_stop(&s.w);
+	if (change) {
+		world_start(&s.w);
+		assert_int_equal(want_sync(&s.w, false), MF_OK);
+		world_until(is_quiet(&s.w));
+		go_offline(&s.w);
+		change(&s.w);
+		world_stop(&s.w);
+	}
 	cache_close(s.w.cache);
 	run("cp -a '%s' '%s' && cp -a '%s' '%s'", s.w.state, stage->state, s.w.bodies, stage->bodies);
 	world_open_cache(&s.w);
@@ -122,7 +138,7 @@ static void stage_finish(const struct stage *stage)
 /* --- one that ends --------------------------------------------------------------------------------------------------------------- */
 
 /* Nothing of the test framework: this process is not the test. */
-static void replay_all(struct world *w)
+static void begin_work(struct world *w)
 {
 	struct mf_reason why = { "" };
 	struct cache_options cache = { .state_dir = w->state, .cache_dir = w->bodies, .identity = "memory test", .bus = w->bus };
@@ -132,16 +148,27 @@ static void replay_all(struct world *w)
 	if (account_create(&options, &w->account, &why))
 		_exit(3);
 	account_start(w->account);
+}
+
+static void send_all(struct world *w)
+{
+	begin_work(w);
 	for (int again = 0; again < 2; again++) { /* what was not confirmed has been seen by the second time */
 		enum mf_err e = want_settled(w);
 		if ((e != MF_OK && e != MF_DENIED) || want_verified(w) != MF_OK)
 			_exit(4);
 	}
-	_exit(0);
+}
+
+static void read_all(struct world *w)
+{
+	begin_work(w);
+	if (want_sync(w, true) != MF_OK)
+		_exit(4);
 }
 
 /* false: it came to its end before that step */
-static bool ends_at(struct show *s, void work(struct world *w), long step, bool halves, const char *when)
+static bool ends_at(struct show *s, change_function *work, long step, bool halves, const char *when)
 {
 	int status;
 	fflush(NULL);
@@ -181,7 +208,7 @@ static void check_same(const char *text, const char *wanted, const char *when)
 		fail_msg("%s: it came to\n%s\nand should have come to\n%s", when, text, wanted);
 }
 
-/* --- changes that wait are sent ------------------------------------------------------------------------------------------------ */
+/* --- what a server is asked for, and told ---------------------------------------------------------------------------------------- */
 
 static char *undisturbed(const struct stage *stage)
 {
@@ -192,7 +219,7 @@ static char *undisturbed(const struct stage *stage)
 	return text;
 }
 
-static long sending_ends_anywhere(const struct stage *stage, size_t number, bool halves)
+static long ends_anywhere(const struct stage *stage, size_t number, bool halves)
 {
 	char *wanted = undisturbed(stage), when[80];
 	long step = 0;
@@ -201,7 +228,7 @@ static long sending_ends_anywhere(const struct stage *stage, size_t number, bool
 		assert_true(step < STEPS_MAX);
 		snprintf(when, sizeof when, "capabilities %zu, step %ld%s", number, step + 1, halves ? ", half of it" : "");
 		show_begin(&s, stage);
-		ended = ends_at(&s, replay_all, step + 1, halves, when);
+		ended = ends_at(&s, stage->work, step + 1, halves, when);
 		char *text = started_again(&s, 0, when);
 		check_same(text, wanted, when);
 		free(text);
@@ -211,28 +238,51 @@ static long sending_ends_anywhere(const struct stage *stage, size_t number, bool
 	return step;
 }
 
-/* what servers differ in */
-static void sent_with(size_t number, unsigned caps, void change(struct world *w))
+/* Servers of every kind */
+static void with_each(change_function *change, change_function *work, change_function *meanwhile)
 {
-	struct stage stage;
-	stage_build(&stage, caps, change);
-	long tried = sending_ends_anywhere(&stage, number, number % 2);
-	if (getenv("MAILFS_TEST_LONG"))
-		tried += sending_ends_anywhere(&stage, number, !(number % 2));
-	print_message("capabilities %zu: %ld steps\n", number, tried);
-	stage_finish(&stage);
+	for (size_t c = 0; c <= sizeof all_caps / sizeof *all_caps; c++) {
+		unsigned caps = c < sizeof all_caps / sizeof *all_caps ? all_caps[c] : FULL | REMOTE_REPLACE;
+		struct stage stage;
+		stage_build(&stage, caps, change);
+		stage.work = work;
+		stage.meanwhile = meanwhile;
+		long tried = ends_anywhere(&stage, c, c % 2);
+		if (getenv("MAILFS_TEST_LONG"))
+			tried += ends_anywhere(&stage, c, !(c % 2));
+		print_message("capabilities %zu: %ld steps\n", c, tried);
+		stage_finish(&stage);
+	}
 }
 
-static void sending_ends(void change(struct world *w))
+static void nothing(struct world *w)
 {
-	for (size_t c = 0; c < sizeof all_caps / sizeof *all_caps; c++)
-		sent_with(c, all_caps[c], change);
-	sent_with(4, FULL | REMOTE_REPLACE, change);
+	(void)w;
+}
+
+static void others_change(struct world *w)
+{
+	assert_true(memory_expunge(w->server, "INBOX", 2));
+	assert_true(memory_flag(w->server, "INBOX", 3, FLAG_SEEN | FLAG_FLAGGED, "$Work"));
+	assert_true(memory_move(w->server, "INBOX", 4, "Work") != 0);
+	memory_renumber(w->server, "Old/In");
+	memory_mailbox_remove(w->server, "Gone");
+	assert_true(memory_mailbox_rename(w->server, "Old", "Aged"));
+	memory_mailbox_add(w->server, "Young", 0, USE_NONE);
+	deliver(w, "Young", 61, 700);
+	deliver(w, "INBOX", 62, 700);
+}
+
+static void what_is_read(void **state)
+{
+	(void)state;
+	with_each(NULL, read_all, NULL);
+	with_each(nothing, read_all, others_change);
 }
 
 /* --- changes are made ------------------------------------------------------------------------------------------------------------- */
 
-static void open_and_change(struct world *w, void change(struct world *w))
+static void open_and_change(struct world *w, change_function *change)
 {
 	struct mf_reason why = { "" };
 	struct cache_options cache = { .state_dir = w->state, .cache_dir = w->bodies, .identity = "memory test", .bus = w->bus };
@@ -251,13 +301,8 @@ static void make_more(struct world *w)
 	open_and_change(w, more_steps);
 }
 
-static void nothing(struct world *w)
-{
-	(void)w;
-}
-
 /* What is come to when it ends behind so many transactions; NULL: there are not as many. The caller frees. */
-static char *changed_so_far(const struct stage *stage, unsigned count, void make(struct world *w))
+static char *changed_so_far(const struct stage *stage, unsigned count, change_function *make)
 {
 	struct show s;
 	char when[60];
@@ -275,7 +320,7 @@ static char *changed_so_far(const struct stage *stage, unsigned count, void make
 }
 
 /* What it has accepted is done; of the one that it was at, all or nothing. */
-static void changing_ends(void make(struct world *w))
+static void changing_ends(change_function *make)
 {
 	struct stage stage;
 	char *wanted[CHANGES_MAX + 2] = { NULL }, when[80];
@@ -308,20 +353,20 @@ static void changes_of_every_kind(void **state)
 {
 	(void)state;
 	changing_ends(make_all);
-	sending_ends(all_steps);
+	with_each(all_steps, send_all, NULL);
 }
 
 static void several_of_one_thing(void **state)
 {
 	(void)state;
 	changing_ends(make_more);
-	sending_ends(more_steps);
+	with_each(more_steps, send_all, NULL);
 }
 
 int main(void)
 {
 	imap_global_init();
 	changes = mmap(NULL, sizeof *changes, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
-	const struct CMUnitTest tests[] = { cmocka_unit_test(changes_of_every_kind), cmocka_unit_test(several_of_one_thing) };
+	const struct CMUnitTest tests[] = { cmocka_unit_test(changes_of_every_kind), cmocka_unit_test(several_of_one_thing), cmocka_unit_test(what_is_read) };
 	return changes == MAP_FAILED ? 1 : cmocka_run_group_tests(tests, NULL, NULL);
 }
