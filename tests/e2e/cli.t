@@ -14,7 +14,7 @@ import time
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 from lib import PROGRAM, Suite, corpus, require_fuse, wait_until  # noqa: E402
-from lib import mailfs, system  # noqa: E402
+from lib import mailfs, system, terminal  # noqa: E402
 
 with Suite("the command", timeout=400) as suite:
     require_fuse()
@@ -252,6 +252,21 @@ with Suite("the command", timeout=400) as suite:
         from_file = json.loads((mount / ".mailfs/status.json").read_text())
         assert from_file["accounts"][0]["account"] == "work"
         assert "online" in (mount / ".mailfs/status").read_text()
+
+    @suite.case("status --watch draws what is mounted, and no more than the terminal has rows for")
+    def _():
+        both = suite.home(server)
+        both.config.write_text(both.config.read_text() + both.config.read_text().replace("[account work]", "[account other]"))
+        mounted = both.mount()
+        argv = ["sh", "-c", 'stty rows 6 cols 60; exec "$0" status --watch', str(PROGRAM)]
+        shown, code = terminal.in_terminal(argv, b"\x03", both.environment())
+        assert code == -signal.SIGINT and b"work: " in shown and b"not mounted" not in shown, (code, shown)
+        assert shown.count(b"\n") == 5, shown              # the cursor stands in the last row, and goes back from there
+        shown, code = terminal.in_terminal([str(PROGRAM), "status", "--watch", "other"], b"\x03", both.environment())
+        assert code == 8 and b"other is not mounted" in shown, (code, shown)
+        mounted.umount()
+        shown, code = terminal.in_terminal([str(PROGRAM), "status", "--watch"], b"\x03", both.environment())
+        assert code == 8 and b"work is not mounted" in shown, (code, shown)
 
     @suite.case("list shows the mailboxes")
     def _():
