@@ -375,7 +375,10 @@ static enum mf_err bring_up_accounts(struct serving *s, struct mf_reason *why)
 		e = await_first_lists(s, why);
 		let_signals_end(false);
 	}
-	return e ? e : control_server_start(control, &s->server, why);
+	if (e)
+		return e;
+	e = control_server_start(control, &s->server, why);
+	return e == MF_DENIED ? MF_IO : e; /* as in hold() */
 }
 
 static enum mf_err bring_up_fs(struct serving *s, struct mf_reason *why)

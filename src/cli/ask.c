@@ -123,7 +123,7 @@ enum exit_code ask_account(const struct ask *ask, struct target *target, const c
 			return nobody(ask, target);
 		code = (int)run_here(&asking, target, line);
 	} else if (e) {
-		return cli_fail(exit_code_of(e), "%s", why.text[0] ? why.text : mf_err_words(e));
+		return cli_fail(exit_code_of_local(e), "%s", why.text[0] ? why.text : mf_err_words(e));
 	}
 	if (asking.error)
 		cli_fail((enum exit_code)code, "%s", asking.error);

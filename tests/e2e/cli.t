@@ -223,6 +223,19 @@ with Suite("the command", timeout=400) as suite:
         answer = broken.run("mount", "work", where())
         assert answer.returncode == 3 and "tls-ca-file" in answer.stderr and "/nonexistent/ca.pem" in answer.stderr, answer
 
+    @suite.case("what this machine does not permit is a local failure, not one of the server")
+    def _():
+        here = suite.home(server, smtp=f"smtp://127.0.0.1:{server.port}", **{"from": "alice@example.org"})
+        unreadable = suite.folder / "unreadable.eml"
+        unreadable.write_bytes(corpus.message())
+        unreadable.chmod(0)
+        plain = ["setpriv", "--bounding-set=-all", "--inh-caps=-all"] if os.getuid() == 0 else []     # root, without what lets it read everything
+        for words in (["send", unreadable], ["send", "-t", "bob@example.org", "-a", unreadable]):
+            answer = subprocess.run([*plain, str(PROGRAM), *map(str, words)], env=here.environment(), stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=60)
+            one_line(answer, 7, "unreadable.eml", "Permission denied")
+        (here.folder / "run/mailfs").write_text("in the way")
+        one_line(here.run("mount", "work", where()), 7, "not a directory")
+
     @suite.case("mount points that cannot be used are told")
     def _():
         answer = home.run("mount", "work", suite.folder / "missing")
