@@ -1,6 +1,8 @@
 /* accounts: defaults, one setting, what one mailbox uses */
 #include <ctype.h>
 #include <fnmatch.h>
+#include <locale.h>
+#include <pthread.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -459,6 +461,24 @@ uint32_t account_config_max_messages(const struct account_config *account, const
 	return mailbox && mailbox->has_max_messages ? mailbox->max_messages : account->max_messages;
 }
 
+static locale_t utf8;
+
+static void make_utf8(void)
+{
+	utf8 = newlocale(LC_CTYPE_MASK, "C.UTF-8", NULL);
+}
+
+/* fnmatch(3) for names in UTF-8: in the locale of this process a '?' would be a byte. */
+static bool glob_matches(const char *pattern, const char *path)
+{
+	static pthread_once_t once = PTHREAD_ONCE_INIT;
+	pthread_once(&once, make_utf8);
+	locale_t before = uselocale(utf8);
+	bool matches = fnmatch(pattern, path, FNM_LEADING_DIR) == 0;
+	uselocale(before);
+	return matches;
+}
+
 /* A mailbox is excluded with all that is inside it. What is written exactly as the path counts, so that "[Gmail]/All Mail"
  * needs no escapes. */
 static bool pattern_matches(const char *pattern, const char *path)
@@ -466,7 +486,7 @@ static bool pattern_matches(const char *pattern, const char *path)
 	size_t len = strlen(pattern);
 	if (strncmp(path, pattern, len) == 0 && (path[len] == '\0' || path[len] == '/'))
 		return true;
-	return fnmatch(pattern, path, FNM_LEADING_DIR) == 0;
+	return glob_matches(pattern, path);
 }
 
 bool account_config_excludes(const struct account_config *account, const char *mailbox_path)

@@ -547,6 +547,14 @@ static void test_exclude(void **state)
 	for (size_t i = 0; i < sizeof in / sizeof *in; i++)
 		assert_false(account_config_excludes(a, in[i]));
 	account_config_destroy(a);
+	/* characters count, not bytes, whatever the environment's locale is */
+	a = with("exclude", "Entw?rfe, [\xc3\xa4\xc3\xb6]rger, ?");
+	static const char *const wide[] = { "Entw\xc3\xbcrfe", "\xc3\xb6rger", "\xe2\x98\x83", "\xf0\x9f\x93\xa7/x" };
+	for (size_t i = 0; i < sizeof wide / sizeof *wide; i++)
+		assert_true(account_config_excludes(a, wide[i]));
+	assert_false(account_config_excludes(a, "\xc3\xbcrger"));
+	assert_false(account_config_excludes(a, "\xe2\x98\x83\xe2\x98\x83"));
+	account_config_destroy(a);
 	a = account_config_create("x");
 	assert_false(account_config_excludes(a, "INBOX"));
 	account_config_destroy(a);
