@@ -44,13 +44,15 @@ static void raise_stop(int number)
 	cancel_raise(&stop_sign);
 }
 
-/* The first ^C asks the verb to end in good order, the second one ends the program. */
+/* The first ^C asks the verb to end in good order, the second one ends the program. What a shell runs in the background ignores it. */
 static void catch_interrupts(void)
 {
-	struct sigaction action = { .sa_handler = raise_stop, .sa_flags = (int)(SA_RESETHAND | SA_RESTART) };
+	static const int numbers[] = { SIGINT, SIGTERM };
+	struct sigaction before, action = { .sa_handler = raise_stop, .sa_flags = (int)(SA_RESETHAND | SA_RESTART) };
 	sigemptyset(&action.sa_mask);
-	sigaction(SIGINT, &action, NULL);
-	sigaction(SIGTERM, &action, NULL);
+	for (size_t i = 0; i < sizeof numbers / sizeof *numbers; i++)
+		if (!sigaction(numbers[i], NULL, &before) && before.sa_handler != SIG_IGN)
+			sigaction(numbers[i], &action, NULL);
 }
 
 static bool has_index(const char *account)

@@ -424,6 +424,21 @@ with Suite("the command", timeout=400) as suite:
         assert home.run("sync", "--once").returncode == 10
         server.start()
 
+    @suite.case("a signal that it was started to ignore does not end what it does without a mount")
+    def _():
+        proxy = suite.proxy(server.port)
+        account = suite.home(server, port=proxy.port)
+        account.run("sync", check=0)
+        before = proxy.stats()["connections"]
+        proxy.do("pause")
+        ignoring = ["sh", "-c", "trap '' INT TERM; exec \"$0\" sync", str(PROGRAM)]      # as what a script runs in the background does
+        process = subprocess.Popen(ignoring, env=account.environment(), stdin=subprocess.DEVNULL)
+        wait_until(lambda: proxy.stats()["connections"] > before, "it connects")
+        for number in (signal.SIGINT, signal.SIGTERM):
+            process.send_signal(number)
+        proxy.do("resume")
+        assert process.wait(system.PATIENCE * system.SLOW) == 0, process.returncode
+
     @suite.case("status and list without a running mailfs work in-process")
     def _():
         assert "INBOX" in home.run("list", check=0).stdout
