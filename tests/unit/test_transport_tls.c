@@ -191,7 +191,7 @@ struct fixture {
 
 static void fixture_open(struct fixture *f, server_script *script)
 {
-	f->id = identity_create(&(struct identity_options){ .name = "x", .alternative = "DNS:localhost,IP:127.0.0.1", .issuer = &authority });
+	f->id = identity_create(&(struct identity_options){ .name = "x", .alternative = "DNS:localhost,IP:127.0.0.1,IP:fe80::1", .issuer = &authority });
 	f->server_side = server_context(&f->id);
 	f->context = context_with(TRUST_VERIFY, NULL);
 	server_start(&f->server, script, f->server_side);
@@ -432,6 +432,26 @@ static void starttls_encrypts(void **state)
 	pthread_join(pair.thread, NULL);
 	close(pair.fd);
 	fixture_close(&f);
+}
+
+/* a certificate knows nothing of the interface that a link-local address is reached by */
+static void link_local_addresses(void **state)
+{
+	(void)state;
+	static const struct { const char *host; enum mf_err e; } rows[] = { { "fe80::1%eth0", MF_OK }, { "fe80::2%eth0", MF_TLS }, { "localhost%eth0", MF_TLS } };
+	for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
+		struct fixture f;
+		struct pair pair;
+		fixture_open(&f, tls_echo);
+		f.options.host = rows[i].host;
+		struct transport *t = adopt(&f, &pair);
+		assert_int_equal(pthread_create(&pair.thread, NULL, accept_tls, &pair), 0);
+		assert_int_equal(transport_start_tls(t), rows[i].e);
+		transport_destroy(t);
+		pthread_join(pair.thread, NULL);
+		close(pair.fd);
+		fixture_close(&f);
+	}
 }
 
 static void assert_injection_refused(struct transport *t)
@@ -710,7 +730,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		T(trusts_whom_it_should), T(ca_file_must_be_readable), T(sessions_are_resumed), T(sessions_survive_a_cut),
 		T(old_versions_are_refused), T(tls_to_a_plain_port), T(plain_to_a_tls_port), T(silence_in_the_handshake),
-		T(end_in_the_handshake), T(starttls_encrypts), T(starttls_refuses_injected_bytes), T(starttls_needs_a_context),
+		T(end_in_the_handshake), T(starttls_encrypts), T(link_local_addresses), T(starttls_refuses_injected_bytes), T(starttls_needs_a_context),
 		T(end_without_goodbye_at_every_offset), T(goodbye_is_an_end_too), T(stop_sign_ends_a_wait), T(forged_records_are_refused),
 		T(silence_and_the_stop_sign), T(wait_sees_what_tls_holds), T(two_full_pipes_do_not_lock),
 	};
