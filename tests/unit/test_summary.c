@@ -215,6 +215,8 @@ static const struct { const char *raw; int64_t date; } date_cases[] = {
 	{ "Thu, 19 Nov 2026 10:00:00 +9999", NOON_ISH },
 	{ "Thu, 19 Nov 2026 10:00:00 WHAT", NOON_ISH },
 	{ "Thu, 19 Nov 2026", NOON_ISH - 10 * 3600 },
+	{ "mar. 17 nov. 2026 11:00:00 +0100", NOON_ISH - 2 * 86400 }, /* mardi, martes: no month */
+	{ "mar, 17 mar 2026 11:00:00 +0100", 1773741600 },
 	{ "Sat, 31 Dec 2016 23:59:60 +0000", 1483228799 },
 	{ "29 Feb 2024 00:00:00 +0000", 1709164800 },
 	{ "19 Nov 98 10:00:00 +0000", 911469600 },
