@@ -59,6 +59,12 @@ static enum mf_err set_string(struct account_config *account, const struct key *
 	return MF_OK;
 }
 
+/* A mount in the background has another directory than its command, and reads the file again there. */
+static enum mf_err set_path(struct account_config *account, const struct key *key, const char *value, struct mf_reason *why)
+{
+	return *value == '/' ? set_string(account, key, value, why) : bad_value(why, key, value, "an absolute path");
+}
+
 static enum mf_err set_bool(struct account_config *account, const struct key *key, const char *value, struct mf_reason *why)
 {
 	return value_read_bool(value, field(account, key)) ? MF_OK : bad_value(why, key, value, "yes or no");
@@ -333,7 +339,7 @@ static const struct key keys[] = {
 	{ "auth", set_auth, AT(auth), 0, 0, mechanisms },
 	{ "from", set_from, AT(from), 0, 0, NULL },
 	{ "tls", set_tls, AT(tls), 0, 0, NULL },
-	{ "tls-ca-file", set_string, AT(tls_ca_file), 0, 0, NULL },
+	{ "tls-ca-file", set_path, AT(tls_ca_file), 0, 0, NULL },
 	{ "tls-insecure", set_bool, AT(tls_insecure), 0, 0, NULL },
 	{ "sync", set_choice, AT(sync), 0, 0, syncs },
 	{ "mailboxes", set_bool_choice, AT(subscribed_only), 0, 0, listings },

@@ -300,6 +300,8 @@ static const struct { const char *text; unsigned line; const char *says; } error
 	{ LEAST "smtp = smtp://me@host\n", 4, "user = ..." },
 	{ LEAST "smtp = smtp://me:hunter2@host\n", 4, "a password in a URL is refused" },
 	/* over several keys: no line */
+	{ LEAST "tls-ca-file = ca.pem\n", 4, "tls-ca-file: \"ca.pem\" is not an absolute path" },
+	{ LEAST "tls-ca-file = ~/ca.pem\n", 4, "is not an absolute path" },
 	{ "[account work]\nuser = x\n", 0, "account work: no server" },
 	{ "[account work]\nsmtp = smtp://x\nuser = x\n", 0, "account work: no server" },
 	{ "[account work]\nimap = imaps://x\n", 0, "account work: user is not set" },
