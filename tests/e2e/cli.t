@@ -180,6 +180,8 @@ with Suite("the command", timeout=400) as suite:
         mount = good.mount()
         assert len(mount.names()) == 10
         mount.umount()
+        adopted = ["env", "--ignore-signal=CHLD", str(PROGRAM), "sync"]    # by who does not wait for what it starts
+        assert subprocess.run(adopted, env=good.environment(), stdin=subprocess.DEVNULL, timeout=60 * system.SLOW).returncode == 0
         bad = suite.home(server, password=None, password_command="exit 3")
         answer = bad.run("mount", "work", where())
         assert answer.returncode in (3, 9) and answer.stderr, answer
