@@ -146,11 +146,19 @@ enum exit_code ask_all(const struct ask *ask, struct targets *targets, const cha
 	return result;
 }
 
+/* a word that could be taken for an option */
+static bool has_dash(char *const *rest)
+{
+	while (rest && *rest && **rest != '-')
+		rest++;
+	return rest && *rest;
+}
+
 char *ask_line(const char *verb, const char *flags, char *const *rest)
 {
 	struct buf b;
 	buf_init(&b, LINE_MAX_BYTES);
-	(void)buf_addf(&b, "%s%s%s", verb, *flags ? " " : "", flags);
+	(void)buf_addf(&b, "%s%s%s%s", verb, *flags ? " " : "", flags, has_dash(rest) ? " --" : "");
 	for (; rest && *rest; rest++) {
 		MF_CLEANUP(mf_free) char *quoted = control_quote(*rest);
 		(void)buf_addf(&b, " %s", quoted);

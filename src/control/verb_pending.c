@@ -46,6 +46,7 @@ typedef enum mf_err settle_one(struct account *a, uint64_t id, struct mf_reason 
 /* Numbers, all of one account; or "all" */
 static enum exit_code settle(struct verb_call *call, settle_one *one)
 {
+	(void)verb_take_option(call, "--");
 	if (!call->arguments[0]) {
 		mf_fail(&call->why, MF_INVALID, "which operation? Say its number (\"mailfs pending\" lists them), or all");
 		return EXIT_USAGE;
@@ -146,6 +147,7 @@ static enum mf_err subscribe_one(struct account *a, const char *path, bool subsc
 
 static enum exit_code subscribe(struct verb_call *call, bool subscribed)
 {
+	(void)verb_take_option(call, "--");
 	if (!call->arguments[0] || call->count != 1) {
 		mf_fail(&call->why, MF_INVALID, call->count != 1 ? "which account? Say --account NAME" : "which mailbox?");
 		return EXIT_USAGE;

@@ -409,6 +409,7 @@ static enum exit_code change_one(struct verb_call *call, enum settling change, c
 enum exit_code verb_outbox(struct verb_call *call)
 {
 	static const char *const options[] = { "--retry", "--remove", "--sent" };
+	(void)verb_take_option(call, "--");
 	MF_CLEANUP(mf_free) char *awaited = take_value(call, "--wait");
 	if (awaited)
 		return verb_no_more_arguments(call) ? EXIT_USAGE : await_one(call, awaited);
