@@ -145,6 +145,9 @@ static const struct { const char *raw, *from, *name; } from_cases[] = {
 	{ "\"=?utf-8?B?w6k=?=\" <a@b>", "\xc3\xa9 <a@b>", "\xc3\xa9" },
 	{ "\"alice@b\" <evil@x>", "\"alice@b\" <evil@x>", "alice@b" },
 	{ "a@b", "a@b", "a@b" },
+	/* the space in quotes is of the address, the others are not */
+	{ "\"alice q\" @ b", "\"alice q\"@b", "\"alice q\"@b" },
+	{ "Alice < \"alice \\\" q\" @ b >", "Alice <\"alice \\\" q\"@b>", "Alice" },
 	{ "<a@b>", "a@b", "a@b" },
 	{ "<a@b", "a@b", "a@b" },
 	{ "Alice <<a@b>>", "Alice <a@b>", "Alice" },
@@ -161,7 +164,7 @@ static const struct { const char *raw, *from, *name; } from_cases[] = {
 	{ ",,;", ",,;", ",,;" },
 	{ "\"open <a@b>", "open <a@b>", "open <a@b>" },
 	{ "(open <a@b>", "open <a@b>", "open <a@b>" },
-	{ "\"a b\"@c", "\"ab\"@c", "\"ab\"@c" },
+	{ "\"a b\"@c", "\"a b\"@c", "\"a b\"@c" },
 };
 
 static void test_from(void **state)
