@@ -375,7 +375,10 @@ static enum mf_err bring_up_accounts(struct serving *s, struct mf_reason *why)
 		e = await_first_lists(s, why);
 		let_signals_end(false);
 	}
-	return e ? e : control_server_start(control, &s->server, why);
+	if (e)
+		return e;
+	e = control_server_start(control, &s->server, why);
+	return e == MF_DENIED ? MF_IO : e; /* as in hold() */
 }
 
 static enum mf_err bring_up_fs(struct serving *s, struct mf_reason *why)
@@ -541,6 +544,9 @@ static void prepare_process(void)
 	umask(077);
 	struct sigaction ignore = { .sa_handler = SIG_IGN };
 	sigaction(SIGPIPE, &ignore, NULL); /* a peer that went away is told by the call's result */
+	/* who started us may have been told to ignore it, and then nobody can be waited for */
+	struct sigaction wait = { .sa_handler = SIG_DFL };
+	sigaction(SIGCHLD, &wait, NULL);
 	prepare_end();
 	mallopt(M_ARENA_MAX, 2);           /* threads by the dozen with an arena each would cost more than the index */
 	mallopt(M_MMAP_THRESHOLD, 131072); /* fixed: what a listing grew out of goes back to the system */

@@ -2,6 +2,7 @@
 
 #include <gsasl.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "auth/credentials.h"
@@ -25,6 +26,7 @@ static const struct mechanism mechanisms[] = {
 	{ AUTH_LOGIN, "LOGIN", false, false },
 };
 #define MECHANISMS (sizeof mechanisms / sizeof *mechanisms)
+#define ITERATIONS_MAX 2000000 /* of SCRAM: some seconds; servers want 4096 to some 600,000 */
 
 struct sasl {
 	const struct mechanism *mechanism;
@@ -64,6 +66,11 @@ const char *sasl_name(enum auth_mechanism mechanism)
 {
 	const struct mechanism *m = find(mechanism);
 	return m ? m->name : "none";
+}
+
+static bool is_scram(const struct sasl *s)
+{
+	return s->mechanism->bit == AUTH_SCRAM_SHA_1 || s->mechanism->bit == AUTH_SCRAM_SHA_256;
 }
 
 static enum mf_err start_gsasl(struct sasl *s, struct mf_reason *why)
@@ -186,9 +193,25 @@ static enum mf_err answer_login(struct sasl *s, char **ret, struct mf_reason *wh
 	return encode(word, strlen(word), ret);
 }
 
+/* SCRAM has the server say how often the password is hashed (RFC 5802 5.1), and libgsasl takes any number for it: hours of work
+ * that nothing can interrupt. */
+static bool asks_too_much(const char *challenge)
+{
+	char *text;
+	size_t len;
+	if (gsasl_base64_from(challenge, strlen(challenge), &text, &len) != GSASL_OK)
+		return false;
+	MF_CLEANUP(mf_free) char *line = mf_strndup(text, len);
+	gsasl_free(text);
+	const char *count = strstr(line, ",i=");
+	return count && strtoull(count + 3, NULL, 10) > ITERATIONS_MAX;
+}
+
 static enum mf_err answer_gsasl(struct sasl *s, const char *challenge, char **ret, struct mf_reason *why)
 {
 	char *text = NULL;
+	if (is_scram(s) && asks_too_much(challenge))
+		return mf_fail(why, MF_AUTH, "%s: the server wants the password hashed more than %d times", s->mechanism->name, ITERATIONS_MAX);
 	int rc = gsasl_step64(s->session, challenge, &text);
 	if (rc != GSASL_OK && rc != GSASL_NEEDS_MORE) {
 		gsasl_free(text);
@@ -220,8 +243,7 @@ enum mf_err sasl_answer(struct sasl *s, const char *challenge, char **ret, struc
 
 enum mf_err sasl_accepted(const struct sasl *s, struct mf_reason *why)
 {
-	bool scram = s->mechanism->bit == AUTH_SCRAM_SHA_1 || s->mechanism->bit == AUTH_SCRAM_SHA_256;
-	if (scram && !s->proved)
+	if (is_scram(s) && !s->proved)
 		return mf_fail(why, MF_AUTH, "the server did not prove that it knows the password");
 	return MF_OK;
 }

@@ -51,13 +51,26 @@ enum mf_err mf_err_from_errno(int number)
 	}
 }
 
+/* the length of text without a character of UTF-8 at its end that has been cut */
+static size_t whole_characters(const char *text, size_t len)
+{
+	size_t first = len;
+	while (first && len - first < 3 && ((unsigned char)text[first - 1] & 0xc0) == 0x80)
+		first--;
+	unsigned char lead = first ? (unsigned char)text[first - 1] : 0;
+	size_t wanted = lead >= 0xf0 ? 4 : lead >= 0xe0 ? 3 : lead >= 0xc0 ? 2 : 0;
+	return wanted > len - first + 1 ? first - 1 : len;
+}
+
 enum mf_err mf_fail(struct mf_reason *why, enum mf_err e, const char *format, ...)
 {
 	if (why) {
 		va_list arguments;
 		va_start(arguments, format);
-		vsnprintf(why->text, sizeof why->text, format, arguments);
+		int len = vsnprintf(why->text, sizeof why->text, format, arguments);
 		va_end(arguments);
+		if (len >= (int)sizeof why->text)
+			why->text[whole_characters(why->text, sizeof why->text - 1)] = 0;
 	}
 	return e;
 }

@@ -44,13 +44,15 @@ static void raise_stop(int number)
 	cancel_raise(&stop_sign);
 }
 
-/* The first ^C asks the verb to end in good order, the second one ends the program. */
+/* The first ^C asks the verb to end in good order, the second one ends the program. What a shell runs in the background ignores it. */
 static void catch_interrupts(void)
 {
-	struct sigaction action = { .sa_handler = raise_stop, .sa_flags = (int)(SA_RESETHAND | SA_RESTART) };
+	static const int numbers[] = { SIGINT, SIGTERM };
+	struct sigaction before, action = { .sa_handler = raise_stop, .sa_flags = (int)(SA_RESETHAND | SA_RESTART) };
 	sigemptyset(&action.sa_mask);
-	sigaction(SIGINT, &action, NULL);
-	sigaction(SIGTERM, &action, NULL);
+	for (size_t i = 0; i < sizeof numbers / sizeof *numbers; i++)
+		if (!sigaction(numbers[i], NULL, &before) && before.sa_handler != SIG_IGN)
+			sigaction(numbers[i], &action, NULL);
 }
 
 static bool has_index(const char *account)
@@ -123,7 +125,7 @@ enum exit_code ask_account(const struct ask *ask, struct target *target, const c
 			return nobody(ask, target);
 		code = (int)run_here(&asking, target, line);
 	} else if (e) {
-		return cli_fail(exit_code_of(e), "%s", why.text[0] ? why.text : mf_err_words(e));
+		return cli_fail(exit_code_of_local(e), "%s", why.text[0] ? why.text : mf_err_words(e));
 	}
 	if (asking.error)
 		cli_fail((enum exit_code)code, "%s", asking.error);
@@ -144,11 +146,19 @@ enum exit_code ask_all(const struct ask *ask, struct targets *targets, const cha
 	return result;
 }
 
+/* a word that could be taken for an option */
+static bool has_dash(char *const *rest)
+{
+	while (rest && *rest && **rest != '-')
+		rest++;
+	return rest && *rest;
+}
+
 char *ask_line(const char *verb, const char *flags, char *const *rest)
 {
 	struct buf b;
 	buf_init(&b, LINE_MAX_BYTES);
-	(void)buf_addf(&b, "%s%s%s", verb, *flags ? " " : "", flags);
+	(void)buf_addf(&b, "%s%s%s%s", verb, *flags ? " " : "", flags, has_dash(rest) ? " --" : "");
 	for (; rest && *rest; rest++) {
 		MF_CLEANUP(mf_free) char *quoted = control_quote(*rest);
 		(void)buf_addf(&b, " %s", quoted);

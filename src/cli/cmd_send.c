@@ -57,7 +57,7 @@ static enum exit_code send_message(struct cli *cli, const struct arguments *argu
 	struct outgoing outgoing;
 	enum mf_err e = open_message(arguments, letter, built, &message, &why);
 	if (e)
-		return cli_fail(exit_code_of(e), "%s", why.text[0] ? why.text : mf_err_words(e));
+		return cli_fail(exit_code_of_local(e), "%s", why.text[0] ? why.text : mf_err_words(e));
 	MF_CLEANUP(mf_free) char *author = letter_author(message);
 	enum exit_code code = outgoing_choose(cli, author, draft, &targets);
 	if (code)

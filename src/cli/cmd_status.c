@@ -10,6 +10,7 @@
 #include "base/mem.h"
 #include "cli/ask.h"
 #include "cli/show.h"
+#include "control/client.h"
 #include "control/json.h"
 
 #define STATUS_MAX (64U << 20)
@@ -75,11 +76,11 @@ static enum exit_code status_once(struct cli *cli, struct targets *targets, bool
 static void redraw(const char *text, size_t *drawn)
 {
 	struct buf out;
-	size_t columns = show_columns(), lines = 0;
+	size_t columns = show_columns(), rows = show_rows(), lines = 0;
 	buf_init(&out, STATUS_MAX);
 	if (*drawn)
 		(void)buf_addf(&out, "\033[%zuA", *drawn);
-	for (const char *p = text; *p; lines++) {
+	for (const char *p = text; *p && lines + 1 < rows; lines++) {
 		size_t len = strcspn(p, "\n"), cut = len < columns ? len : columns - 1;
 		while (cut < len && cut && ((unsigned char)p[cut] & 0xc0) == 0x80)
 			cut--;
@@ -93,14 +94,40 @@ static void redraw(const char *text, size_t *drawn)
 	*drawn = lines;
 }
 
-static enum exit_code status_watch(struct cli *cli, struct targets *targets)
+static bool ignore(void *context, const char *json)
+{
+	(void)context;
+	(void)json;
+	return true;
+}
+
+static bool is_held(const struct target *target)
+{
+	int code;
+	return control_ask(target->name, "ping", ignore, NULL, &code, NULL) != MF_NOT_FOUND;
+}
+
+/* Where all accounts are meant, those that nobody holds are left out, unless that is so of all. */
+static enum exit_code ask_held(const struct ask *ask, struct targets *targets, bool all)
+{
+	enum exit_code code = EXIT_OK;
+	size_t asked = 0;
+	for (size_t i = 0; all && i < targets->count && !code; i++)
+		if (is_held(&targets->items[i])) {
+			code = ask_account(ask, &targets->items[i], "status");
+			asked++;
+		}
+	return asked ? code : ask_all(ask, targets, "status");
+}
+
+static enum exit_code status_watch(struct cli *cli, struct targets *targets, bool all)
 {
 	size_t drawn = 0;
 	while (true) {
 		struct collected c;
 		collected_init(&c);
 		struct ask ask = { cli, ASK_RUNNING, false, collect, &c, false };
-		enum exit_code code = ask_all(&ask, targets, "status");
+		enum exit_code code = ask_held(&ask, targets, all);
 		if (!code) {
 			MF_CLEANUP(mf_free) char *safe = NULL;
 			size_t size = 0;
@@ -131,7 +158,7 @@ enum exit_code cmd_status(struct cli *cli, const struct arguments *arguments)
 	enum exit_code code = targets_select(&targets, cli, arguments, NULL);
 	if (code)
 		return code;
-	code = watch ? status_watch(cli, &targets) : status_once(cli, &targets, json);
+	code = watch ? status_watch(cli, &targets, !cli->account && !arguments->operand_count) : status_once(cli, &targets, json);
 	targets_finish(&targets);
 	return code;
 }

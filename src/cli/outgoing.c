@@ -146,7 +146,7 @@ enum exit_code outgoing_send(struct cli *cli, struct targets *targets, const str
 	if (!e)
 		e = handover_write(state, put, message, &name, &why);
 	if (e)
-		return cli_fail(exit_code_of(e), "%s", why.text[0] ? why.text : mf_err_words(e));
+		return cli_fail(exit_code_of_local(e), "%s", why.text[0] ? why.text : mf_err_words(e));
 	MF_CLEANUP(mf_free) char *line = mf_format("send%s --spool %s", put ? "" : " --draft", name);
 	struct telling telling = { ret, talk };
 	struct ask ask = { cli, ASK_CONNECT, may_ask_password, take_answer, &telling, true };

@@ -78,8 +78,8 @@ static int take_option(struct sendmail *s, const char *word, int argc, char **ar
 	for (const char *p = word + 1; *p; p++) {
 		if (*p == 'b')
 			return take_mode(s, p[1]);
-		if (strchr("fFrNoBhLpCXARVOqd", *p)) { /* those that have a value; of -o and -q it follows at once or is missing */
-			bool needs = !strchr("oqd", *p);
+		if (strchr("fFrNoBhLpCXARVOqde", *p)) { /* those that have a value; of -o and its like it follows at once or is missing */
+			bool needs = !strchr("oqde", *p);
 			if (*p == 'q')
 				s->flush = true;
 			if (needs && !p[1] && *next >= argc)
@@ -90,7 +90,7 @@ static int take_option(struct sendmail *s, const char *word, int argc, char **ar
 			s->from_fields = true;
 		else if (*p == 'i')
 			s->dot_is_text = true;
-		else if (!strchr("vnmGUe", *p))
+		else if (!strchr("vnmGU", *p))
 			return fail(EX_USAGE, "unknown option ", word);
 	}
 	return 0;

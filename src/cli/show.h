@@ -19,5 +19,7 @@ void show_progress_end(void);
 
 /* The columns of the terminal behind standard error; 80 where it is none. */
 size_t show_columns(void);
+/* The rows of the terminal behind standard output; 24 where it does not say. */
+size_t show_rows(void);
 
 #endif

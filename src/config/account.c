@@ -1,6 +1,8 @@
 /* accounts: defaults, one setting, what one mailbox uses */
 #include <ctype.h>
 #include <fnmatch.h>
+#include <locale.h>
+#include <pthread.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -55,6 +57,12 @@ static enum mf_err set_string(struct account_config *account, const struct key *
 	(void)why;
 	replace_string(field(account, key), value);
 	return MF_OK;
+}
+
+/* A mount in the background has another directory than its command, and reads the file again there. */
+static enum mf_err set_path(struct account_config *account, const struct key *key, const char *value, struct mf_reason *why)
+{
+	return *value == '/' ? set_string(account, key, value, why) : bad_value(why, key, value, "an absolute path");
 }
 
 static enum mf_err set_bool(struct account_config *account, const struct key *key, const char *value, struct mf_reason *why)
@@ -331,7 +339,7 @@ static const struct key keys[] = {
 	{ "auth", set_auth, AT(auth), 0, 0, mechanisms },
 	{ "from", set_from, AT(from), 0, 0, NULL },
 	{ "tls", set_tls, AT(tls), 0, 0, NULL },
-	{ "tls-ca-file", set_string, AT(tls_ca_file), 0, 0, NULL },
+	{ "tls-ca-file", set_path, AT(tls_ca_file), 0, 0, NULL },
 	{ "tls-insecure", set_bool, AT(tls_insecure), 0, 0, NULL },
 	{ "sync", set_choice, AT(sync), 0, 0, syncs },
 	{ "mailboxes", set_bool_choice, AT(subscribed_only), 0, 0, listings },
@@ -459,6 +467,24 @@ uint32_t account_config_max_messages(const struct account_config *account, const
 	return mailbox && mailbox->has_max_messages ? mailbox->max_messages : account->max_messages;
 }
 
+static locale_t utf8;
+
+static void make_utf8(void)
+{
+	utf8 = newlocale(LC_CTYPE_MASK, "C.UTF-8", NULL);
+}
+
+/* fnmatch(3) for names in UTF-8: in the locale of this process a '?' would be a byte. */
+static bool glob_matches(const char *pattern, const char *path)
+{
+	static pthread_once_t once = PTHREAD_ONCE_INIT;
+	pthread_once(&once, make_utf8);
+	locale_t before = uselocale(utf8);
+	bool matches = fnmatch(pattern, path, FNM_LEADING_DIR) == 0;
+	uselocale(before);
+	return matches;
+}
+
 /* A mailbox is excluded with all that is inside it. What is written exactly as the path counts, so that "[Gmail]/All Mail"
  * needs no escapes. */
 static bool pattern_matches(const char *pattern, const char *path)
@@ -466,7 +492,7 @@ static bool pattern_matches(const char *pattern, const char *path)
 	size_t len = strlen(pattern);
 	if (strncmp(path, pattern, len) == 0 && (path[len] == '\0' || path[len] == '/'))
 		return true;
-	return fnmatch(pattern, path, FNM_LEADING_DIR) == 0;
+	return glob_matches(pattern, path);
 }
 
 bool account_config_excludes(const struct account_config *account, const char *mailbox_path)

@@ -26,7 +26,7 @@ static bool is_verb(const char *name)
 {
 	static const char *const verbs[] = {
 		"mount", "umount", "status", "sync", "list", "connect", "disconnect", "check", "events", "pending", "cancel",
-		"retry", "flag", "subscribe", "unsubscribe", "send", "search", "setup", "forget", "help",
+		"retry", "flag", "subscribe", "unsubscribe", "send", "search", "setup", "forget", "help", "complete",
 	};
 	for (size_t i = 0; i < sizeof verbs / sizeof *verbs; i++)
 		if (strcmp(name, verbs[i]) == 0)

@@ -56,7 +56,7 @@ struct account_config {
 	                               * where there is an smtp server */
 	enum tls_policy tls;
 	unsigned char fingerprint[32];/* SHA-256 of the certificate (DER), with TLS_FINGERPRINT */
-	char *tls_ca_file;
+	char *tls_ca_file;            /* absolute */
 	bool tls_insecure;            /* tls = none is allowed beyond loopback */
 	enum sync_policy sync;
 	bool subscribed_only;

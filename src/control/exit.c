@@ -42,6 +42,11 @@ enum exit_code exit_code_of(enum mf_err e)
 	return EXIT_LOCAL;
 }
 
+enum exit_code exit_code_of_local(enum mf_err e)
+{
+	return exit_code_of(e == MF_DENIED ? MF_IO : e);
+}
+
 const char *exit_code_words(int code)
 {
 	static const struct { int code; const char *words; } rows[] = {

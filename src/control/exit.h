@@ -32,6 +32,8 @@ enum exit_code {
 };
 
 enum exit_code exit_code_of(enum mf_err e);
+/* of a failure that no server had a part in: what is not permitted then is so on this machine */
+enum exit_code exit_code_of_local(enum mf_err e);
 /* NULL: no such code */
 const char *exit_code_words(int code);
 

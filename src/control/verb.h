@@ -27,7 +27,7 @@ bool verb_say(struct verb_call *call, struct json_object *object);
 /* the same with {"key": value} */
 bool verb_say_member(struct verb_call *call, const char *key, struct json_object *value);
 
-/* Removes the option from the arguments; false: it was not there. */
+/* Removes the option from the arguments; false: it was not there. "--" ends the options, and is taken off as one itself. */
 bool verb_take_option(struct verb_call *call, const char *option);
 /* MF_INVALID with a reason where arguments are left: an unknown option, or one too many */
 enum mf_err verb_no_more_arguments(struct verb_call *call);

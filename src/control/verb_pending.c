@@ -46,6 +46,7 @@ typedef enum mf_err settle_one(struct account *a, uint64_t id, struct mf_reason 
 /* Numbers, all of one account; or "all" */
 static enum exit_code settle(struct verb_call *call, settle_one *one)
 {
+	(void)verb_take_option(call, "--");
 	if (!call->arguments[0]) {
 		mf_fail(&call->why, MF_INVALID, "which operation? Say its number (\"mailfs pending\" lists them), or all");
 		return EXIT_USAGE;
@@ -58,7 +59,7 @@ static enum exit_code settle(struct verb_call *call, settle_one *one)
 	for (size_t i = 0; call->arguments[i] && !e; i++) {
 		uint64_t id;
 		if (!parse_id(call->arguments[i], &id)) {
-			mf_fail(&call->why, MF_INVALID, "not the number of an operation: %.40s", call->arguments[i]);
+			mf_fail(&call->why, MF_INVALID, "not the number of an operation: %s", call->arguments[i]);
 			return EXIT_USAGE;
 		}
 		e = one(call->accounts[0], id, &call->why);
@@ -131,7 +132,7 @@ static enum mf_err subscribe_one(struct account *a, const char *path, bool subsc
 	uint64_t id = 0;
 	enum mf_err e = verb_find_mailbox(a, path, &id);
 	if (e)
-		return mf_fail(why, e, "%s: there is no mailbox %.200s", account_config(a)->name, path);
+		return mf_fail(why, e, "%s: there is no mailbox %s", account_config(a)->name, path);
 	struct txn *t = NULL;
 	e = cache_begin(account_cache(a), &t);
 	if (!e && (e = txn_mailbox_subscribe(t, id, subscribed)) == MF_OK) {
@@ -146,6 +147,7 @@ static enum mf_err subscribe_one(struct account *a, const char *path, bool subsc
 
 static enum exit_code subscribe(struct verb_call *call, bool subscribed)
 {
+	(void)verb_take_option(call, "--");
 	if (!call->arguments[0] || call->count != 1) {
 		mf_fail(&call->why, MF_INVALID, call->count != 1 ? "which account? Say --account NAME" : "which mailbox?");
 		return EXIT_USAGE;

@@ -13,12 +13,19 @@
 #include "control/outboxes.h"
 #include "control/paths.h"
 #include "control/status.h"
+#include "mail/text.h"
 #include "smtp/handover.h"
 
 #define STEP_MS 50             /* how often a message is looked at that is being sent */
 #define HELD_MS 10000          /* how long one is waited for that somebody writes: who has just closed lets go at once */
 #define COPY_MS 10000          /* how long copies in Sent are waited for where there is no mount */
 #define PROGRESS_STEPS 20      /* of those, between two lines that say that it goes on */
+
+/* How much of text is said, as the precision of a %.*s: no half characters */
+static int at_most(const char *text, size_t max)
+{
+	return (int)text_cut(text, strlen(text), max);
+}
 
 static void say_item(struct verb_call *call, const struct account *a, const struct outbox_item *item)
 {
@@ -44,7 +51,7 @@ static void say_item(struct verb_call *call, const struct account *a, const stru
 
 static enum exit_code fail_removed(struct verb_call *call, const char *name)
 {
-	mf_fail(&call->why, MF_NOT_FOUND, "%.80s was taken out of the outbox, and is not sent", name);
+	mf_fail(&call->why, MF_NOT_FOUND, "%.*s was taken out of the outbox, and is not sent", at_most(name, 80), name);
 	return EXIT_PARTIAL;
 }
 
@@ -81,7 +88,7 @@ static bool is_settled(const struct outbox_item *item)
 static enum exit_code code_of_item(struct verb_call *call, const struct outbox_item *item)
 {
 	if (item->state == OUTBOX_FAILED || item->state == OUTBOX_MAYBE || item->state == OUTBOX_RETRYING) {
-		mf_fail(&call->why, MF_DENIED, "%.80s is %s: %.200s", item->name, outbox_state_word(item->state), item->reason);
+		mf_fail(&call->why, MF_DENIED, "%.*s is %s: %s", at_most(item->name, 80), item->name, outbox_state_word(item->state), item->reason);
 		return item->state == OUTBOX_RETRYING || item->sent ? EXIT_PARTIAL : EXIT_PROTOCOL;
 	}
 	return EXIT_OK;
@@ -95,7 +102,7 @@ static enum exit_code link_failure(struct verb_call *call, struct outbox *outbox
 	if (!link.error && !link.offline)
 		return EXIT_OK;
 	const char *reason = link.offline ? "the account is disconnected" : link.reason.text[0] ? link.reason.text : mf_err_words(link.error);
-	mf_fail(&call->why, link.error, "%.80s stays in the outbox: %.200s", item->name, reason);
+	mf_fail(&call->why, link.error, "%.*s stays in the outbox: %s", at_most(item->name, 80), item->name, reason);
 	return link.offline ? EXIT_OFFLINE : exit_code_of(link.error);
 }
 
@@ -103,7 +110,7 @@ static enum exit_code link_failure(struct verb_call *call, struct outbox *outbox
 static bool say_progress(struct verb_call *call, const struct outbox_item *item)
 {
 	struct account_progress progress = { .total = 1 };
-	snprintf(progress.doing, sizeof progress.doing, "%s %.60s", outbox_state_word(item->state), item->name);
+	snprintf(progress.doing, sizeof progress.doing, "%s %.*s", outbox_state_word(item->state), at_most(item->name, 60), item->name);
 	return verb_say_member(call, "progress", status_progress_object(&progress));
 }
 
@@ -117,14 +124,14 @@ static bool is_held_long(const struct outbox_item *item, int64_t *since_ms)
 
 static enum exit_code fail_held(struct verb_call *call, const struct outbox_item *item)
 {
-	mf_fail(&call->why, MF_BUSY, "%.80s stays in the outbox: it is open for writing, or an editor's lock for it is there", item->name);
+	mf_fail(&call->why, MF_BUSY, "%.*s stays in the outbox: it is open for writing, or an editor's lock for it is there", at_most(item->name, 80), item->name);
 	return EXIT_BUSY;
 }
 
 static enum exit_code fail_unreleased(struct verb_call *call, const struct account *a, const struct outbox_item *item)
 {
 	bool manual = account_config(a)->send == SEND_MANUAL;
-	mf_fail(&call->why, MF_DENIED, "%.80s stays in the outbox until \"mailfs send\"%s", item->name, manual ? " (send = manual)" : ", or the next connection (send = connect)");
+	mf_fail(&call->why, MF_DENIED, "%.*s stays in the outbox until \"mailfs send\"%s", at_most(item->name, 80), item->name, manual ? " (send = manual)" : ", or the next connection (send = connect)");
 	return EXIT_PROTOCOL;
 }
 
@@ -148,7 +155,7 @@ static enum exit_code await_item(struct verb_call *call, const struct account *a
 			return failure ? failure : code_of_item(call, item);
 		}
 		if (cancel_is_raised(call->stop) || (steps % PROGRESS_STEPS == 0 && !say_progress(call, item))) {
-			mf_fail(&call->why, MF_CANCELLED, "%.80s stays in the outbox", item->name);
+			mf_fail(&call->why, MF_CANCELLED, "%.*s stays in the outbox", at_most(item->name, 80), item->name);
 			return EXIT_CANCELLED;
 		}
 		nanosleep(&(struct timespec){ .tv_nsec = STEP_MS * 1000000L }, NULL);
@@ -391,7 +398,7 @@ static enum exit_code change_one(struct verb_call *call, enum settling change, c
 	                                    : outbox_settle_sent(outbox, item.id, false);
 	if (e) {
 		const char *why = e == MF_BUSY ? "it is being sent now" : change == TO_RETRY ? "it was never fit to be sent" : "nobody doubts its state";
-		mf_fail(&call->why, e, "%.80s: %s", item.name, why);
+		mf_fail(&call->why, e, "%.*s: %s", at_most(item.name, 80), item.name, why);
 	} else {
 		say_item(call, a, &item);
 	}
@@ -402,6 +409,7 @@ static enum exit_code change_one(struct verb_call *call, enum settling change, c
 enum exit_code verb_outbox(struct verb_call *call)
 {
 	static const char *const options[] = { "--retry", "--remove", "--sent" };
+	(void)verb_take_option(call, "--");
 	MF_CLEANUP(mf_free) char *awaited = take_value(call, "--wait");
 	if (awaited)
 		return verb_no_more_arguments(call) ? EXIT_USAGE : await_one(call, awaited);

@@ -300,7 +300,7 @@ static enum mf_err sync_account(struct verb_call *call, struct account *a, bool 
 enum exit_code verb_sync(struct verb_call *call)
 {
 	bool populate = verb_take_option(call, "--populate"), wait = verb_take_option(call, "--wait");
-	if (call->arguments[0] && call->arguments[0][0] == '-') {
+	if (!verb_take_option(call, "--") && call->arguments[0] && call->arguments[0][0] == '-') {
 		(void)verb_no_more_arguments(call);
 		return EXIT_USAGE;
 	}

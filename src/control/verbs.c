@@ -43,8 +43,11 @@ static bool say_text(struct verb_call *call, const char *text)
 bool verb_take_option(struct verb_call *call, const char *option)
 {
 	for (size_t i = 0; call->arguments[i]; i++) {
-		if (strcmp(call->arguments[i], option))
+		if (strcmp(call->arguments[i], option)) {
+			if (!strcmp(call->arguments[i], "--"))
+				return false;
 			continue;
+		}
 		free(call->arguments[i]);
 		do
 			call->arguments[i] = call->arguments[i + 1];

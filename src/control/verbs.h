@@ -1,7 +1,7 @@
 /* verbs.h: the commands that a running mailfs understands, whichever way they come: the socket (server.h), .mailfs/ctl, or
  * in-process when no other process holds the account.
  *
- * A request is one line: VERB [ARG ...], arguments percent-encoded where they hold white space or '%'.
+ * A request is one line: VERB [ARG ...], arguments percent-encoded where they hold white space or '%'. Behind "--" none is an option.
  * The answer is JSON lines: any number of {"progress":...} or verb-specific objects, then {"exit":N} or
  * {"exit":N,"error":"what happened, to what, what to do"}. Exit codes are those of exit.h and mailfs.1.
  *

@@ -71,12 +71,18 @@ static void read_comment(struct address_reader *r)
 	}
 }
 
+/* but for the one in quotes: "alice q"@example.org is somebody else than "aliceq"@example.org */
 static void add_without_space(struct buf *to, const char *s, const char *end)
 {
+	bool quoted = false;
 	while (s < end) {
 		const char *stop = s;
-		while (stop < end && !is_space(*stop))
-			stop++;
+		for (; stop < end && (quoted || !is_space(*stop)); stop++) {
+			if (*stop == '"')
+				quoted = !quoted;
+			else if (*stop == '\\' && quoted && stop + 1 < end)
+				stop++;
+		}
 		(void)buf_add(to, s, (size_t)(stop - s));
 		s = stop < end ? stop + 1 : end;
 	}

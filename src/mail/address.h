@@ -14,7 +14,7 @@
 struct address_reader {
 	const char *p, *end;
 	struct buf name;     /* decoded (RFC 2047), else what a comment says; may be empty */
-	struct buf addr;     /* local@domain as written, without route, comments and white space; may be empty, or without '@' */
+	struct buf addr;     /* local@domain as written, without route, comments and white space that is not in quotes; may be empty, or without '@' */
 	struct buf phrase, bare, comment; /* its workings */
 };
 

@@ -76,7 +76,8 @@ static void read_word(struct date *d)
 		d->p++;
 	size_t len = (size_t)(d->p - word);
 	int month = find_month(word, len);
-	if (month > 0 && d->month < 0)
+	bool weekday = d->month > 0 && d->year < 0 && d->hour < 0; /* was the one before: "mar., 17 nov." */
+	if (month > 0 && (d->month < 0 || weekday))
 		d->month = month;
 	else if (d->hour < 0)
 		return; /* a day of the week, or the T of ISO 8601 */

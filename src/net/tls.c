@@ -29,6 +29,12 @@ static int bio_read(BIO *bio, char *data, size_t size, size_t *ret_len)
 {
 	struct tls *tls = BIO_get_data(bio);
 	BIO_clear_retry_flags(bio);
+	*ret_len = 0;
+	/* OpenSSL asks for more as long as what comes is for itself alone: tickets and new keys without end */
+	if (cancel_is_raised(tls->transport->options.cancel)) {
+		transport_fail(tls->transport, MF_CANCELLED, "interrupted");
+		return 0;
+	}
 	switch (wire_recv(tls->transport, data, size, ret_len)) {
 	case IO_OK:
 		return 1;
@@ -39,7 +45,6 @@ static int bio_read(BIO *bio, char *data, size_t size, size_t *ret_len)
 	case IO_DEAD:
 		break;
 	}
-	*ret_len = 0;
 	return 0;
 }
 

@@ -182,10 +182,15 @@ enum mf_err tls_verdict_reason(const struct tls_verdict *v, const char *host, st
 	               v->detail[0] ? ")" : "", pin, v->fingerprint);
 }
 
-static bool is_address(const char *host)
+/* The address that host is, without the interface that a link-local one is reached by; NULL: it is a name. The caller frees. */
+static char *address_of(const char *host)
 {
 	unsigned char bytes[16];
-	return inet_pton(AF_INET, host, bytes) == 1 || inet_pton(AF_INET6, host, bytes) == 1;
+	char *address = mf_strndup(host, strcspn(host, "%"));
+	if (inet_pton(AF_INET6, address, bytes) == 1 || inet_pton(AF_INET, host, bytes) == 1)
+		return address;
+	free(address);
+	return NULL;
 }
 
 /* the macro of OpenSSL casts const away */
@@ -198,8 +203,9 @@ static bool set_sni(SSL *ssl, char *name)
 static bool set_name(SSL *ssl, const char *host)
 {
 	X509_VERIFY_PARAM *param = SSL_get0_param(ssl);
-	if (is_address(host))
-		return X509_VERIFY_PARAM_set1_ip_asc(param, host) == 1;
+	MF_CLEANUP(mf_free) char *address = address_of(host);
+	if (address)
+		return X509_VERIFY_PARAM_set1_ip_asc(param, address) == 1;
 	MF_CLEANUP(mf_free) char *name = mf_strdup(host);
 	size_t len = strlen(name);
 	if (len && name[len - 1] == '.')

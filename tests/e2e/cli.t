@@ -14,7 +14,7 @@ import time
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 from lib import PROGRAM, Suite, corpus, require_fuse, wait_until  # noqa: E402
-from lib import mailfs, system  # noqa: E402
+from lib import mailfs, system, terminal  # noqa: E402
 
 with Suite("the command", timeout=400) as suite:
     require_fuse()
@@ -180,6 +180,8 @@ with Suite("the command", timeout=400) as suite:
         mount = good.mount()
         assert len(mount.names()) == 10
         mount.umount()
+        adopted = ["env", "--ignore-signal=CHLD", str(PROGRAM), "sync"]    # by who does not wait for what it starts
+        assert subprocess.run(adopted, env=good.environment(), stdin=subprocess.DEVNULL, timeout=60 * system.SLOW).returncode == 0
         bad = suite.home(server, password=None, password_command="exit 3")
         answer = bad.run("mount", "work", where())
         assert answer.returncode in (3, 9) and answer.stderr, answer
@@ -223,6 +225,19 @@ with Suite("the command", timeout=400) as suite:
         answer = broken.run("mount", "work", where())
         assert answer.returncode == 3 and "tls-ca-file" in answer.stderr and "/nonexistent/ca.pem" in answer.stderr, answer
 
+    @suite.case("what this machine does not permit is a local failure, not one of the server")
+    def _():
+        here = suite.home(server, smtp=f"smtp://127.0.0.1:{server.port}", **{"from": "alice@example.org"})
+        unreadable = suite.folder / "unreadable.eml"
+        unreadable.write_bytes(corpus.message())
+        unreadable.chmod(0)
+        plain = ["setpriv", "--bounding-set=-all", "--inh-caps=-all"] if os.getuid() == 0 else []     # root, without what lets it read everything
+        for words in (["send", unreadable], ["send", "-t", "bob@example.org", "-a", unreadable]):
+            answer = subprocess.run([*plain, str(PROGRAM), *map(str, words)], env=here.environment(), stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=60)
+            one_line(answer, 7, "unreadable.eml", "Permission denied")
+        (here.folder / "run/mailfs").write_text("in the way")
+        one_line(here.run("mount", "work", where()), 7, "not a directory")
+
     @suite.case("mount points that cannot be used are told")
     def _():
         answer = home.run("mount", "work", suite.folder / "missing")
@@ -252,6 +267,21 @@ with Suite("the command", timeout=400) as suite:
         from_file = json.loads((mount / ".mailfs/status.json").read_text())
         assert from_file["accounts"][0]["account"] == "work"
         assert "online" in (mount / ".mailfs/status").read_text()
+
+    @suite.case("status --watch draws what is mounted, and no more than the terminal has rows for")
+    def _():
+        both = suite.home(server)
+        both.config.write_text(both.config.read_text() + both.config.read_text().replace("[account work]", "[account other]"))
+        mounted = both.mount()
+        argv = ["sh", "-c", 'stty rows 6 cols 60; exec "$0" status --watch', str(PROGRAM)]
+        shown, code = terminal.in_terminal(argv, b"\x03", both.environment())
+        assert code == -signal.SIGINT and b"work: " in shown and b"not mounted" not in shown, (code, shown)
+        assert shown.count(b"\n") == 5, shown              # the cursor stands in the last row, and goes back from there
+        shown, code = terminal.in_terminal([str(PROGRAM), "status", "--watch", "other"], b"\x03", both.environment())
+        assert code == 8 and b"other is not mounted" in shown, (code, shown)
+        mounted.umount()
+        shown, code = terminal.in_terminal([str(PROGRAM), "status", "--watch"], b"\x03", both.environment())
+        assert code == 8 and b"work is not mounted" in shown, (code, shown)
 
     @suite.case("list shows the mailboxes")
     def _():
@@ -395,6 +425,21 @@ with Suite("the command", timeout=400) as suite:
         again.umount()
         assert home.run("sync", "--once").returncode == 10
         server.start()
+
+    @suite.case("a signal that it was started to ignore does not end what it does without a mount")
+    def _():
+        proxy = suite.proxy(server.port)
+        account = suite.home(server, port=proxy.port)
+        account.run("sync", check=0)
+        before = proxy.stats()["connections"]
+        proxy.do("pause")
+        ignoring = ["sh", "-c", "trap '' INT TERM; exec \"$0\" sync", str(PROGRAM)]      # as what a script runs in the background does
+        process = subprocess.Popen(ignoring, env=account.environment(), stdin=subprocess.DEVNULL)
+        wait_until(lambda: proxy.stats()["connections"] > before, "it connects")
+        for number in (signal.SIGINT, signal.SIGTERM):
+            process.send_signal(number)
+        proxy.do("resume")
+        assert process.wait(system.PATIENCE * system.SLOW) == 0, process.returncode
 
     @suite.case("status and list without a running mailfs work in-process")
     def _():

@@ -89,6 +89,18 @@ static void errors_have_scopes(void **state)
 	struct mf_reason why;
 	assert_int_equal(mf_fail(&why, MF_AUTH, "%s: no", "me"), MF_AUTH);
 	assert_string_equal(why.text, "me: no");
+	static const char *const characters[] = { "x", "\xc3\xbc", "\xe6\x97\xa5", "\xf0\x9f\x93\xa7" };
+	for (size_t i = 0; i < 4; i++)
+		for (size_t lead = 0; lead < 4; lead++) { /* cut between two characters, and within one */
+			char text[2 * sizeof why.text] = "";
+			size_t len = strlen(characters[i]), most = (sizeof why.text - 1 - lead) / len * len + lead;
+			memset(text, '.', lead);
+			while (strlen(text) < sizeof why.text + 8)
+				strcat(text, characters[i]);
+			assert_int_equal(mf_fail(&why, MF_IO, "%s", text), MF_IO);
+			assert_int_equal(strlen(why.text), most);
+			assert_memory_equal(why.text, text, most);
+		}
 }
 
 static void stop_sign_is_seen_by_poll(void **state)

@@ -365,6 +365,21 @@ static void operands_select_accounts_then_mailboxes(void **state)
 	place_finish(&p);
 }
 
+static void no_command_is_an_account(void **state)
+{
+	(void)state;
+	for (const struct command *c = commands; c->name; c++) {
+		struct place p;
+		struct targets t;
+		struct mf_reason why = { "" };
+		MF_CLEANUP(mf_free) char *text = mf_format("[account %s]\nimap = imaps://imap.example.org\nuser = alice\n", c->name);
+		place_init(&p, text);
+		if (targets_load(p.config, &t, &why) != MF_INVALID || !strstr(why.text, "that is a command"))
+			fail_msg("%s", c->name);
+		place_finish(&p);
+	}
+}
+
 static void names_of_accounts_are_names_of_folders(void **state)
 {
 	(void)state;
@@ -468,6 +483,7 @@ int main(void)
 		cmocka_unit_test(urls_and_names_find_accounts),
 		cmocka_unit_test(a_missing_file_is_told_when_named),
 		cmocka_unit_test(operands_select_accounts_then_mailboxes),
+		cmocka_unit_test(no_command_is_an_account),
 		cmocka_unit_test(names_of_accounts_are_names_of_folders),
 		cmocka_unit_test(folders_follow_the_environment),
 		cmocka_unit_test(systemd_is_told),

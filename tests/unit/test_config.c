@@ -300,6 +300,8 @@ static const struct { const char *text; unsigned line; const char *says; } error
 	{ LEAST "smtp = smtp://me@host\n", 4, "user = ..." },
 	{ LEAST "smtp = smtp://me:hunter2@host\n", 4, "a password in a URL is refused" },
 	/* over several keys: no line */
+	{ LEAST "tls-ca-file = ca.pem\n", 4, "tls-ca-file: \"ca.pem\" is not an absolute path" },
+	{ LEAST "tls-ca-file = ~/ca.pem\n", 4, "is not an absolute path" },
 	{ "[account work]\nuser = x\n", 0, "account work: no server" },
 	{ "[account work]\nsmtp = smtp://x\nuser = x\n", 0, "account work: no server" },
 	{ "[account work]\nimap = imaps://x\n", 0, "account work: user is not set" },
@@ -546,6 +548,14 @@ static void test_exclude(void **state)
 		assert_true(account_config_excludes(a, out[i]));
 	for (size_t i = 0; i < sizeof in / sizeof *in; i++)
 		assert_false(account_config_excludes(a, in[i]));
+	account_config_destroy(a);
+	/* characters count, not bytes, whatever the environment's locale is */
+	a = with("exclude", "Entw?rfe, [\xc3\xa4\xc3\xb6]rger, ?");
+	static const char *const wide[] = { "Entw\xc3\xbcrfe", "\xc3\xb6rger", "\xe2\x98\x83", "\xf0\x9f\x93\xa7/x" };
+	for (size_t i = 0; i < sizeof wide / sizeof *wide; i++)
+		assert_true(account_config_excludes(a, wide[i]));
+	assert_false(account_config_excludes(a, "\xc3\xbcrger"));
+	assert_false(account_config_excludes(a, "\xe2\x98\x83\xe2\x98\x83"));
 	account_config_destroy(a);
 	a = account_config_create("x");
 	assert_false(account_config_excludes(a, "INBOX"));

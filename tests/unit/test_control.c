@@ -331,6 +331,14 @@ static void sync_fetches_and_list_shows(void **state)
 	free(text);
 	assert_int_equal(ask_text("sync Arch%69ve INBOX", &text), EXIT_OK);
 	free(text);
+	static const char *const dashes[] = { "sync --wait -- -x", "sync -- -x", "subscribe -- -x", "unsubscribe -- -x" };
+	for (size_t i = 0; i < 4; i++) {
+		assert_int_equal(ask_text(dashes[i], &text), EXIT_NOT_FOUND);
+		assert_non_null(strstr(text, "no mailbox -x"));
+		free(text);
+	}
+	assert_int_equal(ask_text("sync -- --wait", &text), EXIT_NOT_FOUND);
+	free(text);
 	assert_int_equal(ask_text("sync Nowhere", &text), EXIT_NOT_FOUND);
 	assert_non_null(strstr(text, "work has no mailbox Nowhere"));
 	free(text);

@@ -132,6 +132,12 @@ static void without_one(void **state)
 	MF_CLEANUP(mf_free) char *invalid = spool(&s, "d.eml", "Subject: x\n\n");
 	assert_int_equal(run(&s, invalid), EXIT_USAGE);
 	HEARD(&s, "no recipient");
+	/* a name that is longer than what is said of it: 27 characters of three bytes do not fit into 80 */
+	MF_CLEANUP(mf_free) char *wide = spool(&s, "\u65e5\u672c\u65e5\u672c\u65e5\u672c\u65e5\u672c\u65e5\u672c\u65e5\u672c\u65e5\u672c\u65e5\u672c\u65e5\u672c\u65e5\u672c"
+	                                           "\u65e5\u672c\u65e5\u672c\u65e5\u672c\u65e5\u672c.eml", "To: no@example.com\n\n");
+	assert_int_equal(run(&s, wide), EXIT_PROTOCOL);
+	HEARD(&s, "\u65e5\u672c is failed: ");
+	assert_null(strstr(s.heard.data, "\\ufffd"));
 	s.server.refuse = MF_OFFLINE;
 	MF_CLEANUP(mf_free) char *unreachable = spool(&s, "e.eml", "To: bob@example.com\n\n");
 	assert_int_equal(run(&s, unreachable), EXIT_OFFLINE);

@@ -157,6 +157,45 @@ static void scram_nonsense(void **state)
 	sasl_destroy(s);
 }
 
+/* the first message of a server that wants the password hashed so often */
+static char *server_first(struct sasl *s, const char *iterations)
+{
+	char *answer, *first, *challenge;
+	size_t len;
+	struct mf_reason why;
+	assert_int_equal(MF_OK, sasl_answer(s, "", &answer, &why));
+	assert_int_equal(GSASL_OK, gsasl_base64_from(answer, strlen(answer), &first, &len));
+	credentials_release(answer);
+	MF_CLEANUP(mf_free) char *own = mf_strndup(first, len);
+	gsasl_free(first);
+	MF_CLEANUP(mf_free) char *text = mf_format("%sserver,s=W22ZaJ0SNY7soEsUEjb6gQ==,i=%s", strstr(own, "r="), iterations);
+	assert_int_equal(GSASL_OK, gsasl_base64_to(text, strlen(text), &challenge, &len));
+	char *ret = mf_strdup(challenge);
+	gsasl_free(challenge);
+	return ret;
+}
+
+/* nothing interrupts libgsasl while it hashes */
+static void scram_without_end(void **state)
+{
+	(void)state;
+	static const char *const counts[] = { "4000000000", "18446744073709551615", "99999999999999999999999999" };
+	static const enum auth_mechanism mechanisms[] = { AUTH_SCRAM_SHA_1, AUTH_SCRAM_SHA_256 };
+	for (size_t i = 0; i < 6; i++) {
+		struct sasl *s = create(mechanisms[i % 2], "alice", "secret");
+		MF_CLEANUP(mf_free) char *challenge = server_first(s, counts[i / 2]);
+		assert_refuses(s, challenge);
+		sasl_destroy(s);
+	}
+	struct sasl *s = create(AUTH_SCRAM_SHA_256, "alice", "secret");
+	struct mf_reason why;
+	char *answer;
+	MF_CLEANUP(mf_free) char *challenge = server_first(s, "100000");
+	assert_int_equal(MF_OK, sasl_answer(s, challenge, &answer, &why));
+	credentials_release(answer);
+	sasl_destroy(s);
+}
+
 static void control_characters(void **state)
 {
 	(void)state;
@@ -173,6 +212,6 @@ static void control_characters(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = { cmocka_unit_test(choice), cmocka_unit_test(plain), cmocka_unit_test(login), cmocka_unit_test(tokens),
-		cmocka_unit_test(scram), cmocka_unit_test(scram_nonsense), cmocka_unit_test(control_characters) };
+		cmocka_unit_test(scram), cmocka_unit_test(scram_nonsense), cmocka_unit_test(scram_without_end), cmocka_unit_test(control_characters) };
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -87,6 +87,7 @@ static void the_account(void **state)
 		{ "-f u@c.example x@y", MESSAGE, "three" }, { "-fu@c.example -FName -N never -- x@y", MESSAGE, "three" },
 		{ "-t", "From: Me <u@c.example>\n" MESSAGE, "three" }, { "--account three x@y", MESSAGE, "three" },
 		{ "--account=three x@y", MESSAGE, "three" }, { "-R hdrs -N failure x@y", MESSAGE, "two" },
+		{ "-ep x@y", MESSAGE, "two" }, { "-ew -em -ee x@y", MESSAGE, "two" }, { "-eq x@y", MESSAGE, "two" },
 	};
 	for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
 		int code = run(cases[i].words, cases[i].message);

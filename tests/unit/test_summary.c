@@ -145,6 +145,9 @@ static const struct { const char *raw, *from, *name; } from_cases[] = {
 	{ "\"=?utf-8?B?w6k=?=\" <a@b>", "\xc3\xa9 <a@b>", "\xc3\xa9" },
 	{ "\"alice@b\" <evil@x>", "\"alice@b\" <evil@x>", "alice@b" },
 	{ "a@b", "a@b", "a@b" },
+	/* the space in quotes is of the address, the others are not */
+	{ "\"alice q\" @ b", "\"alice q\"@b", "\"alice q\"@b" },
+	{ "Alice < \"alice \\\" q\" @ b >", "Alice <\"alice \\\" q\"@b>", "Alice" },
 	{ "<a@b>", "a@b", "a@b" },
 	{ "<a@b", "a@b", "a@b" },
 	{ "Alice <<a@b>>", "Alice <a@b>", "Alice" },
@@ -161,7 +164,7 @@ static const struct { const char *raw, *from, *name; } from_cases[] = {
 	{ ",,;", ",,;", ",,;" },
 	{ "\"open <a@b>", "open <a@b>", "open <a@b>" },
 	{ "(open <a@b>", "open <a@b>", "open <a@b>" },
-	{ "\"a b\"@c", "\"ab\"@c", "\"ab\"@c" },
+	{ "\"a b\"@c", "\"a b\"@c", "\"a b\"@c" },
 };
 
 static void test_from(void **state)
@@ -215,6 +218,8 @@ static const struct { const char *raw; int64_t date; } date_cases[] = {
 	{ "Thu, 19 Nov 2026 10:00:00 +9999", NOON_ISH },
 	{ "Thu, 19 Nov 2026 10:00:00 WHAT", NOON_ISH },
 	{ "Thu, 19 Nov 2026", NOON_ISH - 10 * 3600 },
+	{ "mar. 17 nov. 2026 11:00:00 +0100", NOON_ISH - 2 * 86400 }, /* mardi, martes: no month */
+	{ "mar, 17 mar 2026 11:00:00 +0100", 1773741600 },
 	{ "Sat, 31 Dec 2016 23:59:60 +0000", 1483228799 },
 	{ "29 Feb 2024 00:00:00 +0000", 1709164800 },
 	{ "19 Nov 98 10:00:00 +0000", 911469600 },

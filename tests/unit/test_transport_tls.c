@@ -4,7 +4,10 @@
 #include <stdint.h>
 #include <setjmp.h>
 #include <cmocka.h>
+#include <sched.h>
+#include <signal.h>
 #include <sys/stat.h>
+#include <time.h>
 
 #include "base/clock.h"
 #include "net/layers.h"
@@ -191,7 +194,7 @@ struct fixture {
 
 static void fixture_open(struct fixture *f, server_script *script)
 {
-	f->id = identity_create(&(struct identity_options){ .name = "x", .alternative = "DNS:localhost,IP:127.0.0.1", .issuer = &authority });
+	f->id = identity_create(&(struct identity_options){ .name = "x", .alternative = "DNS:localhost,IP:127.0.0.1,IP:fe80::1", .issuer = &authority });
 	f->server_side = server_context(&f->id);
 	f->context = context_with(TRUST_VERIFY, NULL);
 	server_start(&f->server, script, f->server_side);
@@ -434,6 +437,26 @@ static void starttls_encrypts(void **state)
 	fixture_close(&f);
 }
 
+/* a certificate knows nothing of the interface that a link-local address is reached by */
+static void link_local_addresses(void **state)
+{
+	(void)state;
+	static const struct { const char *host; enum mf_err e; } rows[] = { { "fe80::1%eth0", MF_OK }, { "fe80::2%eth0", MF_TLS }, { "localhost%eth0", MF_TLS } };
+	for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
+		struct fixture f;
+		struct pair pair;
+		fixture_open(&f, tls_echo);
+		f.options.host = rows[i].host;
+		struct transport *t = adopt(&f, &pair);
+		assert_int_equal(pthread_create(&pair.thread, NULL, accept_tls, &pair), 0);
+		assert_int_equal(transport_start_tls(t), rows[i].e);
+		transport_destroy(t);
+		pthread_join(pair.thread, NULL);
+		close(pair.fd);
+		fixture_close(&f);
+	}
+}
+
 static void assert_injection_refused(struct transport *t)
 {
 	assert_int_equal(transport_start_tls(t), MF_PROTOCOL);
@@ -627,6 +650,51 @@ static void silence_and_the_stop_sign(void **state)
 	fixture_close(&f);
 }
 
+static atomic_bool flooded;
+
+/* what TLS takes without a word to whoever reads, and then something */
+static void floods(struct peer *p)
+{
+	int size = 1 << 20;
+	if (!peer_handshake(p, p->argument))
+		return;
+	setsockopt(p->fd, SOL_SOCKET, SO_SNDBUF, &size, sizeof size);
+	for (int i = 0; i < 5000; i++)
+		if (SSL_key_update(p->ssl, SSL_KEY_UPDATE_NOT_REQUESTED) != 1 || SSL_do_handshake(p->ssl) != 1)
+			return;
+	peer_say(p, "at last\r\n");
+	atomic_store(&flooded, true);
+	peer_drain(p);
+}
+
+static void raise_stop(int number)
+{
+	(void)number;
+	cancel_raise(&stop);
+}
+
+static void a_flood_and_the_stop_sign(void **state)
+{
+	(void)state;
+	struct fixture f;
+	fixture_open(&f, floods);
+	struct transport *t = fixture_connect(&f);
+	while (!atomic_load(&flooded))
+		sched_yield();
+	/* of this thread's own time, so that it is in the middle of it, however busy the machine is */
+	struct sigevent event = { .sigev_notify = SIGEV_SIGNAL, .sigev_signo = SIGALRM };
+	timer_t timer;
+	signal(SIGALRM, raise_stop);
+	assert_int_equal(timer_create(CLOCK_THREAD_CPUTIME_ID, &event, &timer), 0);
+	assert_int_equal(timer_settime(timer, 0, &(struct itimerspec){ .it_value.tv_nsec = 1000000 }, NULL), 0);
+	char data[64];
+	size_t n = 0;
+	assert_int_equal(transport_read(t, data, sizeof data, &n), MF_CANCELLED);
+	timer_delete(timer);
+	transport_destroy(t);
+	fixture_close(&f);
+}
+
 /* asks for new keys twice, then says something in two records that come together */
 static void changes_keys(struct peer *p)
 {
@@ -710,9 +778,9 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		T(trusts_whom_it_should), T(ca_file_must_be_readable), T(sessions_are_resumed), T(sessions_survive_a_cut),
 		T(old_versions_are_refused), T(tls_to_a_plain_port), T(plain_to_a_tls_port), T(silence_in_the_handshake),
-		T(end_in_the_handshake), T(starttls_encrypts), T(starttls_refuses_injected_bytes), T(starttls_needs_a_context),
+		T(end_in_the_handshake), T(starttls_encrypts), T(link_local_addresses), T(starttls_refuses_injected_bytes), T(starttls_needs_a_context),
 		T(end_without_goodbye_at_every_offset), T(goodbye_is_an_end_too), T(stop_sign_ends_a_wait), T(forged_records_are_refused),
-		T(silence_and_the_stop_sign), T(wait_sees_what_tls_holds), T(two_full_pipes_do_not_lock),
+		T(silence_and_the_stop_sign), T(a_flood_and_the_stop_sign), T(wait_sees_what_tls_holds), T(two_full_pipes_do_not_lock),
 	};
 	return cmocka_run_group_tests(tests, set_up_all, tear_down_all);
 }
