@@ -304,6 +304,10 @@ static void listing_expand_locked(struct account *a, struct want *want, const st
 		if (!w || (k->m.flags & MAILBOX_NOSELECT))
 			continue;
 		bool looks = want->verify || w->pending || hides_flags(&k->m);
+		if (work_rests_locked(w)) {
+			want->result = MF_UNSUPPORTED;
+			continue;
+		}
 		if (looks || want->populate) {
 			if (looks || w->cold) {
 				work_want_locked(a, w, PRIORITY_BACKGROUND, want->verify ? CHANGES_VERIFY : CHANGES_AUTO);
