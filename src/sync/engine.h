@@ -99,6 +99,7 @@ struct mailbox_work *work_get_locked(struct account *a, uint64_t mailbox);  /* m
 void work_begin_locked(struct mailbox_work *w, enum change_method method);
 void work_want_locked(struct account *a, struct mailbox_work *w, enum priority priority, enum change_method method);
 bool work_rests_locked(const struct mailbox_work *w);       /* nothing but PRIORITY_PERSON is taken of it now */
+void work_forget_cuts_locked(struct account *a);            /* by another way it may be another matter */
 void work_populate_locked(struct account *a, struct mailbox_work *w, uint64_t after);
 void work_remove_locked(struct account *a, struct mailbox_work *w);
 

@@ -9,7 +9,7 @@
 #define BACKOFF_MIN_MS 1000
 #define BACKOFF_MAX_MS 300000
 #define BACKOFF_BRIEF_MS 60000 /* where a connection can be made, and does not last */
-#define QUICK_RETRIES 2
+#define QUICK_RETRIES 4
 #define LASTING_MS 10000       /* a connection that has lasted so long was worth making */
 #define BACKOFF_TLS_MS 60000   /* a bad certificate is seldom repaired within seconds */
 #define BACKOFF_SPACE_MS 30000 /* the server is well, and nobody tells that there is room again */
@@ -144,6 +144,7 @@ void account_connect(struct account *a)
 	l->quick_retries = 0;
 	l->attempted = false;
 	l->next_try_ms = 0;
+	work_forget_cuts_locked(a);
 	fallback_retry_locked(a);
 	if (!a->stopping) {
 		for (size_t i = 0; i < a->session_count; i++)

@@ -305,7 +305,7 @@ static void listing_expand_locked(struct account *a, struct want *want, const st
 			continue;
 		bool looks = want->verify || w->pending || hides_flags(&k->m);
 		if (work_rests_locked(w)) {
-			want->result = MF_UNSUPPORTED;
+			want->result = MF_PROTOCOL;
 			continue;
 		}
 		if (looks || want->populate) {

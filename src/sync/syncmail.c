@@ -16,7 +16,7 @@
 #define LIMBO_MS 600000          /* how long a message that vanished may turn up elsewhere as the same */
 #define DISTURBED_MAX 3          /* looks in a row that are made again for what we have changed meanwhile */
 #define FAILED_MS 5000           /* until it is tried again to note that messages are gone, where that failed here (a full disk) */
-#define CUTS 3                   /* connections that one mailbox may take down with it, before it is left alone */
+#define CUTS 4                   /* connections that one mailbox may take down with it, before it is left alone */
 #define REST_MS 60000            /* for so long, and twice that the next time */
 #define REST_MOST_MS 3600000
 #define ROUNDS 4                 /* a mailbox that is numbered anew is read again at once, but not for ever */
@@ -496,7 +496,7 @@ static int64_t item_blame(struct account *a, const struct sync_item *item)
 	if (rest) {
 		w->rest_until_ms = clock_mono_ms() + rest;
 		w->pending = PRIORITY_NONE;
-		parts_done_locked(a, &w->waiters, MF_UNSUPPORTED);
+		parts_done_locked(a, &w->waiters, MF_PROTOCOL);
 	}
 	pthread_mutex_unlock(&a->lock);
 	return rest;
@@ -519,7 +519,7 @@ static void run_blame(struct sync_run *run, enum mf_err e)
 	            mf_printable(name, sizeof name, item->m.name ? item->m.name : "", item->m.name ? strlen(item->m.name) : 0), (int)(rest / 60000));
 	item->unread = item->given_up = true;
 	item->distrusted = false;
-	item_settle(run, item, MF_UNSUPPORTED, 0);
+	item_settle(run, item, MF_PROTOCOL, 0);
 }
 
 /* A failed connection: what is not done is to be done on the next one. */
