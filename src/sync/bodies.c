@@ -348,8 +348,11 @@ static enum mf_err size_is(struct account *a, const struct download *d, uint64_t
 	return txn_commit(t);
 }
 
+/* Nothing in the place of a message (NIL, or an empty literal) is what some servers give of one that they cannot find. */
 static enum mf_err whole_came(struct fetch_run *run, struct download *d)
 {
+	if (run->got == 0 && d->size)
+		return MF_PROTOCOL;
 	enum mf_err e = size_is(run->account, d, run->got);
 	return e == MF_OK ? body_finish(run->body, run->got) : e;
 }
