@@ -70,6 +70,12 @@ static struct sync_item *run_item(struct sync_run *run, size_t i)
 	return run->order[i];
 }
 
+/* A mailbox may be removed here while it is read: what comes of it is nobody's, and of the others it goes on. */
+static enum mf_err unless_removed(enum mf_err e)
+{
+	return e == MF_NOT_FOUND ? MF_OK : e;
+}
+
 static enum mf_err sync_opened(void *context, size_t i, const struct mailbox_status *status, bool read_only)
 {
 	struct sync_run *run = context;
@@ -80,7 +86,7 @@ static enum mf_err sync_opened(void *context, size_t i, const struct mailbox_sta
 	if (item->rung.method != CHANGES_ALL)
 		return MF_OK;
 	/* said before the first row, so that rows of two numberings never mix */
-	return syncrun_begin_mailbox(run, item);
+	return unless_removed(syncrun_begin_mailbox(run, item));
 }
 
 static enum mf_err sync_message(void *context, size_t i, const struct remote_message *message)
@@ -107,7 +113,7 @@ static enum mf_err sync_flags(void *context, size_t i, uint32_t uid, unsigned fl
 static enum mf_err sync_vanished(void *context, size_t i, const struct uid_ranges *uids)
 {
 	struct sync_run *run = context;
-	return syncrun_vanished(run, run_item(run, i), uids);
+	return unless_removed(syncrun_vanished(run, run_item(run, i), uids));
 }
 
 static enum mf_err sync_present(void *context, size_t i, const struct uid_ranges *uids)
@@ -413,7 +419,7 @@ static enum mf_err sync_closed(void *context, size_t i, enum mf_err result, cons
 		item_tell_unread(run, item, result);
 	if (told) {
 		messages = status->messages;
-		enum mf_err e = item_complete(run, item, status);
+		enum mf_err e = unless_removed(item_complete(run, item, status));
 		if (e != MF_OK)
 			return e;
 	}
@@ -463,7 +469,7 @@ static enum mf_err run_renumber(struct sync_run *run, bool *ret_any)
 		char name[256];
 		log_info("%s: %s was numbered anew by the server", run->account->config->name,
 		         mf_printable(name, sizeof name, item->m.name, strlen(item->m.name)));
-		enum mf_err e = syncrun_renumber(run, item);
+		enum mf_err e = unless_removed(syncrun_renumber(run, item));
 		if (e != MF_OK)
 			return e;
 		uid_set_finish(&item->present);
