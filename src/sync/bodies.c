@@ -109,6 +109,38 @@ static enum mf_err flight_address(struct account *a, struct flight *f)
 	return f->raw ? MF_OK : MF_NOT_FOUND;
 }
 
+/* The number by which one was queued is its number still, now that the mailbox has been looked at. Else it is another message's, if the
+ * mailbox has been numbered anew since. */
+static bool flight_is_right(struct account *a, const struct flight *f, size_t item)
+{
+	struct entry e;
+	return download_source(a, f->items[item]->message, &e) == MF_OK && e.uid == f->uids[item] && e.mailbox == f->mailbox;
+}
+
+/* Those that have got another number or place are looked for again. */
+static void flight_check(struct account *a, struct flight *f)
+{
+	bool *right = mf_alloc_array(f->count, sizeof *right);
+	size_t kept = 0;
+	for (size_t i = 0; i < f->count; i++)
+		right[i] = flight_is_right(a, f, i);
+	pthread_mutex_lock(&a->lock);
+	for (size_t i = 0; i < f->count; i++) {
+		struct download *d = f->items[i];
+		if (right[i]) {
+			f->uids[kept] = f->uids[i];
+			f->items[kept++] = d;
+			continue;
+		}
+		d->in_flight--;
+		if (!d->parked)
+			download_park_locked(a, d);
+	}
+	f->count = f->left = kept;
+	pthread_mutex_unlock(&a->lock);
+	free(right);
+}
+
 static void flight_refuse(struct fetch_run *run, struct flight *f, enum mf_err e)
 {
 	struct account *a = run->account;
@@ -170,6 +202,11 @@ static bool fetch_next(void *context, struct fetch_batch *ret)
 		enum mf_err e = flight_address(a, f);
 		if (e != MF_OK) {
 			flight_refuse(run, f, e);
+			continue;
+		}
+		flight_check(a, f);
+		if (f->count == 0) {
+			flight_free(f);
 			continue;
 		}
 		if (run->last)
@@ -311,8 +348,11 @@ static enum mf_err size_is(struct account *a, const struct download *d, uint64_t
 	return txn_commit(t);
 }
 
+/* Nothing in the place of a message (NIL, or an empty literal) is what some servers give of one that they cannot find. */
 static enum mf_err whole_came(struct fetch_run *run, struct download *d)
 {
+	if (run->got == 0 && d->size)
+		return MF_PROTOCOL;
 	enum mf_err e = size_is(run->account, d, run->got);
 	return e == MF_OK ? body_finish(run->body, run->got) : e;
 }

@@ -48,7 +48,7 @@ enum mf_err doubts_look(struct account *a)
 	a->doubts = count ? DOUBTS_SEEN : DOUBTS_NONE;
 	for (size_t i = 0; i < count; i++) {
 		struct mailbox_work *w = read[i] ? work_get_locked(a, seen_in(&ops[i])) : NULL;
-		if (!w || w->doubt_serial == a->list_serial + 1)
+		if (!w || w->doubt_serial == a->list_serial + 1 || work_rests_locked(w))
 			continue;
 		if (!want)
 			want = want_create_locked(a, WANT_PARTS, doubts_seen, a);

@@ -78,6 +78,8 @@ struct mailbox_work {
 	int64_t checked_ms;             /* the last check began; 0: never in this process */
 	int64_t read_ms;                /* the last one that went well began */
 	bool unread;                    /* the server has it, and did not let it be read the last time */
+	unsigned cuts;                  /* connections in a row that were lost while the server was at it */
+	int64_t rest_until_ms;          /* after some of them: only who waits for it has it read; 0: it does not rest */
 	unsigned doubt_serial;          /* replay.c: this one is among those looked at */
 	unsigned insane;                /* short checks in a row after which the index was not what the server said */
 	unsigned disturbed;             /* looks in a row into which answers to our own writes came */
@@ -96,6 +98,8 @@ struct mailbox_work *work_get_locked(struct account *a, uint64_t mailbox);  /* m
 /* A session takes it, with who waits for it so far. pending is clear from here on, so that nothing asked for later is lost. */
 void work_begin_locked(struct mailbox_work *w, enum change_method method);
 void work_want_locked(struct account *a, struct mailbox_work *w, enum priority priority, enum change_method method);
+bool work_rests_locked(const struct mailbox_work *w);       /* nothing but PRIORITY_PERSON is taken of it now */
+void work_forget_cuts_locked(struct account *a);            /* by another way it may be another matter */
 void work_populate_locked(struct account *a, struct mailbox_work *w, uint64_t after);
 void work_remove_locked(struct account *a, struct mailbox_work *w);
 
@@ -132,8 +136,9 @@ struct link {
 	struct mf_reason reason;
 	int64_t since_s, next_try_s;        /* wall clock */
 	int64_t next_try_ms;                /* monotonic; INT64_MAX: never by itself */
-	unsigned failures;                  /* in a row */
-	unsigned quick_retries;             /* connections made anew at once since one was of any use */
+	unsigned failures;                  /* since a connection lasted, or a person asked for one */
+	unsigned quick_retries;             /* likewise: connections made anew at once */
+	int64_t up_ms;                      /* when it was made, monotonic */
 	bool listed, attempted;             /* for account_wait_listed */
 	bool forget_credentials;
 	/* the fallback (fallback.c): INBOX alone, by POP3, since IMAP cannot be reached */
@@ -151,6 +156,7 @@ void link_listed_locked(struct account *a);
 /* The worker's connection was lost, or (was_connected false) could not be made. */
 void link_failed_locked(struct account *a, bool was_connected, enum mf_err error, const char *reason);
 int64_t backoff_ms(unsigned failures, unsigned random);  /* 1 s .. 5 min, each +-25 % */
+bool link_lasted(int64_t up_ms);        /* a connection that was made then (monotonic) and is lost now was worth making */
 
 /* --- when IMAP cannot be reached (fallback.c) ------------------------------------------------------------------------- */
 
@@ -181,8 +187,8 @@ struct session {
 	bool reset;                     /* the connection is being taken down on purpose */
 	bool failed;                    /* could not connect: the worker does its work meanwhile */
 	bool useless;                   /* the server cannot push: no connection for that */
-	unsigned failures;
-	int64_t next_try_ms;
+	unsigned failures;              /* since a connection lasted */
+	int64_t up_ms, next_try_ms;
 	unsigned caps;
 	struct account_progress progress;
 	struct fetch_run *fetch;

@@ -45,8 +45,24 @@ static unsigned method_rank(enum change_method method)
 	return 3;
 }
 
+bool work_rests_locked(const struct mailbox_work *w)
+{
+	return w->rest_until_ms && clock_mono_ms() < w->rest_until_ms;
+}
+
+void work_forget_cuts_locked(struct account *a)
+{
+	struct mailbox_work *w;
+	for (size_t i = 0; (w = id_table_next(&a->mailboxes, &i));) {
+		w->cuts = 0;
+		w->rest_until_ms = 0;
+	}
+}
+
 void work_want_locked(struct account *a, struct mailbox_work *w, enum priority priority, enum change_method method)
 {
+	if (priority < PRIORITY_PERSON && work_rests_locked(w))
+		return; /* the LIST after that finds out whether there is anything to be done */
 	if (w->pending == PRIORITY_NONE || method_rank(method) > method_rank(w->method))
 		w->method = method;
 	if (priority > w->pending)

@@ -8,7 +8,9 @@
 
 #define BACKOFF_MIN_MS 1000
 #define BACKOFF_MAX_MS 300000
-#define QUICK_RETRIES 2
+#define BACKOFF_BRIEF_MS 60000 /* where a connection can be made, and does not last */
+#define QUICK_RETRIES 4
+#define LASTING_MS 10000       /* a connection that has lasted so long was worth making */
 #define BACKOFF_TLS_MS 60000   /* a bad certificate is seldom repaired within seconds */
 #define BACKOFF_SPACE_MS 30000 /* the server is well, and nobody tells that there is room again */
 
@@ -19,6 +21,11 @@ int64_t backoff_ms(unsigned failures, unsigned random)
 		ms = BACKOFF_MAX_MS;
 	ms += ms / 4 * (int64_t)(random % 1001) / 500 - ms / 4;
 	return ms > BACKOFF_MAX_MS ? BACKOFF_MAX_MS : ms < BACKOFF_MIN_MS ? BACKOFF_MIN_MS : ms;
+}
+
+bool link_lasted(int64_t up_ms)
+{
+	return clock_mono_ms() - up_ms >= LASTING_MS;
 }
 
 /* Jitter need not be secret: clocks of two machines differ in these digits. */
@@ -50,6 +57,7 @@ void link_init(struct account *a, bool offline)
 void link_up_locked(struct account *a)
 {
 	link_set_locked(a, LINK_ONLINE, MF_OK, NULL);
+	a->link.up_ms = clock_mono_ms();
 	a->listed_ms = 0;
 	a->list_pending = true;
 	if (a->list_priority < PRIORITY_BACKGROUND)
@@ -61,7 +69,6 @@ void link_up_locked(struct account *a)
 
 void link_listed_locked(struct account *a)
 {
-	a->link.failures = 0;
 	a->link.listed = true;
 	a->link.attempted = true;
 	pthread_cond_broadcast(&a->listed_cond);
@@ -73,7 +80,8 @@ enum mf_err want_error(enum mf_err e)
 	return own ? e : MF_OFFLINE;
 }
 
-/* One that had worked is tried anew at once, and who waits goes on waiting for that; but not in a loop. */
+/* One that had worked is tried anew at once, and who waits goes on waiting for that; but not in a loop, which a server makes that
+ * hangs up at the same command each time. */
 static bool link_retry_at_once(struct link *l, bool was_connected, enum mf_err error)
 {
 	bool hopeless = error == MF_AUTH || error == MF_TLS || error == MF_NO_SPACE || error == MF_IO || error == MF_CORRUPT;
@@ -83,6 +91,8 @@ static bool link_retry_at_once(struct link *l, bool was_connected, enum mf_err e
 void link_failed_locked(struct account *a, bool was_connected, enum mf_err error, const char *reason)
 {
 	struct link *l = &a->link;
+	if (was_connected && link_lasted(l->up_ms))
+		l->failures = l->quick_retries = 0;
 	if (link_retry_at_once(l, was_connected, error)) {
 		log_info("%s: connection lost (%s), connecting again", a->config->name, reason && *reason ? reason : mf_err_words(error));
 		l->next_try_ms = 0;
@@ -94,6 +104,8 @@ void link_failed_locked(struct account *a, bool was_connected, enum mf_err error
 	int64_t wait = backoff_ms(l->failures, link_random());
 	if (error == MF_TLS && wait < BACKOFF_TLS_MS)
 		wait = BACKOFF_TLS_MS;
+	if (was_connected && wait > BACKOFF_BRIEF_MS)
+		wait = BACKOFF_BRIEF_MS;
 	if (error == MF_NO_SPACE && wait > BACKOFF_SPACE_MS)
 		wait = BACKOFF_SPACE_MS;
 	wait = fallback_cut_wait_locked(a, wait);
@@ -132,6 +144,7 @@ void account_connect(struct account *a)
 	l->quick_retries = 0;
 	l->attempted = false;
 	l->next_try_ms = 0;
+	work_forget_cuts_locked(a);
 	fallback_retry_locked(a);
 	if (!a->stopping) {
 		for (size_t i = 0; i < a->session_count; i++)

@@ -37,6 +37,7 @@ struct listing {
 	size_t told;             /* with those that the settings leave out */
 	bool unreadable;         /* there are others: what is not here may be there all the same */
 	bool left_out;           /* some have names that cannot be shown */
+	bool subscribed;         /* there are some that are */
 	bool inbox_only;         /* during a fallback: the others are out of reach, and stay as they are */
 	struct known *known;
 	size_t known_count, known_capacity;
@@ -95,6 +96,7 @@ static enum mf_err listing_mailbox(void *context, const struct remote_mailbox *m
 {
 	struct listing *l = context;
 	l->told++;
+	l->subscribed |= (m->flags & MAILBOX_SUBSCRIBED) != 0;
 	if (!mailbox_can_be_called(m->raw, m->delimiter)) {
 		l->left_out = true;
 		return MF_OK;
@@ -221,6 +223,15 @@ static bool listing_set_changed(const struct listing *l)
 	return matched != l->count;
 }
 
+/* None is subscribed any more, INBOX neither: rather a server that did not answer LSUB than a person who wants an empty tree. */
+static bool listing_lacks_subscriptions(const struct listing *l)
+{
+	bool known = false;
+	for (size_t i = 0; i < l->known_count && !known; i++)
+		known = l->known[i].m.flags & MAILBOX_SUBSCRIBED;
+	return l->account->config->subscribed_only && !l->subscribed && known;
+}
+
 /* Writes what is different: nothing for an account where nothing happened; numbers alone where only they differ. */
 static enum mf_err listing_store(struct listing *l)
 {
@@ -304,6 +315,10 @@ static void listing_expand_locked(struct account *a, struct want *want, const st
 		if (!w || (k->m.flags & MAILBOX_NOSELECT))
 			continue;
 		bool looks = want->verify || w->pending || hides_flags(&k->m);
+		if (work_rests_locked(w)) {
+			want->result = MF_PROTOCOL;
+			continue;
+		}
 		if (looks || want->populate) {
 			if (looks || w->cold) {
 				work_want_locked(a, w, PRIORITY_BACKGROUND, want->verify ? CHANGES_VERIFY : CHANGES_AUTO);
@@ -433,6 +448,7 @@ enum mf_err listing_fetch(struct session *s)
 		qsort(l.items, l.count, sizeof *l.items, by_raw);
 	if (e == MF_OK)
 		e = listing_match(&l);
+	l.unreadable |= e == MF_OK && !l.inbox_only && listing_lacks_subscriptions(&l);
 	if (e == MF_OK)
 		e = l.inbox_only ? listing_store_inbox(&l) : listing_store(&l);
 	if (e == MF_OK)

@@ -50,7 +50,7 @@ static bool push_take(struct session *s, const struct mailbox *m, bool new_only)
 	pthread_mutex_lock(&a->lock);
 	struct mailbox_work *w = id_table_get(&a->mailboxes, m->id);
 	bool taken = false;
-	if (w && (m->complete || w->policy != SYNC_DEMAND)) {
+	if (w && !work_rests_locked(w) && (m->complete || w->policy != SYNC_DEMAND)) {
 		if (!w->running && m->complete && w->pending == PRIORITY_NONE) {
 			taken = true;
 			work_begin_locked(w, method);

@@ -102,6 +102,8 @@ static void want_numbers(struct round *r, uint64_t mailbox)
 	pthread_mutex_lock(&a->lock);
 	struct mailbox_work *w = work_get_locked(a, mailbox);
 	int64_t again = w->unread ? w->checked_ms + UNREAD_MS : 0;
+	if (again < w->rest_until_ms)
+		again = w->rest_until_ms;
 	bool asks = again <= clock_mono_ms();
 	if (asks)
 		work_want_locked(a, w, PRIORITY_BACKGROUND, CHANGES_AUTO);

@@ -147,6 +147,7 @@ static void session_connected(struct session *s, unsigned caps)
 		return;
 	}
 	s->connected = true;
+	s->up_ms = clock_mono_ms();
 	s->failed = false;
 	s->caps = caps;
 	s->watch_begun = false;
@@ -284,7 +285,7 @@ static void session_lost(struct session *s, enum mf_err e, const char *reason)
 	} else if (s->roles & ROLE_WORKER) {
 		link_failed_locked(a, was, e, reason);
 	} else {
-		s->failures = was ? 1 : s->failures + 1;
+		s->failures = was && link_lasted(s->up_ms) ? 1 : s->failures + 1;
 		s->failed = true;
 		s->next_try_ms = clock_mono_ms() + backoff_ms(s->failures + 2, (unsigned)clock_wall_ns());
 		log_info("%s: an additional connection failed: %s", a->config->name, reason && *reason ? reason : mf_err_words(e));
@@ -413,16 +414,6 @@ static bool session_should_leave_locked(struct session *s, int64_t idle_since)
 	return s->roles == ROLE_BULK && clock_mono_ms() - idle_since > BULK_IDLE_MS && !jobs_bulk_is_wanted_locked(s->account);
 }
 
-/* A connection that has done something was worth making. */
-static void session_useful(struct session *s, enum mf_err e)
-{
-	if (e != MF_OK || !(s->roles & ROLE_WORKER))
-		return;
-	pthread_mutex_lock(&s->account->lock);
-	s->account->link.quick_retries = 0;
-	pthread_mutex_unlock(&s->account->lock);
-}
-
 static enum mf_err session_serve(struct session *s)
 {
 	struct account *a = s->account;
@@ -451,7 +442,6 @@ static enum mf_err session_serve(struct session *s)
 		} else {
 			e = session_do(s, &task);
 			idle_since = clock_mono_ms();
-			session_useful(s, e);
 		}
 		task_finish(&task);
 		wants_deliver(a);

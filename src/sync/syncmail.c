@@ -16,6 +16,9 @@
 #define LIMBO_MS 600000          /* how long a message that vanished may turn up elsewhere as the same */
 #define DISTURBED_MAX 3          /* looks in a row that are made again for what we have changed meanwhile */
 #define FAILED_MS 5000           /* until it is tried again to note that messages are gone, where that failed here (a full disk) */
+#define CUTS 4                   /* connections that one mailbox may take down with it, before it is left alone */
+#define REST_MS 60000            /* for so long, and twice that the next time */
+#define REST_MOST_MS 3600000
 #define ROUNDS 4                 /* a mailbox that is numbered anew is read again at once, but not for ever */
 
 /* --- before ------------------------------------------------------------------------------------------------------------ */
@@ -67,6 +70,12 @@ static struct sync_item *run_item(struct sync_run *run, size_t i)
 	return run->order[i];
 }
 
+/* A mailbox may be removed here while it is read: what comes of it is nobody's, and of the others it goes on. */
+static enum mf_err unless_removed(enum mf_err e)
+{
+	return e == MF_NOT_FOUND ? MF_OK : e;
+}
+
 static enum mf_err sync_opened(void *context, size_t i, const struct mailbox_status *status, bool read_only)
 {
 	struct sync_run *run = context;
@@ -77,7 +86,7 @@ static enum mf_err sync_opened(void *context, size_t i, const struct mailbox_sta
 	if (item->rung.method != CHANGES_ALL)
 		return MF_OK;
 	/* said before the first row, so that rows of two numberings never mix */
-	return syncrun_begin_mailbox(run, item);
+	return unless_removed(syncrun_begin_mailbox(run, item));
 }
 
 static enum mf_err sync_message(void *context, size_t i, const struct remote_message *message)
@@ -104,7 +113,7 @@ static enum mf_err sync_flags(void *context, size_t i, uint32_t uid, unsigned fl
 static enum mf_err sync_vanished(void *context, size_t i, const struct uid_ranges *uids)
 {
 	struct sync_run *run = context;
-	return syncrun_vanished(run, run_item(run, i), uids);
+	return unless_removed(syncrun_vanished(run, run_item(run, i), uids));
 }
 
 static enum mf_err sync_present(void *context, size_t i, const struct uid_ranges *uids)
@@ -279,6 +288,10 @@ static void item_settle(struct sync_run *run, struct sync_item *item, enum mf_er
 	struct mailbox_work *w = work_get_locked(a, item->id);
 	w->running = w->renumbering = false;
 	w->unread = item->unread;
+	if (!item->given_up) {
+		w->cuts = 0;
+		w->rest_until_ms = 0;
+	}
 	if (w->is_inbox && w->cold)
 		sessions_wake_locked(a, ROLE_WATCH); /* it may wait for this */
 	if (item->distrusted) {
@@ -406,7 +419,7 @@ static enum mf_err sync_closed(void *context, size_t i, enum mf_err result, cons
 		item_tell_unread(run, item, result);
 	if (told) {
 		messages = status->messages;
-		enum mf_err e = item_complete(run, item, status);
+		enum mf_err e = unless_removed(item_complete(run, item, status));
 		if (e != MF_OK)
 			return e;
 	}
@@ -456,7 +469,7 @@ static enum mf_err run_renumber(struct sync_run *run, bool *ret_any)
 		char name[256];
 		log_info("%s: %s was numbered anew by the server", run->account->config->name,
 		         mf_printable(name, sizeof name, item->m.name, strlen(item->m.name)));
-		enum mf_err e = syncrun_renumber(run, item);
+		enum mf_err e = unless_removed(syncrun_renumber(run, item));
 		if (e != MF_OK)
 			return e;
 		uid_set_finish(&item->present);
@@ -468,6 +481,51 @@ static enum mf_err run_renumber(struct sync_run *run, bool *ret_any)
 		*ret_any = true;
 	}
 	return MF_OK;
+}
+
+/* Commands are answered in turn: the server was at the first that is not done. */
+static struct sync_item *run_suspect(struct sync_run *run)
+{
+	for (size_t i = 0; i < run->count; i++)
+		if (!run->items[i].done)
+			return &run->items[i];
+	return NULL;
+}
+
+/* Another connection was lost over it. Returns how long it is left alone now: 0, it is not. Who waits for it is told then. */
+static int64_t item_blame(struct account *a, const struct sync_item *item)
+{
+	pthread_mutex_lock(&a->lock);
+	struct mailbox_work *w = work_get_locked(a, item->id);
+	unsigned over = ++w->cuts >= CUTS ? w->cuts - CUTS + 1 : 0;
+	int64_t rest = over == 0 ? 0 : over > 6 ? REST_MOST_MS : (int64_t)REST_MS << (over - 1);
+	if (rest) {
+		w->rest_until_ms = clock_mono_ms() + rest;
+		w->pending = PRIORITY_NONE;
+		parts_done_locked(a, &w->waiters, MF_PROTOCOL);
+	}
+	pthread_mutex_unlock(&a->lock);
+	return rest;
+}
+
+/* What ends every connection would keep all others from being read. */
+static void run_blame(struct sync_run *run, enum mf_err e)
+{
+	struct account *a = run->account;
+	struct sync_item *item = run_suspect(run);
+	char name[256];
+	pthread_mutex_lock(&a->lock);
+	bool on_purpose = run->session->reset || a->stopping;
+	pthread_mutex_unlock(&a->lock);
+	bool hung_up = e == MF_OFFLINE || e == MF_TIMEOUT || e == MF_PROTOCOL;
+	int64_t rest = item && hung_up && !on_purpose ? item_blame(a, item) : 0;
+	if (!rest)
+		return;
+	log_warning("%s: whenever the mailbox %s is to be read the connection is lost; it is left alone for %d minutes", a->config->name,
+	            mf_printable(name, sizeof name, item->m.name ? item->m.name : "", item->m.name ? strlen(item->m.name) : 0), (int)(rest / 60000));
+	item->unread = item->given_up = true;
+	item->distrusted = false;
+	item_settle(run, item, MF_PROTOCOL, 0);
 }
 
 /* A failed connection: what is not done is to be done on the next one. */
@@ -507,8 +565,10 @@ enum mf_err syncmail_changes(struct session *s, const uint64_t *mailboxes, size_
 		if (!run->items[i].done)
 			item_settle(run, &run->items[i], again ? MF_UIDVALIDITY : MF_PROTOCOL, 0);
 	}
-	if (e != MF_OK)
+	if (e != MF_OK) {
+		run_blame(run, e);
 		run_put_back(run);
+	}
 	syncrun_destroy(run);
 	if (e == MF_OK)
 		syncmail_cycle(s->account);

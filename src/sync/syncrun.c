@@ -112,7 +112,8 @@ static enum mf_err row_write(struct txn *t, const struct sync_row *row, size_t t
 	enum mf_err e = MF_OK;
 	switch (row->kind) {
 	case ROW_MESSAGE:
-		return messages_put(t, row, together);
+		e = messages_put(t, row, together);
+		break;
 	case ROW_FLAGS:
 		e = txn_message_flags(t, row->item->id, row->uid, row->flags, row->keywords, row->modseq);
 		break;
@@ -123,7 +124,7 @@ static enum mf_err row_write(struct txn *t, const struct sync_row *row, size_t t
 		e = txn_message_trimmed(t, row->item->id, row->uid);
 		break;
 	}
-	return e == MF_NOT_FOUND ? MF_OK : e; /* told of a message that is not wanted here, or gone already */
+	return e == MF_NOT_FOUND ? MF_OK : e; /* told of a message, or of a mailbox, that is not wanted here, or gone already */
 }
 
 /* Leaves a transaction open, with the last rows in it. */

@@ -31,7 +31,8 @@ struct sync_item {
 	bool disturbed;                  /* or as before: what it was compared with changed meanwhile, */
 	unsigned settled;                /* as the account's .settled, which was this when it began, has */
 	bool nameless;                   /* the server may know it by another name by now, which LIST tells */
-	bool unread;                     /* the server has it, and does not let it be read */
+	bool unread;                     /* the server has it, and does not let it be read, */
+	bool given_up;                   /* but ends the connection over it, again and again */
 	bool done;
 };
 

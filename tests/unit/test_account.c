@@ -1,6 +1,8 @@
 /* The engine keeps the index what the server is. */
 #include "account_world.h"
+#include "cache/journal.h"
 #include "sync/engine.h"
+#include "sync/memory_state.h"
 
 static int setup(void **state)
 {
@@ -354,6 +356,70 @@ static void settings_leave_mailboxes_out(void **state)
 	assert_true(mailbox_id(w, "Friends") != 0 && mailbox_id(w, "INBOX") != 0);
 }
 
+/* rmdir of one that is being read: that is over, and nothing else is */
+static void removed_while_it_is_read(void **state)
+{
+	struct world *w = *state;
+	w->config->connections = 1;
+	w->config->idle = false;
+	world_start(w);
+	assert_int_equal(want_sync(w, false), MF_OK);
+	for (unsigned answers = 0; answers < 5; answers++) {
+		memory_mailbox_add(w->server, "Gone", 0, USE_NONE);
+		deliver(w, "Gone", 1, 500);
+		deliver(w, "Gone", 2, 500);
+		struct waiter t;
+		enum mf_err e;
+		waiter_init(&t);
+		w->config->sync = SYNC_DEMAND;
+		assert_int_equal(want_sync(w, false), MF_OK);
+		uint64_t gone = mailbox_id(w, "Gone");
+		memory_pause(w->server, answers);
+		assert_false(account_want_sync(w->account, &gone, 1, false, waiter_done, &t, &e, &t.want));
+		if (memory_await_blocked(w->server, 500)) {
+			struct txn *txn;
+			assert_int_equal(cache_begin(w->cache, &txn), MF_OK);
+			assert_int_equal(txn_mailbox_delete(txn, gone), MF_OK);
+			assert_int_equal(txn_commit(txn), MF_OK);
+		}
+		memory_mailbox_remove(w->server, "Gone");
+		memory_pause(w->server, UINT32_MAX);
+		memory_release(w->server);
+		(void)waiter_wait(&t);
+		account_journal_changed(w->account);
+		world_until(!journal_count(w->cache));
+		assert_int_equal(want_sync(w, false), MF_OK);
+		assert_int_equal(mailbox_id(w, "Gone"), 0);
+	}
+	assert_int_equal(memory_calls(w->server, MEMORY_LOGIN), 1);
+}
+
+/* LSUB is refused for a while: the mailboxes that are in the tree for being subscribed stay there */
+static void subscriptions_that_are_not_told(void **state)
+{
+	struct world *w = *state;
+	w->config->subscribed_only = true;
+	memory_mailbox_add(w->server, "Wanted", MAILBOX_SUBSCRIBED, USE_NONE);
+	memory_mailbox_add(w->server, "Other", MAILBOX_SUBSCRIBED, USE_NONE);
+	world_start(w);
+	assert_int_equal(want_sync(w, false), MF_OK);
+	uint64_t wanted = mailbox_id(w, "Wanted");
+	assert_int_not_equal(wanted, 0);
+	pthread_mutex_lock(&w->server->lock);
+	for (struct memory_mailbox *b = w->server->mailboxes; b; b = b->next)
+		b->flags &= ~(unsigned)MAILBOX_SUBSCRIBED;
+	pthread_mutex_unlock(&w->server->lock);
+	assert_int_equal(want_sync(w, false), MF_OK);
+	assert_int_equal(mailbox_id(w, "Wanted"), wanted);
+	pthread_mutex_lock(&w->server->lock);
+	memory_find_locked(w->server, "INBOX")->flags |= MAILBOX_SUBSCRIBED;
+	memory_find_locked(w->server, "Wanted")->flags |= MAILBOX_SUBSCRIBED;
+	pthread_mutex_unlock(&w->server->lock);
+	assert_int_equal(want_sync(w, false), MF_OK);
+	assert_int_equal(mailbox_id(w, "Wanted"), wanted);
+	assert_int_equal(mailbox_id(w, "Other"), 0);
+}
+
 static void only_the_newest_are_kept(void **state)
 {
 	struct world *w = *state;
@@ -553,7 +619,7 @@ int main(void)
 		TEST(what_was_not_told_of_is_fetched), TEST(what_is_never_told_is_asked_for_once), TEST(pushed_mail_arrives),
 		TEST(pushed_everywhere), TEST(one_connection_does_everything), TEST(a_server_that_takes_one_connection),
 		TEST(numbered_anew_keeps_ids_and_bodies), TEST(moved_by_another_client_keeps_the_id), TEST(mailboxes_come_and_go), TEST(one_too_deep_is_left_out),
-		TEST(settings_leave_mailboxes_out), TEST(only_the_newest_are_kept), TEST(on_demand_only_what_is_opened),
+		TEST(settings_leave_mailboxes_out), TEST(subscriptions_that_are_not_told), TEST(removed_while_it_is_read), TEST(only_the_newest_are_kept), TEST(on_demand_only_what_is_opened),
 		TEST(full_brings_the_bodies), TEST(populate_on_request), TEST(verifying_finds_what_is_wrong), TEST(looking_at_a_mailbox_checks_it),
 		TEST(a_read_only_mailbox_says_so), TEST(quota_is_asked_for), TEST(an_idle_account_is_quiet),
 	};

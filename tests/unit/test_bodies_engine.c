@@ -205,6 +205,38 @@ static void numbered_anew_meanwhile(void **state)
 	assert_int_equal(read_whole(w, large, 3, 500000), MF_OK);
 }
 
+/* Asked for by the old numbers, which are others' now: the bodies wait behind the look that finds that out. */
+static void numbered_anew_before_it_is_asked_for(void **state)
+{
+	struct world *w = *state;
+	struct body *bodies[8];
+	struct waiter sync, t[8];
+	enum mf_err e;
+	w->config->connections = 1;
+	for (int i = 1; i <= 8; i++)
+		deliver(w, "INBOX", i, i == 3 ? 500000 : 1000);
+	begin(w);
+	uint64_t inbox = mailbox_id(w, "INBOX");
+	memory_block(w->server, MEMORY_CHANGES);
+	waiter_init(&sync);
+	assert_false(account_want_sync(w->account, &inbox, 1, false, waiter_done, &sync, &e, &sync.want));
+	assert_true(memory_await_blocked(w->server, PATIENCE_MS));
+	for (int i = 0; i < 8; i++) {
+		bodies[i] = open_body(w, message_id(w, "INBOX", (uint32_t)i + 1));
+		waiter_init(&t[i]);
+		assert_false(account_want_body(w->account, bodies[i], 0, 1000, waiter_done, &t[i], &e, &t[i].want));
+	}
+	memory_renumber(w->server, "INBOX");
+	assert_int_not_equal(message_id(w, "INBOX", 3), 0); /* another message has this number from now on */
+	memory_release(w->server);
+	assert_int_equal(waiter_wait(&sync), MF_OK);
+	for (int i = 0; i < 8; i++) {
+		assert_int_equal(waiter_wait(&t[i]), MF_OK);
+		check_bytes(bodies[i], i + 1, i == 2 ? 500000 : 1000, 0, 1000);
+		body_unref(bodies[i]);
+	}
+}
+
 static void cut_in_the_middle_of_a_download(void **state)
 {
 	struct world *w = *state;
@@ -310,6 +342,27 @@ static void an_empty_message(void **state)
 	body_unref(body);
 }
 
+static void nothing_in_the_place_of_a_message(void **state)
+{
+	struct world *w = *state;
+	memory_deliver(w->server, "INBOX", "", 0, 1, 0);
+	memory_deliver(w->server, "INBOX", "", 0, 1, 0);
+	deliver(w, "INBOX", 3, 1000);
+	memory_claim_size(w->server, "INBOX", 1, 1000);
+	memory_claim_size(w->server, "INBOX", 2, 1000000);
+	begin(w);
+	for (uint32_t uid = 1; uid <= 2; uid++) {
+		uint64_t id = message_id(w, "INBOX", uid);
+		struct body *body = open_body(w, id);
+		assert_int_equal(want_bytes(w, body, 0, 1), MF_PROTOCOL);
+		assert_false(body_is_whole(body));
+		assert_false(cache_body_is_cached(w->cache, id));
+		assert_int_equal(body_size(body), uid == 1 ? 1000 : 1000000);
+		body_unref(body);
+	}
+	assert_int_equal(read_whole(w, message_id(w, "INBOX", 3), 3, 1000), MF_OK);
+}
+
 #define TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
 
 int main(void)
@@ -317,8 +370,8 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		TEST(a_hundred_readers_one_download), TEST(many_small_ones_in_few_commands), TEST(the_head_of_a_large_message_moves_little),
 		TEST(a_large_message_read_to_its_end_is_whole), TEST(what_is_there_is_not_asked_for_again), TEST(without_ranges_it_comes_whole), TEST(sizes_that_lie), TEST(expunged_meanwhile),
-		TEST(numbered_anew_meanwhile), TEST(cut_in_the_middle_of_a_download), TEST(a_message_that_kills_every_connection),
-		TEST(cancelling_leaves_the_others), TEST(a_person_is_served_while_bodies_come_in_the_background), TEST(an_empty_message),
+		TEST(numbered_anew_meanwhile), TEST(numbered_anew_before_it_is_asked_for), TEST(cut_in_the_middle_of_a_download), TEST(a_message_that_kills_every_connection),
+		TEST(cancelling_leaves_the_others), TEST(a_person_is_served_while_bodies_come_in_the_background), TEST(an_empty_message), TEST(nothing_in_the_place_of_a_message),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -442,7 +442,7 @@ static enum mf_err selected(struct changes *v, struct box *b, const struct imap_
 		b->status = s->selected.status;
 	else
 		b->status.messages = s->selected.status.messages;
-	if (b->rung == RUNG_QRESYNC && b->stage == STAGE_MAIN)
+	if ((b->rung == RUNG_QRESYNC || b->rung == RUNG_CONDSTORE) && b->stage == STAGE_MAIN)
 		b->distrusted |= s->selected.no_modseq || !b->status.modseq || b->status.modseq < b->since->modseq;
 	return e;
 }

@@ -176,11 +176,24 @@ void imap_lister_data(struct imap_lister *l, struct imap_data *data)
 
 /* --- asking ---------------------------------------------------------------------------------------------------------- */
 
+/* Of what is listed at other times: not that there is nothing */
+static bool is_out_of_order(const struct imap_cond *cond)
+{
+	return span_is(cond->code, "SERVERBUG") || span_is(cond->code, "CORRUPTION") || span_is(cond->code, "CONTACTADMIN");
+}
+
+/* c->first: of a namespace, which is refused where there is none, and is not the list */
 static enum mf_err listed(struct imap *s, struct imap_command *c, const struct imap_cond *cond)
 {
 	struct imap_lister *l = c->owner;
 	if (cond->kind == COND_OK)
 		return MF_OK;
+	if (imap_cond_classify(cond) == MF_OFFLINE && !span_is(cond->code, "LIMIT"))
+		return imap_cond_error(s, cond, c->what);
+	if (c->first) {
+		l->unreadable |= is_out_of_order(cond);
+		return MF_OK;
+	}
 	if (l->extended) {
 		l->refused = true;
 		return MF_OK;
@@ -197,7 +210,7 @@ static void put_status_items(struct imap *s)
 	         s->caps & CAP(APPENDLIMIT) ? " APPENDLIMIT" : "", s->caps & CAP(OBJECTID) && !s->cyrus ? " MAILBOXID" : "");
 }
 
-static enum mf_err send_list(struct imap *s, struct imap_lister *l, const char *prefix)
+static enum mf_err send_list(struct imap *s, struct imap_lister *l, const char *prefix, bool namespace)
 {
 	imap_put(s, "LIST \"\" ");
 	char *pattern = mf_format("%s*", prefix);
@@ -211,7 +224,7 @@ static enum mf_err send_list(struct imap *s, struct imap_lister *l, const char *
 		}
 		imap_put(s, ")");
 	}
-	return imap_send(s, &(struct imap_command){ .what = "LIST", .done = listed, .owner = l }, NULL);
+	return imap_send(s, &(struct imap_command){ .what = "LIST", .done = listed, .owner = l, .first = namespace }, NULL);
 }
 
 enum mf_err imap_lister_send(struct imap *s)
@@ -226,7 +239,7 @@ enum mf_err imap_lister_send(struct imap *s)
 		e = imap_send(s, &(struct imap_command){ .what = "NAMESPACE", .owner = l }, NULL);
 	}
 	if (!e)
-		e = send_list(s, l, "");
+		e = send_list(s, l, "", false);
 	if (!e && !l->extended) {
 		imap_put(s, "LSUB \"\" \"*\"");
 		e = imap_send(s, &(struct imap_command){ .what = "LSUB", .owner = l }, NULL);
@@ -246,7 +259,7 @@ static enum mf_err ask_namespaces(struct imap *s, struct imap_lister *l)
 			covered = !strncasecmp(l->boxes[k].raw, n->prefix, len) || (!strncasecmp(l->boxes[k].raw, n->prefix, len - 1) && !l->boxes[k].raw[len - 1]);
 		n->asked = true;
 		if (!covered)
-			e = send_list(s, l, n->prefix);
+			e = send_list(s, l, n->prefix, true);
 		if (e && !s->dead) /* a prefix that cannot be sent */
 			e = MF_OK;
 	}
