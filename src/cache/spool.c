@@ -226,6 +226,11 @@ enum mf_err spool_sync(struct cache *c, uint64_t message)
 	return e ? e : sync_names(c);
 }
 
+enum mf_err spool_sync_edit(struct cache *c, int fd)
+{
+	return fdatasync(fd) < 0 ? mf_err_from_errno(errno) : sync_names(c);
+}
+
 /* Where it cannot be begun, fdatasync() does it all, and says what is wrong. */
 static void begin_writing(struct cache *c, uint64_t message)
 {

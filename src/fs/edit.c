@@ -486,7 +486,7 @@ enum mf_err edit_sync(struct fs *fs, struct edit *e)
 {
 	struct cache *cache = fs_account(fs, &e->node)->cache;
 	pthread_mutex_lock(&e->lock);
-	enum mf_err err = fdatasync(e->fd) < 0 ? mf_err_from_errno(errno) : MF_OK;
+	enum mf_err err = spool_sync_edit(cache, e->fd);
 	pthread_mutex_unlock(&e->lock);
 	if (err == MF_OK && spool_has(cache, e->node.id))
 		err = spool_sync(cache, e->node.id);

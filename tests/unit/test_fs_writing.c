@@ -17,6 +17,7 @@ static char world_root[] = "/tmp/mailfs-writing-XXXXXX";
 #pragma GCC diagnostic ignored "-Wunused-function" /* the hands can do more than is needed here */
 #include "base/log.h"
 #include "cache/journal.h"
+#include "support/folders_fail.h"
 #include "support/fs_works.h"
 #include "support/fs_world.h"
 #include "sync/remote.h"
@@ -558,6 +559,29 @@ static void test_followed(void **state)
 	world_finish(&w);
 }
 
+static int64_t do_sync(const char *path, char *data, size_t *ret_len)
+{
+	(void)data, (void)ret_len;
+	int fd = open(path, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
+	if (fd < 0 || write(fd, "Subject: two\n\n", 14) != 14)
+		return -ENOTRECOVERABLE;
+	int64_t synced = outcome(fsync(fd));
+	return close(fd) < 0 ? -ENOTRECOVERABLE : synced;
+}
+
+/* What nobody has closed yet is on the disk behind fsync(2), and under a name */
+static void test_synced(void **state)
+{
+	(void)state;
+	struct world w;
+	world_start(&w, fill);
+	assert_int_equal(hands(do_sync, world_path(&w, "INBOX/one.eml")), 0); /* the index's own folder is there with that */
+	folders_fail = true;
+	assert_int_equal(hands(do_sync, world_path(&w, "INBOX/two.eml")), -EIO);
+	folders_fail = false;
+	world_finish(&w);
+}
+
 int main(int argc, char **argv)
 {
 	const struct CMUnitTest tests[] = {
@@ -566,6 +590,7 @@ int main(int argc, char **argv)
 		cmocka_unit_test(test_written_back_while_it_is_moved),
 		cmocka_unit_test(test_put_aside_later), cmocka_unit_test(test_removed_while_open), cmocka_unit_test(test_followed),
 		cmocka_unit_test(test_removed_while_written), cmocka_unit_test(test_removed_copy), cmocka_unit_test(test_removed_with_mailbox),
+		cmocka_unit_test(test_synced),
 	};
 	if (!world_begin(argc, argv))
 		return 0;
