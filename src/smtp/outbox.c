@@ -588,24 +588,45 @@ static enum mf_err save_locked(struct outbox *o, struct entry *e)
 	return queue_save(o, e);
 }
 
+/* What a person changes of an entry is so when it is on the disk, or not at all: *was is as it is before that. */
+static void begin_change(const struct entry *e, struct entry *was)
+{
+	size_t count = e->envelope.recipient_count;
+	*was = *e;
+	was->name = mf_strdup(e->name);
+	was->reason = e->reason ? mf_strdup(e->reason) : NULL;
+	was->recipients = mf_alloc_array(count + 1, sizeof *was->recipients);
+	if (count)
+		memcpy(was->recipients, e->recipients, count * sizeof *was->recipients); /* their texts do not change */
+}
+
+/* err: of what had to be done. What was saved in vain may be in its place all the same; where that cannot be undone the log says so. */
+static enum mf_err end_change_locked(struct outbox *o, struct entry *e, struct entry *was, enum mf_err err)
+{
+	struct entry dropped = *was;
+	if (err) {
+		dropped = *e;
+		*e = *was;
+		(void)queue_save(o, e);
+	}
+	free(dropped.name);
+	free(dropped.reason);
+	free(dropped.recipients);
+	return err;
+}
+
 /* As insert() does it: the new state first */
 static enum mf_err rename_locked(struct outbox *o, struct entry *e, const char *name, struct entry *there)
 {
-	char *old = e->name;
+	struct entry was;
+	begin_change(e, &was);
+	free(e->name);
 	e->name = mf_strdup(name);
 	e->replaces = there ? there->id : 0;
 	enum mf_err err = save_locked(o, e);
 	if (!err && there)
 		err = withdraw_locked(o, there);
-	if (!err) {
-		free(old);
-		return MF_OK;
-	}
-	free(e->name);
-	e->name = old;
-	e->replaces = 0;
-	(void)save_locked(o, e); /* what failed may have left the new one in its place. It has said why in the log; the next start renames it then */
-	return err;
+	return end_change_locked(o, e, &was, err);
 }
 
 enum mf_err outbox_rename(struct outbox *o, uint64_t id, const char *name, bool replaces)
@@ -645,8 +666,10 @@ enum mf_err outbox_set_notify(struct outbox *o, uint64_t id, unsigned notify)
 	struct entry *e = outbox_find_locked(o, id);
 	enum mf_err err = !e ? MF_NOT_FOUND : e->sending ? MF_BUSY : MF_OK;
 	if (!err) {
+		struct entry was;
+		begin_change(e, &was);
 		e->envelope.notify = e->notify_asked = notify;
-		err = save_locked(o, e);
+		err = end_change_locked(o, e, &was, save_locked(o, e));
 	}
 	pthread_mutex_unlock(&o->lock);
 	return err;
@@ -691,11 +714,15 @@ enum mf_err outbox_retry(struct outbox *o, uint64_t id)
 	enum outbox_state state = e ? entry_state(o, e, now_s) : OUTBOX_FAILED;
 	enum mf_err err = !e ? MF_NOT_FOUND : e->unfit || state == OUTBOX_UNFILED ? MF_DENIED : e->sending ? MF_BUSY : MF_OK;
 	if (!err) {
+		struct entry was;
+		begin_change(e, &was);
 		if (state == OUTBOX_FAILED || state == OUTBOX_MAYBE)
 			begin_again(e);
 		release_locked(e, now_s);
 		outbox_free_name_locked(o, e);
-		err = save_locked(o, e);
+		err = end_change_locked(o, e, &was, save_locked(o, e));
+	}
+	if (!err) {
 		o->link.next_try_s = 0;
 		wake_locked(o);
 	}
@@ -705,22 +732,31 @@ enum mf_err outbox_retry(struct outbox *o, uint64_t id)
 	return err;
 }
 
+/* Nobody is asked for it any more. */
+static void take_as_sent(const struct outbox *o, struct entry *e, bool filed)
+{
+	e->mark = MARK_NONE;
+	for (size_t i = 0; i < e->envelope.recipient_count; i++)
+		if (e->recipients[i].state == RECIPIENT_PENDING)
+			e->recipients[i].state = RECIPIENT_SENT;
+	if (e->copy != COPY_FILED)
+		e->copy = filed || !o->options.file_copy ? COPY_FILED : COPY_WANTED;
+	entry_say(e, "");
+}
+
 enum mf_err outbox_settle_sent(struct outbox *o, uint64_t id, bool filed)
 {
 	pthread_mutex_lock(&o->lock);
 	struct entry *e = outbox_find_locked(o, id);
 	enum mf_err err = !e ? MF_NOT_FOUND : e->sending ? MF_BUSY : e->mark == MARK_NONE ? MF_DENIED : MF_OK;
 	if (!err) {
-		e->mark = MARK_NONE;
-		for (size_t i = 0; i < e->envelope.recipient_count; i++)
-			if (e->recipients[i].state == RECIPIENT_PENDING)
-				e->recipients[i].state = RECIPIENT_SENT;
-		if (e->copy != COPY_FILED)
-			e->copy = filed || !o->options.file_copy ? COPY_FILED : COPY_WANTED;
-		entry_say(e, "");
-		err = save_locked(o, e);
-		if (!err)
-			(void)outbox_finish_locked(o, e);
+		struct entry was;
+		begin_change(e, &was);
+		take_as_sent(o, e, filed);
+		err = end_change_locked(o, e, &was, save_locked(o, e));
+	}
+	if (!err) {
+		(void)outbox_finish_locked(o, e);
 		wake_locked(o);
 	}
 	pthread_mutex_unlock(&o->lock);
