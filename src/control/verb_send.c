@@ -386,7 +386,7 @@ static enum exit_code change_one(struct verb_call *call, enum settling change, c
 	if (!find_named(call, name, &a, &item))
 		return EXIT_NOT_FOUND;
 	struct outbox *outbox = outboxes_find(a);
-	enum mf_err e = change == TO_RETRY ? outbox_retry(outbox, item.id)
+	enum mf_err e = change == TO_RETRY ? outbox_retry(outbox, item.id, NULL)
 	              : change == TO_REMOVE ? outbox_remove(outbox, item.id)
 	                                    : outbox_settle_sent(outbox, item.id, false);
 	if (e) {

@@ -307,12 +307,12 @@ static enum mf_err rename_failed(struct outgoing *o, const char *name, const cha
 	err = name_is_scratch(newname) ? MF_UNSUPPORTED : may_make_room(o, newname);
 	if (err != MF_OK)
 		return err;
-	outbox_hold(o->outbox, id, true, false); /* until it has its name */
-	err = outbox_retry(o->outbox, id);
+	outbox_hold(o->outbox, id, true, false); /* until it is known whether an editor's lock keeps the name */
+	err = outbox_retry(o->outbox, id, newname);
 	if (err == MF_DENIED)
 		err = MF_INVALID;                /* it was never fit to be sent */
 	if (err == MF_OK)
-		err = queue_rename(o, id, newname);
+		drop_draft(o, newname, NULL);
 	if (outbox_item(o->outbox, id, &item) == MF_OK) {
 		file_set_hold(o, id, item.name);
 		outbox_item_finish(&item);

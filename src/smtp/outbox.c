@@ -615,18 +615,18 @@ static enum mf_err end_change_locked(struct outbox *o, struct entry *e, struct e
 	return err;
 }
 
-/* As insert() does it: the new state first */
-static enum mf_err rename_locked(struct outbox *o, struct entry *e, const char *name, struct entry *there)
+/* What has the name makes room. As insert() does it: the new state first */
+static enum mf_err save_as_locked(struct outbox *o, struct entry *e, const char *name, bool replaces)
 {
-	struct entry was;
-	begin_change(e, &was);
+	struct entry *there;
+	enum mf_err err = find_room_locked(o, e, name, replaces, &there);
+	if (err)
+		return err;
 	free(e->name);
 	e->name = mf_strdup(name);
 	e->replaces = there ? there->id : 0;
-	enum mf_err err = save_locked(o, e);
-	if (!err && there)
-		err = withdraw_locked(o, there);
-	return end_change_locked(o, e, &was, err);
+	err = save_locked(o, e);
+	return !err && there ? withdraw_locked(o, there) : err;
 }
 
 enum mf_err outbox_rename(struct outbox *o, uint64_t id, const char *name, bool replaces)
@@ -634,10 +634,12 @@ enum mf_err outbox_rename(struct outbox *o, uint64_t id, const char *name, bool 
 	if (!is_name(name))
 		return MF_INVALID;
 	pthread_mutex_lock(&o->lock);
-	struct entry *e = outbox_find_locked(o, id), *there = NULL;
-	enum mf_err err = !e ? MF_NOT_FOUND : e->sending ? MF_BUSY : find_room_locked(o, e, name, replaces, &there);
-	if (!err)
-		err = rename_locked(o, e, name, there);
+	struct entry *e = outbox_find_locked(o, id), was;
+	enum mf_err err = !e ? MF_NOT_FOUND : e->sending ? MF_BUSY : MF_OK;
+	if (!err) {
+		begin_change(e, &was);
+		err = end_change_locked(o, e, &was, save_as_locked(o, e, name, replaces));
+	}
 	uint64_t replaced = err ? 0 : e->replaces;
 	pthread_mutex_unlock(&o->lock);
 	if (replaced)
@@ -706,27 +708,40 @@ static void begin_again(struct entry *e)
 	entry_say(e, "");
 }
 
-enum mf_err outbox_retry(struct outbox *o, uint64_t id)
+/* name: NULL: its own, or one like it */
+static enum mf_err retry_locked(struct outbox *o, struct entry *e, const char *name)
 {
+	int64_t now_s = clock_wall_s();
+	enum outbox_state state = entry_state(o, e, now_s);
+	if (e->unfit || state == OUTBOX_UNFILED)
+		return MF_DENIED;
+	if (e->sending)
+		return MF_BUSY;
+	struct entry was;
+	begin_change(e, &was);
+	if (state == OUTBOX_FAILED || state == OUTBOX_MAYBE)
+		begin_again(e);
+	release_locked(e, now_s);
+	if (!name)
+		outbox_free_name_locked(o, e);
+	return end_change_locked(o, e, &was, name ? save_as_locked(o, e, name, true) : save_locked(o, e));
+}
+
+enum mf_err outbox_retry(struct outbox *o, uint64_t id, const char *name)
+{
+	if (name && !is_name(name))
+		return MF_INVALID;
 	pthread_mutex_lock(&o->lock);
 	struct entry *e = outbox_find_locked(o, id);
-	int64_t now_s = clock_wall_s();
-	enum outbox_state state = e ? entry_state(o, e, now_s) : OUTBOX_FAILED;
-	enum mf_err err = !e ? MF_NOT_FOUND : e->unfit || state == OUTBOX_UNFILED ? MF_DENIED : e->sending ? MF_BUSY : MF_OK;
-	if (!err) {
-		struct entry was;
-		begin_change(e, &was);
-		if (state == OUTBOX_FAILED || state == OUTBOX_MAYBE)
-			begin_again(e);
-		release_locked(e, now_s);
-		outbox_free_name_locked(o, e);
-		err = end_change_locked(o, e, &was, save_locked(o, e));
-	}
+	enum mf_err err = e ? retry_locked(o, e, name) : MF_NOT_FOUND;
+	uint64_t replaced = !err && name ? e->replaces : 0;
 	if (!err) {
 		o->link.next_try_s = 0;
 		wake_locked(o);
 	}
 	pthread_mutex_unlock(&o->lock);
+	if (replaced)
+		outbox_tell(o, replaced);
 	if (!err)
 		outbox_tell(o, id);
 	return err;

@@ -80,8 +80,8 @@ static void changed_in_vain(void **state)
 	for (int life = 0; life < 2; life++, reopen(&w)) {
 		unsigned asked = w.server.rcpts;
 		folders_fail = true;
-		assert_int_equal(outbox_retry(w.outbox, failed), MF_IO);
-		assert_int_equal(outbox_retry(w.outbox, maybe), MF_IO);
+		assert_int_equal(outbox_retry(w.outbox, failed, NULL), MF_IO);
+		assert_int_equal(outbox_retry(w.outbox, maybe, NULL), MF_IO);
 		assert_int_equal(outbox_settle_sent(w.outbox, maybe, true), MF_IO);
 		assert_int_equal(outbox_set_notify(w.outbox, next, DSN_NEVER), MF_IO);
 		folders_fail = false;

@@ -370,23 +370,30 @@ static void meanwhile(void *context, uint64_t id)
 	outbox_item_finish(&item);
 }
 
+/* f.eml */
+static void have_one_refused(struct world *w)
+{
+	struct outbox_item item;
+	assert_int_equal(save(w, "f.eml", "To: no@example.org\n\n"), MF_OK);
+	assert_int_equal(outbox_item_by_name(w->outbox, "f.eml", false, &item), MF_OK);
+	assert_int_equal(outbox_retry(w->outbox, item.id, NULL), MF_OK);
+	outbox_item_finish(&item);
+	outbox_offline(w->outbox, false);
+	assert_int_equal(outbox_send_due(w->outbox, NULL), MF_OK);
+	expect(w, "", "f.eml", 0);
+}
+
 /* What cannot be renamed now replaces nothing */
 static void test_renaming_what_is_being_sent(void **state)
 {
 	struct world *w = *state;
 	struct outbox_item item;
-	assert_int_equal(save(w, "f.eml", "To: no@example.org\n\n"), MF_OK);
-	assert_int_equal(outbox_item_by_name(w->outbox, "f.eml", false, &item), MF_OK);
-	assert_int_equal(outbox_retry(w->outbox, item.id), MF_OK);
-	outbox_item_finish(&item);
-	outbox_offline(w->outbox, false);
-	assert_int_equal(outbox_send_due(w->outbox, NULL), MF_OK);
-	expect(w, "", "f.eml", 0);
+	have_one_refused(w);
 	assert_int_equal(save(w, "a.eml", LETTER("a")), MF_OK);
 	assert_int_equal(save(w, "b.eml", LETTER("b")), MF_OK);
 	assert_int_equal(save(w, "a.eml~", LETTER("older")), MF_OK);
 	assert_int_equal(outbox_item_by_name(w->outbox, "a.eml", false, &item), MF_OK);
-	assert_int_equal(outbox_retry(w->outbox, item.id), MF_OK);
+	assert_int_equal(outbox_retry(w->outbox, item.id, NULL), MF_OK);
 	outbox_item_finish(&item);
 	assert_int_equal(outbox_send_due(w->outbox, NULL), MF_OK);
 	assert_true(w->meets_sending && w->all_refused);
@@ -574,12 +581,16 @@ static void test_notify(void **state)
 }
 
 static unsigned synced;              /* how often the folder of drafts was */
-static unsigned die_at;              /* at which fsync from now on; 0: at none */
+static unsigned die_at, fail_at;     /* at which fsync from now on; 0: at none */
 
 int fsync(int fd)                    /* in the place of libc's: for the tests behind it */
 {
 	if (die_at && !--die_at)
 		raise(SIGKILL);
+	if (fail_at && !--fail_at) {
+		errno = EIO;
+		return -1;
+	}
 	char link[64], path[256] = "";
 	snprintf(link, sizeof link, "/proc/self/fd/%d", fd);
 	if (readlink(link, path, sizeof path - 1) > 0 && strlen(path) > 14 && strcmp(path + strlen(path) - 14, "/outbox-drafts") == 0)
@@ -688,6 +699,30 @@ static void test_killed_between(void **state)
 	killed_between(state, RENAME);
 }
 
+/* mv out of failed/ is done, or it failed and nothing has changed: it is not sent under its old name. */
+static void test_tried_again_in_vain(void **state)
+{
+	bool done = false;
+	for (unsigned at = 1; !done; at++) {
+		assert_true(at < 100);
+		assert_int_equal(begin(state), 0);
+		struct world *w = *state;
+		have_one_refused(w);
+		outbox_offline(w->outbox, true);
+		assert_int_equal(save(w, "x.eml", LETTER("x")), MF_OK);
+		fail_at = at;
+		enum mf_err err = outgoing_rename(w->o, true, "f.eml", "x.eml");
+		done = fail_at != 0;
+		fail_at = 0;
+		assert_true(err == MF_OK || err == MF_IO);
+		for (int life = 0; life < 2; life++, reopen(w)) {
+			expect(w, "x.eml", err == MF_OK ? "" : "f.eml", 1);
+			expect_bytes(w, "x.eml", err == MF_OK ? "To: no@example.org\n\n" : LETTER("x"));
+		}
+		assert_int_equal(end(state), 0);
+	}
+}
+
 static void test_lock_names(void **state)
 {
 	(void)state;
@@ -737,6 +772,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(test_notify, begin, end),
 		cmocka_unit_test_setup_teardown(test_gone_is_gone, begin, end),
 		cmocka_unit_test(test_killed_between), cmocka_unit_test(test_killed_while_replacing),
+		cmocka_unit_test(test_tried_again_in_vain),
 		cmocka_unit_test(test_lock_names),
 		cmocka_unit_test_setup_teardown(test_locks, begin, end),
 	};
