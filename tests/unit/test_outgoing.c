@@ -402,21 +402,28 @@ static void test_renaming_what_is_being_sent(void **state)
 	expect_bytes(w, "a.eml~", LETTER("older"));
 }
 
+/* as the last connection has left it */
+static uint64_t size_max_behind(struct world *w, const char *text)
+{
+	MF_CLEANUP(mf_free) char *path = mf_format("%s/outbox/0000000000000000.size", w->folder);
+	FILE *f = fopen(path, "we");
+	assert_non_null(f);
+	fputs(text, f);
+	fclose(f);
+	reopen(w);
+	return outbox_size_max(w->outbox);
+}
+
 static void test_too_big(void **state)
 {
 	struct world *w = *state;
 	uint64_t number;
-	MF_CLEANUP(mf_free) char *path = mf_format("%s/outbox/0000000000000000.size", w->folder);
 	assert_int_equal(outbox_size_max(w->outbox), 0);
-	FILE *f = fopen(path, "we");
-	assert_non_null(f);
-	fputs("1000\n", f);
-	fclose(f);
-	reopen(w);
-	assert_int_equal(outbox_size_max(w->outbox), 1000);
+	assert_int_equal(size_max_behind(w, "1\n"), 0); /* what no server means */
+	assert_int_equal(size_max_behind(w, "100000\n"), 100000);
 	assert_int_equal(outgoing_create(w->o, "x.eml", &number), MF_OK);
 	assert_int_equal(outgoing_write(w->o, number, &w->closing, LETTER("x"), strlen(LETTER("x")), 0), MF_OK);
-	assert_int_equal(outgoing_write(w->o, number, &w->closing, "y", 1, 1000), MF_TOO_BIG);
+	assert_int_equal(outgoing_write(w->o, number, &w->closing, "y", 1, 100000), MF_TOO_BIG);
 	assert_int_equal(outgoing_write(w->o, number, &w->closing, "z", 1, 10), MF_OK);
 	assert_int_equal(outgoing_open_file(w->o, number, false, true, &(int){ -1 }), MF_OK); /* O_RDONLY | O_TRUNC empties nothing */
 	outgoing_close_file(w->o, number, false, &(bool){ false });
