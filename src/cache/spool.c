@@ -674,31 +674,20 @@ static enum mf_err find_owner(struct txn *t, const char *file, uint64_t *ret)
 	return e;
 }
 
-static enum mf_err recover_renamed(struct txn *t, const char *file)
-{
-	char *end;
-	struct row row;
-	uint64_t message = strtoull(file, &end, 10), owner = 0;
-	enum mf_err e = *end ? MF_OK : row_by_id(t, message, &row);
-	if (e == MF_NOT_FOUND)
-		e = find_owner(t, file, &owner);
-	return e || !owner ? e : rename_spooled(t->cache, message, owner);
-}
-
 /* A file that no row and no operation knows: its index was lost, or it was written and never closed. edited: the name under which, if it
- * was; NULL: it was not */
-static void recover_stray(struct cache *c, const char *file, const char *edited)
+ * was; NULL: it was not. false: it stays where it is */
+static bool recover_stray(struct cache *c, const char *file, const char *edited)
 {
 	MF_CLEANUP(mf_close) int fd = openat(c->spool_dir, file, O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK);
 	struct tail tail;
 	struct stat st;
 	if (fd < 0 || fstat(fd, &st) < 0) {
 		log_warning("spool/%s: %s", file, strerror(errno));
-		return;
+		return false;
 	}
 	if (!S_ISREG(st.st_mode)) {
 		log_warning("spool/%s: not a file, and none of ours", file);
-		return;
+		return false;
 	}
 	bool whole = !edited && read_tail(fd, &tail) == MF_OK;
 	MF_CLEANUP(mf_free) char *name = whole ? noted_name(fd, &tail) : mf_strdup(edited && *edited ? edited : "unfinished.eml");
@@ -709,6 +698,7 @@ static void recover_stray(struct cache *c, const char *file, const char *edited)
 		discard(c->spool_dir, file);
 	else
 		log_error("spool/%s: %s", file, mf_err_words(e));
+	return e == MF_OK;
 }
 
 static int next_byte(FILE *file, uint64_t *left)
@@ -754,6 +744,26 @@ static bool was_accepted(struct cache *c, const char *edit, uint64_t message)
 	return same;
 }
 
+/* What its owner has instead was accepted, and maybe closed: it is put aside, unless what it was written into is there as well. */
+static bool makes_room(struct cache *c, uint64_t owner)
+{
+	char name[SPOOL_NAME_MAX], edit[SPOOL_NAME_MAX];
+	spool_name(owner, false, name);
+	spool_name(owner, true, edit);
+	return !spool_has(c, owner) || was_accepted(c, edit, owner) || recover_stray(c, name, NULL);
+}
+
+static enum mf_err recover_renamed(struct txn *t, const char *file)
+{
+	char *end;
+	struct row row;
+	uint64_t message = strtoull(file, &end, 10), owner = 0;
+	enum mf_err e = *end ? MF_OK : row_by_id(t, message, &row);
+	if (e == MF_NOT_FOUND)
+		e = find_owner(t, file, &owner);
+	return e || !owner || !makes_room(t->cache, owner) ? e : rename_spooled(t->cache, message, owner);
+}
+
 static enum mf_err recover_file(struct txn *t, const char *file)
 {
 	char *end;
@@ -773,7 +783,7 @@ static enum mf_err recover_file(struct txn *t, const char *file)
 	if (!e && spare)
 		spool_to_body(t->cache, message);
 	else if (!e && !wanted)
-		recover_stray(t->cache, file, edit ? row.name : NULL);
+		(void)recover_stray(t->cache, file, edit ? row.name : NULL);
 	return e;
 }
 
