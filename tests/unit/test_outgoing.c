@@ -587,7 +587,7 @@ static void test_notify(void **state)
 	assert_int_equal(notify_of(w, "f.eml"), 0);
 }
 
-static unsigned synced;              /* how often the folder of drafts was */
+static unsigned synced, noted;       /* how often the folder of drafts was; the notes of drafts */
 static unsigned die_at, fail_at;     /* at which fsync from now on; 0: at none */
 
 int fsync(int fd)                    /* in the place of libc's: for the tests behind it */
@@ -600,8 +600,9 @@ int fsync(int fd)                    /* in the place of libc's: for the tests be
 	}
 	char link[64], path[256] = "";
 	snprintf(link, sizeof link, "/proc/self/fd/%d", fd);
-	if (readlink(link, path, sizeof path - 1) > 0 && strlen(path) > 14 && strcmp(path + strlen(path) - 14, "/outbox-drafts") == 0)
-		synced++;
+	const char *name = readlink(link, path, sizeof path - 1) > 0 ? strrchr(path, '/') : NULL;
+	synced += name && strcmp(name, "/outbox-drafts") == 0;
+	noted += name && strcmp(name, "/outbox-drafts.notes-new") == 0;
 	return (int)syscall(SYS_fsync, fd);
 }
 
@@ -628,6 +629,21 @@ static void test_gone_is_gone(void **state)
 	synced = 0;
 	assert_int_equal(outgoing_remove(w->o, false, ".y.eml.swp"), MF_OK);         /* never sent: that can wait */
 	assert_int_equal(synced, 0);
+}
+
+/* What was said for a message is noted for its draft before the queue forgets it; what can be lost costs nothing. */
+static void test_noted_for_good(void **state)
+{
+	struct world *w = *state;
+	int fd = -1;
+	noted = 0;
+	assert_int_equal(save(w, "x.eml", LETTER("x")), MF_OK);
+	assert_int_equal(noted, 0);
+	uint64_t number = number_of(w, false, "x.eml");
+	assert_int_equal(outgoing_set_notify(w->o, number, 2), MF_OK);
+	assert_int_equal(outgoing_open_file(w->o, number, true, false, &fd), MF_OK);
+	assert_int_equal(noted, 1);
+	outgoing_close_file(w->o, number, true, &w->closing);
 }
 
 enum change { TAKE_BACK, TAKE_BACK_AND_CLOSE, RENAME };
@@ -778,6 +794,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(test_old_notes, begin, end),
 		cmocka_unit_test_setup_teardown(test_notify, begin, end),
 		cmocka_unit_test_setup_teardown(test_gone_is_gone, begin, end),
+		cmocka_unit_test_setup_teardown(test_noted_for_good, begin, end),
 		cmocka_unit_test(test_killed_between), cmocka_unit_test(test_killed_while_replacing),
 		cmocka_unit_test(test_tried_again_in_vain),
 		cmocka_unit_test(test_lock_names),
