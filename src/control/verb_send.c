@@ -232,6 +232,7 @@ static enum exit_code put_draft(struct verb_call *call, struct account *a, const
 		e = filing_draft(a, fd, &path, &call->why);
 	if (e)
 		return exit_code_of(e);
+	(void)handover_remove(state, name);
 	struct json_object *o = json_object_new_object();
 	json_put_string(o, "account", config->name);
 	json_put_string(o, "path", path);
