@@ -17,6 +17,7 @@ static char world_root[] = "/tmp/mailfs-writing-XXXXXX";
 #pragma GCC diagnostic ignored "-Wunused-function" /* the hands can do more than is needed here */
 #include "base/log.h"
 #include "cache/journal.h"
+#include "fs/internal.h"
 #include "support/folders_fail.h"
 #include "support/fs_works.h"
 #include "support/fs_world.h"
@@ -559,6 +560,67 @@ static void test_followed(void **state)
 	world_finish(&w);
 }
 
+static bool is_gone_in_time(const char *path)
+{
+	struct stat st;
+	for (int i = 0; i < WORLD_WAIT_MS; i++, usleep(1000))
+		if (stat(path, &st) < 0)
+			return true;
+	return false;
+}
+
+/* The name goes between the open and the close, before or behind what is written; what close(2) says */
+static int64_t do_write_what_goes(const char *path, char *data, size_t *ret_len)
+{
+	(void)data, (void)ret_len;
+	int fd = open(path, O_WRONLY | O_TRUNC | O_CLOEXEC);
+	if (fd < 0 || write(fd, second, sizeof second - 1) != sizeof second - 1 || !is_gone_in_time(path))
+		return -ENOTRECOVERABLE;
+	return outcome(close(fd));
+}
+
+static int64_t do_write_what_went(const char *path, char *data, size_t *ret_len)
+{
+	char now[10];
+	(void)data, (void)ret_len;
+	int fd = open(path, O_RDWR | O_APPEND | O_CLOEXEC);
+	if (fd < 0 || pread(fd, now, sizeof now, 0) != sizeof now || !is_gone_in_time(path) || write(fd, "more\r\n", 6) != 6)
+		return -ENOTRECOVERABLE;
+	return outcome(close(fd));
+}
+
+/* when the message is open for writing */
+static void *expunge_elsewhere(void *context)
+{
+	struct world *w = context;
+	struct node node = { .kind = NODE_MESSAGE, .id = 1 };
+	while (!message_is_open_for_writing(w->fs, &node))
+		usleep(1000);
+	usleep(100000); /* also written into, or not: both are tried */
+	assert_true(memory_expunge(w->server, "INBOX", 1));
+	return NULL;
+}
+
+/* Nobody here has removed it: what was written is kept, and who wrote it hears of it. */
+static void test_expunged_by_another_while_written(void **state)
+{
+	(void)state;
+	for (int went = 0; went < 2; went++) {
+		struct world w;
+		pthread_t other;
+		char rejected[700];
+		world_start(&w, fill);
+		const char *name = letter(&w);
+		snprintf(rejected, sizeof rejected, ".mailfs/rejected/%s", went ? "message.eml" : strchr(name, '/') + 1);
+		assert_int_equal(pthread_create(&other, NULL, expunge_elsewhere, &w), 0);
+		assert_int_equal(hands(went ? do_write_what_went : do_write_what_goes, world_path(&w, name)), -ESTALE);
+		pthread_join(other, NULL);
+		world_until(size_of(&w, rejected) == (int64_t)(went ? sizeof text - 1 + 6 : sizeof second - 1));
+		assert_int_equal(journal_count(w.cache), 0);
+		world_finish(&w);
+	}
+}
+
 static int64_t do_sync(const char *path, char *data, size_t *ret_len)
 {
 	(void)data, (void)ret_len;
@@ -590,7 +652,7 @@ int main(int argc, char **argv)
 		cmocka_unit_test(test_written_back_while_it_is_moved),
 		cmocka_unit_test(test_put_aside_later), cmocka_unit_test(test_removed_while_open), cmocka_unit_test(test_followed),
 		cmocka_unit_test(test_removed_while_written), cmocka_unit_test(test_removed_copy), cmocka_unit_test(test_removed_with_mailbox),
-		cmocka_unit_test(test_synced),
+		cmocka_unit_test(test_synced), cmocka_unit_test(test_expunged_by_another_while_written),
 	};
 	if (!world_begin(argc, argv))
 		return 0;
