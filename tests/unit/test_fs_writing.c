@@ -313,7 +313,7 @@ static int64_t do_nameless(const char *path, char *data, size_t *ret_len)
 			return -errno;
 		if (!has(fd, i ? "before" : "") || !has(reader, i ? "before" : ""))
 			return 1;
-		if (pwrite(fd, "BEhind", 6, 0) != 6 || ftruncate(fd, 4) < 0 || !has(fd, "BEhi") || !has(reader, "BEhi"))
+		if (pwrite(fd, "BEhind", 6, 0) != 6 || ftruncate(fd, 4) < 0 || futimens(fd, NULL) < 0 || !has(fd, "BEhi") || !has(reader, "BEhi"))
 			return 1;
 		if (close(fd) < 0 || close(reader) < 0)
 			return -errno;
@@ -621,6 +621,28 @@ static void test_expunged_by_another_while_written(void **state)
 	}
 }
 
+static int64_t do_cut(const char *path, char *data, size_t *ret_len)
+{
+	(void)data, (void)ret_len;
+	return outcome(truncate(path, 4));
+}
+
+/* No close follows truncate(2): it says itself that what is left is no message. */
+static void test_cut_by_name(void **state)
+{
+	(void)state;
+	struct world w;
+	char rejected[700];
+	world_start(&w, fill);
+	const char *name = letter(&w);
+	snprintf(rejected, sizeof rejected, ".mailfs/rejected/%s", strchr(name, '/') + 1);
+	assert_int_equal(hands(do_read, world_path(&w, name)), sizeof text - 1);
+	assert_int_equal(hands(do_cut, world_path(&w, name)), -EINVAL);
+	assert_int_equal(size_of(&w, name), sizeof text - 1);
+	assert_int_equal(size_of(&w, rejected), 4);
+	world_finish(&w);
+}
+
 static int64_t do_sync(const char *path, char *data, size_t *ret_len)
 {
 	(void)data, (void)ret_len;
@@ -652,7 +674,7 @@ int main(int argc, char **argv)
 		cmocka_unit_test(test_written_back_while_it_is_moved),
 		cmocka_unit_test(test_put_aside_later), cmocka_unit_test(test_removed_while_open), cmocka_unit_test(test_followed),
 		cmocka_unit_test(test_removed_while_written), cmocka_unit_test(test_removed_copy), cmocka_unit_test(test_removed_with_mailbox),
-		cmocka_unit_test(test_synced), cmocka_unit_test(test_expunged_by_another_while_written),
+		cmocka_unit_test(test_synced), cmocka_unit_test(test_cut_by_name), cmocka_unit_test(test_expunged_by_another_while_written),
 	};
 	if (!world_begin(argc, argv))
 		return 0;
