@@ -606,6 +606,37 @@ int fsync(int fd)                    /* in the place of libc's: for the tests be
 	return (int)syscall(SYS_fsync, fd);
 }
 
+static bool no_room;
+
+int renameat(int from_dir, const char *from, int to_dir, const char *to)   /* likewise: no room for a name */
+{
+	if (no_room) {
+		errno = ENOSPC;
+		return -1;
+	}
+	return (int)syscall(SYS_renameat2, from_dir, from, to_dir, to, 0);
+}
+
+/* What is half written takes the place of what waits, or leaves it there. */
+static void test_no_room_for_a_name(void **state)
+{
+	struct world *w = *state;
+	uint64_t number;
+	assert_int_equal(save(w, "x.eml", LETTER("x")), MF_OK);
+	assert_int_equal(outgoing_create(w->o, "y.eml", &number), MF_OK);
+	assert_int_equal(outgoing_write(w->o, number, &w->closing, LETTER("y"), strlen(LETTER("y")), 0), MF_OK);
+	no_room = true;
+	assert_int_equal(outgoing_rename(w->o, false, "y.eml", "x.eml"), MF_NO_SPACE);
+	no_room = false;
+	expect(w, "x.eml y.eml", "", 1);
+	expect_bytes(w, "x.eml", LETTER("x"));
+	assert_int_equal(outgoing_rename(w->o, false, "y.eml", "x.eml"), MF_OK);
+	expect(w, "x.eml", "", 0);
+	outgoing_close_file(w->o, number, true, &w->closing);
+	expect(w, "x.eml", "", 1);
+	expect_bytes(w, "x.eml", LETTER("y"));
+}
+
 /* What was taken back and removed, or sent, is not back after a power failure. */
 static void test_gone_is_gone(void **state)
 {
@@ -795,6 +826,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(test_notify, begin, end),
 		cmocka_unit_test_setup_teardown(test_gone_is_gone, begin, end),
 		cmocka_unit_test_setup_teardown(test_noted_for_good, begin, end),
+		cmocka_unit_test_setup_teardown(test_no_room_for_a_name, begin, end),
 		cmocka_unit_test(test_killed_between), cmocka_unit_test(test_killed_while_replacing),
 		cmocka_unit_test(test_tried_again_in_vain),
 		cmocka_unit_test(test_lock_names),
