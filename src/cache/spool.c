@@ -19,7 +19,7 @@
 /* Behind the message's bytes: this text, its length and the magic. Fixed numbers are little-endian, as on all machines that
  * mailfs runs on. */
 static const char magic[8] = { 'm', 'f', 's', 'p', 'o', 'o', 'l', '1' };
-struct tail { uint64_t size; uint32_t note_len, crc_unused; char magic[8]; };
+struct tail { uint64_t size; uint32_t note_len, asked; char magic[8]; };
 
 #define NOTE_MAX 8192
 #define SPOOL_NAME_MAX 32
@@ -112,14 +112,6 @@ enum mf_err spool_prepare(struct cache *c, uint64_t message, int fd, uint64_t si
 	return prepare_as(c, fresh, fd, size, mail, note, ret_size);
 }
 
-enum mf_err spool_flush(struct cache *c, uint64_t message)
-{
-	char fresh[SPOOL_NAME_MAX];
-	fresh_name(message, fresh);
-	MF_CLEANUP(mf_close) int fd = openat(c->spool_dir, fresh, O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
-	return fd < 0 || fsync(fd) < 0 ? mf_err_from_errno(errno) : MF_OK;
-}
-
 void spool_discard_prepared(struct cache *c, uint64_t message)
 {
 	char fresh[SPOOL_NAME_MAX];
@@ -172,6 +164,24 @@ static enum mf_err read_tail(int fd, struct tail *ret)
 	return memcmp(ret->magic, magic, sizeof magic) == 0 && fits ? MF_OK : MF_CORRUPT;
 }
 
+static enum mf_err note_asked(int fd)
+{
+	struct tail tail;
+	struct stat st;
+	enum mf_err e = fstat(fd, &st) < 0 ? mf_err_from_errno(errno) : read_tail(fd, &tail);
+	tail.asked = 1;
+	return e ? e : file_write(fd, (uint64_t)st.st_size - sizeof tail, &tail, sizeof tail);
+}
+
+enum mf_err spool_flush(struct cache *c, uint64_t message, bool asked)
+{
+	char fresh[SPOOL_NAME_MAX];
+	fresh_name(message, fresh);
+	MF_CLEANUP(mf_close) int fd = openat(c->spool_dir, fresh, O_RDWR | O_CLOEXEC | O_NOFOLLOW);
+	enum mf_err e = fd < 0 ? mf_err_from_errno(errno) : asked ? note_asked(fd) : MF_OK;
+	return !e && fsync(fd) < 0 ? mf_err_from_errno(errno) : e;
+}
+
 static enum mf_err open_name(int dir, const char *name, int *ret_fd, struct tail *ret_tail)
 {
 	MF_CLEANUP(mf_close) int fd = openat(dir, name, O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK);
@@ -196,6 +206,15 @@ enum mf_err spool_open(struct cache *c, uint64_t message, int *ret_fd, uint64_t 
 	if (!e)
 		*ret_size = tail.size;
 	return e;
+}
+
+bool spool_was_asked(struct cache *c, uint64_t message)
+{
+	char name[SPOOL_NAME_MAX];
+	struct tail tail;
+	MF_CLEANUP(mf_close) int fd = -1;
+	spool_name(message, false, name);
+	return open_name(c->spool_dir, name, &fd, &tail) == MF_OK && tail.asked;
 }
 
 bool spool_has(struct cache *c, uint64_t message)

@@ -17,7 +17,9 @@ enum mf_err spool_edit(struct cache *c, uint64_t message, int *ret);
  * txn_written() puts it in place. */
 struct spool_note { const char *mailbox, *name; int64_t internal_date; };
 enum mf_err spool_prepare(struct cache *c, uint64_t message, int fd, uint64_t size, bool mail, const struct spool_note *note, uint64_t *ret_size);
-enum mf_err spool_flush(struct cache *c, uint64_t message);         /* what was prepared is on the disk */
+/* What was prepared is on the disk. asked: by who wrote it (fsync(2)), which is noted for what is made of it */
+enum mf_err spool_flush(struct cache *c, uint64_t message, bool asked);
+bool spool_was_asked(struct cache *c, uint64_t message);
 void spool_discard_prepared(struct cache *c, uint64_t message);
 void spool_discard_edit(struct cache *c, uint64_t message);
 /* The bytes, for reading; *ret_size without the trailer. MF_NOT_FOUND */

@@ -170,6 +170,8 @@ static enum mf_err upload(struct fs_account *account, struct txn *t, const struc
 		struct spool_note note = { "", name, err == MF_OK ? entry.mtime : 0 };
 		if (err == MF_OK)
 			err = spool_prepare(account->cache, node->id, fd, size, true, &note, &final);
+		if (err == MF_OK && spool_was_asked(account->cache, node->id))
+			err = spool_flush(account->cache, node->id, true);
 		if (err == MF_OK)
 			err = spooled_summary(account->cache, node->id, final, &summary);
 		if (err == MF_OK)

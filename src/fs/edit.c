@@ -24,6 +24,7 @@ struct edit {
 	pthread_mutex_t lock;           /* who changes what follows holds it. stat(2) comes while the index is locked, and takes none */
 	atomic_int fd;                  /* -1: it has not begun yet */
 	atomic_bool dirty;              /* something was written since it was accepted */
+	bool synced;                    /* some of it was brought to the disk: what it becomes must not be less safe */
 	atomic_bool over;               /* it has ended, and is about to leave the list */
 	uint64_t mailbox;               /* where it was begun; 0: nothing is sent of it, or that is not known */
 	char *name;                     /* as it was called then; NULL: it had gone already */
@@ -424,9 +425,11 @@ static enum mf_err accept_bytes(struct fs *fs, struct edit *e, const struct mess
 	enum mf_err err = spool_prepare(account->cache, e->node.id, e->fd, size, !scratch, &note, &what.size);
 	if (err != MF_OK)
 		return err;
+	if (e->synced)
+		err = spool_flush(account->cache, e->node.id, true);
 	if (scratch)
 		mail_summary_parse("", 0, what.size, &summary);
-	else
+	else if (err == MF_OK)
 		err = summarise(e->fd, size, what.size, &summary);
 	if (err == MF_OK && !scratch)
 		err = fs_takes(account, m->entry.mailbox, what.size);
@@ -500,6 +503,7 @@ enum mf_err edit_sync(struct fs *fs, struct edit *e)
 	struct cache *cache = fs_account(fs, &e->node)->cache;
 	pthread_mutex_lock(&e->lock);
 	enum mf_err err = spool_sync_edit(cache, e->fd);
+	e->synced |= err == MF_OK;
 	pthread_mutex_unlock(&e->lock);
 	if (err == MF_OK && spool_has(cache, e->node.id))
 		err = spool_sync(cache, e->node.id);

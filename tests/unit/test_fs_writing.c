@@ -18,7 +18,6 @@ static char world_root[] = "/tmp/mailfs-writing-XXXXXX";
 #include "base/log.h"
 #include "cache/journal.h"
 #include "fs/internal.h"
-#include "support/folders_fail.h"
 #include "support/fs_works.h"
 #include "support/fs_world.h"
 #include "sync/remote.h"
@@ -643,14 +642,42 @@ static void test_cut_by_name(void **state)
 	world_finish(&w);
 }
 
+static atomic_bool folders_fail;
+static atomic_uint prepared;         /* files of the spool that went to the disk before they had their name */
+
+int fsync(int fd)                    /* in the place of libc's */
+{
+	char link[64], path[256] = "";
+	snprintf(link, sizeof link, "/proc/self/fd/%d", fd);
+	ssize_t len = readlink(link, path, sizeof path - 1);
+	prepared += len > 4 && strcmp(path + len - 4, ".new") == 0;
+	struct stat st;
+	if (folders_fail && fstat(fd, &st) == 0 && S_ISDIR(st.st_mode)) {
+		errno = EIO;
+		return -1;
+	}
+	return (int)syscall(SYS_fsync, fd);
+}
+
+static int64_t write_new(const char *path, bool syncs)
+{
+	int fd = open(path, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
+	if (fd < 0 || write(fd, second, sizeof second - 1) != sizeof second - 1)
+		return -ENOTRECOVERABLE;
+	int64_t synced = syncs ? outcome(fsync(fd)) : 0;
+	return close(fd) < 0 ? -ENOTRECOVERABLE : synced;
+}
+
+static int64_t do_write_new(const char *path, char *data, size_t *ret_len)
+{
+	(void)data, (void)ret_len;
+	return write_new(path, false);
+}
+
 static int64_t do_sync(const char *path, char *data, size_t *ret_len)
 {
 	(void)data, (void)ret_len;
-	int fd = open(path, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
-	if (fd < 0 || write(fd, "Subject: two\n\n", 14) != 14)
-		return -ENOTRECOVERABLE;
-	int64_t synced = outcome(fsync(fd));
-	return close(fd) < 0 ? -ENOTRECOVERABLE : synced;
+	return write_new(path, true);
 }
 
 /* What nobody has closed yet is on the disk behind fsync(2), and under a name */
@@ -666,6 +693,25 @@ static void test_synced(void **state)
 	world_finish(&w);
 }
 
+/* It stays there, whatever is made of it: as its message, and when it has a real name. Others cost nothing. */
+static void test_synced_for_good(void **state)
+{
+	(void)state;
+	struct world w;
+	world_start(&w, fill);
+	prepared = 0;
+	assert_int_equal(hands(do_write_new, world_path(&w, "INBOX/one.tmp")), 0);
+	assert_int_equal(move(&w, "INBOX/one.tmp", "INBOX/one.eml"), 0);
+	assert_int_equal(prepared, 0);
+	assert_int_equal(hands(do_sync, world_path(&w, "INBOX/two.tmp")), 0);
+	assert_int_equal(prepared, 1);
+	assert_int_equal(move(&w, "INBOX/two.tmp", "INBOX/two.eml"), 0);
+	assert_int_equal(prepared, 2);
+	assert_int_equal(hands(do_sync, world_path(&w, "INBOX/three.eml")), 0);
+	assert_int_equal(prepared, 3);
+	world_finish(&w);
+}
+
 int main(int argc, char **argv)
 {
 	const struct CMUnitTest tests[] = {
@@ -674,7 +720,7 @@ int main(int argc, char **argv)
 		cmocka_unit_test(test_written_back_while_it_is_moved),
 		cmocka_unit_test(test_put_aside_later), cmocka_unit_test(test_removed_while_open), cmocka_unit_test(test_followed),
 		cmocka_unit_test(test_removed_while_written), cmocka_unit_test(test_removed_copy), cmocka_unit_test(test_removed_with_mailbox),
-		cmocka_unit_test(test_synced), cmocka_unit_test(test_cut_by_name), cmocka_unit_test(test_expunged_by_another_while_written),
+		cmocka_unit_test(test_synced), cmocka_unit_test(test_synced_for_good), cmocka_unit_test(test_cut_by_name), cmocka_unit_test(test_expunged_by_another_while_written),
 	};
 	if (!world_begin(argc, argv))
 		return 0;
