@@ -402,7 +402,10 @@ static enum mf_err expunge_row(struct txn *t, struct row *row, struct node *n, i
 		/* it never left: it is expunged where it is */
 		placing->kind = OP_EXPUNGE;
 		placing->dest = 0;
-		placing->due_ms = placing->state == OP_ASTRAY ? placing->due_ms : due;
+		if (placing->state == OP_ASTRAY)
+			placing->parent = (uint64_t)due;
+		else
+			placing->due_ms = due;
 		placing->tries = 0; /* the move's; an expunge that was tried does not wait for its time */
 		e = change_queue_again(t, placing);
 		*ret_op = placing->id;

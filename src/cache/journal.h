@@ -37,7 +37,7 @@ struct op {
 	char *raw;                   /* the server's bytes. DELETE, SUBSCRIBE, UNSUBSCRIBE: for the mailbox; CREATE, RENAME that
 	                              * were sent: what it was to be called then; of a message: its mailbox, when that is gone here */
 	uint64_t parent;             /* RENAME: the directory that it was in. APPEND: its mailbox, where the server may have put it by
-	                              * itself, see txn_op_filed(); 0: surely not */
+	                              * itself, see txn_op_filed(); 0: surely not. EXPUNGE that is ASTRAY: its .due_ms when it is met again */
 	uint64_t after;              /* not before that operation is over; 0: none */
 	int64_t due_ms, since_ms;    /* wall clock: not before (ASTRAY: since when it is so); when it was asked for */
 	unsigned tries;

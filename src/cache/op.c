@@ -224,6 +224,10 @@ void op_goes_on(struct op *op, const struct node *n, uint32_t uid)
 		return;
 	op->state = OP_QUEUED;
 	op->due_ms = 0;
+	if (op->kind == OP_EXPUNGE) {
+		op->due_ms = (int64_t)op->parent;
+		op->parent = 0;
+	}
 	op_set_error(op, NULL);
 }
 

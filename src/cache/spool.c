@@ -20,7 +20,7 @@
 /* Behind the message's bytes: this text, its length and the magic. Fixed numbers are little-endian, as on all machines that
  * mailfs runs on. */
 static const char magic[8] = { 'm', 'f', 's', 'p', 'o', 'o', 'l', '1' };
-struct tail { uint64_t size; uint32_t note_len, crc_unused; char magic[8]; };
+struct tail { uint64_t size; uint32_t note_len, asked; char magic[8]; };
 
 #define NOTE_MAX 8192
 #define NOTED_NAME "\nname: "
@@ -115,14 +115,6 @@ enum mf_err spool_prepare(struct cache *c, uint64_t message, int fd, uint64_t si
 	return prepare_as(c, fresh, fd, size, mail, note, ret_size);
 }
 
-enum mf_err spool_flush(struct cache *c, uint64_t message)
-{
-	char fresh[SPOOL_NAME_MAX];
-	fresh_name(message, fresh);
-	MF_CLEANUP(mf_close) int fd = openat(c->spool_dir, fresh, O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
-	return fd < 0 || fsync(fd) < 0 ? mf_err_from_errno(errno) : MF_OK;
-}
-
 void spool_discard_prepared(struct cache *c, uint64_t message)
 {
 	char fresh[SPOOL_NAME_MAX];
@@ -175,6 +167,24 @@ static enum mf_err read_tail(int fd, struct tail *ret)
 	return memcmp(ret->magic, magic, sizeof magic) == 0 && fits ? MF_OK : MF_CORRUPT;
 }
 
+static enum mf_err note_asked(int fd)
+{
+	struct tail tail;
+	struct stat st;
+	enum mf_err e = fstat(fd, &st) < 0 ? mf_err_from_errno(errno) : read_tail(fd, &tail);
+	tail.asked = 1;
+	return e ? e : file_write(fd, (uint64_t)st.st_size - sizeof tail, &tail, sizeof tail);
+}
+
+enum mf_err spool_flush(struct cache *c, uint64_t message, bool asked)
+{
+	char fresh[SPOOL_NAME_MAX];
+	fresh_name(message, fresh);
+	MF_CLEANUP(mf_close) int fd = openat(c->spool_dir, fresh, O_RDWR | O_CLOEXEC | O_NOFOLLOW);
+	enum mf_err e = fd < 0 ? mf_err_from_errno(errno) : asked ? note_asked(fd) : MF_OK;
+	return !e && fsync(fd) < 0 ? mf_err_from_errno(errno) : e;
+}
+
 static enum mf_err open_name(int dir, const char *name, int *ret_fd, struct tail *ret_tail)
 {
 	MF_CLEANUP(mf_close) int fd = openat(dir, name, O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK);
@@ -199,6 +209,15 @@ enum mf_err spool_open(struct cache *c, uint64_t message, int *ret_fd, uint64_t 
 	if (!e)
 		*ret_size = tail.size;
 	return e;
+}
+
+bool spool_was_asked(struct cache *c, uint64_t message)
+{
+	char name[SPOOL_NAME_MAX];
+	struct tail tail;
+	MF_CLEANUP(mf_close) int fd = -1;
+	spool_name(message, false, name);
+	return open_name(c->spool_dir, name, &fd, &tail) == MF_OK && tail.asked;
 }
 
 bool spool_has(struct cache *c, uint64_t message)
@@ -227,6 +246,11 @@ enum mf_err spool_sync(struct cache *c, uint64_t message)
 {
 	enum mf_err e = sync_bytes(c, message);
 	return e ? e : sync_names(c);
+}
+
+enum mf_err spool_sync_edit(struct cache *c, int fd)
+{
+	return fdatasync(fd) < 0 ? mf_err_from_errno(errno) : sync_names(c);
 }
 
 /* Where it cannot be begun, fdatasync() does it all, and says what is wrong. */
@@ -706,31 +730,20 @@ static enum mf_err find_owner(struct txn *t, const char *file, uint64_t *ret)
 	return e;
 }
 
-static enum mf_err recover_renamed(struct txn *t, const char *file)
-{
-	char *end;
-	struct row row;
-	uint64_t message = strtoull(file, &end, 10), owner = 0;
-	enum mf_err e = *end ? MF_OK : row_by_id(t, message, &row);
-	if (e == MF_NOT_FOUND)
-		e = find_owner(t, file, &owner);
-	return e || !owner ? e : rename_spooled(t->cache, message, owner);
-}
-
 /* A file that no row and no operation knows: its index was lost, or it was written and never closed. edited: the name under which, if it
- * was; NULL: it was not */
-static void recover_stray(struct cache *c, const char *file, const char *edited)
+ * was; NULL: it was not. false: it stays where it is */
+static bool recover_stray(struct cache *c, const char *file, const char *edited)
 {
 	MF_CLEANUP(mf_close) int fd = openat(c->spool_dir, file, O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK);
 	struct tail tail;
 	struct stat st;
 	if (fd < 0 || fstat(fd, &st) < 0) {
 		log_warning("spool/%s: %s", file, strerror(errno));
-		return;
+		return false;
 	}
 	if (!S_ISREG(st.st_mode)) {
 		log_warning("spool/%s: not a file, and none of ours", file);
-		return;
+		return false;
 	}
 	bool whole = !edited && read_tail(fd, &tail) == MF_OK;
 	MF_CLEANUP(mf_free) char *name = whole ? noted(fd, &tail, NOTED_NAME) : mf_strdup(edited && *edited ? edited : "unfinished.eml");
@@ -741,6 +754,7 @@ static void recover_stray(struct cache *c, const char *file, const char *edited)
 		discard(c->spool_dir, file);
 	else
 		log_error("spool/%s: %s", file, mf_err_words(e));
+	return e == MF_OK;
 }
 
 static int next_byte(FILE *file, uint64_t *left)
@@ -786,6 +800,26 @@ static bool was_accepted(struct cache *c, const char *edit, uint64_t message)
 	return same;
 }
 
+/* What its owner has instead was accepted, and maybe closed: it is put aside, unless what it was written into is there as well. */
+static bool makes_room(struct cache *c, uint64_t owner)
+{
+	char name[SPOOL_NAME_MAX], edit[SPOOL_NAME_MAX];
+	spool_name(owner, false, name);
+	spool_name(owner, true, edit);
+	return !spool_has(c, owner) || was_accepted(c, edit, owner) || recover_stray(c, name, NULL);
+}
+
+static enum mf_err recover_renamed(struct txn *t, const char *file)
+{
+	char *end;
+	struct row row;
+	uint64_t message = strtoull(file, &end, 10), owner = 0;
+	enum mf_err e = *end ? MF_OK : row_by_id(t, message, &row);
+	if (e == MF_NOT_FOUND)
+		e = find_owner(t, file, &owner);
+	return e || !owner || !makes_room(t->cache, owner) ? e : rename_spooled(t->cache, message, owner);
+}
+
 static enum mf_err recover_file(struct txn *t, const char *file)
 {
 	char *end;
@@ -805,7 +839,7 @@ static enum mf_err recover_file(struct txn *t, const char *file)
 	if (!e && spare)
 		spool_to_body(t->cache, message);
 	else if (!e && !wanted)
-		recover_stray(t->cache, file, edit ? row.name : NULL);
+		(void)recover_stray(t->cache, file, edit ? row.name : NULL);
 	return e;
 }
 

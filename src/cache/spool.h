@@ -17,7 +17,9 @@ enum mf_err spool_edit(struct cache *c, uint64_t message, int *ret);
  * txn_written() puts it in place. */
 struct spool_note { const char *mailbox, *name; int64_t internal_date; };
 enum mf_err spool_prepare(struct cache *c, uint64_t message, int fd, uint64_t size, bool mail, const struct spool_note *note, uint64_t *ret_size);
-enum mf_err spool_flush(struct cache *c, uint64_t message);         /* what was prepared is on the disk */
+/* What was prepared is on the disk. asked: by who wrote it (fsync(2)), which is noted for what is made of it */
+enum mf_err spool_flush(struct cache *c, uint64_t message, bool asked);
+bool spool_was_asked(struct cache *c, uint64_t message);
 void spool_discard_prepared(struct cache *c, uint64_t message);
 void spool_discard_edit(struct cache *c, uint64_t message);
 /* The bytes, for reading; *ret_size without the trailer. MF_NOT_FOUND */
@@ -25,6 +27,7 @@ enum mf_err spool_open(struct cache *c, uint64_t message, int *ret_fd, uint64_t 
 bool spool_has(struct cache *c, uint64_t message);
 bool spool_ends_line(struct cache *c, uint64_t message);             /* its last byte is a line feed; false: or cannot be read */
 enum mf_err spool_sync(struct cache *c, uint64_t message);          /* on the disk, with its name */
+enum mf_err spool_sync_edit(struct cache *c, int fd);               /* the same of a file that is written into */
 /* Many, for little more than one. results: for each what spool_sync() would return; the first of those that is not
  * MF_NOT_FOUND or MF_CORRUPT, which are about one file, is returned. */
 enum mf_err spool_sync_all(struct cache *c, const uint64_t *messages, size_t count, enum mf_err *results);

@@ -14,6 +14,8 @@ static bool has_it_there(const struct op *op, uint64_t mailbox, uint32_t uid)
 
 static enum mf_err go_astray(struct txn *t, struct op *op)
 {
+	if (op->kind == OP_EXPUNGE && op->state == OP_QUEUED)
+		op->parent = (uint64_t)op->due_ms;
 	op->state = OP_ASTRAY;
 	op->uidvalidity = 0;
 	op->due_ms = txn_now_ms(t);

@@ -134,6 +134,15 @@ static bool take_answer(void *context, const char *json)
 	return true;
 }
 
+/* No answer came, or none that names it. Who hands it in once more is not to send it twice. */
+static void say_taken(enum exit_code code, bool taken, bool draft)
+{
+	if (taken)
+		cli_fail(code, draft ? "the message is a draft all the same" : "the message is in the outbox all the same, or sent: \"mailfs send --list\" shows what waits");
+	else if (code == EXIT_TIMEOUT)
+		cli_fail(code, "the message may be taken yet: look before it is handed in once more");
+}
+
 enum exit_code outgoing_send(struct cli *cli, struct targets *targets, const struct outbox_put *put, int message, bool talk,
                              bool may_ask_password, struct outgoing *ret)
 {
@@ -152,7 +161,10 @@ enum exit_code outgoing_send(struct cli *cli, struct targets *targets, const str
 	struct ask ask = { cli, ASK_CONNECT, may_ask_password, take_answer, &telling, true };
 	enum exit_code code = ask_account(&ask, target, line);
 	show_progress_end();
-	handover_remove(state, name);
+	bool taken = !handover_remove(state, name);
+	if (code && !ret->kept)
+		say_taken(code, taken, !put);
+	ret->kept |= taken;
 	return code;
 }
 

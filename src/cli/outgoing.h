@@ -11,7 +11,7 @@
 enum exit_code outgoing_choose(struct cli *cli, const char *author, bool draft, struct targets *ret);
 
 struct outgoing {
-	bool kept;            /* the message is in the outbox, or has left it by being sent */
+	bool kept;            /* the message is in the outbox, or has left it by being sent; or it is a draft by now */
 	bool failed;          /* it is there as failed */
 };
 /* The message goes through the account's process, or through this one. put NULL: it is a draft. talk: says on standard output what became of it. */

@@ -239,6 +239,7 @@ static enum exit_code put_draft(struct verb_call *call, struct account *a, const
 		e = filing_draft(a, fd, &path, &call->why);
 	if (e)
 		return exit_code_of(e);
+	(void)handover_remove(state, name);
 	struct json_object *o = json_object_new_object();
 	json_put_string(o, "account", config->name);
 	json_put_string(o, "path", path);
@@ -393,7 +394,7 @@ static enum exit_code change_one(struct verb_call *call, enum settling change, c
 	if (!find_named(call, name, &a, &item))
 		return EXIT_NOT_FOUND;
 	struct outbox *outbox = outboxes_find(a);
-	enum mf_err e = change == TO_RETRY ? outbox_retry(outbox, item.id)
+	enum mf_err e = change == TO_RETRY ? outbox_retry(outbox, item.id, NULL)
 	              : change == TO_REMOVE ? outbox_remove(outbox, item.id)
 	                                    : outbox_settle_sent(outbox, item.id, false);
 	if (e) {

@@ -271,7 +271,8 @@ enum mf_err verb_settle_account(struct verb_call *call, struct account *a)
 	return e ? mf_fail(&call->why, e, "%s: changes are not at the server yet: %s", account_config(a)->name, mf_err_words(e)) : MF_OK;
 }
 
-static enum mf_err sync_account(struct verb_call *call, struct account *a, bool populate)
+/* *ret_rest: it failed for some mailbox, and the others are read */
+static enum mf_err sync_account(struct verb_call *call, struct account *a, bool populate, bool *ret_rest)
 {
 	struct targets targets;
 	enum mf_err e = verb_want_link(call, a);
@@ -286,14 +287,14 @@ static enum mf_err sync_account(struct verb_call *call, struct account *a, bool 
 	e = waiter_finish(w, here, e, want);
 	waiter_destroy(w);
 	free(targets.ids);
-	bool one_of_many = e == MF_DENIED && targets.count != 1;
 	if (!e || e == MF_CANCELLED)
 		return e ? mf_fail(&call->why, e, "interrupted") : MF_OK;
 	struct link_info link;
 	account_link(a, &link);
 	if (link.state != LINK_ONLINE && link.error)
 		return link_failure(call, a, &link);
-	return mf_fail(&call->why, e, "%s: %s%s", account_config(a)->name, one_of_many ? "a mailbox could not be read, and the log tells which: " : "",
+	*ret_rest = e == MF_DENIED && targets.count != 1;
+	return mf_fail(&call->why, e, "%s: %s%s", account_config(a)->name, *ret_rest ? "a mailbox could not be read, and the log tells which: " : "",
 	               mf_err_words(e));
 }
 
@@ -305,12 +306,13 @@ enum exit_code verb_sync(struct verb_call *call)
 		return EXIT_USAGE;
 	}
 	enum mf_err result = MF_OK;
+	bool rest = false;
 	for (size_t i = 0; i < call->count && result != MF_CANCELLED; i++) {
 		enum mf_err e = wait ? verb_want_link(call, call->accounts[i]) : MF_OK;
 		if (!e && wait)
 			e = verb_settle_account(call, call->accounts[i]);
 		if (!e)
-			e = sync_account(call, call->accounts[i], populate);
+			e = sync_account(call, call->accounts[i], populate, &rest);
 		/* what came from a POP3 server may not be to stay there */
 		if (!e && wait && cache_only_deletes(account_cache(call->accounts[i])))
 			e = verb_settle_account(call, call->accounts[i]);
@@ -319,11 +321,12 @@ enum exit_code verb_sync(struct verb_call *call)
 	}
 	if (call->control->settle) /* who runs ls next sees it */
 		call->control->settle(call->control->settle_context);
+	enum exit_code code = result == MF_DENIED && rest ? EXIT_PARTIAL : exit_code_of(result);
 	if (call->control->mountpoint || result == MF_CANCELLED)
-		return exit_code_of(result);
+		return code;
 	struct mf_reason why = call->why;
 	enum exit_code sent = verb_send_waiting(call);
 	if (result)
 		call->why = why;
-	return result ? exit_code_of(result) : sent;
+	return result ? code : sent;
 }

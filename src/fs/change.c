@@ -28,7 +28,7 @@ enum mf_err fs_finish_change(struct fs_account *account, struct txn *t, enum mf_
 /* --- removing files ------------------------------------------------------------------------------------------------------- */
 
 /* A name that goes: its row, and what those who have it open go on with. heir: the row that the message has from now on; 0: the same */
-struct leaving { struct node node; struct entry entry; struct edit *edit; bool is_written; uint64_t heir; };
+struct leaving { struct node node; struct entry entry; struct edit *edit; bool leaves, is_written; uint64_t heir; };
 
 /* Who has it open for writing keeps it, to go on reading and writing until the last close, and nothing of that is the message's
  * any more (unlink(2)). All bytes that are here are taken over; others are fetched when they are wanted. */
@@ -49,6 +49,7 @@ static enum mf_err begin_edit(struct fs *fs, const struct leaving *l, struct edi
 static enum mf_err keep_open(struct fs *fs, struct leaving *l)
 {
 	enum mf_err err = MF_OK;
+	l->leaves = true;
 	l->is_written = message_is_open_for_writing(fs, &l->node);
 	if (l->is_written)
 		err = begin_edit(fs, l, &l->edit);
@@ -86,6 +87,10 @@ static void leaving_end(struct fs *fs, const struct leaving *l, enum mf_err resu
 		edits_parted(fs, &l->node, l->heir);
 	else if (l->heir)
 		message_rewritten(fs, &l->node); /* it has its own bytes still */
+	if (l->leaves && result == MF_OK) {
+		message_unlink(fs, &l->node);
+		edit_unlink(l->edit);
+	}
 	if (!l->edit)
 		return;
 	edit_resume(l->edit);
@@ -165,6 +170,8 @@ static enum mf_err upload(struct fs_account *account, struct txn *t, const struc
 		struct spool_note note = { "", name, err == MF_OK ? entry.mtime : 0 };
 		if (err == MF_OK)
 			err = spool_prepare(account->cache, node->id, fd, size, true, &note, &final);
+		if (err == MF_OK && spool_was_asked(account->cache, node->id))
+			err = spool_flush(account->cache, node->id, true);
 		if (err == MF_OK)
 			err = spooled_summary(account->cache, node->id, final, &summary);
 		if (err == MF_OK)

@@ -24,8 +24,11 @@ struct edit {
 	pthread_mutex_t lock;           /* who changes what follows holds it. stat(2) comes while the index is locked, and takes none */
 	atomic_int fd;                  /* -1: it has not begun yet */
 	atomic_bool dirty;              /* something was written since it was accepted */
+	bool synced;                    /* some of it was brought to the disk: what it becomes must not be less safe */
 	atomic_bool over;               /* it has ended, and is about to leave the list */
 	uint64_t mailbox;               /* where it was begun; 0: nothing is sent of it, or that is not known */
+	char *name;                     /* as it was called then; NULL: it had gone already */
+	atomic_bool unlinked;           /* its name was removed here: what is written is nobody's (unlink(2)) */
 	enum mf_err refused;            /* some of what was written is more than the server takes: not to be stored without it */
 	enum mf_err broken;             /* a write failed with that: what is there is a piece */
 	atomic_bool has_date;
@@ -71,6 +74,7 @@ void edit_unref(struct edit *e)
 	int fd = e->fd;
 	mf_close(&fd);
 	pthread_mutex_destroy(&e->lock);
+	free(e->name);
 	free(e);
 }
 
@@ -97,10 +101,14 @@ static void remove_from_list(struct fs *fs, struct edit *e)
 }
 
 /* Whose limits there are while it is written; when it is accepted it may have another name, or lie elsewhere. */
-static void note_mailbox(struct cache *cache, struct edit *e)
+static void note_place(struct cache *cache, struct edit *e)
 {
 	MF_CLEANUP(message_finish) struct message m = { 0 };
-	if (cache_message(cache, e->node.id, &m) == MF_OK && !name_is_scratch(m.name))
+	e->unlinked = message_is_unlinked(e->fs, &e->node);
+	if (cache_message(cache, e->node.id, &m) != MF_OK)
+		return;
+	e->name = mf_strdup(m.name);
+	if (!name_is_scratch(m.name))
 		e->mailbox = m.entry.mailbox;
 }
 
@@ -119,7 +127,7 @@ static enum mf_err begin_file(struct cache *cache, uint64_t message, int *ret_fd
 static enum mf_err fill(struct cache *cache, struct edit *e, const struct body *base)
 {
 	MF_CLEANUP(mf_close) int fd = -1;
-	note_mailbox(cache, e);
+	note_place(cache, e);
 	enum mf_err err = begin_file(cache, e->node.id, &fd);
 	if (err == MF_OK && base && (err = file_copy(body_fd(base), fd, body_size(base))) != MF_OK)
 		spool_discard_edit(cache, e->node.id);
@@ -291,6 +299,12 @@ void edit_resume(struct edit *e)
 		pthread_mutex_unlock(&e->lock);
 }
 
+void edit_unlink(struct edit *e)
+{
+	if (e)
+		e->unlinked = true;
+}
+
 /* --- copies ---------------------------------------------------------------------------------------------------------------- */
 
 bool edit_copies(struct edit *e, uint64_t from, uint64_t size)
@@ -411,9 +425,11 @@ static enum mf_err accept_bytes(struct fs *fs, struct edit *e, const struct mess
 	enum mf_err err = spool_prepare(account->cache, e->node.id, e->fd, size, !scratch, &note, &what.size);
 	if (err != MF_OK)
 		return err;
+	if (e->synced)
+		err = spool_flush(account->cache, e->node.id, true);
 	if (scratch)
 		mail_summary_parse("", 0, what.size, &summary);
-	else
+	else if (err == MF_OK)
 		err = summarise(e->fd, size, what.size, &summary);
 	if (err == MF_OK && !scratch)
 		err = fs_takes(account, m->entry.mailbox, what.size);
@@ -443,14 +459,14 @@ static enum mf_err accept_locked(struct fs *fs, struct edit *e)
 	struct cache *cache = fs_account(fs, &e->node)->cache;
 	if (e->over || (!e->dirty && (!e->copy_from || e->copied)))
 		return MF_OK;
-	MF_CLEANUP(message_finish) struct message m = { 0 };
-	enum mf_err err = cache_message(cache, e->node.id, &m);
-	if (err != MF_OK)
-		return err == MF_NOT_FOUND ? MF_OK : err; /* removed while it was open */
 	struct stat st;
 	if (fstat(e->fd, &st) < 0)
 		return mf_err_from_errno(errno);
 	uint64_t size = (uint64_t)st.st_size;
+	MF_CLEANUP(message_finish) struct message m = { 0 };
+	enum mf_err err = cache_message(cache, e->node.id, &m);
+	if (err != MF_OK) /* removed while it was open: here, or by another client */
+		return err != MF_NOT_FOUND ? err : e->unlinked || size == 0 ? MF_OK : MF_STALE;
 	if (e->copy_from && !e->dirty) {
 		err = accept_copy(fs, e);
 		e->copied = err == MF_OK;
@@ -486,7 +502,8 @@ enum mf_err edit_sync(struct fs *fs, struct edit *e)
 {
 	struct cache *cache = fs_account(fs, &e->node)->cache;
 	pthread_mutex_lock(&e->lock);
-	enum mf_err err = fdatasync(e->fd) < 0 ? mf_err_from_errno(errno) : MF_OK;
+	enum mf_err err = spool_sync_edit(cache, e->fd);
+	e->synced |= err == MF_OK;
 	pthread_mutex_unlock(&e->lock);
 	if (err == MF_OK && spool_has(cache, e->node.id))
 		err = spool_sync(cache, e->node.id);
@@ -502,8 +519,9 @@ static bool put_aside(struct fs *fs, struct edit *e, enum mf_err why)
 	struct cache *cache = fs_account(fs, &e->node)->cache;
 	MF_CLEANUP(message_finish) struct message m = { 0 };
 	bool known = cache_message(cache, e->node.id, &m) == MF_OK;
-	enum mf_err err = spool_reject(cache, e->node.id, true, known ? m.name : NULL, why == MF_INVALID
-		? "it is not a message: one begins with a header field such as \"Subject: ...\", and has no NUL in it" : mf_err_words(why));
+	enum mf_err err = spool_reject(cache, e->node.id, true, known ? m.name : e->name, why == MF_INVALID
+		? "it is not a message: one begins with a header field such as \"Subject: ...\", and has no NUL in it"
+		: why == MF_STALE ? "another client has removed the message while it was being written" : mf_err_words(why));
 	if (err != MF_OK)
 		log_error("what was written into message %llu cannot be put aside: %s", (unsigned long long)e->node.id, mf_err_words(err));
 	struct txn *t;

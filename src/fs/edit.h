@@ -38,8 +38,10 @@ void edits_parted(struct fs *fs, const struct node *node, uint64_t other);
  * the name that it has then. NULL is fine: false */
 bool edit_pause(struct edit *e);
 void edit_resume(struct edit *e);
+/* Its name has been removed here: what is written into it is nobody's. NULL is fine */
+void edit_unlink(struct edit *e);
 
-/* Somebody closes. MF_INVALID: not a message. */
+/* Somebody closes. MF_INVALID: not a message. MF_STALE: gone, and not by edit_unlink() */
 enum mf_err edit_accept(struct fs *fs, struct edit *e);
 /* Somebody has closed: it ends unless others have it open for writing. */
 void edit_end(struct fs *fs, struct edit *e);

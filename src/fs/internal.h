@@ -129,6 +129,9 @@ void message_release(fuse_req_t req, const struct node *node, struct fuse_file_i
 void message_create(fuse_req_t req, const struct node *node, struct fuse_file_info *fi);
 bool message_is_open(struct fs *fs, const struct node *node);
 bool message_is_open_for_writing(struct fs *fs, const struct node *node);
+/* Its name has been removed here (unlink(2), rename(2)), and not by another client: for who has it open then */
+void message_unlink(struct fs *fs, const struct node *node);
+bool message_is_unlinked(struct fs *fs, const struct node *node);
 bool message_is_written(const struct fuse_file_info *fi);
 void message_forget(struct fs *fs, struct open_message *m); /* as if it had been closed */
 /* A size turned out wrong. true: somebody has it open who trusted it; the kernel is told when they read or close it, since

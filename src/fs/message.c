@@ -26,6 +26,7 @@ struct open_message {
 	struct entry told;               /* fs->open_lock guards .size: as the kernel was told when it was opened, then what was counted */
 	bool writes;                     /* opened for writing */
 	bool trusts;                     /* opened on the server's word for its size */
+	bool unlinked;                   /* fs->open_lock; its name has been removed here */
 	bool kernel_errs;                /* fs->open_lock; the kernel has a wrong size, and has not been told */
 	atomic_bool noted;               /* the account knows that it is being read: readers of many are read ahead for */
 	atomic_bool marked;              /* it was read, and has been marked as seen if it is to be */
@@ -425,6 +426,26 @@ bool message_is_open(struct fs *fs, const struct node *node)
 bool message_is_open_for_writing(struct fs *fs, const struct node *node)
 {
 	return is_open(fs, node, true);
+}
+
+void message_unlink(struct fs *fs, const struct node *node)
+{
+	struct open_message *m;
+	pthread_mutex_lock(&fs->open_lock);
+	LIST_FOREACH(m, &fs->open_messages, link)
+		m->unlinked |= m->node.id == node->id && m->node.account == node->account;
+	pthread_mutex_unlock(&fs->open_lock);
+}
+
+bool message_is_unlinked(struct fs *fs, const struct node *node)
+{
+	bool unlinked = false;
+	const struct open_message *m;
+	pthread_mutex_lock(&fs->open_lock);
+	LIST_FOREACH(m, &fs->open_messages, link)
+		unlinked |= m->unlinked && m->node.id == node->id && m->node.account == node->account;
+	pthread_mutex_unlock(&fs->open_lock);
+	return unlinked;
 }
 
 static void close_message(struct fs *fs, struct open_message *m)

@@ -7,6 +7,7 @@
 #include <unistd.h>
 
 #include "base/file.h"
+#include "base/log.h"
 #include "base/mem.h"
 #include "cache/journal.h"
 #include "fs/outgoing_file.h"
@@ -264,18 +265,6 @@ static void drop_draft(struct outgoing *o, const char *name, const struct file *
 	}
 }
 
-/* What has the name in outbox/ makes room. MF_BUSY, MF_DENIED: it cannot be taken back */
-static enum mf_err make_room(struct outgoing *o, const char *name, const struct file *but)
-{
-	struct outbox_item item;
-	drop_draft(o, name, but);
-	if (outbox_item_by_name(o->outbox, name, false, &item) != MF_OK)
-		return MF_OK;
-	enum mf_err err = but && but->id == item.id ? MF_OK : outbox_take_back(o->outbox, item.id, NULL);
-	outbox_item_finish(&item);
-	return err;
-}
-
 /* What is being sent, or was maybe, stays. */
 static enum mf_err may_make_room(struct outgoing *o, const char *name)
 {
@@ -307,12 +296,12 @@ static enum mf_err rename_failed(struct outgoing *o, const char *name, const cha
 	err = name_is_scratch(newname) ? MF_UNSUPPORTED : may_make_room(o, newname);
 	if (err != MF_OK)
 		return err;
-	outbox_hold(o->outbox, id, true, false); /* until it has its name */
-	err = outbox_retry(o->outbox, id);
+	outbox_hold(o->outbox, id, true, false); /* until it is known whether an editor's lock keeps the name */
+	err = outbox_retry(o->outbox, id, newname);
 	if (err == MF_DENIED)
 		err = MF_INVALID;                /* it was never fit to be sent */
 	if (err == MF_OK)
-		err = queue_rename(o, id, newname);
+		drop_draft(o, newname, NULL);
 	if (outbox_item(o->outbox, id, &item) == MF_OK) {
 		file_set_hold(o, id, item.name);
 		outbox_item_finish(&item);
@@ -335,13 +324,50 @@ static void take_notify(struct outgoing *o, struct file *f, const char *from)
 	}
 }
 
+/* A draft that another has taken the place of: its file is gone with that. */
+static void lose_name(struct outgoing *o, struct file *f)
+{
+	if (!f)
+		return;
+	if (!name_is_scratch(f->name) && fsync(o->drafts) < 0) /* as in file_drop_name() */
+		log_warning("outbox-drafts: %s", strerror(errno));
+	free(f->name);
+	f->name = NULL;
+	file_let_go(o, f);
+}
+
+/* What waits under that name goes; MF_BUSY, MF_DENIED: it cannot be taken back */
+static enum mf_err take_back_waiting(struct outgoing *o, const char *name)
+{
+	struct outbox_item item;
+	if (outbox_item_by_name(o->outbox, name, false, &item) != MF_OK)
+		return MF_OK;
+	enum mf_err err = outbox_take_back(o->outbox, item.id, NULL);
+	outbox_item_finish(&item);
+	return err;
+}
+
+/* What has the name makes room when the draft has it: that may fail on a full disk. */
+static enum mf_err take_name(struct outgoing *o, const char *name, const char *newname)
+{
+	if (renameat(o->drafts, name, o->drafts, newname) < 0)
+		return mf_err_from_errno(errno);
+	enum mf_err err = take_back_waiting(o, newname);
+	if (err != MF_OK && renameat(o->drafts, newname, o->drafts, name) < 0)
+		log_warning("outbox-drafts: %s", strerror(errno));
+	return err;
+}
+
 static enum mf_err move_draft(struct outgoing *o, struct file *f, const char *newname)
 {
-	enum mf_err err = make_room(o, newname, f);
+	struct file *there = file_by_name(o, newname);
+	enum mf_err err = may_make_room(o, newname);
+	if (err == MF_OK)
+		err = take_name(o, f->name, newname);
 	if (err != MF_OK)
 		return err;
-	if (renameat(o->drafts, f->name, o->drafts, newname) < 0)
-		return mf_err_from_errno(errno);
+	if (there != f)
+		lose_name(o, there);
 	MF_CLEANUP(mf_free) char *old = f->name;
 	f->name = mf_strdup(newname);
 	notes_save(o);

@@ -24,27 +24,34 @@ static uint64_t inode_of(const struct outgoing *o, const char *name)
 	return fstatat(o->drafts, name, &st, AT_SYMLINK_NOFOLLOW) < 0 ? 0 : (uint64_t)st.st_ino;
 }
 
-static bool write_notes(const struct outgoing *o, const struct buf *b)
+/* on the disk, with its name */
+static bool name_notes(const struct outgoing *o, int fd)
 {
-	MF_CLEANUP(mf_close) int fd = openat(o->drafts, NOTES "-new", O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC | O_NOFOLLOW, 0600);
-	for (size_t at = 0; fd >= 0 && at < b->len;) {
-		ssize_t n = write(fd, b->data + at, b->len - at);
-		if (n < 0 && errno != EINTR)
-			return false;
-		at += n > 0 ? (size_t)n : 0;
-	}
-	return fd >= 0 && renameat(o->drafts, NOTES "-new", o->drafts, NOTES) == 0;
+	MF_CLEANUP(mf_close) int above = openat(o->drafts, "..", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	return above >= 0 && fsync(fd) == 0 && renameat(o->drafts, NOTES "-new", o->drafts, NOTES) == 0 && fsync(above) == 0;
 }
 
+static bool write_notes(const struct outgoing *o, const struct buf *b, bool lasting)
+{
+	MF_CLEANUP(mf_close) int fd = openat(o->drafts, NOTES "-new", O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC | O_NOFOLLOW, 0600);
+	if (fd < 0 || file_write(fd, 0, b->data, b->len) != MF_OK)
+		return false;
+	return lasting ? name_notes(o, fd) : renameat(o->drafts, NOTES "-new", o->drafts, NOTES) == 0;
+}
+
+/* Of what a sender is to be told is not lost with the power; a number may be. */
 void notes_save(struct outgoing *o)
 {
 	struct buf b;
 	const struct file *f;
+	bool lasting = false;
 	buf_init(&b, NOTES_MAX);
 	TAILQ_FOREACH(f, &o->files, link)
-		if (f->name)
+		if (f->name) {
 			(void)buf_addf(&b, "%" PRIu64 " %" PRIu64 " %u %zu %s\n", f->number, inode_of(o, f->name), f->notify, strlen(f->name), f->name);
-	if (!write_notes(o, &b))
+			lasting |= f->notify != 0;
+		}
+	if (!write_notes(o, &b, lasting))
 		log_warning("outbox-drafts.notes cannot be written: %s", strerror(errno));
 	buf_finish(&b);
 }

@@ -92,6 +92,14 @@ static enum mf_err append(struct fs *fs, struct edit *e, const struct node *node
 	return err;
 }
 
+/* truncate(2) opens nothing, and so closes nothing: what a close would say is said at once. */
+static enum mf_err end_truncation(struct fs *fs, struct edit *e, const struct node *node)
+{
+	enum mf_err err = message_is_open_for_writing(fs, node) ? MF_OK : edit_accept(fs, e);
+	edit_end(fs, e);
+	return err;
+}
+
 /* false: the edit has ended meanwhile, and nothing was done: who closed before was not done with it when this one came */
 static bool apply(fuse_req_t req, struct edit *e, const struct node *node, const struct bytes *b)
 {
@@ -99,7 +107,7 @@ static bool apply(fuse_req_t req, struct edit *e, const struct node *node, const
 	if (err == MF_CANCELLED)
 		return false;
 	if (err == MF_OK && !b->data)
-		edit_end(fs_of(req), e); /* truncate(2) opens nothing, and so closes nothing */
+		err = end_truncation(fs_of(req), e, node);
 	if (err != MF_OK)
 		fs_reply(req, err);
 	else if (b->data)
@@ -353,10 +361,10 @@ static enum mf_err set_date(struct fs *fs, const struct node *node, int64_t seco
 {
 	struct fs_account *account = fs_account(fs, node);
 	struct edit *e = edit_find(fs, node);
-	if (e) {
+	bool written = e != NULL;
+	if (e)
 		edit_set_date(e, seconds);
-		edit_unref(e);
-	}
+	edit_unref(e);
 	struct mail_summary summary = { 0 };
 	bool spooled = spooled_summary(account->cache, node->id, 0, &summary) == MF_OK;
 	struct txn *t = NULL;
@@ -368,7 +376,7 @@ static enum mf_err set_date(struct fs *fs, const struct node *node, int64_t seco
 	if (err == MF_OK)
 		return txn_commit(t);
 	txn_rollback(t);
-	return err;
+	return err == MF_NOT_FOUND && written ? MF_OK : err; /* without a name, and written still */
 }
 
 /* A file that is not a message yet: whoever writes it sets its modes too (cp -p, tar, rsync on its temporary file). */

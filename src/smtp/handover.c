@@ -99,10 +99,10 @@ enum mf_err handover_write(const char *state_dir, const struct outbox_put *put, 
 	return MF_OK;
 }
 
-void handover_remove(const char *state_dir, const char *name)
+bool handover_remove(const char *state_dir, const char *name)
 {
 	MF_CLEANUP(mf_free) char *path = mf_format("%s/outbox/%s", state_dir, name);
-	(void)unlink(path);
+	return unlink(path) == 0 || errno != ENOENT;
 }
 
 /* --- reading ------------------------------------------------------------------------------------------------------- */
@@ -232,6 +232,8 @@ enum mf_err handover_put(const char *state_dir, const char *name, bool at_once, 
 	order.put.at_once = at_once;
 	if (!e)
 		e = outbox_put(o, fd, &order.put, ret_id, why);
+	if (!e)
+		(void)handover_remove(state_dir, name);
 	order_finish(&order);
 	return e;
 }

@@ -588,24 +588,45 @@ static enum mf_err save_locked(struct outbox *o, struct entry *e)
 	return queue_save(o, e);
 }
 
-/* As insert() does it: the new state first */
-static enum mf_err rename_locked(struct outbox *o, struct entry *e, const char *name, struct entry *there)
+/* What a person changes of an entry is so when it is on the disk, or not at all: *was is as it is before that. */
+static void begin_change(const struct entry *e, struct entry *was)
 {
-	char *old = e->name;
+	size_t count = e->envelope.recipient_count;
+	*was = *e;
+	was->name = mf_strdup(e->name);
+	was->reason = e->reason ? mf_strdup(e->reason) : NULL;
+	was->recipients = mf_alloc_array(count + 1, sizeof *was->recipients);
+	if (count)
+		memcpy(was->recipients, e->recipients, count * sizeof *was->recipients); /* their texts do not change */
+}
+
+/* err: of what had to be done. What was saved in vain may be in its place all the same; where that cannot be undone the log says so. */
+static enum mf_err end_change_locked(struct outbox *o, struct entry *e, struct entry *was, enum mf_err err)
+{
+	struct entry dropped = *was;
+	if (err) {
+		dropped = *e;
+		*e = *was;
+		(void)queue_save(o, e);
+	}
+	free(dropped.name);
+	free(dropped.reason);
+	free(dropped.recipients);
+	return err;
+}
+
+/* What has the name makes room. As insert() does it: the new state first */
+static enum mf_err save_as_locked(struct outbox *o, struct entry *e, const char *name, bool replaces)
+{
+	struct entry *there;
+	enum mf_err err = find_room_locked(o, e, name, replaces, &there);
+	if (err)
+		return err;
+	free(e->name);
 	e->name = mf_strdup(name);
 	e->replaces = there ? there->id : 0;
-	enum mf_err err = save_locked(o, e);
-	if (!err && there)
-		err = withdraw_locked(o, there);
-	if (!err) {
-		free(old);
-		return MF_OK;
-	}
-	free(e->name);
-	e->name = old;
-	e->replaces = 0;
-	(void)save_locked(o, e); /* what failed may have left the new one in its place. It has said why in the log; the next start renames it then */
-	return err;
+	err = save_locked(o, e);
+	return !err && there ? withdraw_locked(o, there) : err;
 }
 
 enum mf_err outbox_rename(struct outbox *o, uint64_t id, const char *name, bool replaces)
@@ -613,10 +634,12 @@ enum mf_err outbox_rename(struct outbox *o, uint64_t id, const char *name, bool 
 	if (!is_name(name))
 		return MF_INVALID;
 	pthread_mutex_lock(&o->lock);
-	struct entry *e = outbox_find_locked(o, id), *there = NULL;
-	enum mf_err err = !e ? MF_NOT_FOUND : e->sending ? MF_BUSY : find_room_locked(o, e, name, replaces, &there);
-	if (!err)
-		err = rename_locked(o, e, name, there);
+	struct entry *e = outbox_find_locked(o, id), was;
+	enum mf_err err = !e ? MF_NOT_FOUND : e->sending ? MF_BUSY : MF_OK;
+	if (!err) {
+		begin_change(e, &was);
+		err = end_change_locked(o, e, &was, save_as_locked(o, e, name, replaces));
+	}
 	uint64_t replaced = err ? 0 : e->replaces;
 	pthread_mutex_unlock(&o->lock);
 	if (replaced)
@@ -645,8 +668,10 @@ enum mf_err outbox_set_notify(struct outbox *o, uint64_t id, unsigned notify)
 	struct entry *e = outbox_find_locked(o, id);
 	enum mf_err err = !e ? MF_NOT_FOUND : e->sending ? MF_BUSY : MF_OK;
 	if (!err) {
+		struct entry was;
+		begin_change(e, &was);
 		e->envelope.notify = e->notify_asked = notify;
-		err = save_locked(o, e);
+		err = end_change_locked(o, e, &was, save_locked(o, e));
 	}
 	pthread_mutex_unlock(&o->lock);
 	return err;
@@ -683,26 +708,55 @@ static void begin_again(struct entry *e)
 	entry_say(e, "");
 }
 
-enum mf_err outbox_retry(struct outbox *o, uint64_t id)
+/* name: NULL: its own, or one like it */
+static enum mf_err retry_locked(struct outbox *o, struct entry *e, const char *name)
 {
+	int64_t now_s = clock_wall_s();
+	enum outbox_state state = entry_state(o, e, now_s);
+	if (e->unfit || state == OUTBOX_UNFILED)
+		return MF_DENIED;
+	if (e->sending)
+		return MF_BUSY;
+	struct entry was;
+	begin_change(e, &was);
+	if (state == OUTBOX_FAILED || state == OUTBOX_MAYBE)
+		begin_again(e);
+	release_locked(e, now_s);
+	if (!name)
+		outbox_free_name_locked(o, e);
+	return end_change_locked(o, e, &was, name ? save_as_locked(o, e, name, true) : save_locked(o, e));
+}
+
+enum mf_err outbox_retry(struct outbox *o, uint64_t id, const char *name)
+{
+	if (name && !is_name(name))
+		return MF_INVALID;
 	pthread_mutex_lock(&o->lock);
 	struct entry *e = outbox_find_locked(o, id);
-	int64_t now_s = clock_wall_s();
-	enum outbox_state state = e ? entry_state(o, e, now_s) : OUTBOX_FAILED;
-	enum mf_err err = !e ? MF_NOT_FOUND : e->unfit || state == OUTBOX_UNFILED ? MF_DENIED : e->sending ? MF_BUSY : MF_OK;
+	enum mf_err err = e ? retry_locked(o, e, name) : MF_NOT_FOUND;
+	uint64_t replaced = !err && name ? e->replaces : 0;
 	if (!err) {
-		if (state == OUTBOX_FAILED || state == OUTBOX_MAYBE)
-			begin_again(e);
-		release_locked(e, now_s);
-		outbox_free_name_locked(o, e);
-		err = save_locked(o, e);
 		o->link.next_try_s = 0;
 		wake_locked(o);
 	}
 	pthread_mutex_unlock(&o->lock);
+	if (replaced)
+		outbox_tell(o, replaced);
 	if (!err)
 		outbox_tell(o, id);
 	return err;
+}
+
+/* Nobody is asked for it any more. */
+static void take_as_sent(const struct outbox *o, struct entry *e, bool filed)
+{
+	e->mark = MARK_NONE;
+	for (size_t i = 0; i < e->envelope.recipient_count; i++)
+		if (e->recipients[i].state == RECIPIENT_PENDING)
+			e->recipients[i].state = RECIPIENT_SENT;
+	if (e->copy != COPY_FILED)
+		e->copy = filed || !o->options.file_copy ? COPY_FILED : COPY_WANTED;
+	entry_say(e, "");
 }
 
 enum mf_err outbox_settle_sent(struct outbox *o, uint64_t id, bool filed)
@@ -711,16 +765,13 @@ enum mf_err outbox_settle_sent(struct outbox *o, uint64_t id, bool filed)
 	struct entry *e = outbox_find_locked(o, id);
 	enum mf_err err = !e ? MF_NOT_FOUND : e->sending ? MF_BUSY : e->mark == MARK_NONE ? MF_DENIED : MF_OK;
 	if (!err) {
-		e->mark = MARK_NONE;
-		for (size_t i = 0; i < e->envelope.recipient_count; i++)
-			if (e->recipients[i].state == RECIPIENT_PENDING)
-				e->recipients[i].state = RECIPIENT_SENT;
-		if (e->copy != COPY_FILED)
-			e->copy = filed || !o->options.file_copy ? COPY_FILED : COPY_WANTED;
-		entry_say(e, "");
-		err = save_locked(o, e);
-		if (!err)
-			(void)outbox_finish_locked(o, e);
+		struct entry was;
+		begin_change(e, &was);
+		take_as_sent(o, e, filed);
+		err = end_change_locked(o, e, &was, save_locked(o, e));
+	}
+	if (!err) {
+		(void)outbox_finish_locked(o, e);
 		wake_locked(o);
 	}
 	pthread_mutex_unlock(&o->lock);

@@ -120,8 +120,9 @@ void outbox_hold(struct outbox *o, uint64_t id, bool held, bool anew);
 /* --- settling -------------------------------------------------------------------------------------------------------- */
 
 /* Now: what waits, is queued or retrying goes out at once; FAILED and MAYBE go to those who have not surely got it.
- * MF_DENIED: a message that was never fit to be sent; MF_BUSY: OUTBOX_SENDING. */
-enum mf_err outbox_retry(struct outbox *o, uint64_t id);
+ * name: in the same step it gets that one, which what has it makes room for; NULL: its own, or one like it.
+ * MF_DENIED: a message that was never fit to be sent; MF_BUSY: OUTBOX_SENDING. Of the name as outbox_rename(). */
+enum mf_err outbox_retry(struct outbox *o, uint64_t id, const char *name);
 /* OUTBOX_MAYBE: it was found in Sent (filed), or the user says that it arrived (not filed: the copy is made now). */
 enum mf_err outbox_settle_sent(struct outbox *o, uint64_t id, bool filed);
 

@@ -517,6 +517,8 @@ static void load_size_max(struct outbox *o)
 	MF_CLEANUP(mf_close) int fd = queue_open_file(o, 0, "size", O_RDONLY);
 	MF_CLEANUP(mf_free) char *text = read_file(fd);
 	o->size_max = text ? strtoull(text, NULL, 10) : 0;
+	if (o->size_max < SMTP_SIZE_LEAST)
+		o->size_max = 0;
 }
 
 /* Those of a version that gave none */

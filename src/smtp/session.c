@@ -226,6 +226,8 @@ void session_take_extensions(struct smtp *s, const char *line)
 		take_mechanisms(s, rest);
 	if (len == 4 && !strncasecmp(line, "SIZE", 4) && isdigit((unsigned char)*rest))
 		s->size_max = strtoull(rest, NULL, 10);
+	if (s->size_max < SMTP_SIZE_LEAST)
+		s->size_max = 0;
 }
 
 /* Its lines count one by one, so it is not read as other replies are. */

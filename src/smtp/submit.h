@@ -39,6 +39,8 @@ enum mf_err smtp_open(const struct smtp_options *options, struct smtp **ret, str
 /* Says QUIT, waits two seconds at most for the answer, and frees. NULL is fine. */
 void smtp_close(struct smtp *s);
 void smtp_destroy(struct smtp *s);           /* frees at once */
+/* Every server takes as many bytes (RFC 5321 4.5.3.1.7): less is not believed, and each message has its own answer. */
+#define SMTP_SIZE_LEAST 65536
 uint64_t smtp_size_max(const struct smtp *s);  /* bytes of a message; 0: not told */
 
 enum verdict {

@@ -66,7 +66,7 @@ static enum mf_err store(struct cache *cache, uint64_t id)
 	struct spool_note note = { "INBOX", m.name, m.entry.mtime };
 	e = !body_is_whole(body) ? MF_NOT_FOUND : spool_prepare(cache, id, body_fd(body), body_size(body), false, &note, &size);
 	body_unref(body);
-	return e != MF_OK ? e : spool_flush(cache, id);
+	return e != MF_OK ? e : spool_flush(cache, id, false);
 }
 
 static enum mf_err note_kept(struct cache *cache, const uint64_t *ids, size_t count, size_t *ret_kept)

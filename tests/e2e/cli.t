@@ -303,7 +303,7 @@ with Suite("the command", timeout=400) as suite:
         mounted = its_home.mount()
         for _ in range(2):
             said = its_home.run("sync")
-            assert said.returncode == 15 and "a mailbox could not be read" in said.stderr, said
+            assert said.returncode == 14 and "a mailbox could not be read" in said.stderr, said
         its_home.run("sync", "INBOX", check=0)
         said = its_home.run("sync", "Locked")
         assert said.returncode == 15 and said.stderr.count("not permitted") == 1, said

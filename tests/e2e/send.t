@@ -3,6 +3,7 @@ import email
 import email.policy
 import hashlib
 import os
+import socket
 import subprocess
 import sys
 import time
@@ -182,6 +183,43 @@ with Suite("sending: a real server, and faults", timeout=600) as suite:
         answer = home.run("sync", "--wait", mount / "outbox/half.eml")
         assert answer.returncode == 15 and "empty: not sent" in answer.stderr, answer
         mount.umount()
+
+    @suite.case("who holds the account ends before it has answered: whether the message was taken is told all the same")
+    def _():
+        home = sender()
+        folder = home.folder / "run/mailfs"
+        folder.mkdir(mode=0o700, parents=True)
+        with socket.socket(socket.AF_UNIX) as listener:
+            listener.bind(str(folder / "work.sock"))
+            listener.listen()
+
+            def ask(takes, *arguments):
+                """the exit code and the words, where the holder has taken the message or not"""
+                asked = system.spawn(arguments, env=home.environment(), stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+                asked.stdin.write(b"To: alice@example.org\n\nx\n")
+                asked.stdin.close()
+                holder, _ = listener.accept()
+                with holder, holder.makefile() as lines:
+                    left = home.folder / "state/mailfs/work/outbox" / lines.readline().split()[-1]
+                    assert left.is_file()
+                    if takes:
+                        left.unlink()
+                said = asked.stderr.read().decode()
+                assert asked.wait(60 * system.SLOW) is not None and not left.exists()
+                return asked.returncode, said
+
+            link = home.folder / "mailfs-sendmail"
+            link.symlink_to(PROGRAM)
+            code, said = ask(True, str(PROGRAM), "send")
+            assert code == 7 and "in the outbox all the same" in said, (code, said)
+            code, said = ask(False, str(PROGRAM), "send")
+            assert code == 7 and "ended before" in said and "all the same" not in said, (code, said)
+            code, said = ask(True, str(PROGRAM), "send", "--draft")
+            assert code == 7 and "a draft all the same" in said, (code, said)
+            code, said = ask(True, str(link), "alice@example.org")
+            assert code == 0, (code, said)                      # else it would be handed in once more
+            code, said = ask(False, str(link), "alice@example.org")
+            assert code == 74, (code, said)
 
     @suite.case("send = manual, and mailfs send's release by a running mount")
     def _():

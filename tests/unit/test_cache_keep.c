@@ -45,7 +45,7 @@ static void spool(struct fixture *f, uint64_t message, uint64_t size)
 	uint64_t written;
 	struct spool_note note = { "INBOX", "a message.eml", 1700000000 };
 	assert_int_equal(spool_prepare(f->c, message, fileno(bytes), size, false, &note, &written), MF_OK);
-	assert_int_equal(spool_flush(f->c, message), MF_OK);
+	assert_int_equal(spool_flush(f->c, message, false), MF_OK);
 	fclose(bytes);
 }
 

@@ -427,7 +427,7 @@ static void test_maybe_sent_to_the_rest(void **state)
 	sending_begin(&s, "smtp.gmail.com", "To: bob@x.org, later@x.org\nMessage-ID: <m1@x.org>\n\n");
 	sent_has(&s, FILED("m1"), 1);
 	s.smtp.accept_later = s.smtp.close_at_dot = true;
-	assert_int_equal(outbox_retry(s.outbox, s.id), MF_OK);
+	assert_int_equal(outbox_retry(s.outbox, s.id, NULL), MF_OK);
 	(void)outbox_send_due(s.outbox, &why);
 	assert_int_equal(outbox_item(s.outbox, s.id, &item), MF_OK);
 	assert_true(item.state == OUTBOX_MAYBE && item.sent == 1);

@@ -17,6 +17,7 @@ static char world_root[] = "/tmp/mailfs-writing-XXXXXX";
 #pragma GCC diagnostic ignored "-Wunused-function" /* the hands can do more than is needed here */
 #include "base/log.h"
 #include "cache/journal.h"
+#include "fs/internal.h"
 #include "support/fs_works.h"
 #include "support/fs_world.h"
 #include "sync/remote.h"
@@ -311,7 +312,7 @@ static int64_t do_nameless(const char *path, char *data, size_t *ret_len)
 			return -errno;
 		if (!has(fd, i ? "before" : "") || !has(reader, i ? "before" : ""))
 			return 1;
-		if (pwrite(fd, "BEhind", 6, 0) != 6 || ftruncate(fd, 4) < 0 || !has(fd, "BEhi") || !has(reader, "BEhi"))
+		if (pwrite(fd, "BEhind", 6, 0) != 6 || ftruncate(fd, 4) < 0 || futimens(fd, NULL) < 0 || !has(fd, "BEhi") || !has(reader, "BEhi"))
 			return 1;
 		if (close(fd) < 0 || close(reader) < 0)
 			return -errno;
@@ -558,6 +559,159 @@ static void test_followed(void **state)
 	world_finish(&w);
 }
 
+static bool is_gone_in_time(const char *path)
+{
+	struct stat st;
+	for (int i = 0; i < WORLD_WAIT_MS; i++, usleep(1000))
+		if (stat(path, &st) < 0)
+			return true;
+	return false;
+}
+
+/* The name goes between the open and the close, before or behind what is written; what close(2) says */
+static int64_t do_write_what_goes(const char *path, char *data, size_t *ret_len)
+{
+	(void)data, (void)ret_len;
+	int fd = open(path, O_WRONLY | O_TRUNC | O_CLOEXEC);
+	if (fd < 0 || write(fd, second, sizeof second - 1) != sizeof second - 1 || !is_gone_in_time(path))
+		return -ENOTRECOVERABLE;
+	return outcome(close(fd));
+}
+
+static int64_t do_write_what_went(const char *path, char *data, size_t *ret_len)
+{
+	char now[10];
+	(void)data, (void)ret_len;
+	int fd = open(path, O_RDWR | O_APPEND | O_CLOEXEC);
+	if (fd < 0 || pread(fd, now, sizeof now, 0) != sizeof now || !is_gone_in_time(path) || write(fd, "more\r\n", 6) != 6)
+		return -ENOTRECOVERABLE;
+	return outcome(close(fd));
+}
+
+/* when the message is open for writing */
+static void *expunge_elsewhere(void *context)
+{
+	struct world *w = context;
+	struct node node = { .kind = NODE_MESSAGE, .id = 1 };
+	while (!message_is_open_for_writing(w->fs, &node))
+		usleep(1000);
+	usleep(100000); /* also written into, or not: both are tried */
+	assert_true(memory_expunge(w->server, "INBOX", 1));
+	return NULL;
+}
+
+/* Nobody here has removed it: what was written is kept, and who wrote it hears of it. */
+static void test_expunged_by_another_while_written(void **state)
+{
+	(void)state;
+	for (int went = 0; went < 2; went++) {
+		struct world w;
+		pthread_t other;
+		char rejected[700];
+		world_start(&w, fill);
+		const char *name = letter(&w);
+		snprintf(rejected, sizeof rejected, ".mailfs/rejected/%s", went ? "message.eml" : strchr(name, '/') + 1);
+		assert_int_equal(pthread_create(&other, NULL, expunge_elsewhere, &w), 0);
+		assert_int_equal(hands(went ? do_write_what_went : do_write_what_goes, world_path(&w, name)), -ESTALE);
+		pthread_join(other, NULL);
+		world_until(size_of(&w, rejected) == (int64_t)(went ? sizeof text - 1 + 6 : sizeof second - 1));
+		assert_int_equal(journal_count(w.cache), 0);
+		world_finish(&w);
+	}
+}
+
+static int64_t do_cut(const char *path, char *data, size_t *ret_len)
+{
+	(void)data, (void)ret_len;
+	return outcome(truncate(path, 4));
+}
+
+/* No close follows truncate(2): it says itself that what is left is no message. */
+static void test_cut_by_name(void **state)
+{
+	(void)state;
+	struct world w;
+	char rejected[700];
+	world_start(&w, fill);
+	const char *name = letter(&w);
+	snprintf(rejected, sizeof rejected, ".mailfs/rejected/%s", strchr(name, '/') + 1);
+	assert_int_equal(hands(do_read, world_path(&w, name)), sizeof text - 1);
+	assert_int_equal(hands(do_cut, world_path(&w, name)), -EINVAL);
+	assert_int_equal(size_of(&w, name), sizeof text - 1);
+	assert_int_equal(size_of(&w, rejected), 4);
+	world_finish(&w);
+}
+
+static atomic_bool folders_fail;
+static atomic_uint prepared;         /* files of the spool that went to the disk before they had their name */
+
+int fsync(int fd)                    /* in the place of libc's */
+{
+	char link[64], path[256] = "";
+	snprintf(link, sizeof link, "/proc/self/fd/%d", fd);
+	ssize_t len = readlink(link, path, sizeof path - 1);
+	prepared += len > 4 && strcmp(path + len - 4, ".new") == 0;
+	struct stat st;
+	if (folders_fail && fstat(fd, &st) == 0 && S_ISDIR(st.st_mode)) {
+		errno = EIO;
+		return -1;
+	}
+	return (int)syscall(SYS_fsync, fd);
+}
+
+static int64_t write_new(const char *path, bool syncs)
+{
+	int fd = open(path, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
+	if (fd < 0 || write(fd, second, sizeof second - 1) != sizeof second - 1)
+		return -ENOTRECOVERABLE;
+	int64_t synced = syncs ? outcome(fsync(fd)) : 0;
+	return close(fd) < 0 ? -ENOTRECOVERABLE : synced;
+}
+
+static int64_t do_write_new(const char *path, char *data, size_t *ret_len)
+{
+	(void)data, (void)ret_len;
+	return write_new(path, false);
+}
+
+static int64_t do_sync(const char *path, char *data, size_t *ret_len)
+{
+	(void)data, (void)ret_len;
+	return write_new(path, true);
+}
+
+/* What nobody has closed yet is on the disk behind fsync(2), and under a name */
+static void test_synced(void **state)
+{
+	(void)state;
+	struct world w;
+	world_start(&w, fill);
+	assert_int_equal(hands(do_sync, world_path(&w, "INBOX/one.eml")), 0); /* the index's own folder is there with that */
+	folders_fail = true;
+	assert_int_equal(hands(do_sync, world_path(&w, "INBOX/two.eml")), -EIO);
+	folders_fail = false;
+	world_finish(&w);
+}
+
+/* It stays there, whatever is made of it: as its message, and when it has a real name. Others cost nothing. */
+static void test_synced_for_good(void **state)
+{
+	(void)state;
+	struct world w;
+	world_start(&w, fill);
+	prepared = 0;
+	assert_int_equal(hands(do_write_new, world_path(&w, "INBOX/one.tmp")), 0);
+	assert_int_equal(move(&w, "INBOX/one.tmp", "INBOX/one.eml"), 0);
+	assert_int_equal(prepared, 0);
+	assert_int_equal(hands(do_sync, world_path(&w, "INBOX/two.tmp")), 0);
+	assert_int_equal(prepared, 1);
+	assert_int_equal(move(&w, "INBOX/two.tmp", "INBOX/two.eml"), 0);
+	assert_int_equal(prepared, 2);
+	assert_int_equal(hands(do_sync, world_path(&w, "INBOX/three.eml")), 0);
+	assert_int_equal(prepared, 3);
+	world_finish(&w);
+}
+
 int main(int argc, char **argv)
 {
 	const struct CMUnitTest tests[] = {
@@ -566,6 +720,7 @@ int main(int argc, char **argv)
 		cmocka_unit_test(test_written_back_while_it_is_moved),
 		cmocka_unit_test(test_put_aside_later), cmocka_unit_test(test_removed_while_open), cmocka_unit_test(test_followed),
 		cmocka_unit_test(test_removed_while_written), cmocka_unit_test(test_removed_copy), cmocka_unit_test(test_removed_with_mailbox),
+		cmocka_unit_test(test_synced), cmocka_unit_test(test_synced_for_good), cmocka_unit_test(test_cut_by_name), cmocka_unit_test(test_expunged_by_another_while_written),
 	};
 	if (!world_begin(argc, argv))
 		return 0;

@@ -253,6 +253,27 @@ static void taken_back_while_it_is_astray(void **state)
 	assert_int_equal(flags_of(w.f, w.one), SEEN);
 }
 
+/* expunge-delay is for the person who may want it back, wherever the message has been meanwhile */
+static void removed_and_met_where_it_was(void **state)
+{
+	static const struct disposal later = { .expunge = true, .delay_ms = 3600000 };
+	struct three w = moved_here(*state);
+	uint64_t two = by_uid(w.f, w.inbox, 2);
+	DO(w.f, txn_remove(t, two, &later));
+	int64_t due_ms = nth_op(w.f, 3).due_ms;
+	DO(w.f, txn_message_vanished(t, w.inbox, 2));
+	vanish(&w);
+	DO(w.f, txn_remove(t, w.one, &later));
+	assert_ops(w.f, "expunge expunge");
+	assert_int_equal(tell(&w, w.inbox, 1, 0), w.one);
+	w.number++;
+	assert_int_equal(tell(&w, w.inbox, 2, 0), two);
+	assert_place(w.f, 0, OP_QUEUED, w.inbox, 1);
+	assert_place(w.f, 1, OP_QUEUED, w.inbox, 2);
+	assert_true(nth_op(w.f, 0).due_ms >= due_ms);
+	assert_int_equal(nth_op(w.f, 1).due_ms, due_ms);
+}
+
 static bool is_sent(struct fixture *f, uint64_t op)
 {
 	struct txn *t = begin(f);
@@ -349,7 +370,7 @@ int main(void)
 		WITH_CACHE(met_after_it_vanished), WITH_CACHE(met_before_it_vanished), WITH_CACHE(flags_of_its_double_are_its_own),
 		WITH_CACHE(met_where_it_was_to_go), WITH_CACHE(met_where_it_was), WITH_CACHE(met_nowhere), WITH_CACHE(changed_while_it_is_astray),
 		WITH_CACHE(removed_while_it_is_astray), WITH_CACHE(taken_back_while_it_is_astray), WITH_CACHE(flags_are_sent_again_where_it_is),
-		WITH_CACHE(an_older_copy_is_not_met), WITH_CACHE(many_are_met_at_once), WITH_CACHE(trimmed), WITH_CACHE(expunged_and_there_again), WITH_CACHE(awaited_where_another_is_astray),
+		WITH_CACHE(removed_and_met_where_it_was), WITH_CACHE(an_older_copy_is_not_met), WITH_CACHE(many_are_met_at_once), WITH_CACHE(trimmed), WITH_CACHE(expunged_and_there_again), WITH_CACHE(awaited_where_another_is_astray),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -256,7 +256,7 @@ static void put_off_and_given_up(void **state)
 	MF_CLEANUP(mf_free) char *text = outbox_error_text(w.outbox, id);
 	assert_non_null(strstr(text, "five days"));
 	w.server.accept_later = true;
-	assert_int_equal(outbox_retry(w.outbox, id), MF_OK);
+	assert_int_equal(outbox_retry(w.outbox, id, NULL), MF_OK);
 	run(&w);
 	assert_gone(&w, id);
 	end(&w);
@@ -346,7 +346,7 @@ static void no_answer_to_the_end(void **state)
 	run(&w);
 	assert_gone(&w, id);
 	assert_int_equal(w.copies, 1);
-	assert_int_equal(outbox_retry(w.outbox, silent), MF_OK);
+	assert_int_equal(outbox_retry(w.outbox, silent, NULL), MF_OK);
 	run(&w);
 	assert_int_equal(taken(&w), 3);
 	assert_int_equal(outbox_settle_sent(w.outbox, silent, true), MF_OK);
@@ -368,7 +368,7 @@ static void never_fit(void **state)
 	assert_state(&w, id, OUTBOX_FAILED);
 	reopen(&w);
 	assert_state(&w, id, OUTBOX_FAILED);
-	assert_int_equal(outbox_retry(w.outbox, id), MF_DENIED);
+	assert_int_equal(outbox_retry(w.outbox, id, NULL), MF_DENIED);
 	MF_CLEANUP(mf_free) char *text = outbox_error_text(w.outbox, id);
 	assert_non_null(strstr(text, "no recipient"));
 	int fd;

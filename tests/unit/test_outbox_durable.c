@@ -67,6 +67,41 @@ static void put_in_vain(void **state)
 	end(&w);
 }
 
+/* What could not be saved has not been done: neither now nor behind the next start. */
+static void changed_in_vain(void **state)
+{
+	(void)state;
+	struct world w;
+	begin(&w);
+	uint64_t failed = put(&w, "a.eml", "To: no@b\n\n"), maybe = put(&w, "b.eml", "To: x@b\nX-Dot: close\n\n");
+	later(11);
+	run(&w);
+	uint64_t next = put(&w, "a.eml", "To: later@b\n\n");
+	for (int life = 0; life < 2; life++, reopen(&w)) {
+		unsigned asked = w.server.rcpts;
+		folders_fail = true;
+		assert_int_equal(outbox_retry(w.outbox, failed, NULL), MF_IO);
+		assert_int_equal(outbox_retry(w.outbox, maybe, NULL), MF_IO);
+		assert_int_equal(outbox_settle_sent(w.outbox, maybe, true), MF_IO);
+		assert_int_equal(outbox_set_notify(w.outbox, next, DSN_NEVER), MF_IO);
+		folders_fail = false;
+		run(&w);
+		assert_int_equal(w.server.rcpts, asked);
+		assert_state(&w, failed, OUTBOX_FAILED);
+		assert_state(&w, maybe, OUTBOX_MAYBE);
+		struct outbox_item item;
+		assert_int_equal(outbox_item(w.outbox, failed, &item), MF_OK);
+		assert_string_equal(item.name, "a.eml");
+		outbox_item_finish(&item);
+		assert_int_equal(outbox_item(w.outbox, next, &item), MF_OK);
+		assert_int_equal(item.notify_asked, 0);
+		outbox_item_finish(&item);
+	}
+	assert_int_equal(outbox_settle_sent(w.outbox, maybe, true), MF_OK);
+	assert_gone(&w, maybe);
+	end(&w);
+}
+
 /* --- the clock was ahead, and is set back ------------------------------------------------------------------------------ */
 
 #define YEAR (365 * 86400)
@@ -187,7 +222,7 @@ static void link_after_a_wrong_clock(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = { 
-		cmocka_unit_test(numbers), cmocka_unit_test(put_in_vain), cmocka_unit_test(first_attempt_after_a_wrong_clock),
+		cmocka_unit_test(numbers), cmocka_unit_test(put_in_vain), cmocka_unit_test(changed_in_vain), cmocka_unit_test(first_attempt_after_a_wrong_clock),
 		cmocka_unit_test_prestate(first_attempt_after_a_wrong_clock, &(int){ 1 }), cmocka_unit_test(retry_after_a_wrong_clock),
 		cmocka_unit_test_prestate(retry_after_a_wrong_clock, &(int){ 1 }), cmocka_unit_test(given_up_after_a_wrong_clock),
 		cmocka_unit_test(rest_of_one_that_is_retried),

@@ -370,23 +370,30 @@ static void meanwhile(void *context, uint64_t id)
 	outbox_item_finish(&item);
 }
 
+/* f.eml */
+static void have_one_refused(struct world *w)
+{
+	struct outbox_item item;
+	assert_int_equal(save(w, "f.eml", "To: no@example.org\n\n"), MF_OK);
+	assert_int_equal(outbox_item_by_name(w->outbox, "f.eml", false, &item), MF_OK);
+	assert_int_equal(outbox_retry(w->outbox, item.id, NULL), MF_OK);
+	outbox_item_finish(&item);
+	outbox_offline(w->outbox, false);
+	assert_int_equal(outbox_send_due(w->outbox, NULL), MF_OK);
+	expect(w, "", "f.eml", 0);
+}
+
 /* What cannot be renamed now replaces nothing */
 static void test_renaming_what_is_being_sent(void **state)
 {
 	struct world *w = *state;
 	struct outbox_item item;
-	assert_int_equal(save(w, "f.eml", "To: no@example.org\n\n"), MF_OK);
-	assert_int_equal(outbox_item_by_name(w->outbox, "f.eml", false, &item), MF_OK);
-	assert_int_equal(outbox_retry(w->outbox, item.id), MF_OK);
-	outbox_item_finish(&item);
-	outbox_offline(w->outbox, false);
-	assert_int_equal(outbox_send_due(w->outbox, NULL), MF_OK);
-	expect(w, "", "f.eml", 0);
+	have_one_refused(w);
 	assert_int_equal(save(w, "a.eml", LETTER("a")), MF_OK);
 	assert_int_equal(save(w, "b.eml", LETTER("b")), MF_OK);
 	assert_int_equal(save(w, "a.eml~", LETTER("older")), MF_OK);
 	assert_int_equal(outbox_item_by_name(w->outbox, "a.eml", false, &item), MF_OK);
-	assert_int_equal(outbox_retry(w->outbox, item.id), MF_OK);
+	assert_int_equal(outbox_retry(w->outbox, item.id, NULL), MF_OK);
 	outbox_item_finish(&item);
 	assert_int_equal(outbox_send_due(w->outbox, NULL), MF_OK);
 	assert_true(w->meets_sending && w->all_refused);
@@ -395,21 +402,28 @@ static void test_renaming_what_is_being_sent(void **state)
 	expect_bytes(w, "a.eml~", LETTER("older"));
 }
 
+/* as the last connection has left it */
+static uint64_t size_max_behind(struct world *w, const char *text)
+{
+	MF_CLEANUP(mf_free) char *path = mf_format("%s/outbox/0000000000000000.size", w->folder);
+	FILE *f = fopen(path, "we");
+	assert_non_null(f);
+	fputs(text, f);
+	fclose(f);
+	reopen(w);
+	return outbox_size_max(w->outbox);
+}
+
 static void test_too_big(void **state)
 {
 	struct world *w = *state;
 	uint64_t number;
-	MF_CLEANUP(mf_free) char *path = mf_format("%s/outbox/0000000000000000.size", w->folder);
 	assert_int_equal(outbox_size_max(w->outbox), 0);
-	FILE *f = fopen(path, "we");
-	assert_non_null(f);
-	fputs("1000\n", f);
-	fclose(f);
-	reopen(w);
-	assert_int_equal(outbox_size_max(w->outbox), 1000);
+	assert_int_equal(size_max_behind(w, "1\n"), 0); /* what no server means */
+	assert_int_equal(size_max_behind(w, "100000\n"), 100000);
 	assert_int_equal(outgoing_create(w->o, "x.eml", &number), MF_OK);
 	assert_int_equal(outgoing_write(w->o, number, &w->closing, LETTER("x"), strlen(LETTER("x")), 0), MF_OK);
-	assert_int_equal(outgoing_write(w->o, number, &w->closing, "y", 1, 1000), MF_TOO_BIG);
+	assert_int_equal(outgoing_write(w->o, number, &w->closing, "y", 1, 100000), MF_TOO_BIG);
 	assert_int_equal(outgoing_write(w->o, number, &w->closing, "z", 1, 10), MF_OK);
 	assert_int_equal(outgoing_open_file(w->o, number, false, true, &(int){ -1 }), MF_OK); /* O_RDONLY | O_TRUNC empties nothing */
 	outgoing_close_file(w->o, number, false, &(bool){ false });
@@ -573,18 +587,54 @@ static void test_notify(void **state)
 	assert_int_equal(notify_of(w, "f.eml"), 0);
 }
 
-static unsigned synced;              /* how often the folder of drafts was */
-static unsigned die_at;              /* at which fsync from now on; 0: at none */
+static unsigned synced, noted;       /* how often the folder of drafts was; the notes of drafts */
+static unsigned die_at, fail_at;     /* at which fsync from now on; 0: at none */
 
 int fsync(int fd)                    /* in the place of libc's: for the tests behind it */
 {
 	if (die_at && !--die_at)
 		raise(SIGKILL);
+	if (fail_at && !--fail_at) {
+		errno = EIO;
+		return -1;
+	}
 	char link[64], path[256] = "";
 	snprintf(link, sizeof link, "/proc/self/fd/%d", fd);
-	if (readlink(link, path, sizeof path - 1) > 0 && strlen(path) > 14 && strcmp(path + strlen(path) - 14, "/outbox-drafts") == 0)
-		synced++;
+	const char *name = readlink(link, path, sizeof path - 1) > 0 ? strrchr(path, '/') : NULL;
+	synced += name && strcmp(name, "/outbox-drafts") == 0;
+	noted += name && strcmp(name, "/outbox-drafts.notes-new") == 0;
 	return (int)syscall(SYS_fsync, fd);
+}
+
+static bool no_room;
+
+int renameat(int from_dir, const char *from, int to_dir, const char *to)   /* likewise: no room for a name */
+{
+	if (no_room) {
+		errno = ENOSPC;
+		return -1;
+	}
+	return (int)syscall(SYS_renameat2, from_dir, from, to_dir, to, 0);
+}
+
+/* What is half written takes the place of what waits, or leaves it there. */
+static void test_no_room_for_a_name(void **state)
+{
+	struct world *w = *state;
+	uint64_t number;
+	assert_int_equal(save(w, "x.eml", LETTER("x")), MF_OK);
+	assert_int_equal(outgoing_create(w->o, "y.eml", &number), MF_OK);
+	assert_int_equal(outgoing_write(w->o, number, &w->closing, LETTER("y"), strlen(LETTER("y")), 0), MF_OK);
+	no_room = true;
+	assert_int_equal(outgoing_rename(w->o, false, "y.eml", "x.eml"), MF_NO_SPACE);
+	no_room = false;
+	expect(w, "x.eml y.eml", "", 1);
+	expect_bytes(w, "x.eml", LETTER("x"));
+	assert_int_equal(outgoing_rename(w->o, false, "y.eml", "x.eml"), MF_OK);
+	expect(w, "x.eml", "", 0);
+	outgoing_close_file(w->o, number, true, &w->closing);
+	expect(w, "x.eml", "", 1);
+	expect_bytes(w, "x.eml", LETTER("y"));
 }
 
 /* What was taken back and removed, or sent, is not back after a power failure. */
@@ -610,6 +660,21 @@ static void test_gone_is_gone(void **state)
 	synced = 0;
 	assert_int_equal(outgoing_remove(w->o, false, ".y.eml.swp"), MF_OK);         /* never sent: that can wait */
 	assert_int_equal(synced, 0);
+}
+
+/* What was said for a message is noted for its draft before the queue forgets it; what can be lost costs nothing. */
+static void test_noted_for_good(void **state)
+{
+	struct world *w = *state;
+	int fd = -1;
+	noted = 0;
+	assert_int_equal(save(w, "x.eml", LETTER("x")), MF_OK);
+	assert_int_equal(noted, 0);
+	uint64_t number = number_of(w, false, "x.eml");
+	assert_int_equal(outgoing_set_notify(w->o, number, 2), MF_OK);
+	assert_int_equal(outgoing_open_file(w->o, number, true, false, &fd), MF_OK);
+	assert_int_equal(noted, 1);
+	outgoing_close_file(w->o, number, true, &w->closing);
 }
 
 enum change { TAKE_BACK, TAKE_BACK_AND_CLOSE, RENAME };
@@ -688,6 +753,30 @@ static void test_killed_between(void **state)
 	killed_between(state, RENAME);
 }
 
+/* mv out of failed/ is done, or it failed and nothing has changed: it is not sent under its old name. */
+static void test_tried_again_in_vain(void **state)
+{
+	bool done = false;
+	for (unsigned at = 1; !done; at++) {
+		assert_true(at < 100);
+		assert_int_equal(begin(state), 0);
+		struct world *w = *state;
+		have_one_refused(w);
+		outbox_offline(w->outbox, true);
+		assert_int_equal(save(w, "x.eml", LETTER("x")), MF_OK);
+		fail_at = at;
+		enum mf_err err = outgoing_rename(w->o, true, "f.eml", "x.eml");
+		done = fail_at != 0;
+		fail_at = 0;
+		assert_true(err == MF_OK || err == MF_IO);
+		for (int life = 0; life < 2; life++, reopen(w)) {
+			expect(w, "x.eml", err == MF_OK ? "" : "f.eml", 1);
+			expect_bytes(w, "x.eml", err == MF_OK ? "To: no@example.org\n\n" : LETTER("x"));
+		}
+		assert_int_equal(end(state), 0);
+	}
+}
+
 static void test_lock_names(void **state)
 {
 	(void)state;
@@ -736,7 +825,10 @@ int main(void)
 		cmocka_unit_test_setup_teardown(test_old_notes, begin, end),
 		cmocka_unit_test_setup_teardown(test_notify, begin, end),
 		cmocka_unit_test_setup_teardown(test_gone_is_gone, begin, end),
+		cmocka_unit_test_setup_teardown(test_noted_for_good, begin, end),
+		cmocka_unit_test_setup_teardown(test_no_room_for_a_name, begin, end),
 		cmocka_unit_test(test_killed_between), cmocka_unit_test(test_killed_while_replacing),
+		cmocka_unit_test(test_tried_again_in_vain),
 		cmocka_unit_test(test_lock_names),
 		cmocka_unit_test_setup_teardown(test_locks, begin, end),
 	};

@@ -200,6 +200,7 @@ struct world {
 	enum mf_err opened;
 	struct mf_reason why;
 	struct envelope envelope;
+	uint64_t more;           /* bytes that it claims to have, beside those there are */
 	int fd;
 	unsigned dots;           /* calls of before_dot */
 	enum mf_err dot_says;
@@ -263,7 +264,7 @@ static enum mf_err submit(struct world *w, size_t recipients, struct submit_resu
 	static char sender[] = "alice@example.org";
 	w->envelope.sender = sender;
 	w->envelope.hidden = 10;
-	w->envelope.size = (uint64_t)lseek(w->fd, 0, SEEK_END);
+	w->envelope.size = (uint64_t)lseek(w->fd, 0, SEEK_END) + w->more;
 	return smtp_submit(w->smtp, &(struct submit_request){ .envelope = &w->envelope, .recipients = everybody, .recipient_count = recipients,
 		.id = 0xabc, .fd = w->fd, .before_dot = before_dot, .context = w }, ret);
 }
@@ -345,13 +346,13 @@ static void pipelined_with_all_extensions(void **state)
 	(void)state;
 	struct world w;
 	struct submit_result r;
-	world_begin(&w, HELLO "S 250-smtp.test\nS 250-PIPELINING\nS 250-SIZE 1000\nS 250-8BITMIME\nS 250-SMTPUTF8\nS 250-DSN\nS 250 ENHANCEDSTATUSCODES\n"
+	world_begin(&w, HELLO "S 250-smtp.test\nS 250-PIPELINING\nS 250-SIZE 100000\nS 250-8BITMIME\nS 250-SMTPUTF8\nS 250-DSN\nS 250 ENHANCEDSTATUSCODES\n"
 		"C MAIL FROM:<alice@example.org> SIZE=29 BODY=8BITMIME SMTPUTF8 RET=HDRS ENVID=0000000000000abc\n"
 		"C RCPT TO:<bob@example.com> NOTIFY=FAILURE,DELAY\n"
 		"C RCPT TO:<carol@example.com> NOTIFY=FAILURE,DELAY\nC RCPT TO:<dave@example.com> NOTIFY=FAILURE,DELAY\nC DATA\n"
 		"S 250 ok\nS 250 ok\nS 550-5.1.1 no such\nS 550 5.1.1 user\nS 451 4.7.1 later\nS 354 go\nD\nS 250 2.0.0 ok\nC QUIT\nS 221 bye\n", SIZE_MAX, false);
 	assert_int_equal(w.opened, MF_OK);
-	assert_int_equal(smtp_size_max(w.smtp), 1000);
+	assert_int_equal(smtp_size_max(w.smtp), 100000);
 	w.envelope.eight_bit = w.envelope.utf8 = true;
 	w.envelope.notify = DSN_FAILURE | DSN_DELAY | DSN_HEADERS;
 	assert_int_equal(CONTENT, 29);
@@ -486,11 +487,13 @@ static void what_the_server_cannot_take(void **state)
 	(void)state;
 	struct world w;
 	struct submit_result r;
-	world_begin(&w, HELLO "S 250-x\nS 250 SIZE 10\nC QUIT\n", SIZE_MAX, false);
+	world_begin(&w, HELLO "S 250-x\nS 250 SIZE 65536\nC QUIT\n", SIZE_MAX, false);
+	w.more = 65536;
 	assert_int_equal(submit(&w, 1, &r), MF_OK);
 	assert_int_equal(r.verdict, VERDICT_REFUSED);
-	assert_non_null(strstr(r.reason.text, "at most 10"));
+	assert_non_null(strstr(r.reason.text, "at most 65536"));
 	submit_result_finish(&r);
+	w.more = 0;
 	w.envelope.eight_bit = true;
 	assert_int_equal(submit(&w, 1, &r), MF_OK);
 	assert_non_null(strstr(r.reason.text, "8BITMIME"));
@@ -505,6 +508,21 @@ static void what_the_server_cannot_take(void **state)
 	assert_int_equal(r.verdict, VERDICT_REFUSED);
 	submit_result_finish(&r);
 	everybody[0] = one;
+	world_end(&w);
+}
+
+/* No server takes as little as that: what it says to each message counts. */
+static void a_size_that_cannot_be(void **state)
+{
+	(void)state;
+	struct world w;
+	struct submit_result r;
+	world_begin(&w, HELLO "S 250-x\nS 250 SIZE 1\nC MAIL...\nS 552 5.3.4 too big\nC QUIT\nS 221 bye\n", SIZE_MAX, false);
+	assert_int_equal(smtp_size_max(w.smtp), 0);
+	assert_int_equal(submit(&w, 1, &r), MF_OK);
+	assert_int_equal(r.verdict, VERDICT_REFUSED);
+	assert_non_null(strstr(r.reason.text, "too big"));
+	submit_result_finish(&r);
 	world_end(&w);
 }
 
@@ -658,7 +676,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(plain_message), cmocka_unit_test(content_arrives), cmocka_unit_test(nothing_but_dots), cmocka_unit_test(pipelined_with_all_extensions),
 		cmocka_unit_test(chunked), cmocka_unit_test(refusals), cmocka_unit_test(chunk_refused), cmocka_unit_test(next_message_after_a_refusal),
-		cmocka_unit_test(data_for_nobody_is_ended_empty), cmocka_unit_test(what_the_server_cannot_take),
+		cmocka_unit_test(data_for_nobody_is_ended_empty), cmocka_unit_test(what_the_server_cannot_take), cmocka_unit_test(a_size_that_cannot_be),
 		cmocka_unit_test(the_mark_fails), cmocka_unit_test(opening), cmocka_unit_test(cut_everywhere), cmocka_unit_test(spoilt),
 		cmocka_unit_test(a_server_that_wants_no_more), cmocka_unit_test(interrupted),
 	};

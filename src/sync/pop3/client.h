@@ -133,7 +133,7 @@ void pop3_forget_unsaved(struct pop3 *s);             /* without storing it */
 enum mf_err pop3_need_sizes(struct pop3 *s);          /* LIST, once per connection, if need be */
 enum mf_err pop3_store(struct pop3 *s);               /* what was learnt of messages since pop3_list() */
 /* The same of messages whose numbers are stored: what is known of them for the time when the server renames them. Nobody waits for
- * it, so it is done at the end of the connection. */
+ * it, so it is done at the end of the connection, or when the maildrop begins to be held for long. */
 void pop3_store_learnt(struct pop3 *s);
 /* The header blocks of these messages (places in the maildrop), in this order. header NULL: could not be had; nothing of
  * it stays valid. taken() may fail: that ends the verb. */

@@ -206,6 +206,8 @@ static enum mf_err wait_verb(struct remote *r, const char *raw, int64_t timeout_
 		return s->dead;
 	if (s->transport) {
 		bool short_wait = timeout_ms >= 0 && timeout_ms < linger;
+		if (linger > s->options.linger_ms)
+			pop3_store_learnt(s); /* the end of the connection is far off */
 		enum mf_err e = pop3_sleep(s, short_wait ? timeout_ms : linger, wake_fd, &woken);
 		if (e || woken || short_wait)
 			return e;
