@@ -62,7 +62,8 @@ static inline void world_open_cache(struct world *w)
 	assert_int_equal(e, MF_OK);
 }
 
-static inline void world_init(struct world *w)
+/* without a cache */
+static inline void world_init_bare(struct world *w)
 {
 	*w = (struct world){0};
 	const char *tmp = getenv("TMPDIR");
@@ -74,6 +75,11 @@ static inline void world_init(struct world *w)
 	w->config = account_config_create("test");
 	w->config->sync = SYNC_HEADERS;
 	w->bus = bus_create();
+}
+
+static inline void world_init(struct world *w)
+{
+	world_init_bare(w);
 	world_open_cache(w);
 }
 

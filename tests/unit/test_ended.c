@@ -74,7 +74,7 @@ static struct remote *connect_to(void *context, unsigned roles, struct cancel *c
 /* The mailboxes of fill_server() behind IMAP, and no index yet */
 static void show_open(struct show *s, unsigned caps)
 {
-	world_init(&s->w);
+	world_init_bare(&s->w);
 	s->w.config->idle = false;
 	fill_server(s->w.server, caps);
 	s->imap = imap_server_start(s->w.server, caps);
@@ -99,9 +99,7 @@ static void show_begin(struct show *s, const struct stage *stage)
 	show_open(s, stage->caps);
 	if (stage->meanwhile)
 		stage->meanwhile(&s->w);
-	cache_close(s->w.cache);
-	s->w.cache = NULL;
-	run("rm -rf '%s' '%s' && cp -a '%s' '%s' && cp -a '%s' '%s'", s->w.state, s->w.bodies, stage->state, s->w.state, stage->bodies, s->w.bodies);
+	run("cp -a '%s' '%s' '%s'", stage->state, stage->bodies, s->w.dir);
 }
 
 /* change: by the client, when it has read all there is; NULL: it has never been there */
@@ -115,6 +113,7 @@ static void stage_build(struct stage *stage, unsigned caps, change_function *cha
 	snprintf(stage->state, sizeof stage->state, "%s/state", stage->dir);
 	snprintf(stage->bodies, sizeof stage->bodies, "%s/cache", stage->dir);
 	show_open(&s, caps);
+	world_open_cache(&s.w);
 	if (change) {
 		world_start(&s.w);
 		assert_int_equal(want_sync(&s.w, false), MF_OK);
@@ -124,7 +123,7 @@ static void stage_build(struct stage *stage, unsigned caps, change_function *cha
 		world_stop(&s.w);
 	}
 	cache_close(s.w.cache);
-	run("cp -a '%s' '%s' && cp -a '%s' '%s'", s.w.state, stage->state, s.w.bodies, stage->bodies);
+	run("cp -a '%s' '%s' '%s'", s.w.state, s.w.bodies, stage->dir);
 	world_open_cache(&s.w);
 	world_start_as(&s.w, true);
 	show_close(&s);
