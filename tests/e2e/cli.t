@@ -426,6 +426,16 @@ with Suite("the command", timeout=400) as suite:
         assert home.run("sync", "--once").returncode == 10
         server.start()
 
+    @suite.case("a file that grows to the limit of the process does not end it: it is told as a full disk is")
+    def _():
+        large = suite.dovecot()
+        large.deliver(corpus.message(subject="large", body=b"x" * 78 + b"\r\n" * 40000))
+        account = suite.home(large)
+        account.run("sync", check=0)
+        limited = ["sh", "-c", 'ulimit -f 100; exec "$0" sync --populate', str(PROGRAM)]
+        answer = subprocess.run(limited, env=account.environment(), stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=60 * system.SLOW)
+        one_line(answer, 7)
+
     @suite.case("a signal that it was started to ignore does not end what it does without a mount")
     def _():
         proxy = suite.proxy(server.port)
