@@ -154,6 +154,7 @@ enum mf_err imap_lister_send(struct imap *s);
 void imap_lister_data(struct imap_lister *lister, struct imap_data *data);
 void imap_lister_destroy(struct imap_lister *lister);
 void imap_push_note(struct imap *s, const struct imap_data *data);   /* NOTIFY's LIST and STATUS */
+void imap_push_overflowed(struct imap *s);   /* from now on NOTIFY tells nothing (RFC 5465 5.8): to be asked for anew */
 void imap_watch_selected(struct imap *s);    /* selected anew, not by wait(): what is not as known of it is news */
 void imap_watch_learnt(struct imap *s, const char *raw, const struct mailbox_status *status); /* changes() told all up to it */
 

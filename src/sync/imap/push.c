@@ -25,6 +25,12 @@ void imap_push_note(struct imap *s, const struct imap_data *data)
 		s->news_list = true; /* too many to name: everything is looked at */
 }
 
+void imap_push_overflowed(struct imap *s)
+{
+	s->news_list |= s->notify; /* what it has not told */
+	s->notify = false;
+}
+
 /* --- what is known of the mailbox that is waited for ------------------------------------------------------------------ */
 
 static bool is_watched(const struct imap *s, const char *raw)
@@ -102,9 +108,14 @@ static bool may_idle(const struct imap *s)
 	return s->options.idle && !s->no_idle && (s->caps & CAP(IDLE));
 }
 
+static bool may_notify(const struct imap *s)
+{
+	return s->options.idle && (s->caps & CAP(NOTIFY)) && !(imap_memory_distrusted(s->options.memory) & CAP(NOTIFY));
+}
+
 static enum mf_err start_notify(struct imap *s)
 {
-	if (!s->options.idle || !(s->caps & CAP(NOTIFY)) || s->notify || (imap_memory_distrusted(s->options.memory) & CAP(NOTIFY)))
+	if (s->notify || !may_notify(s))
 		return MF_OK;
 	s->notify = true;
 	imap_put(s, "NOTIFY SET (selected-delayed (MessageNew MessageExpunge FlagChange)) "
@@ -196,7 +207,7 @@ static enum mf_err wait_idling(struct imap *s, int64_t until_ms, int wake_fd, co
 
 enum mf_err imap_wait(struct imap *s, const char *raw, int64_t timeout_ms, int wake_fd, const struct push_sink *sink)
 {
-	bool idling = s->idle && s->selected.raw && raw && !strcmp(s->selected.raw, raw), changed = false;
+	bool idling = s->idle && s->selected.raw && raw && !strcmp(s->selected.raw, raw) && (s->notify || !may_notify(s)), changed = false;
 	enum mf_err e = MF_OK;
 	if (!s->dead && tell(s, sink))
 		return MF_OK;
