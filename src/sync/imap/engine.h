@@ -79,7 +79,9 @@ struct imap {
 	unsigned news;           /* enum imap_news: of the selected mailbox, not told yet */
 	bool news_list;          /* the list of mailboxes */
 	bool idle;
-	bool no_idle, notify;    /* IDLE was refused; NOTIFY is on */
+	bool no_idle, notify;    /* IDLE was refused, or never lasts; NOTIFY is on */
+	int64_t idle_ms;         /* when the last one began, monotonic */
+	unsigned brief_idles;    /* in a row that the server has ended at once */
 	char *watched;           /* what wait() was last asked for, and its state when last told */
 	struct mailbox_status watched_status;
 	struct buf pushed;       /* names, NUL-terminated, of other mailboxes that NOTIFY told of */
