@@ -543,7 +543,8 @@ static void prepare_process(void)
 	setrlimit(RLIMIT_CORE, &none);
 	umask(077);
 	struct sigaction ignore = { .sa_handler = SIG_IGN };
-	sigaction(SIGPIPE, &ignore, NULL); /* a peer that went away is told by the call's result */
+	sigaction(SIGPIPE, &ignore, NULL); /* a peer that went away is told by the call's result, */
+	sigaction(SIGXFSZ, &ignore, NULL); /* and so is a file that may not grow */
 	/* who started us may have been told to ignore it, and then nobody can be waited for */
 	struct sigaction wait = { .sa_handler = SIG_DFL };
 	sigaction(SIGCHLD, &wait, NULL);

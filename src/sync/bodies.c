@@ -16,6 +16,7 @@ struct fetch_run {
 	struct account *account;
 	enum queue end;                 /* queues below it are this session's to serve */
 	struct flight *first, *last;
+	const struct flight *about;     /* what comes is of this one; NULL: of the first that it may be of */
 	/* what is being received */
 	struct flight *flight;
 	size_t item;
@@ -179,6 +180,12 @@ static uint64_t flight_bytes(const struct flight *f)
 	return bytes;
 }
 
+static void fetch_about(void *context, void *batch)
+{
+	struct fetch_run *run = context;
+	run->about = batch;
+}
+
 static bool fetch_next(void *context, struct fetch_batch *ret)
 {
 	struct fetch_run *run = context;
@@ -215,17 +222,19 @@ static bool fetch_next(void *context, struct fetch_batch *ret)
 			run->first = f;
 		run->last = f;
 		*ret = (struct fetch_batch){.raw = f->raw, .uidvalidity = f->uidvalidity, .uids = f->uids, .count = f->count,
-		                            .offset = f->offset, .length = f->length, .bytes = flight_bytes(f)};
+		                            .offset = f->offset, .length = f->length, .bytes = flight_bytes(f), .about = fetch_about, .batch = f};
 		return true;
 	}
 }
 
 /* --- what comes --------------------------------------------------------------------------------------------------------------- */
 
-/* Answers come in the order of the commands; the same UID of another mailbox may be in a later one. offset UINT64_MAX: any */
+/* The same UID of another mailbox may be in another one. offset UINT64_MAX: any */
 static bool run_find(struct fetch_run *run, uint32_t uid, uint64_t offset)
 {
 	for (struct flight *f = run->first; f; f = f->next) {
+		if (run->about && f != run->about)
+			continue;
 		if (f->length && offset != UINT64_MAX && f->offset != offset)
 			continue;
 		size_t low = 0, high = f->count;
@@ -444,9 +453,8 @@ static enum mf_err fetch_end(void *context, uint32_t uid, enum mf_err result, bo
 	bool connection = result != MF_PROTOCOL && mf_err_scope(result) == MF_SCOPE_CONNECTION;
 	if (connection || result == MF_CANCELLED)
 		return MF_OK; /* not the message's fault; the verb is about to fail */
-	if (!run->flight && !run_find(run, uid, UINT64_MAX))
-		return MF_OK;
-	if (run->flight->uids[run->item] != uid && !run_find(run, uid, UINT64_MAX))
+	bool begun = run->flight && run->flight->uids[run->item] == uid && (!run->about || run->flight == run->about);
+	if (!begun && !run_find(run, uid, UINT64_MAX))
 		return MF_OK;
 	item_ended(run, result);
 	run_let_go(run);

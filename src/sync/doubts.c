@@ -9,6 +9,10 @@
 #include "cache/journal.h"
 #include "sync/engine.h"
 
+#define HANGS 3                 /* connections that one operation may take down with it, before others go first */
+#define REST_MS 60000           /* for so long, and twice that the next time */
+#define REST_DOUBLINGS 4
+
 static void doubts_seen(void *context, enum mf_err result)
 {
 	struct account *a = context;
@@ -87,8 +91,35 @@ static bool is_unread(struct account *a, uint64_t mailbox)
 	return unread;
 }
 
+/* Whether it is sent before the other, in one round (round_send.c) */
+static bool goes_before(const struct op *op, const struct op *other)
+{
+	return op->kind != other->kind ? op->kind < other->kind : op->id < other->id;
+}
+
+/* The server was at the first that it has not done. One over which each connection is lost would keep all others back: returns
+ * until when they go without it; 0: it may be chance. */
+static int64_t blame(struct account *a, const struct op *ops, size_t count, uint64_t *ret_op)
+{
+	const struct op *first = NULL;
+	for (size_t i = 0; i < count; i++)
+		if (!ops[i].error && (!first || goes_before(&ops[i], first)))
+			first = &ops[i];
+	*ret_op = first ? first->id : 0;
+	if (!first)
+		return 0;
+	a->hung_times = a->hung_op == first->id ? a->hung_times + 1 : 1;
+	a->hung_op = first->id;
+	if (a->hung_times < HANGS)
+		return 0;
+	unsigned doublings = a->hung_times - HANGS;
+	log_warning("%s: whenever %s of operation %" PRIu64 " is sent the connection is lost: others go first", a->config->name,
+	            op_kind_word(first->kind), first->id);
+	return clock_wall_ns() / 1000000 + ((int64_t)REST_MS << (doublings < REST_DOUBLINGS ? doublings : REST_DOUBLINGS));
+}
+
 /* It was not seen. Where that says nothing it is not sent again either. */
-static enum mf_err settle(struct account *a, struct txn *t, const struct op *op)
+static enum mf_err settle(struct account *a, struct txn *t, const struct op *op, int64_t due_ms)
 {
 	bool unread = is_unread(a, seen_in(op));
 	/* it was answered: there was nothing any more, to be copied; or the message is where its flags were changed */
@@ -98,7 +129,7 @@ static enum mf_err settle(struct account *a, struct txn *t, const struct op *op)
 	         unread ? "cannot be looked for: the mailbox cannot be read" : "did not happen: it is sent again");
 	if (unread)
 		return txn_op_park(t, op->id, OP_UNCONFIRMED, "it may have been done: the server did not answer, and does not let the mailbox be read");
-	return txn_op_again(t, op->id, 0);
+	return txn_op_again(t, op->id, due_ms);
 }
 
 /* The server may have all the bytes, and not be done with them: what would be there twice then is looked for twice. */
@@ -120,9 +151,11 @@ static bool doubts_rest(struct account *a, const struct op *ops, size_t count, i
 static enum mf_err settle_all(struct account *a, const struct op *ops, size_t count)
 {
 	struct txn *t = NULL;
+	uint64_t hung = 0;
+	int64_t due_ms = blame(a, ops, count, &hung);
 	enum mf_err e = count ? cache_begin(a->cache, &t) : MF_OK;
 	for (size_t i = 0; i < count && e == MF_OK; i++)
-		e = settle(a, t, &ops[i]);
+		e = settle(a, t, &ops[i], ops[i].id == hung ? due_ms : 0);
 	if (t && e == MF_OK)
 		e = txn_commit(t);
 	else

@@ -323,6 +323,8 @@ struct account {
 	enum doubts doubts;
 	int64_t doubts_again_ms;        /* monotonic: the other look, not before then; 0: the first has not been */
 	struct part *settle_waiters;
+	uint64_t hung_op;               /* the operation over which the last connection was lost, */
+	unsigned hung_times;            /* and how many were in a row; the worker's alone */
 
 	struct keeping keeping;
 

@@ -134,6 +134,10 @@ struct fetch_batch {                /* one command */
 	size_t count;
 	uint64_t offset, length;        /* a part of one message (count == 1); length 0: the whole of each */
 	uint64_t bytes;                 /* about so many will come */
+	/* Called with the source's context: what begin() and end() tell next is of this batch. What is asked for once more comes behind
+	 * later batches, in which the same UID of another mailbox may be. NULL: nobody minds. */
+	void (*about)(void *context, void *batch);
+	void *batch;
 };
 struct fetch_source {
 	/* Called when the pipeline has room. false: nothing more now; the verb ends when what is under way has come.

@@ -25,6 +25,7 @@ struct group {                          /* becomes one entry of remote_write() *
 	char *raw, *to, *keywords;      /* keywords: of an APPEND */
 	bool tells;                     /* the server has UIDPLUS */
 	bool half;                      /* a COPY that stands for a MOVE */
+	bool late;                      /* an APPEND that is sent before its time, because somebody waits: behind what has none */
 	bool apart;                     /* POP3: what deletes one message says nothing of others */
 };
 
@@ -71,7 +72,7 @@ static struct group *group_create(struct round *r, const struct op *op, enum wri
 	}
 	struct group *g = &r->groups[r->group_count++];
 	*g = (struct group){ .turn = r->group_count, .raw = raw, .to = to, .half = half, .tells = r->caps & REMOTE_UIDPLUS,
-		.apart = !(r->caps & REMOTE_MAILBOXES) };
+		.late = kind == WRITE_APPEND && op->due_ms > r->now_ms, .apart = !(r->caps & REMOTE_MAILBOXES) };
 	g->write = (struct remote_write){ .kind = kind, .raw = raw, .to = to, .uidvalidity = op->uidvalidity, .flags = op->flags,
 		.flags_remove = op->flags_remove, .keywords = op->keywords, .keywords_remove = op->keywords_remove, .fd = -1 };
 	return g;
@@ -127,7 +128,7 @@ static int by_kind(const void *a, const void *b)
 	const struct group *x = a, *y = b;
 	/* flags and copies of what is moved away in the same round come first; of one kind what was asked for first, which is what
 	 * tells those apart that look alike and were not answered (OP_AWAITED_HASHES) */
-	int order = (int)x->write.kind - (int)y->write.kind;
+	int order = x->late != y->late ? x->late - y->late : (int)x->write.kind - (int)y->write.kind;
 	return order ? order : (x->turn > y->turn) - (x->turn < y->turn);
 }
 

@@ -1,5 +1,6 @@
 #!/usr/bin/python3
 import errno
+import hashlib
 import json
 import os
 import signal
@@ -170,6 +171,18 @@ with Suite("broken lines and dead servers", timeout=600) as suite:
             odd = suite.scripted(mailboxes={"INBOX": [corpus.message()]}, script=f"on UID FETCH .*BODY.PEEK\\[\\]:\n\t{{tag}} {answer}\n")
             mount = suite.home(**odd.settings()).mount()
             assert errno_of(read, mount.messages()[0]) == error, answer
+            mount.umount()
+
+    @suite.case("what is asked for once more comes behind other mailboxes' messages with the same numbers, and none gets another's bytes")
+    def _():
+        boxes = {name: [corpus.message(subject=f"{name} {i}") for i in range(count)] for name, count in (("INBOX", 1), ("Few", 3), ("Many", 5))}
+        for answer in ("on UID FETCH 1:3 .*BODY.PEEK\\[\\]:\n\t{tag} NO not together\n", "once UID FETCH 1:3 .*BODY.PEEK\\[\\]:\n\t{tag} OK there was nothing\n"):
+            odd = suite.scripted(mailboxes=boxes, script=answer)
+            h = suite.home(**odd.settings())
+            mount = h.mount()
+            h.run("sync", "--populate")
+            for name, messages in boxes.items():
+                assert {digest(mount.where / name / file) for file in mount.names(name)} == {hashlib.sha256(m).hexdigest() for m in messages}, name
             mount.umount()
 
     @suite.case("umount while the server is silent and readers wait")

@@ -1,11 +1,10 @@
 /* A server that ends the connection at the same command, on each connection anew. */
-#include "account_world.h"
-
-#include "sync/memory_state.h"
+#include "unit/replay_world.h"
 
 static const struct remote_impl *memory;   /* the back-end itself */
 static const char *_Atomic deadly;         /* a mailbox that cannot be read */
 static atomic_bool no_quota;
+static const char *_Atomic poison;         /* a text: a message with it cannot be stored */
 
 static enum mf_err hang_up(struct remote *r)
 {
@@ -29,6 +28,25 @@ static enum mf_err quota(struct remote *r, struct quota *ret)
 	return atomic_load(&no_quota) ? hang_up(r) : memory->quota(r, ret);
 }
 
+static bool is_poison(const struct remote_write *w)
+{
+	char text[1000];
+	const char *what = atomic_load(&poison);
+	ssize_t len = what && w->kind == WRITE_APPEND ? pread(w->fd, text, sizeof text, 0) : 0;
+	return len > 0 && memmem(text, (size_t)len, what, strlen(what));
+}
+
+static enum mf_err write_some(struct remote *r, const struct remote_write *writes, size_t count, const struct write_sink *sink)
+{
+	for (size_t i = 0; i < count; i++) {
+		if (!is_poison(&writes[i]))
+			continue;
+		enum mf_err e = i ? memory->write(r, writes, i, sink) : MF_OK;
+		return e != MF_OK ? e : hang_up(r);
+	}
+	return memory->write(r, writes, count, sink);
+}
+
 static struct remote *make(void *server, unsigned roles, struct cancel *cancel)
 {
 	static struct remote_impl impl;
@@ -38,6 +56,7 @@ static struct remote *make(void *server, unsigned roles, struct cancel *cancel)
 		impl = *memory;
 		impl.changes = changes;
 		impl.quota = quota;
+		impl.write = write_some;
 	}
 	r->impl = &impl;
 	return r;
@@ -52,6 +71,7 @@ static int setup(void **state)
 	w->config->idle = false;
 	atomic_store(&deadly, NULL);
 	atomic_store(&no_quota, false);
+	atomic_store(&poison, NULL);
 	*state = w;
 	return 0;
 }
@@ -114,12 +134,44 @@ static void it_is_not_asked_over_and_over(void **state)
 	assert_true(is_complete(w, "INBOX"));
 }
 
+static bool server_has(struct world *w, const char *what)
+{
+	char *text = server_text(w);
+	bool has = strstr(text, what) != NULL;
+	free(text);
+	return has;
+}
+
+static void one_message_does_not_keep_the_others(void **state)
+{
+	struct world *w = *state;
+	start(w);
+	assert_int_equal(want_sync(w, false), MF_OK);
+	memory_forget_calls(w->server);
+	atomic_store(&poison, "Message number 50");
+	go_offline(w);
+	for (int i = 50; i < 53; i++) {
+		char name[16];
+		snprintf(name, sizeof name, "%d.eml", i);
+		create_number(w, "INBOX", name, i);
+	}
+	account_connect(w->account);
+	world_until(server_has(w, "Message number 51") && server_has(w, "Message number 52"));
+	assert_false(server_has(w, "Message number 50"));
+	assert_int_equal(journal_count(w->cache), 1);
+	assert_in_range(memory_calls(w->server, MEMORY_LOGIN), 1, 12);
+	atomic_store(&poison, NULL);
+	assert_int_equal(want_settled(w), MF_OK);
+	assert_true(server_has(w, "Message number 50"));
+}
+
 #define TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
 
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		TEST(one_mailbox_does_not_keep_the_others), TEST(it_is_not_asked_over_and_over),
+		TEST(one_message_does_not_keep_the_others),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

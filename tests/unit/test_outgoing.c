@@ -587,8 +587,8 @@ static void test_notify(void **state)
 	assert_int_equal(notify_of(w, "f.eml"), 0);
 }
 
-static unsigned synced, noted;       /* how often the folder of drafts was; the notes of drafts */
-static unsigned die_at, fail_at;     /* at which fsync from now on; 0: at none */
+static atomic_uint synced, noted;    /* how often the folder of drafts was; the notes of drafts */
+static atomic_uint die_at, fail_at;  /* at which fsync from now on; 0: at none */
 
 int fsync(int fd)                    /* in the place of libc's: for the tests behind it */
 {
@@ -606,7 +606,7 @@ int fsync(int fd)                    /* in the place of libc's: for the tests be
 	return (int)syscall(SYS_fsync, fd);
 }
 
-static bool no_room;
+static atomic_bool no_room;
 
 int renameat(int from_dir, const char *from, int to_dir, const char *to)   /* likewise: no room for a name */
 {

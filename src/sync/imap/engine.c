@@ -429,6 +429,8 @@ static enum mf_err take_cond(struct imap *s, const struct imap_cond *cond)
 		take_caps(s, (struct scan){ cond->args.p, cond->args.p + cond->args.len });
 	if (span_is(cond->code, "ALERT"))
 		log_warning("%s says: %s", s->host, mf_printable(text, sizeof text, cond->text.p, cond->text.len));
+	if (span_is(cond->code, "NOTIFICATIONOVERFLOW"))
+		imap_push_overflowed(s);
 	if (cond->kind != COND_BYE)
 		return MF_OK;
 	return imap_fail(s, MF_OFFLINE, "the server said goodbye: %s", mf_printable(text, sizeof text, cond->text.p, cond->text.len));

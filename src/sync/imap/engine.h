@@ -79,7 +79,9 @@ struct imap {
 	unsigned news;           /* enum imap_news: of the selected mailbox, not told yet */
 	bool news_list;          /* the list of mailboxes */
 	bool idle;
-	bool no_idle, notify;    /* IDLE was refused; NOTIFY is on */
+	bool no_idle, notify;    /* IDLE was refused, or never lasts; NOTIFY is on */
+	int64_t idle_ms;         /* when the last one began, monotonic */
+	unsigned brief_idles;    /* in a row that the server has ended at once */
 	char *watched;           /* what wait() was last asked for, and its state when last told */
 	struct mailbox_status watched_status;
 	struct buf pushed;       /* names, NUL-terminated, of other mailboxes that NOTIFY told of */
@@ -154,6 +156,7 @@ enum mf_err imap_lister_send(struct imap *s);
 void imap_lister_data(struct imap_lister *lister, struct imap_data *data);
 void imap_lister_destroy(struct imap_lister *lister);
 void imap_push_note(struct imap *s, const struct imap_data *data);   /* NOTIFY's LIST and STATUS */
+void imap_push_overflowed(struct imap *s);   /* from now on NOTIFY tells nothing (RFC 5465 5.8): to be asked for anew */
 void imap_watch_selected(struct imap *s);    /* selected anew, not by wait(): what is not as known of it is news */
 void imap_watch_learnt(struct imap *s, const char *raw, const struct mailbox_status *status); /* changes() told all up to it */
 

@@ -29,6 +29,8 @@ struct batch {
 	size_t count, told;
 	uint64_t offset, length;
 	uint64_t bytes;           /* that are expected */
+	void (*about)(void *context, void *batch);
+	void *batch;              /* the source's */
 	size_t pending;           /* its commands under way */
 	bool sent;
 	bool selects, anew;       /* the mailbox was selected for it, so that what is there then is seen; it is to be once more */
@@ -85,18 +87,25 @@ static bool is_right_mailbox(const struct fetch *v, struct batch *b)
 	return !b->result;
 }
 
-/* Responses belong to the commands before the next SELECT. *ret_at: the UID's place in the batch. */
-static struct batch *find_batch(const struct fetch *v, uint32_t uid, size_t *ret_at)
+/* Responses belong to the commands before the next SELECT: of several parts of a message to the one that begins at `origin`.
+ * *ret_at: the UID's place in the batch. */
+static struct batch *find_batch(const struct fetch *v, uint32_t uid, uint64_t origin, size_t *ret_at)
 {
+	struct batch *other = NULL; /* of which all has come, and not the part */
+	size_t at;
 	for (const struct imap_command *c = v->s->head; c && !c->selects; c = c->next) {
 		struct batch *b = c->owner;
 		if (!b || c->index != 1 || !is_right_mailbox(v, b))
 			continue;
-		*ret_at = find_uid(b, uid);
-		if (*ret_at != SIZE_MAX && b->state[*ret_at] == ASKED)
-			return b;
+		at = find_uid(b, uid);
+		if (at == SIZE_MAX || b->state[at] != ASKED || (other && b->offset != origin))
+			continue;
+		*ret_at = at;
+		other = b;
+		if (!b->length || b->offset == origin)
+			break;
 	}
-	return NULL;
+	return other;
 }
 
 /* a server that leaves out the UID: clear all the same when only one message is asked for by the oldest command */
@@ -108,11 +117,18 @@ static uint32_t only_uid(const struct fetch *v)
 	return c->last;
 }
 
+static void tell_about(const struct fetch *v, const struct batch *b)
+{
+	if (b->about)
+		b->about(v->source->context, b->batch);
+}
+
 static enum mf_err tell_end(struct fetch *v, struct batch *b, size_t at, enum mf_err result, bool whole)
 {
 	b->state[at] = TOLD;
 	b->told++;
 	v->messages--;
+	tell_about(v, b);
 	return v->sink->end(v->sink->context, b->uids[at], result, whole);
 }
 
@@ -176,11 +192,14 @@ static void begin_body(struct fetch *v, uint32_t uid, uint64_t offset, uint64_t 
 	v->body_uid = uid;
 	v->body_offset = offset;
 	v->body_length = length;
-	v->streamed = uid && find_batch(v, uid, &at);
+	const struct batch *b = uid ? find_batch(v, uid, offset, &at) : NULL;
+	v->streamed = b != NULL;
 	v->unwanted = uid && !v->streamed;
 	spool_reset(v);
-	if (v->streamed && !v->failed)
-		v->failed = v->sink->begin(v->sink->context, uid, offset, length);
+	if (!b || v->failed)
+		return;
+	tell_about(v, b);
+	v->failed = v->sink->begin(v->sink->context, uid, offset, length);
 }
 
 /* The reader meets BODY[] {n}: see frame_body. Always takes n bytes, whatever the sink says, so that the session lives. */
@@ -205,8 +224,9 @@ static enum mf_err take_body(void *context, struct span line, struct span sectio
 	return MF_OK;
 }
 
-static enum mf_err unspool(struct fetch *v, uint32_t uid)
+static enum mf_err unspool(struct fetch *v, const struct batch *b, uint32_t uid)
 {
+	tell_about(v, b);
 	enum mf_err e = v->sink->begin(v->sink->context, uid, v->body_offset, v->body_length);
 	if (e || !v->spool_file)
 		return e ? e : v->spool.len ? v->sink->data(v->sink->context, v->spool.data, v->spool.len) : MF_OK;
@@ -265,7 +285,7 @@ static uint32_t scan_response(struct fetch *v, struct scan s)
 static enum mf_err end_body(struct fetch *v, uint32_t uid)
 {
 	size_t at;
-	struct batch *b = uid ? find_batch(v, uid, &at) : NULL;
+	struct batch *b = uid ? find_batch(v, uid, v->body_offset, &at) : NULL;
 	if (v->streamed && uid != v->body_uid)
 		return imap_fail(v->s, MF_PROTOCOL, "the server gave one body two UIDs");
 	if (!b) {
@@ -277,7 +297,7 @@ static enum mf_err end_body(struct fetch *v, uint32_t uid)
 	bool whole = !b->length || (v->body_offset == 0 && v->body_length < b->length);
 	if (b->length && !v->body_offset && b->offset)
 		whole = true; /* asked for a part, and gave all */
-	enum mf_err e = v->streamed || v->unwanted ? MF_OK : unspool(v, uid);
+	enum mf_err e = v->streamed || v->unwanted ? MF_OK : unspool(v, b, uid);
 	return e ? e : tell_end(v, b, at, MF_OK, whole);
 }
 
@@ -486,7 +506,8 @@ static bool next_batch(struct fetch *v)
 		return false;
 	}
 	struct batch *b = MF_NEW(struct batch);
-	*b = (struct batch){ .raw = mf_strdup(from.raw), .uidvalidity = from.uidvalidity, .count = from.count, .offset = from.offset, .length = from.length, .bytes = from.bytes };
+	*b = (struct batch){ .raw = mf_strdup(from.raw), .uidvalidity = from.uidvalidity, .count = from.count, .offset = from.offset, .length = from.length, .bytes = from.bytes,
+		.about = from.about, .batch = from.batch };
 	b->uids = mf_alloc_array(from.count ? from.count : 1, sizeof *b->uids);
 	b->state = mf_alloc_array(from.count ? from.count : 1, 1);
 	if (from.count)

@@ -9,6 +9,8 @@
 #define RENEW_MS (9 * 60000)     /* NAT boxes and Exchange forget a connection after ten minutes */
 #define ANSWER_MS 60000          /* a server that does not answer the renewal by then is not there */
 #define PUSHED_MAX (1U << 20)
+#define BRIEF_MS 1000            /* an IDLE that the server ends sooner, by itself, */
+#define BRIEF_MAX 3              /* so often in a row, is none */
 
 /* --- what NOTIFY tells ----------------------------------------------------------------------------------------------- */
 
@@ -23,6 +25,12 @@ void imap_push_note(struct imap *s, const struct imap_data *data)
 			return;
 	if (buf_add(&s->pushed, data->mailbox.raw, strlen(data->mailbox.raw) + 1))
 		s->news_list = true; /* too many to name: everything is looked at */
+}
+
+void imap_push_overflowed(struct imap *s)
+{
+	s->news_list |= s->notify; /* what it has not told */
+	s->notify = false;
 }
 
 /* --- what is known of the mailbox that is waited for ------------------------------------------------------------------ */
@@ -102,9 +110,14 @@ static bool may_idle(const struct imap *s)
 	return s->options.idle && !s->no_idle && (s->caps & CAP(IDLE));
 }
 
+static bool may_notify(const struct imap *s)
+{
+	return s->options.idle && (s->caps & CAP(NOTIFY)) && !(imap_memory_distrusted(s->options.memory) & CAP(NOTIFY));
+}
+
 static enum mf_err start_notify(struct imap *s)
 {
-	if (!s->options.idle || !(s->caps & CAP(NOTIFY)) || s->notify || (imap_memory_distrusted(s->options.memory) & CAP(NOTIFY)))
+	if (s->notify || !may_notify(s))
 		return MF_OK;
 	s->notify = true;
 	imap_put(s, "NOTIFY SET (selected-delayed (MessageNew MessageExpunge FlagChange)) "
@@ -132,8 +145,10 @@ static enum mf_err start_idle(struct imap *s)
 	s->reader.io_timeout_ms = ANSWER_MS / 4; /* frames are given four times that */
 	e = imap_pump_plus(s, serial, &plus);
 	s->reader.io_timeout_ms = usual;
-	if (!e && plus)
+	if (!e && plus) {
 		s->idle = true;
+		s->idle_ms = clock_mono_ms();
+	}
 	return e;
 }
 
@@ -171,6 +186,14 @@ static enum mf_err sleep_until(struct imap *s, int64_t until_ms, int wake_fd, bo
 	return MF_OK;
 }
 
+/* The server has ended IDLE, which it may, if only for its own time-outs: it is begun again, but not over and over. */
+static void note_end(struct imap *s)
+{
+	bool brief = clock_mono_ms() - s->idle_ms < BRIEF_MS;
+	s->brief_idles = brief ? s->brief_idles + 1 : 0;
+	s->no_idle |= s->brief_idles >= BRIEF_MAX;
+}
+
 static enum mf_err wait_idling(struct imap *s, int64_t until_ms, int wake_fd, const struct push_sink *sink)
 {
 	enum mf_err e = MF_OK;
@@ -180,10 +203,12 @@ static enum mf_err wait_idling(struct imap *s, int64_t until_ms, int wake_fd, co
 		if (e || tell(s, sink))
 			break;
 		int64_t now = clock_mono_ms(), renew_ms = now + RENEW_MS;
-		bool readable, woken;
+		bool readable, woken, idle = s->idle;
 		e = sleep_until(s, until_ms < renew_ms ? until_ms : renew_ms, wake_fd, &readable, &woken);
 		if (!e && readable)
 			e = imap_pump_ready(s);
+		if (!e && idle && !s->idle)
+			note_end(s);
 		if (e || woken || clock_mono_ms() >= until_ms || tell(s, sink))
 			break;
 		if (!readable && s->idle) /* renewing: DONE and IDLE go out as one; the answer shows that the peer lives */
@@ -196,7 +221,7 @@ static enum mf_err wait_idling(struct imap *s, int64_t until_ms, int wake_fd, co
 
 enum mf_err imap_wait(struct imap *s, const char *raw, int64_t timeout_ms, int wake_fd, const struct push_sink *sink)
 {
-	bool idling = s->idle && s->selected.raw && raw && !strcmp(s->selected.raw, raw), changed = false;
+	bool idling = s->idle && s->selected.raw && raw && !strcmp(s->selected.raw, raw) && (s->notify || !may_notify(s)), changed = false;
 	enum mf_err e = MF_OK;
 	if (!s->dead && tell(s, sink))
 		return MF_OK;
