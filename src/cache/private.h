@@ -189,7 +189,7 @@ enum mf_err meta_set_number(struct db *db, const char *key, int64_t value);
 /* spool.c */
 enum mf_err spool_open_dirs(struct cache *c);
 void spool_close_dirs(struct cache *c);
-enum mf_err spool_recover(struct cache *c);   /* what a crash or a lost index has left */
+enum mf_err spool_recover(struct cache *c);   /* what a crash or a lost index has left (recover.c) */
 
 /* A reader's connection; NULL with *ret_error. Given back with cache_reader_done(), which ends its snapshot. */
 struct db *cache_reader(struct cache *c, enum mf_err *ret_error);
