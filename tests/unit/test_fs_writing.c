@@ -680,6 +680,14 @@ static int64_t do_sync(const char *path, char *data, size_t *ret_len)
 	return write_new(path, true);
 }
 
+static int64_t do_sync_folder(const char *path, char *data, size_t *ret_len)
+{
+	(void)data, (void)ret_len;
+	int fd = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	int64_t synced = outcome(fsync(fd));
+	return close(fd) < 0 ? -ENOTRECOVERABLE : synced;
+}
+
 /* What nobody has closed yet is on the disk behind fsync(2), and under a name */
 static void test_synced(void **state)
 {
@@ -689,7 +697,9 @@ static void test_synced(void **state)
 	assert_int_equal(hands(do_sync, world_path(&w, "INBOX/one.eml")), 0); /* the index's own folder is there with that */
 	folders_fail = true;
 	assert_int_equal(hands(do_sync, world_path(&w, "INBOX/two.eml")), -EIO);
+	assert_int_equal(hands(do_sync_folder, world_path(&w, "INBOX")), -EIO); /* who gives a file its name says so to the folder */
 	folders_fail = false;
+	assert_int_equal(hands(do_sync_folder, world_path(&w, "INBOX")), 0);
 	world_finish(&w);
 }
 
