@@ -288,8 +288,8 @@ void write_mknod(fuse_req_t req, fuse_ino_t parent, const char *name, mode_t mod
 	}
 	enum mf_err err = !S_ISREG(mode) ? MF_UNSUPPORTED : fs_node(fs, parent, &dir) ? create_file(fs, &dir, name, &node) : MF_STALE;
 	struct edit *edit = NULL;
-	if (err == MF_OK)
-		err = edit_begin(fs, &node, NULL, &edit);
+	if (err == MF_OK && (err = edit_begin(fs, &node, NULL, &edit)) != MF_OK)
+		edit_unmake(fs, &node);
 	if (err == MF_OK) {
 		edit_end(fs, edit); /* an empty file: nobody has it open */
 		edit_unref(edit);
