@@ -227,20 +227,20 @@ static enum mf_err sync_bytes(struct cache *c, uint64_t message)
 	return fdatasync(fd) < 0 ? mf_err_from_errno(errno) : MF_OK;
 }
 
-static enum mf_err sync_names(struct cache *c)
+enum mf_err spool_sync_names(struct cache *c)
 {
-	return fsync(c->spool_dir) < 0 ? mf_err_from_errno(errno) : MF_OK;
+	return atomic_load(&c->spooled) && fsync(c->spool_dir) < 0 ? mf_err_from_errno(errno) : MF_OK;
 }
 
 enum mf_err spool_sync(struct cache *c, uint64_t message)
 {
 	enum mf_err e = sync_bytes(c, message);
-	return e ? e : sync_names(c);
+	return e ? e : spool_sync_names(c);
 }
 
 enum mf_err spool_sync_edit(struct cache *c, int fd)
 {
-	return fdatasync(fd) < 0 ? mf_err_from_errno(errno) : sync_names(c);
+	return fdatasync(fd) < 0 ? mf_err_from_errno(errno) : spool_sync_names(c);
 }
 
 /* Where it cannot be begun, fdatasync() does it all, and says what is wrong. */
@@ -296,7 +296,7 @@ enum mf_err spool_sync_all(struct cache *c, const uint64_t *messages, size_t cou
 		if (results[i] != MF_NOT_FOUND && results[i] != MF_CORRUPT)
 			e = results[i];
 	if (!e && count)
-		e = sync_names(c);
+		e = spool_sync_names(c);
 	for (size_t i = 0; i < count && e; i++)
 		keeper_spooled(c, messages[i]);
 	return e;

@@ -28,6 +28,7 @@ bool spool_has(struct cache *c, uint64_t message);
 bool spool_ends_line(struct cache *c, uint64_t message);             /* its last byte is a line feed; false: or cannot be read */
 enum mf_err spool_sync(struct cache *c, uint64_t message);          /* on the disk, with its name */
 enum mf_err spool_sync_edit(struct cache *c, int fd);               /* the same of a file that is written into */
+enum mf_err spool_sync_names(struct cache *c);                       /* of all, without their bytes */
 /* Many, for little more than one. results: for each what spool_sync() would return; the first of those that is not
  * MF_NOT_FOUND or MF_CORRUPT, which are about one file, is returned. */
 enum mf_err spool_sync_all(struct cache *c, const uint64_t *messages, size_t count, enum mf_err *results);

@@ -134,10 +134,12 @@ static bool take_answer(void *context, const char *json)
 	return true;
 }
 
-/* No answer came, or none that names it. Who hands it in once more is not to send it twice. */
+/* Whether the message was taken is known without an answer too, and who hands it in once more is not to send it twice. Other failures
+ * are of one that has been taken, and taken out again, or say why it was not. */
 static void say_taken(enum exit_code code, bool taken, bool draft)
 {
-	if (taken)
+	bool lost = code == EXIT_LOCAL || code == EXIT_TIMEOUT;
+	if (lost && taken)
 		cli_fail(code, draft ? "the message is a draft all the same" : "the message is in the outbox all the same, or sent: \"mailfs send --list\" shows what waits");
 	else if (code == EXIT_TIMEOUT)
 		cli_fail(code, "the message may be taken yet: look before it is handed in once more");

@@ -512,6 +512,21 @@ enum mf_err edit_sync(struct fs *fs, struct edit *e)
 
 /* --- the end ------------------------------------------------------------------------------------------------------------------ */
 
+void edit_unmake(struct fs *fs, const struct node *node)
+{
+	struct cache *cache = fs_account(fs, node)->cache;
+	struct txn *t;
+	if (spool_has(cache, node->id) || cache_begin(cache, &t) != MF_OK)
+		return;
+	enum mf_err err = txn_drop_local(t, node->id);
+	if (err == MF_OK)
+		err = txn_commit(t);
+	else
+		txn_rollback(t);
+	if (err != MF_OK && err != MF_NOT_FOUND && err != MF_INVALID)
+		log_error("message %llu: %s", (unsigned long long)node->id, mf_err_words(err));
+}
+
 /* Bytes that are not a message: aside with them; a file that was made for them goes, a message stays as it was.
  * false: they stay where they are, and are put aside when it is written again, or at the next start. */
 static bool put_aside(struct fs *fs, struct edit *e, enum mf_err why)
@@ -524,18 +539,9 @@ static bool put_aside(struct fs *fs, struct edit *e, enum mf_err why)
 		: why == MF_STALE ? "another client has removed the message while it was being written" : mf_err_words(why));
 	if (err != MF_OK)
 		log_error("what was written into message %llu cannot be put aside: %s", (unsigned long long)e->node.id, mf_err_words(err));
-	struct txn *t;
-	bool aside = err == MF_OK;
-	if (!known || m.entry.uid || spool_has(cache, e->node.id) || cache_begin(cache, &t) != MF_OK)
-		return aside;
-	err = txn_drop_local(t, e->node.id);
-	if (err == MF_OK)
-		err = txn_commit(t);
-	else
-		txn_rollback(t);
-	if (err != MF_OK && err != MF_NOT_FOUND && err != MF_INVALID)
-		log_error("%s: %s", m.name, mf_err_words(err));
-	return aside;
+	if (known && !m.entry.uid)
+		edit_unmake(fs, &e->node);
+	return err == MF_OK;
 }
 
 /* An empty file has no bytes that could be found again after a restart; it is one all the same. */

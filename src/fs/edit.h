@@ -17,6 +17,8 @@ struct edit *edit_find(struct fs *fs, const struct node *node);
 /* The one that is there, or a new one that begins with the bytes of base (NULL: none). */
 enum mf_err edit_begin(struct fs *fs, const struct node *node, struct body *base, struct edit **ret);
 void edit_unref(struct edit *e);       /* NULL is fine */
+/* A file that was made to be written, and has nothing: it goes. What is a message, or has bytes, stays. */
+void edit_unmake(struct fs *fs, const struct node *node);
 
 /* MF_CANCELLED: it has ended since it was found, and nothing was written */
 enum mf_err edit_write(struct edit *e, const char *data, size_t size, uint64_t offset);

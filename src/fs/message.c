@@ -627,6 +627,8 @@ void message_create(fuse_req_t req, const struct node *node, struct fuse_file_in
 	bool fresh = !entry.uid && entry.size == 0;
 	if (fresh || (fi->flags & O_TRUNC))
 		err = empty(fs, node);
+	if (err != MF_OK && fresh)
+		edit_unmake(fs, node);
 	if (err == MF_OK)
 		err = attr_node(fs, node, &e.attr);
 	if (err != MF_OK) {

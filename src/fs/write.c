@@ -288,8 +288,8 @@ void write_mknod(fuse_req_t req, fuse_ino_t parent, const char *name, mode_t mod
 	}
 	enum mf_err err = !S_ISREG(mode) ? MF_UNSUPPORTED : fs_node(fs, parent, &dir) ? create_file(fs, &dir, name, &node) : MF_STALE;
 	struct edit *edit = NULL;
-	if (err == MF_OK)
-		err = edit_begin(fs, &node, NULL, &edit);
+	if (err == MF_OK && (err = edit_begin(fs, &node, NULL, &edit)) != MF_OK)
+		edit_unmake(fs, &node);
 	if (err == MF_OK) {
 		edit_end(fs, edit); /* an empty file: nobody has it open */
 		edit_unref(edit);
@@ -352,7 +352,9 @@ void write_fsyncdir(fuse_req_t req, fuse_ino_t ino, int datasync, struct fuse_fi
 	struct fs *fs = fs_of(req);
 	struct node node;
 	bool of_account = fs_node(fs, ino, &node) && (node.kind == NODE_MAILBOX || node.kind == NODE_ACCOUNT);
-	fs_reply(req, of_account ? cache_flush(fs_account(fs, &node)->cache) : MF_OK);
+	struct cache *cache = of_account ? fs_account(fs, &node)->cache : NULL;
+	enum mf_err err = cache ? spool_sync_names(cache) : MF_OK;
+	fs_reply(req, cache && err == MF_OK ? cache_flush(cache) : err);
 }
 
 /* --- attributes ------------------------------------------------------------------------------------------------------------------- */

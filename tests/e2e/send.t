@@ -193,8 +193,8 @@ with Suite("sending: a real server, and faults", timeout=600) as suite:
             listener.bind(str(folder / "work.sock"))
             listener.listen()
 
-            def ask(takes, *arguments):
-                """the exit code and the words, where the holder has taken the message or not"""
+            def ask(takes, *arguments, answer=b""):
+                """the exit code and the words, where the holder has taken the message or not, and says no more than that"""
                 asked = system.spawn(arguments, env=home.environment(), stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
                 asked.stdin.write(b"To: alice@example.org\n\nx\n")
                 asked.stdin.close()
@@ -204,6 +204,7 @@ with Suite("sending: a real server, and faults", timeout=600) as suite:
                     assert left.is_file()
                     if takes:
                         left.unlink()
+                    holder.sendall(answer)
                 said = asked.stderr.read().decode()
                 assert asked.wait(60 * system.SLOW) is not None and not left.exists()
                 return asked.returncode, said
@@ -216,6 +217,8 @@ with Suite("sending: a real server, and faults", timeout=600) as suite:
             assert code == 7 and "ended before" in said and "all the same" not in said, (code, said)
             code, said = ask(True, str(PROGRAM), "send", "--draft")
             assert code == 7 and "a draft all the same" in said, (code, said)
+            code, said = ask(True, str(PROGRAM), "send", answer=b'{"exit":14,"error":"taken out again"}\n')
+            assert code == 14 and "taken out again" in said and "all the same" not in said, (code, said)
             code, said = ask(True, str(link), "alice@example.org")
             assert code == 0, (code, said)                      # else it would be handed in once more
             code, said = ask(False, str(link), "alice@example.org")

@@ -674,10 +674,56 @@ static int64_t do_write_new(const char *path, char *data, size_t *ret_len)
 	return write_new(path, false);
 }
 
+static atomic_bool no_edits;
+
+int openat(int dir, const char *name, int flags, ...)   /* in the place of libc's */
+{
+	va_list rest;
+	va_start(rest, flags);
+	mode_t mode = flags & O_CREAT ? va_arg(rest, mode_t) : 0;
+	va_end(rest);
+	size_t len = strlen(name);
+	if (no_edits && len > 5 && strcmp(name + len - 5, ".edit") == 0) {
+		errno = ENOSPC;
+		return -1;
+	}
+	return (int)syscall(SYS_openat, dir, name, flags, mode);
+}
+
+static int64_t do_make_file(const char *path, char *data, size_t *ret_len)
+{
+	(void)data, (void)ret_len;
+	return outcome(mknod(path, S_IFREG | 0600, 0));
+}
+
+/* What cannot be written is not made either. */
+static void test_made_in_vain(void **state)
+{
+	(void)state;
+	struct world w;
+	world_start(&w, fill);
+	no_edits = true;
+	assert_int_equal(hands(do_write_new, world_path(&w, "INBOX/one.eml")), -ENOTRECOVERABLE);
+	assert_int_equal(hands(do_make_file, world_path(&w, "INBOX/two.eml")), -ENOSPC);
+	no_edits = false;
+	assert_int_equal(size_of(&w, "INBOX/one.eml"), -ENOENT);
+	assert_int_equal(size_of(&w, "INBOX/two.eml"), -ENOENT);
+	assert_int_equal(hands(do_write_new, world_path(&w, "INBOX/one.eml")), 0);
+	world_finish(&w);
+}
+
 static int64_t do_sync(const char *path, char *data, size_t *ret_len)
 {
 	(void)data, (void)ret_len;
 	return write_new(path, true);
+}
+
+static int64_t do_sync_folder(const char *path, char *data, size_t *ret_len)
+{
+	(void)data, (void)ret_len;
+	int fd = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	int64_t synced = outcome(fsync(fd));
+	return close(fd) < 0 ? -ENOTRECOVERABLE : synced;
 }
 
 /* What nobody has closed yet is on the disk behind fsync(2), and under a name */
@@ -689,7 +735,9 @@ static void test_synced(void **state)
 	assert_int_equal(hands(do_sync, world_path(&w, "INBOX/one.eml")), 0); /* the index's own folder is there with that */
 	folders_fail = true;
 	assert_int_equal(hands(do_sync, world_path(&w, "INBOX/two.eml")), -EIO);
+	assert_int_equal(hands(do_sync_folder, world_path(&w, "INBOX")), -EIO); /* who gives a file its name says so to the folder */
 	folders_fail = false;
+	assert_int_equal(hands(do_sync_folder, world_path(&w, "INBOX")), 0);
 	world_finish(&w);
 }
 
@@ -720,7 +768,7 @@ int main(int argc, char **argv)
 		cmocka_unit_test(test_written_back_while_it_is_moved),
 		cmocka_unit_test(test_put_aside_later), cmocka_unit_test(test_removed_while_open), cmocka_unit_test(test_followed),
 		cmocka_unit_test(test_removed_while_written), cmocka_unit_test(test_removed_copy), cmocka_unit_test(test_removed_with_mailbox),
-		cmocka_unit_test(test_synced), cmocka_unit_test(test_synced_for_good), cmocka_unit_test(test_cut_by_name), cmocka_unit_test(test_expunged_by_another_while_written),
+		cmocka_unit_test(test_synced), cmocka_unit_test(test_synced_for_good), cmocka_unit_test(test_made_in_vain), cmocka_unit_test(test_cut_by_name), cmocka_unit_test(test_expunged_by_another_while_written),
 	};
 	if (!world_begin(argc, argv))
 		return 0;
