@@ -533,6 +533,17 @@ static void prepare_end(void)
 			sigaction(numbers[i], &action, NULL);
 }
 
+/* A peer that went away is told by the call's result, and so is a file that may not grow. SIGUSR1 is for mounts, which read it all the
+ * same: it may be sent to all of this name. SIGCHLD: whoever started us may ignore it, and then nobody can be waited for. */
+static void prepare_signals(void)
+{
+	struct sigaction ignore = { .sa_handler = SIG_IGN }, usual = { .sa_handler = SIG_DFL };
+	sigaction(SIGPIPE, &ignore, NULL);
+	sigaction(SIGXFSZ, &ignore, NULL);
+	sigaction(SIGUSR1, &ignore, NULL);
+	sigaction(SIGCHLD, &usual, NULL);
+}
+
 /* What runs at boot or from a unit may have no search path at all, and fusermount3 has to be found. */
 static void prepare_process(void)
 {
@@ -542,12 +553,7 @@ static void prepare_process(void)
 	struct rlimit none = { 1, 1 };
 	setrlimit(RLIMIT_CORE, &none);
 	umask(077);
-	struct sigaction ignore = { .sa_handler = SIG_IGN };
-	sigaction(SIGPIPE, &ignore, NULL); /* a peer that went away is told by the call's result, */
-	sigaction(SIGXFSZ, &ignore, NULL); /* and so is a file that may not grow */
-	/* who started us may have been told to ignore it, and then nobody can be waited for */
-	struct sigaction wait = { .sa_handler = SIG_DFL };
-	sigaction(SIGCHLD, &wait, NULL);
+	prepare_signals();
 	prepare_end();
 	mallopt(M_ARENA_MAX, 2);           /* threads by the dozen with an arena each would cost more than the index */
 	mallopt(M_MMAP_THRESHOLD, 131072); /* fixed: what a listing grew out of goes back to the system */

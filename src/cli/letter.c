@@ -147,7 +147,7 @@ static void add_part_head(struct building *b, const char *path)
 static enum mf_err attach(struct building *b, const char *path)
 {
 	struct stat st;
-	MF_CLEANUP(mf_close) int fd = open(path, O_RDONLY | O_CLOEXEC);
+	MF_CLEANUP(mf_close) int fd = open(path, O_RDONLY | O_NONBLOCK | O_CLOEXEC); /* a pipe would wait for who writes into it */
 	if (fd < 0 || fstat(fd, &st))
 		return mf_fail(b->why, mf_err_from_errno(errno), "%s: %s", path, strerror(errno));
 	if (!S_ISREG(st.st_mode))

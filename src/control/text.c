@@ -14,7 +14,7 @@ char *text_size(char to[static TEXT_NUMBER], uint64_t bytes)
 	}
 	double value = (double)bytes / 1024;
 	size_t unit = 0;
-	for (; value >= 1023.95 && units[unit + 1]; unit++)
+	for (; value >= 1023.5 && units[unit + 1]; unit++)
 		value /= 1024;
 	snprintf(to, TEXT_NUMBER, value < 9.95 ? "%.1f%c" : "%.0f%c", value, units[unit]);
 	return to;

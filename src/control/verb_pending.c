@@ -99,7 +99,7 @@ enum exit_code verb_cancel(struct verb_call *call)
 	uint64_t done = 0, left = 0;
 	for (size_t i = 0; i < call->count && !e; i++) {
 		uint64_t one_done, one_left;
-		e = pending_cancel_all(call->accounts[i], &one_done, &one_left);
+		e = pending_cancel_all(call->accounts[i], call->stop, &one_done, &one_left);
 		done += one_done;
 		left += one_left;
 	}
@@ -120,7 +120,7 @@ enum exit_code verb_retry(struct verb_call *call)
 	uint64_t done = 0;
 	for (size_t i = 0; i < call->count && !e; i++) {
 		uint64_t one = 0;
-		e = pending_retry_all(call->accounts[i], &one);
+		e = pending_retry_all(call->accounts[i], call->stop, &one);
 		done += one;
 	}
 	verb_say_member(call, "retried", sum_object(call, done));

@@ -376,6 +376,17 @@ with Suite("the command", timeout=400) as suite:
         wait_until(lambda: home.link() == "online", "still there")
         assert len(mount.names()) == 10
 
+    @suite.case("SIGUSR1 to all that are called mailfs: the mount connects anew, and who follows events goes on")
+    def _():
+        follower = subprocess.Popen([str(PROGRAM), "events", "--all", "work"], env=home.environment(), stdout=subprocess.PIPE)
+        before = home.status()["traffic"]["connections"]
+        assert follower.stdout.readline()
+        for process in (mount.process, follower):
+            process.send_signal(signal.SIGUSR1)
+        follower.terminate()
+        assert follower.wait(system.PATIENCE * system.SLOW) == -signal.SIGTERM, follower.returncode
+        wait_until(lambda: home.link() == "online" and home.status()["traffic"]["connections"] > before, "connected anew")
+
     @suite.case("the socket and everything kept are for the owner only")
     def _():
         for path in [*home.state.rglob("*"), *home.cache.rglob("*"), home.state, home.cache, *(home.folder / "run/mailfs").rglob("*")]:

@@ -6,6 +6,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include <cmocka.h>
@@ -51,6 +52,15 @@ static void injection(void **state)
 	assert_int_equal(letter_build(&(struct letter){ .to = "a\r" }, in, out, &why), MF_INVALID);
 	assert_int_equal(letter_build(&(struct letter){ .attach = "/nonexistent/file" }, in, out, &why), MF_NOT_FOUND);
 	assert_int_equal(letter_build(&(struct letter){ .attach = "/tmp" }, in, out, &why), MF_INVALID);
+	/* a pipe that nobody writes into is not waited for */
+	char folder[] = "/tmp/test_letter.XXXXXX";
+	assert_non_null(mkdtemp(folder));
+	MF_CLEANUP(mf_free) char *pipe_path = mf_format("%s/pipe", folder);
+	assert_int_equal(mkfifo(pipe_path, 0600), 0);
+	assert_int_equal(letter_build(&(struct letter){ .attach = pipe_path }, in, out, &why), MF_INVALID);
+	assert_non_null(strstr(why.text, "only files can be attached"));
+	unlink(pipe_path);
+	rmdir(folder);
 	close(in);
 	close(out);
 }

@@ -11,7 +11,7 @@ static void sizes_and_counts(void **state)
 {
 	(void)state;
 	static const struct { uint64_t bytes; const char *text; } sizes[] = {
-		{ 0, "0" }, { 1023, "1023" }, { 1024, "1.0K" }, { 1536, "1.5K" }, { 10240, "10K" }, { 1048575, "1.0M" }, { 1048576, "1.0M" },
+		{ 0, "0" }, { 1023, "1023" }, { 1024, "1.0K" }, { 1536, "1.5K" }, { 10240, "10K" }, { 1048000, "1023K" }, { 1048100, "1.0M" }, { 1048575, "1.0M" }, { 1048576, "1.0M" },
 		{ UINT64_C(2) << 30, "2.0G" }, { UINT64_MAX, "16E" },
 	};
 	static const struct { uint64_t number; const char *text; } counts[] = {
