@@ -47,16 +47,16 @@ static void peer_say(struct smtp_peer *p, const char *text)
 static bool peer_take_message(struct smtp_peer *p)
 {
 	char line[2000], answer[400] = "250 2.0.0 taken", id[400] = "?";
-	while (fgets(line, sizeof line, p->in)) {
+	bool ended = false;
+	while (!ended && fgets(line, sizeof line, p->in)) {
 		line[strcspn(line, "\r\n")] = 0;
 		if (!strncmp(line, "X-Dot: ", 7))
 			snprintf(answer, sizeof answer, "%.390s", line + 7);
 		if (!strncmp(line, "Message-ID: ", 12))
 			snprintf(id, sizeof id, "%.390s", line + 12);
-		if (!strcmp(line, "."))
-			break;
+		ended = !strcmp(line, ".");
 	}
-	if (feof(p->in) || p->server->close_at_dot)
+	if (!ended || p->server->close_at_dot)
 		return false;
 	if (answer[0] == '2' || answer[0] == 'c' || answer[0] == 's') {
 		(void)!dprintf(p->server->record, "%s\n", id);

@@ -1,5 +1,5 @@
-/* ends.so: in LD_PRELOAD it ends a process at a step of its own, as kill -9 would just there. A step is a write to the log of the index or
- * into the spool, and a write to or a read from a server.
+/* ends.so: in LD_PRELOAD it ends a process at a step of its own, as kill -9 would just there. A step is a write to the log of the index,
+ * a write, another name or none in the spool or the outbox, and a write to or a read from a server.
  *
  *   END_AT=N   the N-th step is the last. Of what it was to write nothing is written, or, N being even, half; what it has read is lost.
  *
@@ -35,13 +35,13 @@ static bool is_of_the_state(int fd)
 	if (size < 0)
 		return false;
 	path[size] = 0;
-	return strstr(path, "mailfs.db-wal") || strstr(path, "/spool/");
+	return strstr(path, "mailfs.db-wal") || strstr(path, "/spool") || strstr(path, "/outbox");
 }
 
 static long last_step;     /* 0: none */
 static bool half;          /* of what is to be written then is written */
 
-__attribute__((constructor)) static void begin(void)
+__attribute__((constructor)) static void take_end_at(void)
 {
 	const char *text = getenv("END_AT");
 	last_step = text ? strtol(text, NULL, 10) : 0;
@@ -54,7 +54,7 @@ static bool is_last(int fd)
 	struct stat s;
 	if (last_step == 0 || fstat(fd, &s) != 0)
 		return false;
-	bool counts = S_ISSOCK(s.st_mode) ? is_of_a_server(fd) : S_ISREG(s.st_mode) && is_of_the_state(fd);
+	bool counts = S_ISSOCK(s.st_mode) ? is_of_a_server(fd) : (S_ISREG(s.st_mode) || S_ISDIR(s.st_mode)) && is_of_the_state(fd);
 	return counts && ++passed == last_step;
 }
 
@@ -115,4 +115,28 @@ ssize_t recv(int fd, void *bytes, size_t size, int flags)
 	if (is_last(fd))
 		_exit(ENDED);
 	return got;
+}
+
+int renameat(int from, const char *name, int to, const char *other)
+{
+	REAL(renameat);
+	if (is_last(from))
+		_exit(ENDED);
+	return real(from, name, to, other);
+}
+
+int linkat(int from, const char *name, int to, const char *other, int flags)
+{
+	REAL(linkat);
+	if (is_last(from))
+		_exit(ENDED);
+	return real(from, name, to, other, flags);
+}
+
+int unlinkat(int dir, const char *name, int flags)
+{
+	REAL(unlinkat);
+	if (is_last(dir))
+		_exit(ENDED);
+	return real(dir, name, flags);
 }

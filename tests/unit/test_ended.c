@@ -1,4 +1,4 @@
-/* The program ends at its n-th step, for every n: a write to the log of the index or into the spool, a write to or a read from the server.
+/* The program ends at its n-th step (tools/ends.c), for every n: what it writes to its journal, and writes to or reads from the server.
  * Of what is written then nothing arrives, or half. Started again it comes to just what an undisturbed run comes to, at the server and in
  * the tree. Between them are the real engine and a server that keeps its mail in memory. */
 #include <sys/mman.h>
