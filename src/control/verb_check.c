@@ -12,7 +12,6 @@
 #include "control/status.h"
 
 #define STEP 1024          /* messages taken from the index at a time */
-#define PROGRESS_MS 250
 
 struct batch {
 	struct entry entries[STEP];
@@ -88,7 +87,7 @@ static bool say_checking(struct checking *c, const char *path)
 	int64_t now = clock_mono_ms();
 	if (now < c->next_ms)
 		return true;
-	c->next_ms = now + PROGRESS_MS;
+	c->next_ms = now + VERB_PROGRESS_MS;
 	struct cache_totals totals;
 	cache_totals(account_cache(c->account), &totals);
 	struct account_progress progress = { .done = c->messages, .total = totals.messages };
