@@ -1,4 +1,4 @@
-/* check: what is on the local disk against the index, then the index against the server. */
+/* check: what is on the local disk against the index, the config file's mailboxes too; then the index against the server. */
 #include "control/verb.h"
 
 #include <stdio.h>
@@ -128,6 +128,19 @@ static enum mf_err check_mailbox(struct checking *c, const struct mailbox_row *r
 	return MF_OK;
 }
 
+/* A section without its mailbox has no effect: a name that is spelt wrong is told nowhere else. */
+static void check_sections(struct checking *c, const struct mailbox_rows *rows)
+{
+	const struct account_config *config = account_config(c->account);
+	for (size_t i = 0; i < config->mailbox_count; i++) {
+		size_t k = 0;
+		while (k < rows->count && strcmp(rows->items[k].path, config->mailboxes[i].name) != 0)
+			k++;
+		if (k == rows->count)
+			say_problem(c, config->mailboxes[i].name, NULL, "the config file has a section for this mailbox, and there is none here");
+	}
+}
+
 static enum mf_err check_local(struct checking *c)
 {
 	struct mailbox_rows rows;
@@ -135,6 +148,8 @@ static enum mf_err check_local(struct checking *c)
 	enum mf_err e = MF_OK;
 	for (size_t i = 0; i < rows.count && !e; i++)
 		e = check_mailbox(c, &rows.items[i]);
+	if (!e)
+		check_sections(c, &rows);
 	mailbox_rows_finish(&rows);
 	return e;
 }

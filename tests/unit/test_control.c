@@ -440,6 +440,28 @@ static void populate_fetches_bodies_and_check_counts_them(void **state)
 	world_destroy(w);
 }
 
+static void check_names_sections_without_a_mailbox(void **state)
+{
+	(void)state;
+	struct world *w = world_create(false, 65536);
+	static char archive[] = "Archive", wrong[] = "Archiv";
+	struct mailbox_config sections[] = { { .name = archive, .has_sync = true }, { .name = wrong, .has_sync = true } };
+	struct told t = { .text = "" };
+	assert_true(cancel_init(&t.stop));
+	memory_mailbox_add(w->server, "Archive", 0, USE_ARCHIVE);
+	w->config->mailboxes = sections;
+	w->config->mailbox_count = 2;
+	world_start(w);
+	assert_int_equal(tell(w, &t, "check --local"), EXIT_PARTIAL);
+	assert_non_null(strstr(t.text, "\"mailbox\":\"Archiv\""));
+	assert_null(strstr(t.text, "\"mailbox\":\"Archive\""));
+	assert_non_null(strstr(t.text, "\"problems\":1"));
+	w->config->mailbox_count = 0;
+	w->config->mailboxes = NULL;
+	cancel_finish(&t.stop);
+	world_destroy(w);
+}
+
 static void disconnect_holds_until_connect(void **state)
 {
 	(void)state;
@@ -662,6 +684,7 @@ int main(void)
 		cmocka_unit_test(another_user_is_refused),
 		cmocka_unit_test(who_interrupts_cancel_all_is_heard), cmocka_unit_test(cancel_all_says_how_far_it_is), cmocka_unit_test(sync_fetches_and_list_shows),
 		cmocka_unit_test(populate_fetches_bodies_and_check_counts_them),
+		cmocka_unit_test(check_names_sections_without_a_mailbox),
 		cmocka_unit_test(disconnect_holds_until_connect),
 		cmocka_unit_test(events_are_streamed),
 		cmocka_unit_test(a_late_reader_is_told_what_he_missed),
