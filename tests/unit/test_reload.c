@@ -115,6 +115,7 @@ static void an_identity_is_user_host_and_protocol(void **state)
 		{ NULL, NULL, "imap alice@imap.example.org" }, { "imap", "imap://imap.example.org:144", "imap alice@imap.example.org" },
 		{ "pop3", "pop3s://pop.example.org", "imap alice@imap.example.org" }, { "user", "bob", "imap bob@imap.example.org" },
 		{ "imap", "imaps://other.example.org", "imap alice@other.example.org" },
+		{ "imap", "imaps://IMAP.Example.org", "imap alice@imap.example.org" }, { "user", "Bob@Example", "imap Bob@Example@imap.example.org" },
 	};
 	for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
 		struct account_config *a = account_with(cases[i].key, cases[i].value);
