@@ -242,7 +242,7 @@ static void commands_are_complete(void **state)
 			assert_true(*f->help);
 			own++;
 		}
-		assert_true(own + 5 <= FLAGS_MAX); /* with the global ones */
+		assert_true(own + 6 <= FLAGS_MAX); /* with the global ones */
 	}
 	assert_null(command_find("frobnicate"));
 	assert_null(command_find(""));
