@@ -26,7 +26,7 @@ struct cache;
 
 struct cache_options {
 	const char *state_dir, *cache_dir;  /* made 0700 if missing; a CACHEDIR.TAG is put into cache_dir */
-	const char *identity;               /* "imap user@host": remembered; another one later is MF_DENIED with the commands that settle it */
+	const char *identity;               /* "imap user@host", the host in any case: remembered; another one later is MF_DENIED with the commands that settle it */
 	unsigned account;                   /* put into every change that is published */
 	struct bus *bus;                    /* may be NULL */
 	uint64_t body_limit, body_min_free; /* bytes; 0: no limit */

@@ -3,6 +3,7 @@
 #include <fcntl.h>
 #include <stdio.h>
 #include <string.h>
+#include <strings.h>
 #include <sys/file.h>
 #include <sys/random.h>
 #include <sys/stat.h>
@@ -321,6 +322,14 @@ enum mf_err state_open_db(struct cache *c, struct mf_reason *why)
 
 /* --- whose it is ------------------------------------------------------------------------------------------------------ */
 
+/* "imap user@host": what was remembered has the host's name as the config file wrote it then */
+static bool is_same_account(const char *known, const char *identity)
+{
+	const char *at = strrchr(known, '@');
+	size_t user = at ? (size_t)(at - known) : strlen(known);
+	return strncmp(known, identity, user) == 0 && strcasecmp(known + user, identity + user) == 0;
+}
+
 enum mf_err state_identify(struct cache *c, struct mf_reason *why)
 {
 	MF_CLEANUP(mf_free) char *known = NULL;
@@ -329,7 +338,7 @@ enum mf_err state_identify(struct cache *c, struct mf_reason *why)
 		return mf_fail(why, e, "%s: %s", c->db_path, mf_err_words(e));
 	MF_CLEANUP(mf_free) char *adopt = mf_format("%s/adopt", c->state_dir);
 	bool adopting = access(adopt, F_OK) == 0;
-	if (known && strcmp(known, c->identity) != 0 && !adopting)
+	if (known && !is_same_account(known, c->identity) && !adopting)
 		return mf_fail(why, MF_INVALID, "this state belongs to %.80s, not to %.80s. To use it anyway: touch '%s'  To forget it, with what is only there: rm -r '%s'",
 		               known, c->identity, adopt, c->state_dir);
 	if (!known || strcmp(known, c->identity) != 0)

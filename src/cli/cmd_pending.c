@@ -40,6 +40,12 @@ static void print_ways_out(const bool *several, struct json_object *member)
 static bool print(void *context, const char *json)
 {
 	struct json_object *o = json_parse_line(json), *member;
+	if (o && json_object_object_get_ex(o, "progress", &member)) {
+		show_progress(member);
+		json_object_put(o);
+		return true;
+	}
+	show_progress_end();
 	if (o && json_object_object_get_ex(o, "pending", &member)) {
 		print_account(context, member);
 		printf("%6" PRId64 "  %-11s ", json_get_number(member, "id"), json_get_string(member, "state"));
@@ -86,6 +92,7 @@ static enum exit_code pass_on(struct cli *cli, const struct arguments *arguments
 	MF_CLEANUP(mf_free) char *line = ask_line(verb, "", rest);
 	struct ask ask = { cli, ASK_OFFLINE, false, print, &several, false };
 	code = ask_all(&ask, &targets, line);
+	show_progress_end();
 	targets_finish(&targets);
 	return code;
 }

@@ -15,6 +15,7 @@ const struct flag global_flags[] = {
 	{ 0, "account", "NAME", "the account that is meant, where there are several", false },
 	{ 0, "trace", "WHAT", "show what goes on: net tls imap pop3 smtp sync cache fs control, comma separated, or all", true },
 	{ 'h', "help", NULL, "show this help", false },
+	{ 'V', "version", NULL, "show the version", false },
 	{ 0, NULL, NULL, NULL, false },
 };
 
@@ -140,7 +141,7 @@ void command_list(void)
 			printf("  %-12s %s\n", c->name, c->summary);
 	puts("\nOptions:");
 	print_flags(global_flags);
-	puts("  -V, --version                  show the version\n\n\"mailfs help COMMAND\" explains one; mailfs(1) has more.");
+	puts("\n\"mailfs help COMMAND\" explains one; mailfs(1) has more.");
 }
 
 enum exit_code cli_fail(enum exit_code code, const char *format, ...)
@@ -180,6 +181,11 @@ static enum exit_code apply_globals(struct cli *cli, const struct arguments *arg
 	return EXIT_OK;
 }
 
+static void print_version(void)
+{
+	puts("mailfs " MF_VERSION);
+}
+
 /* Output that did not arrive is a failure, but no news to who closed the pipe (head(1)). */
 static enum exit_code finish_output(enum exit_code code)
 {
@@ -202,10 +208,12 @@ static enum exit_code run_command(struct cli *cli, const struct command *command
 	enum exit_code code = apply_globals(cli, &arguments);
 	if (!code && arguments_has(&arguments, "help"))
 		command_help(command);
+	else if (!code && arguments_has(&arguments, "version"))
+		print_version();
 	else if (!code)
 		code = command->run(cli, &arguments);
 	arguments_finish(&arguments);
-	return finish_output(code);
+	return code;
 }
 
 /* `mount`, without its name: "mailfs SOURCE MOUNTPOINT", "mailfs -f ...", "mount.mailfs SOURCE MOUNTPOINT -o ..." */
@@ -227,10 +235,6 @@ static enum exit_code dispatch(struct cli *cli, int argc, char **argv)
 		command_list();
 		return EXIT_USAGE;
 	}
-	if (is_any(argv[1], "-V", "--version")) {
-		puts("mailfs " MF_VERSION);
-		return finish_output(EXIT_OK);
-	}
 	/* flags before a command's name are global ones; others before it can only be those of a bare mount */
 	if (arguments_parse(global_flags, argc, argv, true, &leading, &used, NULL))
 		return run_bare_mount(cli, argc, argv);
@@ -241,6 +245,8 @@ static enum exit_code dispatch(struct cli *cli, int argc, char **argv)
 		command_list();
 	else if (!code && help)
 		command_help(command);
+	else if (!code && arguments_has(&leading, "version"))
+		print_version();
 	else if (!code && command)
 		code = run_command(cli, command, argc - used, argv + used);
 	else if (!code && argc - used >= 2)
@@ -279,5 +285,5 @@ int cli_main(int argc, char **argv, const struct cli_parts *parts)
 	cli.helper = argc > 0 && is_helper(argv[0]);
 	if (argc > 0 && is_sendmail(argv[0]))
 		return cmd_sendmail(&cli, argc, argv);
-	return cli.helper ? helper_code(cmd_mount_helper(&cli, argc, argv)) : (int)dispatch(&cli, argc, argv);
+	return cli.helper ? helper_code(cmd_mount_helper(&cli, argc, argv)) : (int)finish_output(dispatch(&cli, argc, argv));
 }

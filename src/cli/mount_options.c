@@ -174,12 +174,22 @@ enum mf_err mount_options_apply(const struct mount_options *o, struct account_co
 	return MF_OK;
 }
 
+/* context= and its like: SELinux has commas in them, and quotes around those, which the kernel takes off */
+static bool is_label(const char *option, size_t len)
+{
+	static const char end[] = "context";
+	const char *equals = memchr(option, '=', len);
+	return equals && equals - option >= (ptrdiff_t)strlen(end) && memcmp(equals - strlen(end), end, strlen(end)) == 0;
+}
+
 enum mf_err mount_options_parse(struct mount_options *o, const char *text, struct mf_reason *why)
 {
 	MF_CLEANUP(mf_free) char *one = mf_alloc(strlen(text) + 1);
 	for (const char *p = text; *p;) {
 		size_t len = 0;
-		for (; *p && *p != ','; p++) {
+		bool quoted = false;
+		for (; *p && (*p != ',' || quoted); p++) {
+			quoted ^= *p == '"' && is_label(one, len);
 			if (*p == '\\' && (p[1] == ',' || p[1] == '\\'))
 				p++;
 			one[len++] = *p;

@@ -31,8 +31,8 @@ struct mount_options {
 
 void mount_options_init(struct mount_options *o);      /* ours, 077 */
 void mount_options_finish(struct mount_options *o);
-/* "ro,uid=1000,poll=5m": separated by commas, "\," is a comma within a value, and "\\" a backslash. Adds to what is there.
- * MF_INVALID with the reason, unless .sloppy. */
+/* "ro,uid=1000,poll=5m": separated by commas, "\," is a comma within a value, and "\\" a backslash; in context="a,b" and
+ * its like commas are text within the quotes, which stay. Adds to what is there. MF_INVALID with the reason, unless .sloppy. */
 enum mf_err mount_options_parse(struct mount_options *o, const char *text, struct mf_reason *why);
 /* Its settings win over the file's. Not yet checked: account_config_check() does. */
 enum mf_err mount_options_apply(const struct mount_options *o, struct account_config *config, struct mf_reason *why);

@@ -2,6 +2,7 @@
 
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 
 #include "base/buf.h"
 #include "base/log.h"
@@ -27,6 +28,9 @@ static enum mf_err complete(const struct mount_plan *plan, const struct account_
 static enum mf_err read_config(const struct mount_plan *plan, const struct holding *h, struct config **ret, struct mf_reason *why)
 {
 	struct config *config;
+	struct stat st;
+	if (!stat(plan->config_path, &st) && !S_ISREG(st.st_mode)) /* a pipe: nobody may write into it again, and main would wait */
+		return mf_fail(why, MF_INVALID, "%s is not a regular file, and is read when it is mounted only", plan->config_path);
 	enum mf_err e = config_load(plan->config_path, &config, why);
 	if (e)
 		return e;
@@ -150,7 +154,9 @@ void reload(const struct mount_plan *plan, struct holding *h)
 	}
 	if (config && !plan->account_is_root)
 		log_new_accounts(h, config);
-	if (!e)
+	if (!plan->config_path)
+		log_info("there is no config file to be read again");
+	else if (!e)
 		log_info("the config file was read again%s", used ? "" : ": nothing has changed that applies now");
 	if (!used) {
 		config_destroy(config);

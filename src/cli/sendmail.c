@@ -16,7 +16,7 @@ struct sendmail {
 	struct cli *cli;
 	char **recipients;           /* NULL-terminated; of argv */
 	size_t count;
-	const char *sender, *name;
+	const char *sender, *name;   /* as in struct outbox_put */
 	unsigned notify;
 	bool from_fields, dot_is_text, flush, list;
 };
@@ -53,7 +53,7 @@ static int take_value(struct sendmail *s, char letter, const char *value)
 	switch (letter) {
 	case 'f':
 	case 'r':
-		s->sender = *value && strcmp(value, "<>") ? value : NULL;
+		s->sender = strcmp(value, "<>") ? value : "";
 		return 0;
 	case 'F':
 		s->name = value;
@@ -173,7 +173,7 @@ static int send_message(struct sendmail *s)
 		return fail(EX_TEMPFAIL, "no temporary file: ", strerror(errno));
 	if (letter_copy(STDIN_FILENO, message, !s->dot_is_text, &why))
 		return fail(EX_IOERR, "", why.text);
-	MF_CLEANUP(mf_free) char *author = s->sender ? compose_first_address(s->sender) : letter_author(message);
+	MF_CLEANUP(mf_free) char *author = s->sender && *s->sender ? compose_first_address(s->sender) : letter_author(message);
 	enum exit_code code = outgoing_choose(s->cli, author, false, &targets);
 	if (code)
 		return code_of(code);

@@ -115,7 +115,11 @@ static bool same_section(const struct mailbox_config *a, const struct mailbox_co
 char *account_config_identity(const struct account_config *account)
 {
 	bool imap = account->imap.host;
-	return mf_format("%s %s@%s", imap ? "imap" : "pop3", account->user, imap ? account->imap.host : account->pop3.host);
+	char *text = mf_format("%s %s@%s", imap ? "imap" : "pop3", account->user, imap ? account->imap.host : account->pop3.host);
+	for (char *p = strrchr(text, '@'); *p; p++) /* a host's name has no case */
+		if (*p >= 'A' && *p <= 'Z')
+			*p |= 0x20;
+	return text;
 }
 
 void account_config_compare(const struct account_config *now, const struct account_config *next,

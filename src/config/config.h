@@ -105,7 +105,7 @@ enum mf_err account_config_set(struct account_config *account, const char *key, 
 /* Checks that go over several keys (a server at all, tls = none only on loopback, ...). */
 enum mf_err account_config_check(const struct account_config *account, struct mf_reason *why);
 
-/* Which account of which server it is: "imap alice@imap.example.org". The caller frees. */
+/* Which account of which server it is: "imap alice@imap.example.org", the host in lower case. The caller frees. */
 char *account_config_identity(const struct account_config *account);
 /* When a setting that has changed applies to an account that is in use */
 enum config_when { CONFIG_NOW, CONFIG_NEXT_CONNECTION, CONFIG_NEXT_MOUNT };

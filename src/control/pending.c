@@ -6,7 +6,6 @@
 #include <time.h>
 
 #include "base/buf.h"
-#include "base/cancel.h"
 #include "base/clock.h"
 #include "base/log.h"
 #include "base/mem.h"
@@ -223,13 +222,13 @@ static bool collect(void *context, const struct op *op)
 	return true;
 }
 
-enum mf_err pending_cancel_all(struct account *a, struct cancel *stop, uint64_t *ret_done, uint64_t *ret_left)
+enum mf_err pending_cancel_all(struct account *a, pending_step *step, void *context, uint64_t *ret_done, uint64_t *ret_left)
 {
 	struct ids ids = { 0 };
 	*ret_done = *ret_left = 0;
 	enum mf_err e = journal_list(account_cache(a), 0, collect, &ids);
 	for (size_t i = ids.count; i-- > 0 && !e;) {
-		enum mf_err one = cancel_is_raised(stop) ? MF_CANCELLED : cancel_one(a, ids.items[i]);
+		enum mf_err one = step(context, ids.count - 1 - i, ids.count) ? cancel_one(a, ids.items[i]) : MF_CANCELLED;
 		*ret_done += one == MF_OK;
 		*ret_left += one == MF_BUSY || one == MF_EXISTS || one == MF_STALE;
 		if (one && one != MF_BUSY && one != MF_EXISTS && one != MF_STALE && one != MF_NOT_FOUND)
@@ -263,13 +262,13 @@ enum mf_err pending_retry(struct account *a, uint64_t id, struct mf_reason *why)
 	return e ? mf_fail(why, e, "operation %" PRIu64 ": %s", id, e == MF_BUSY ? "it is being carried out" : mf_err_words(e)) : MF_OK;
 }
 
-enum mf_err pending_retry_all(struct account *a, struct cancel *stop, uint64_t *ret_done)
+enum mf_err pending_retry_all(struct account *a, pending_step *step, void *context, uint64_t *ret_done)
 {
 	struct ids ids = { .held_only = true };
 	*ret_done = 0;
 	enum mf_err e = journal_list(account_cache(a), 0, collect, &ids);
 	for (size_t i = 0; i < ids.count && !e; i++) {
-		e = cancel_is_raised(stop) ? MF_CANCELLED : retry_one(a, ids.items[i]);
+		e = step(context, i, ids.count) ? retry_one(a, ids.items[i]) : MF_CANCELLED;
 		*ret_done += e == MF_OK;
 		e = e == MF_NOT_FOUND || e == MF_BUSY ? MF_OK : e;
 	}

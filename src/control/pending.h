@@ -16,10 +16,12 @@ struct json_object *pending_object(struct account *a, const struct op *op);
 
 /* MF_NOT_FOUND; MF_BUSY: it is under way; MF_EXISTS: what it made is in use. The reason says what to do. */
 enum mf_err pending_cancel(struct account *a, uint64_t id, struct mf_reason *why);
-/* All that can be, the newest first; the numbers of those taken back and left, which are right after a failure, too. MF_CANCELLED: the
- * stop sign was raised. */
-enum mf_err pending_cancel_all(struct account *a, struct cancel *stop, uint64_t *ret_done, uint64_t *ret_left);
+/* Asked before each of many: how many have been gone over, of how many. false: leave the rest */
+typedef bool pending_step(void *context, uint64_t done, uint64_t total);
+/* All that can be, the newest first; the numbers of those taken back and left, which are right after a failure, too. MF_CANCELLED: step
+ * said so. */
+enum mf_err pending_cancel_all(struct account *a, pending_step *step, void *context, uint64_t *ret_done, uint64_t *ret_left);
 enum mf_err pending_retry(struct account *a, uint64_t id, struct mf_reason *why);
-enum mf_err pending_retry_all(struct account *a, struct cancel *stop, uint64_t *ret_done);
+enum mf_err pending_retry_all(struct account *a, pending_step *step, void *context, uint64_t *ret_done);
 
 #endif

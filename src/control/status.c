@@ -185,6 +185,35 @@ static void put(struct buf *b, const char *format, ...)
 	(void)text_add_line(b, line, COLUMNS);
 }
 
+/* How many bytes of the text go on a line: up to a space, or to a character where there is none */
+static size_t wrap(const char *text, size_t room)
+{
+	size_t len = strlen(text), cut = room;
+	if (len <= room)
+		return len;
+	while (cut && text[cut] != ' ')
+		cut--;
+	for (len = room; !cut && len && ((unsigned char)text[len] & 0xc0) == 0x80;)
+		len--;
+	return cut ? cut : len;
+}
+
+/* As many lines as it takes: the end of a reason is what can be done. */
+static void put_whole(struct buf *b, const char *label, const char *text)
+{
+	static const char further[] = "    ";
+	size_t size = strlen(text) + 1;
+	MF_CLEANUP(mf_free) char *safe = mf_alloc(size);
+	const char *p = mf_printable(safe, size, text, size - 1);
+	do {
+		size_t len = wrap(p, COLUMNS - strlen(label));
+		put(b, "%s%.*s", label, (int)len, p);
+		p += len;
+		p += strspn(p, " ");
+		label = further;
+	} while (*p);
+}
+
 static void put_link(struct buf *b, const struct snapshot *s)
 {
 	char ago[TEXT_NUMBER], next[TEXT_NUMBER] = "";
@@ -199,12 +228,12 @@ static void put_link(struct buf *b, const struct snapshot *s)
 	else
 		put(b, "  %s", text_link(s->link.state));
 	if (s->link.imap_reason.text[0]) {
-		put(b, "  IMAP cannot be reached: %s", s->link.imap_reason.text);
+		put_whole(b, "  IMAP cannot be reached: ", s->link.imap_reason.text);
 		put(b, "  IMAP is tried again in %s; `mailfs connect` tries now", text_duration(next, s->link.imap_try_s > now ? s->link.imap_try_s - now : 0));
 	}
 	if (s->link.state == LINK_ONLINE || !s->link.error)
 		return;
-	put(b, "  why: %s", s->link.reason.text[0] ? s->link.reason.text : mf_err_words(s->link.error));
+	put_whole(b, "  why: ", s->link.reason.text[0] ? s->link.reason.text : mf_err_words(s->link.error));
 	if (s->link.next_try_s > now)
 		put(b, "  next try in %s; `mailfs connect` tries now", text_duration(next, s->link.next_try_s - now));
 	else if (s->link.state == LINK_WAITING)
@@ -248,7 +277,7 @@ static void put_outbox(struct buf *b, const struct snapshot *s)
 	if (!s->outbox)
 		return;
 	MF_CLEANUP(mf_free) char *text = outboxes_counts_text(s->outbox);
-	put(b, "  outbox: %s", text);
+	put_whole(b, "  outbox: ", text);
 }
 
 static void put_mailboxes(struct buf *b, const struct mailbox_rows *rows)

@@ -9,6 +9,7 @@
 
 #define VERB_ARGUMENTS_MAX 4096
 #define VERB_LINE_MAX 65536        /* bytes of a request */
+#define VERB_PROGRESS_MS 250       /* between two lines of progress */
 
 struct verb_call {
 	const struct control *control;

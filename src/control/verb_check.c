@@ -1,4 +1,4 @@
-/* check: what is on the local disk against the index, then the index against the server. */
+/* check: what is on the local disk against the index, the config file's mailboxes too; then the index against the server. */
 #include "control/verb.h"
 
 #include <stdio.h>
@@ -12,7 +12,6 @@
 #include "control/status.h"
 
 #define STEP 1024          /* messages taken from the index at a time */
-#define PROGRESS_MS 250
 
 struct batch {
 	struct entry entries[STEP];
@@ -88,7 +87,7 @@ static bool say_checking(struct checking *c, const char *path)
 	int64_t now = clock_mono_ms();
 	if (now < c->next_ms)
 		return true;
-	c->next_ms = now + PROGRESS_MS;
+	c->next_ms = now + VERB_PROGRESS_MS;
 	struct cache_totals totals;
 	cache_totals(account_cache(c->account), &totals);
 	struct account_progress progress = { .done = c->messages, .total = totals.messages };
@@ -129,6 +128,19 @@ static enum mf_err check_mailbox(struct checking *c, const struct mailbox_row *r
 	return MF_OK;
 }
 
+/* A section without its mailbox has no effect: a name that is spelt wrong is told nowhere else. */
+static void check_sections(struct checking *c, const struct mailbox_rows *rows)
+{
+	const struct account_config *config = account_config(c->account);
+	for (size_t i = 0; i < config->mailbox_count; i++) {
+		size_t k = 0;
+		while (k < rows->count && strcmp(rows->items[k].path, config->mailboxes[i].name) != 0)
+			k++;
+		if (k == rows->count)
+			say_problem(c, config->mailboxes[i].name, NULL, "the config file has a section for this mailbox, and there is none here");
+	}
+}
+
 static enum mf_err check_local(struct checking *c)
 {
 	struct mailbox_rows rows;
@@ -136,6 +148,8 @@ static enum mf_err check_local(struct checking *c)
 	enum mf_err e = MF_OK;
 	for (size_t i = 0; i < rows.count && !e; i++)
 		e = check_mailbox(c, &rows.items[i]);
+	if (!e)
+		check_sections(c, &rows);
 	mailbox_rows_finish(&rows);
 	return e;
 }

@@ -5,9 +5,11 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/clock.h"
 #include "base/mem.h"
 #include "control/json.h"
 #include "control/pending.h"
+#include "control/status.h"
 #include "control/verb.h"
 
 struct telling { struct verb_call *call; struct account *account; };
@@ -72,6 +74,28 @@ static bool is_all(struct verb_call *call)
 	return call->arguments[0] && !strcmp(call->arguments[0], "all") && !call->arguments[1];
 }
 
+/* --- all of them ----------------------------------------------------------------------------------------------------- */
+
+struct going { struct verb_call *call; struct account *account; const char *doing; int64_t next_ms; };
+
+/* Progress now and then, which also tells whoever asked that it goes on */
+static bool go_on(void *context, uint64_t done, uint64_t total)
+{
+	struct going *g = context;
+	if (cancel_is_raised(g->call->stop))
+		return false;
+	if (clock_mono_ms() < g->next_ms)
+		return true;
+	g->next_ms = clock_mono_ms() + VERB_PROGRESS_MS;
+	struct account_progress progress = { .done = done, .total = total };
+	snprintf(progress.doing, sizeof progress.doing, "%s", g->doing);
+	struct json_object *o = status_progress_object(&progress);
+	json_put_string(o, "unit", "changes");
+	if (g->call->count > 1)
+		json_put_string(o, "account", account_config(g->account)->name);
+	return verb_say_member(g->call, "progress", o);
+}
+
 /* of all accounts that the call is about; the command asks each for itself */
 static struct json_object *sum_object(const struct verb_call *call, uint64_t done)
 {
@@ -99,7 +123,8 @@ enum exit_code verb_cancel(struct verb_call *call)
 	uint64_t done = 0, left = 0;
 	for (size_t i = 0; i < call->count && !e; i++) {
 		uint64_t one_done, one_left;
-		e = pending_cancel_all(call->accounts[i], call->stop, &one_done, &one_left);
+		struct going g = { call, call->accounts[i], "taking changes back", 0 };
+		e = pending_cancel_all(call->accounts[i], go_on, &g, &one_done, &one_left);
 		done += one_done;
 		left += one_left;
 	}
@@ -120,7 +145,8 @@ enum exit_code verb_retry(struct verb_call *call)
 	uint64_t done = 0;
 	for (size_t i = 0; i < call->count && !e; i++) {
 		uint64_t one = 0;
-		e = pending_retry_all(call->accounts[i], call->stop, &one);
+		struct going g = { call, call->accounts[i], "trying changes again", 0 };
+		e = pending_retry_all(call->accounts[i], go_on, &g, &one);
 		done += one;
 	}
 	verb_say_member(call, "retried", sum_object(call, done));

@@ -16,7 +16,6 @@
 #include "control/status.h"
 #include "control/text.h"
 
-#define PROGRESS_MS 250        /* between two lines of progress */
 #define LINK_STEP_MS 50        /* how often a link is looked at that is being made */
 
 /* --- one want ------------------------------------------------------------------------------------------------------ */
@@ -106,7 +105,7 @@ enum mf_err waiter_finish(struct waiter *w, bool here, enum mf_err result, struc
 			is_done(w, true, &result);
 			break;
 		}
-		if (poll(fds, 2, PROGRESS_MS) == 0)
+		if (poll(fds, 2, VERB_PROGRESS_MS) == 0)
 			listening = say_progress(w->call, w->account);
 	}
 	return result;
@@ -139,7 +138,7 @@ enum mf_err verb_want_link(struct verb_call *call, struct account *a)
 static enum mf_err await_link(struct verb_call *call, struct account *a)
 {
 	const struct account_config *config = account_config(a);
-	int64_t next = clock_mono_ms() + PROGRESS_MS;
+	int64_t next = clock_mono_ms() + VERB_PROGRESS_MS;
 	int64_t deadline = clock_mono_ms() + config->connect_timeout_ms + 2 * config->io_timeout_ms;
 	struct link_info link;
 	for (account_link(a, &link); link.state == LINK_CONNECTING; account_link(a, &link)) {
@@ -147,7 +146,7 @@ static enum mf_err await_link(struct verb_call *call, struct account *a)
 		if (poll(&stop, 1, LINK_STEP_MS) > 0 || (clock_mono_ms() >= next && !say_progress(call, a)))
 			return mf_fail(&call->why, MF_CANCELLED, "interrupted");
 		if (clock_mono_ms() >= next)
-			next = clock_mono_ms() + PROGRESS_MS;
+			next = clock_mono_ms() + VERB_PROGRESS_MS;
 		if (clock_mono_ms() > deadline)
 			return mf_fail(&call->why, MF_TIMEOUT, "%s: still connecting", config->name);
 	}

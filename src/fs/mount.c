@@ -106,13 +106,13 @@ static void add_option(struct fuse_args *args, const char *option)
 		abort(); /* out of memory, as base/mem.h has it */
 }
 
-/* fsname= with what libfuse's parser takes for its own escaped */
-static void add_source(struct fuse_args *args, const char *source)
+/* with what libfuse's parser takes for its own escaped */
+static void add_value(struct fuse_args *args, const char *name, const char *value)
 {
 	struct buf option;
 	buf_init(&option, 8192);
-	buf_adds(&option, "fsname=");
-	for (const char *c = source ? source : "mailfs"; *c; c++)
+	buf_adds(&option, name);
+	for (const char *c = value; *c; c++)
 		buf_addf(&option, "%s%c", *c == ',' || *c == '\\' ? "\\" : "", *c);
 	add_option(args, option.data);
 	buf_finish(&option);
@@ -125,7 +125,7 @@ static void add_options(struct fuse_args *args, const struct fs_options *options
 	bool subtype = false;
 	for (const char *const *o = options->extra; o && *o; o++)
 		subtype |= strncmp(*o, "subtype=", 8) == 0;
-	add_source(args, options->source);
+	add_value(args, "fsname=", options->source ? options->source : "mailfs");
 	if (!subtype)
 		add_option(args, "subtype=mailfs");
 	add_option(args, "default_permissions");
@@ -138,7 +138,7 @@ static void add_options(struct fuse_args *args, const struct fs_options *options
 	if (options->debug)
 		add_option(args, "debug");
 	for (const char *const *o = options->extra; o && *o; o++)
-		add_option(args, *o);
+		add_value(args, "", *o);
 }
 
 /* --- the accounts ---------------------------------------------------------------------------------------------------- */

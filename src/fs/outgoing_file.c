@@ -291,7 +291,7 @@ enum mf_err file_accept(struct outgoing *o, struct file *f, bool keep_failed)
 		return MF_OK;
 	enum mf_err err = file_put(o, f, f->name, f->number, keep_failed ? PUT_KEEP_FAILED : 0, &id);
 	for (unsigned n = 2; err == MF_EXISTS && n < TWINS_MAX; n++) {
-		MF_CLEANUP(mf_free) char *twin = mf_format("%u-%.240s", n, f->name);
+		MF_CLEANUP(mf_free) char *twin = outbox_twin_name(f->name, n);
 		err = file_put(o, f, twin, f->number, keep_failed ? PUT_KEEP_FAILED : 0, &id);
 	}
 	if (id)

@@ -9,6 +9,8 @@
 #include "mail/digest.h"
 #include "mail/header.h"
 
+#define SEMICOLONS_MAX 8 /* that are tried in a Received field */
+
 struct line { const char *data; size_t len; }; /* without its end */
 
 /* The next line; false: no more */
@@ -100,13 +102,27 @@ static bool date_of(const char *data, size_t len, int64_t *ret)
 	return good;
 }
 
+/* Behind the last semicolon, or behind one before it where comments have some, too */
+static bool received_date(struct header_span field, int64_t *ret)
+{
+	size_t before = field.len;
+	for (int i = 0; i < SEMICOLONS_MAX; i++) {
+		const char *semicolon = before ? memrchr(field.data, ';', before) : NULL;
+		if (!semicolon)
+			return false;
+		before = (size_t)(semicolon - field.data);
+		if (date_of(semicolon + 1, field.len - before - 1, ret))
+			return true;
+	}
+	return false;
+}
+
 bool mail_arrival_date(const void *header, size_t len, int64_t *ret)
 {
 	static const char *const names[] = { "Received", "Date" };
 	struct header_span spans[2];
 	header_find(header, len, names, 2, spans);
-	const char *semicolon = spans[0].data ? memrchr(spans[0].data, ';', spans[0].len) : NULL;
-	if (semicolon && date_of(semicolon + 1, (size_t)(spans[0].data + spans[0].len - semicolon - 1), ret))
+	if (spans[0].data && received_date(spans[0], ret))
 		return true;
 	return spans[1].data && date_of(spans[1].data, spans[1].len, ret);
 }

@@ -60,6 +60,8 @@ static enum io refill(struct transport *t)
 {
 	struct deflate *d = t->deflate;
 	size_t n = 0;
+	if (transport_check(t)) /* what comes may unpack to nothing, without end */
+		return IO_DEAD;
 	enum io io = transport_recv_below(t, d->packed, sizeof d->packed, &n);
 	if (io != IO_OK)
 		return io;

@@ -266,7 +266,8 @@ static enum mf_err find_sender(struct composing *c)
 	if (e)
 		return e;
 	bool given = o->sender && !addr_is_local(o->locals, o->sender, strlen(o->sender));
-	c->envelope.sender = given ? compose_first_address(o->sender) : mf_strdup(c->sender ? c->sender : c->own);
+	const char *usual = c->sender ? c->sender : c->own;
+	c->envelope.sender = !given ? mf_strdup(usual) : *o->sender ? compose_first_address(o->sender) : mf_strdup("");
 	if (!c->envelope.sender)
 		return mf_fail(c->why, MF_INVALID, "the envelope's sender cannot be read");
 	for (const char *p = c->envelope.sender; *p; p++)
@@ -360,7 +361,7 @@ static enum mf_err add_missing(struct composing *c)
 	if (c->replace_from || !has_field(c, "From", NULL))
 		e = add_from(c, &c->fields, "From");
 	else if (c->authors > 1 && !c->resent && !has_field(c, "Sender", NULL)) /* RFC 5322 3.6.2 */
-		(void)buf_addf(&c->fields, "Sender: %s\r\n", c->envelope.sender);
+		(void)buf_addf(&c->fields, "Sender: %s\r\n", *c->envelope.sender ? c->envelope.sender : c->sender ? c->sender : c->own);
 	if (!has_field(c, "Date", NULL))
 		add_own_field(&c->fields, "Date", make_date(c->options->now_s));
 	if (!c->envelope.message_id) {

@@ -24,7 +24,7 @@
 struct compose_options {
 	const char *from;              /* the account's addresses, comma separated; the first is the default */
 	const char *from_name;         /* for a From field that is added, in place of the name in `from`; NULL */
-	const char *sender;            /* the envelope's sender; NULL: by the From field and `from` */
+	const char *sender;            /* the envelope's sender, "" for the null one (RFC 5321 4.5.5); NULL: by the From field and `from` */
 	/* NULL-terminated: these and not those of the fields; NULL. With them, address fields need not be readable (cron's "To: root"),
 	 * and a From field that is not is replaced; the text begins where no field stands, and needs no header before it. */
 	const char *const *recipients;
@@ -38,7 +38,7 @@ struct compose_options {
 };
 
 struct envelope {
-	char *sender;
+	char *sender;                  /* "": the null one */
 	char **recipients;             /* in the order of the message, each once */
 	size_t recipient_count;
 	char *message_id;              /* with < and >; of the message, not of its resending */

@@ -101,18 +101,22 @@ static bool collides_in_failed_locked(const struct outbox *o, const struct entry
 	return false;
 }
 
-/* x.eml, x-2.eml, x-3.eml ... */
+char *outbox_twin_name(const char *name, unsigned n)
+{
+	const char *dot = strrchr(name, '.'), *ending = dot && dot > name && strlen(dot) < 20 ? dot : name + strlen(name);
+	size_t stem = (size_t)(ending - name) > STEM_BYTES_MAX ? STEM_BYTES_MAX : (size_t)(ending - name);
+	while (stem && stem < (size_t)(ending - name) && (name[stem] & 0xc0) == 0x80)
+		stem--; /* no half of a character */
+	return mf_format("%.*s-%u%s", (int)stem, name, n, ending);
+}
+
 void outbox_free_name_locked(struct outbox *o, struct entry *e)
 {
 	bool failed = entry_is_failed(o, e);
 	MF_CLEANUP(mf_free) char *first = mf_strdup(e->name);
-	const char *dot = strrchr(first, '.'), *ending = dot && dot > first && strlen(dot) < 20 ? dot : first + strlen(first);
-	size_t stem = (size_t)(ending - first) > STEM_BYTES_MAX ? STEM_BYTES_MAX : (size_t)(ending - first);
-	while (stem && stem < (size_t)(ending - first) && (first[stem] & 0xc0) == 0x80)
-		stem--; /* no half of a character */
 	for (unsigned n = 2; is_taken_locked(o, e->name, failed, e) || (failed && collides_in_failed_locked(o, e)); n++) {
 		free(e->name);
-		e->name = mf_format("%.*s-%u%s", (int)stem, first, n, ending);
+		e->name = outbox_twin_name(first, n);
 	}
 }
 

@@ -89,6 +89,8 @@ struct outbox_put {
 /* Reads fd from its offset to its end (a file, a pipe), makes the message ready and stores it; it is durable when this
  * returns. MF_EXISTS: a message of that name waits already. MF_INVALID, MF_TOO_BIG with the reason: compose.h. */
 enum mf_err outbox_put(struct outbox *o, int fd, const struct outbox_put *put, uint64_t *ret_id, struct mf_reason *why);
+/* For one whose name is taken: x-2.eml, x-3.eml ... of x.eml, and no longer than a file's name may be. The caller frees. */
+char *outbox_twin_name(const char *name, unsigned n);
 
 /* A number that no file of this outbox has had, and none will get: 1 .. OUTBOX_NUMBER_MAX. It goes round after that many, and begins
  * at the clock's, so that a lost folder does not give those of before once more. */

@@ -118,7 +118,7 @@ static void add_escaped(struct buf *b, const char *s)
 
 static void add_text(struct buf *b, const char *key, const char *value)
 {
-	if (!value || !*value)
+	if (!value)
 		return;
 	(void)buf_addf(b, "%s: ", key);
 	add_escaped(b, value);

@@ -37,7 +37,8 @@ with Suite("the command", timeout=400) as suite:
 
     @suite.case("--version, --help, help, help COMMAND")
     def _():
-        assert re.match(r"mailfs \d+\.\d+", home.run("--version", check=0).stdout)
+        for words in ["--version"], ["-V"], ["--trace", "net", "-V"], ["status", "--version"], ["-V", "status"]:
+            assert re.match(r"mailfs \d+\.\d+.*\n$", home.run(*words, check=0).stdout), words
         for arguments in (["--help"], ["help"], ["-h"]):
             text = home.run(*arguments, check=0).stdout
             assert "mount" in text and "status" in text

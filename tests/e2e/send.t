@@ -270,6 +270,11 @@ with Suite("sending: a real server, and faults", timeout=600) as suite:
         assert answer.returncode == 0, answer
         _, message = delivered("cronie")
         assert message["From"].addresses[0].addr_spec == "alice@example.org" and str(message["To"]) == "root", message
+        for name, null in ("word", "<>"), ("nothing", ""):
+            answer = sendmail(home, "-i", "-f", null, "--", "alice@example.org", text=f"Subject: null as {name}\n\nx\n".encode())
+            assert answer.returncode == 0, answer
+            data, message = delivered(f"null as {name}")
+            assert message["From"].addresses[0].addr_spec == "alice@example.org" and data.startswith(b"Return-Path: <>"), data
         assert sendmail(home, "-bs").returncode == 64
         assert sendmail(home, "-i", text=b"x").returncode == 64
         assert sendmail(home, "-t", text=b"To: nobody here\n\n").returncode == 65

@@ -75,6 +75,13 @@ with Suite("certificates and STARTTLS", timeout=400) as suite:
         works(serve(certificate), tls=f"fingerprint:SHA256:{fingerprint(certificate)}")
         works(serve(certificate), tls=f"fingerprint:SHA256:{fingerprint(certificate, upper=True)}")
         refused(serve(authority.issue()), "fingerprint", tls=f"fingerprint:SHA256:{fingerprint(certificate)}")
+        # the way out stands in the status too, whole
+        other = authority.issue()
+        mount = suite.home(**{**serve(other).settings(), "tls": f"fingerprint:SHA256:{fingerprint(certificate)}"}).mount("offline")
+        mount.home.run("connect", check=12)
+        text = mount.home.run("status", check=0).stdout
+        assert f"fingerprint:SHA256:{fingerprint(other)}\n" in text and max(map(len, text.split("\n"))) <= 100, text
+        mount.umount()
 
     @suite.case("STARTTLS")
     def _():

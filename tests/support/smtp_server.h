@@ -21,7 +21,7 @@
 struct smtp_server {
 	int record;              /* the file of Message-IDs */
 	atomic_bool accept_later, close_at_dot; /* the latter: as X-Dot: close, whatever the message says */
-	atomic_uint connections, rcpts;
+	atomic_uint connections, rcpts, null_senders;
 	int64_t dot_ms;          /* how long the client waits for the answer to a message; 0: long */
 	unsigned most;           /* recipients of one message; 0: any number */
 	atomic_int refuse;       /* enum mf_err that connecting ends with; 0: none */
@@ -92,6 +92,7 @@ static void *peer_main(void *context)
 			peer_say(p, "250-test\r\n250-SIZE 5000000\r\n250 8BITMIME");
 		else if (!strncmp(line, "MAIL", 4)) {
 			p->rcpts = 0;
+			p->server->null_senders += !strncmp(line, "MAIL FROM:<> ", 13);
 			peer_say(p, "250 ok");
 		} else if (!strncmp(line, "RCPT", 4))
 			peer_rcpt(p, line);

@@ -175,9 +175,14 @@ static void belongs_to_one(void **state)
 	struct mailbox m;
 	assert_int_equal(cache_mailbox(f->c, inbox, &m), MF_OK);
 	mailbox_finish(&m);
-	f->options.identity = "imap alice@example.org";
-	assert_int_equal(reopen(f, &why), MF_INVALID);
-	f->c = NULL;
+	f->options.identity = "imap bob@Example.ORG"; /* hosts have no case, users may */
+	assert_int_equal(reopen(f, &why), MF_OK);
+	static const char *const others[] = { "imap Bob@example.org", "imap bob@example.or", "imap bo", "imap alice@example.org" };
+	for (size_t i = 0; i < sizeof others / sizeof *others; i++) {
+		f->options.identity = others[i];
+		assert_int_equal(reopen(f, &why), MF_INVALID);
+		f->c = NULL;
+	}
 }
 
 static void newer_is_left_alone(void **state)

@@ -70,6 +70,22 @@ static void a_sloppy_mount_takes_what_is_known(void **state)
 	account_config_destroy(config);
 }
 
+/* as mount(8) has them from fstab; quotes of others are text */
+static void labels_are_whole(void **state)
+{
+	(void)state;
+	struct mount_options o;
+	struct mf_reason why = { "" };
+	assert_int_equal(parse(&o, "context=\"system_u:object_r:user_home_t:s0:c0,c1\",rootcontext=\"a,b\",fscontext=a,exclude=\"A,ro", &why), MF_OK);
+	assert_int_equal(o.extra_count, 3);
+	assert_string_equal(o.extra[0], "context=\"system_u:object_r:user_home_t:s0:c0,c1\"");
+	assert_string_equal(o.extra[1], "rootcontext=\"a,b\"");
+	assert_string_equal(o.extra[2], "fscontext=a");
+	assert_string_equal(o.settings[0].value, "\"A");
+	assert_true(o.read_only);
+	mount_options_finish(&o);
+}
+
 static void ours_are_taken(void **state)
 {
 	(void)state;
@@ -226,7 +242,7 @@ static void commands_are_complete(void **state)
 			assert_true(*f->help);
 			own++;
 		}
-		assert_true(own + 5 <= FLAGS_MAX); /* with the global ones */
+		assert_true(own + 6 <= FLAGS_MAX); /* with the global ones */
 	}
 	assert_null(command_find("frobnicate"));
 	assert_null(command_find(""));
@@ -472,7 +488,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(what_fstab_adds_is_ignored),
 		cmocka_unit_test(a_sloppy_mount_takes_what_is_known),
-		cmocka_unit_test(ours_are_taken),
+		cmocka_unit_test(labels_are_whole), cmocka_unit_test(ours_are_taken),
 		cmocka_unit_test(the_rest_goes_where_it_belongs),
 		cmocka_unit_test(bad_options_are_named),
 		cmocka_unit_test(every_offered_key_is_one),

@@ -212,6 +212,16 @@ static void recipients_given(void **state)
 	LACKS(m, "root (");
 	IS(m, !strcmp(m.envelope.sender, "alice@example.org"));
 	drop(&m);
+	o.sender = "";
+	m = make_bytes(in, strlen(in), &o);
+	IS(m, m.result == MF_OK && !*m.envelope.sender);
+	drop(&m);
+	in = "From: alice@example.org, bob@example.com\nSubject: of two\n\nout\n";
+	m = make_bytes(in, strlen(in), &o);
+	HAS(m, "Sender: alice@example.org\r\n");
+	drop(&m);
+	in = "From: root (Cron Daemon)\nTo: root\n\nout\n";
+	o.sender = NULL;
 	o.fields_too = true;
 	m = make_bytes(in, strlen(in), &o);
 	assert_int_equal(m.result, MF_INVALID);

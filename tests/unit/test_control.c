@@ -313,20 +313,42 @@ static void another_user_is_refused(void **state)
 	world_destroy(w);
 }
 
-struct told { struct cancel stop; char text[4096]; };
+struct told { struct cancel stop; char text[4096]; bool deaf; };
 
 static bool note_text(void *context, const char *json)
 {
 	struct told *t = context;
 	size_t len = strlen(t->text);
 	snprintf(t->text + len, sizeof t->text - len, "%s\n", json);
-	return true;
+	return !t->deaf;
 }
 
 static int tell(struct world *w, struct told *t, const char *line)
 {
 	t->text[0] = 0;
 	return control_run(&w->control, "work", line, &t->stop, note_text, t);
+}
+
+/* The client waits a minute for a word, and no longer */
+static void cancel_all_says_how_far_it_is(void **state)
+{
+	(void)state;
+	struct world *w = world_create(false, 65536);
+	struct told t = { .text = "" };
+	assert_true(cancel_init(&t.stop));
+	memory_mailbox_add(w->server, "Archive", 0, USE_ARCHIVE);
+	world_start(w);
+	assert_int_equal(tell(w, &t, "disconnect"), EXIT_OK);
+	assert_int_equal(tell(w, &t, "subscribe Archive"), EXIT_OK);
+	t.deaf = true;
+	assert_int_equal(tell(w, &t, "cancel all"), EXIT_CANCELLED);
+	t.deaf = false;
+	assert_int_equal(tell(w, &t, "cancel all"), EXIT_OK);
+	if (!strstr(t.text, "{\"progress\":{\"doing\":\"taking changes back\",\"done\":0,\"total\":1,\"unit\":\"changes\""))
+		fail_msg("%s", t.text);
+	assert_non_null(strstr(t.text, "\"done\":1"));
+	cancel_finish(&t.stop);
+	world_destroy(w);
 }
 
 /* however many there are: what has been taken back by then is, and the others wait on */
@@ -415,6 +437,28 @@ static void populate_fetches_bodies_and_check_counts_them(void **state)
 	assert_non_null(strstr(text, "\"problems\":0,\"server\":true"));
 	free(text);
 	control_server_stop(server);
+	world_destroy(w);
+}
+
+static void check_names_sections_without_a_mailbox(void **state)
+{
+	(void)state;
+	struct world *w = world_create(false, 65536);
+	static char archive[] = "Archive", wrong[] = "Archiv";
+	struct mailbox_config sections[] = { { .name = archive, .has_sync = true }, { .name = wrong, .has_sync = true } };
+	struct told t = { .text = "" };
+	assert_true(cancel_init(&t.stop));
+	memory_mailbox_add(w->server, "Archive", 0, USE_ARCHIVE);
+	w->config->mailboxes = sections;
+	w->config->mailbox_count = 2;
+	world_start(w);
+	assert_int_equal(tell(w, &t, "check --local"), EXIT_PARTIAL);
+	assert_non_null(strstr(t.text, "\"mailbox\":\"Archiv\""));
+	assert_null(strstr(t.text, "\"mailbox\":\"Archive\""));
+	assert_non_null(strstr(t.text, "\"problems\":1"));
+	w->config->mailbox_count = 0;
+	w->config->mailboxes = NULL;
+	cancel_finish(&t.stop);
 	world_destroy(w);
 }
 
@@ -638,8 +682,9 @@ int main(void)
 		cmocka_unit_test(a_file_in_the_way_is_left_alone),
 		cmocka_unit_test(long_paths_have_sockets_too),
 		cmocka_unit_test(another_user_is_refused),
-		cmocka_unit_test(who_interrupts_cancel_all_is_heard), cmocka_unit_test(sync_fetches_and_list_shows),
+		cmocka_unit_test(who_interrupts_cancel_all_is_heard), cmocka_unit_test(cancel_all_says_how_far_it_is), cmocka_unit_test(sync_fetches_and_list_shows),
 		cmocka_unit_test(populate_fetches_bodies_and_check_counts_them),
+		cmocka_unit_test(check_names_sections_without_a_mailbox),
 		cmocka_unit_test(disconnect_holds_until_connect),
 		cmocka_unit_test(events_are_streamed),
 		cmocka_unit_test(a_late_reader_is_told_what_he_missed),

@@ -77,6 +77,8 @@ static void arrival(void **state)
 	static const struct { const char *header; int64_t date; } cases[] = {
 		{ "Received: from a (b; c) by d;\r\n Thu, 19 Nov 2026 10:00:00 +0000 (UTC)\r\nReceived: x; Thu, 19 Nov 2026 09:00:00 +0000\r\nDate: Wed, 18 Nov 2026 09:00:00 +0000\r\n", 1795082400 },
 		{ "Date: Thu, 19 Nov 2026 10:00:00 +0100\n", 1795078800 },
+		{ "Received: from a by b; Thu, 19 Nov 2026 10:00:00 +0000 (UTC; as c says; d)\nDate: Wed, 18 Nov 2026 09:00:00 +0000\n", 1795082400 },
+		{ "Received: x; Thu, 19 Nov 2026 10:00:00 +0000;\nDate: Wed, 18 Nov 2026 09:00:00 +0000\n", 1795082400 },
 		{ "Received: no date here\nDate: Thu, 19 Nov 2026 10:00:00 +0000\n", 1795082400 },
 		{ "Received: x; nonsense\nDate: Thu, 19 Nov 2026 10:00:00 +0000\n", 1795082400 },
 		{ "Subject: x\n\nDate: Thu, 19 Nov 2026 10:00:00 +0000\n", -1 }, { "Date: nonsense\n", -1 }, { "", -1 }, { "Received:;", -1 },

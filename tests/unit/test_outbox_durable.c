@@ -1,6 +1,7 @@
 /* smtp/outbox.c: what holds from one life to the next, whatever the clock does meanwhile. */
 #include "unit/outbox_world.h"
 
+#include "smtp/handover.h"
 #include "support/folders_fail.h"
 
 static uint64_t number_of(struct world *w, uint64_t id)
@@ -41,6 +42,30 @@ static void numbers(void **state)
 	assert_true(number > last);
 	reopen(&w);
 	assert_true(number_of(&w, id) == number);
+	end(&w);
+}
+
+/* The null sender of what answers by itself (RFC 5321 4.5.5) */
+static void null_sender(void **state)
+{
+	(void)state;
+	struct world w;
+	char *name = NULL;
+	uint64_t id;
+	begin(&w);
+	int message = text_file(SIMPLE);
+	assert_int_equal(handover_write(w.folder, &(struct outbox_put){ .name = "a.eml", .sender = "" }, message, &name, NULL), MF_OK);
+	close(message);
+	assert_int_equal(handover_put(w.folder, name, false, w.outbox, &id, NULL), MF_OK);
+	handover_remove(w.folder, name);
+	free(name);
+	reopen(&w);
+	assert_state(&w, id, OUTBOX_WAITING);
+	later(11);
+	run(&w);
+	assert_gone(&w, id);
+	later(0);
+	assert_int_equal(w.server.null_senders, 1);
 	end(&w);
 }
 
@@ -222,7 +247,8 @@ static void link_after_a_wrong_clock(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = { 
-		cmocka_unit_test(numbers), cmocka_unit_test(put_in_vain), cmocka_unit_test(changed_in_vain), cmocka_unit_test(first_attempt_after_a_wrong_clock),
+		cmocka_unit_test(numbers), cmocka_unit_test(null_sender), cmocka_unit_test(put_in_vain), cmocka_unit_test(changed_in_vain),
+		cmocka_unit_test(first_attempt_after_a_wrong_clock),
 		cmocka_unit_test_prestate(first_attempt_after_a_wrong_clock, &(int){ 1 }), cmocka_unit_test(retry_after_a_wrong_clock),
 		cmocka_unit_test_prestate(retry_after_a_wrong_clock, &(int){ 1 }), cmocka_unit_test(given_up_after_a_wrong_clock),
 		cmocka_unit_test(rest_of_one_that_is_retried),

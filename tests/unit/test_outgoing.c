@@ -181,6 +181,29 @@ static void test_several_writers(void **state)
 	assert_null(strstr(later, "while"));
 }
 
+/* Its name was taken meanwhile, another way: it keeps its ending, and the stem ends with a character */
+static void test_long_name_taken(void **state)
+{
+	struct world *w = *state;
+	char name[300] = "", twin[300] = "", both[600];
+	for (int i = 0; i < 120; i++)
+		strcat(name, "\u00fc");
+	strcat(strncpy(twin, name, 214), "-2.eml");
+	strcat(name, ".eml");
+	uint64_t number, id;
+	assert_int_equal(outgoing_create(w->o, name, &number), MF_OK);
+	assert_int_equal(outgoing_write(w->o, number, &w->closing, LETTER("x"), strlen(LETTER("x")), 0), MF_OK);
+	int message = memfd_create("message", MFD_CLOEXEC);
+	assert_int_equal(write(message, LETTER("y"), strlen(LETTER("y"))), (ssize_t)strlen(LETTER("y")));
+	lseek(message, 0, SEEK_SET);
+	assert_int_equal(outbox_put(w->outbox, message, &(struct outbox_put){ .name = name }, &id, NULL), MF_OK);
+	close(message);
+	assert_int_equal(outgoing_flush(w->o, number, &w->closing), MF_OK);
+	outgoing_close_file(w->o, number, true, &w->closing);
+	snprintf(both, sizeof both, "%s %s", twin, name);
+	expect(w, both, "", 2);
+}
+
 /* What one has closed is not whole while another writes: it is not sent because mailfs was killed in between. */
 static void test_two_writers(void **state)
 {
@@ -810,6 +833,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test_setup_teardown(test_saving, begin, end),
+		cmocka_unit_test_setup_teardown(test_long_name_taken, begin, end),
 		cmocka_unit_test_setup_teardown(test_several_writers, begin, end),
 		cmocka_unit_test_setup_teardown(test_two_writers, begin, end),
 		cmocka_unit_test_setup_teardown(test_unfit, begin, end),

@@ -115,6 +115,7 @@ static void an_identity_is_user_host_and_protocol(void **state)
 		{ NULL, NULL, "imap alice@imap.example.org" }, { "imap", "imap://imap.example.org:144", "imap alice@imap.example.org" },
 		{ "pop3", "pop3s://pop.example.org", "imap alice@imap.example.org" }, { "user", "bob", "imap bob@imap.example.org" },
 		{ "imap", "imaps://other.example.org", "imap alice@other.example.org" },
+		{ "imap", "imaps://IMAP.Example.org", "imap alice@imap.example.org" }, { "user", "Bob@Example", "imap Bob@Example@imap.example.org" },
 	};
 	for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
 		struct account_config *a = account_with(cases[i].key, cases[i].value);
@@ -248,6 +249,21 @@ static void a_mistake_changes_nothing(void **state)
 	}
 }
 
+static void what_cannot_be_read_again_is_said(void **state)
+{
+	(void)state;
+	struct mounted m = { .holding = { 0 } };
+	mount_it(&m, ACCOUNT, "", false);
+	unlink(m.path);
+	assert_int_equal(mkfifo(m.path, 0600), 0);
+	reload(&m.plan, &m.holding);
+	expect_log("is not a regular file");
+	m.plan.config_path = NULL;
+	reload(&m.plan, &m.holding);
+	expect_log("there is no config file to be read again\n");
+	unmount_it(&m);
+}
+
 static void another_account_is_left_alone(void **state)
 {
 	(void)state;
@@ -340,7 +356,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(every_change_is_told), cmocka_unit_test(no_key_is_forgotten), cmocka_unit_test(an_identity_is_user_host_and_protocol),
-		cmocka_unit_test(settings_are_taken_over), cmocka_unit_test(a_mistake_changes_nothing), cmocka_unit_test(another_account_is_left_alone),
+		cmocka_unit_test(settings_are_taken_over), cmocka_unit_test(a_mistake_changes_nothing), cmocka_unit_test(what_cannot_be_read_again_is_said), cmocka_unit_test(another_account_is_left_alone),
 		cmocka_unit_test(the_command_line_and_the_terminal_win), cmocka_unit_test(threads_see_one_or_the_other),
 	};
 	return cmocka_run_group_tests_name("reload", tests, NULL, NULL);

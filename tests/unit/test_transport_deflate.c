@@ -337,6 +337,42 @@ static void wait_sees_what_zlib_holds(void **state)
 	free(packed);
 }
 
+/* --- blocks that unpack to nothing */
+
+static unsigned blocks_left, blocks_until_stop;
+
+/* instead of the C library's: as long as there are any, such blocks are there, however fast they are read */
+ssize_t recv(int fd, void *data, size_t size, int flags)
+{
+	static const unsigned char block[] = { 0, 0, 0, 0xff, 0xff };
+	if (!blocks_left)
+		return syscall(SYS_recvfrom, fd, data, size, flags, NULL, NULL);
+	if (--blocks_left == blocks_until_stop)
+		cancel_raise(&stop);
+	memcpy(data, block, sizeof block);
+	return sizeof block;
+}
+
+static void empty_blocks_and_the_stop_sign(void **state)
+{
+	(void)state;
+	int other;
+	size_t len, n = 0;
+	char data[64];
+	struct transport *t = adopt(&other);
+	unsigned char *packed = pack("at last", 7, &len);
+	send_all(other, packed, len);
+	assert_int_equal(transport_start_deflate(t), MF_OK);
+	blocks_left = 1000;
+	blocks_until_stop = 990;
+	assert_int_equal(transport_read(t, data, sizeof data, &n), MF_CANCELLED);
+	assert_int_equal(blocks_left, blocks_until_stop);
+	blocks_left = 0;
+	transport_destroy(t);
+	close(other);
+	free(packed);
+}
+
 #define T(f) cmocka_unit_test_setup_teardown(f, set_up, tear_down)
 
 int main(void)
@@ -344,6 +380,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		T(both_ways), T(over_tls), T(begins_behind_the_answer), T(bomb_meets_the_budget), T(guard_looks_inside),
 		T(garbage_and_ends_are_told_apart), T(wait_sees_what_zlib_holds),
+		T(empty_blocks_and_the_stop_sign),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }
