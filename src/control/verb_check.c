@@ -132,7 +132,7 @@ static enum mf_err check_mailbox(struct checking *c, const struct mailbox_row *r
 static void check_sections(struct checking *c, const struct mailbox_rows *rows)
 {
 	const struct account_config *config = account_config(c->account);
-	for (size_t i = 0; i < config->mailbox_count; i++) {
+	for (size_t i = 0; i < config->mailbox_count && rows->count; i++) { /* none: they have never been listed */
 		size_t k = 0;
 		while (k < rows->count && strcmp(rows->items[k].path, config->mailboxes[i].name) != 0)
 			k++;

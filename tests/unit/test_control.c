@@ -451,6 +451,7 @@ static void check_names_sections_without_a_mailbox(void **state)
 	memory_mailbox_add(w->server, "Archive", 0, USE_ARCHIVE);
 	w->config->mailboxes = sections;
 	w->config->mailbox_count = 2;
+	assert_int_equal(tell(w, &t, "check --local"), EXIT_OK); /* nobody knows yet which ones there are */
 	world_start(w);
 	assert_int_equal(tell(w, &t, "check --local"), EXIT_PARTIAL);
 	assert_non_null(strstr(t.text, "\"mailbox\":\"Archiv\""));
