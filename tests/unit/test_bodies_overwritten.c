@@ -75,8 +75,37 @@ static void keeps_its_bytes_and_size(void **state)
 	overwritten(BEGUN, false);
 }
 
+/* One who reads the version before has what he has read, and gets none of the new one's bytes. */
+static void partly_read(void **state)
+{
+	(void)state;
+	struct world w;
+	world_init(&w);
+	w.config->idle = false;
+	fill_server(w.server, FULL);
+	uint32_t uid = deliver(&w, "INBOX", 7, 2000000);
+	world_start(&w);
+	assert_int_equal(want_sync(&w, false), MF_OK);
+	uint64_t id = message_id(&w, "INBOX", uid);
+	struct body *body = open_body(&w, id);
+	struct disposal how = to_trash(&w);
+	assert_int_equal(want_bytes(&w, body, 0, 1000), MF_OK);
+	write_number(&w, id, 51, &how);
+	assert_int_equal(want_bytes(&w, body, 500000, 1000), MF_STALE);
+	account_journal_changed(w.account);
+	assert_settled_as(&w, NULL, "overwritten while it is read");
+	assert_int_equal(want_bytes(&w, body, 1000000, 1000), MF_STALE);
+	assert_false(body_is_whole(body));
+	check_bytes(body, 7, 2000000, 0, 1000);
+	assert_int_equal(read_whole(&w, id, 51, 600), MF_OK);
+	go_offline(&w);
+	assert_int_equal(want_bytes(&w, body, 1000000, 1000), MF_STALE); /* and not what another time may be better for */
+	body_unref(body);
+	world_finish(&w);
+}
+
 int main(void)
 {
-	const struct CMUnitTest tests[] = { cmocka_unit_test(keeps_its_bytes_and_size) };
+	const struct CMUnitTest tests[] = { cmocka_unit_test(keeps_its_bytes_and_size), cmocka_unit_test(partly_read) };
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }
