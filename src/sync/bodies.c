@@ -403,7 +403,7 @@ enum window_verdict { WINDOW_MORE, WINDOW_LAST, WINDOW_LIE };
 static enum window_verdict window_came(struct fetch_run *run, struct download *d)
 {
 	const struct flight *f = run->flight;
-	if (run->got != f->length - f->overshoot)
+	if (!run->body || run->got != f->length - f->overshoot) /* no body: what came is not the part that was asked for */
 		return WINDOW_LIE;
 	pthread_mutex_lock(&run->account->lock);
 	d->ranges.verified |= f->overshoot != 0;
@@ -436,7 +436,7 @@ static void item_ended(struct fetch_run *run, enum mf_err result)
 	enum window_verdict verdict = f->length ? WINDOW_MORE : WINDOW_LAST;
 	uint64_t came = run->got;
 	if (result == MF_OK)
-		result = run->local_error != MF_OK ? run->local_error : !run->body ? MF_PROTOCOL : MF_OK;
+		result = run->local_error != MF_OK ? run->local_error : !run->body && !f->length ? MF_PROTOCOL : MF_OK;
 	if (result == MF_OK && f->length)
 		verdict = window_came(run, d);
 	if (result == MF_OK && verdict == WINDOW_LAST)
