@@ -41,7 +41,7 @@ struct body {
 	atomic_uint references;        /* from 0 nothing comes back: it reaches it under bodies.lock */
 	int fd;
 	char temporary[TEMPORARY_MAX]; /* its name until it is whole, where it has one */
-	bool dropped;                  /* bodies.lock: its message is gone, so it gets no name */
+	bool dropped;                  /* bodies.lock: its message is gone or another version, so it gets no name */
 	atomic_bool whole, fresh;
 	_Atomic uint64_t size;
 	pthread_mutex_t writing;       /* one writer at a time; guards what follows. Before lock */
@@ -110,6 +110,14 @@ uint64_t body_size(const struct body *b)
 bool body_is_whole(const struct body *b)
 {
 	return atomic_load(&b->whole);
+}
+
+bool body_is_current(const struct body *b)
+{
+	pthread_mutex_lock(&b->cache->bodies.lock);
+	bool current = !b->dropped;
+	pthread_mutex_unlock(&b->cache->bodies.lock);
+	return current;
 }
 
 bool body_take_fresh(struct body *b)

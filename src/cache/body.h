@@ -27,6 +27,7 @@ void body_unref(struct body *b);                                  /* NULL is fin
 uint64_t body_message(const struct body *b);
 uint64_t body_size(const struct body *b);       /* exact once whole, else what is expected */
 bool body_is_whole(const struct body *b);
+bool body_is_current(const struct body *b);     /* false: its message was overwritten since, or is gone: what the server has of it now is of another version */
 bool body_take_fresh(struct body *b);           /* it has come since it was made, and nobody has asked so yet */
 /* Whether these bytes can be read now. A range that goes over the end of a whole body is cut there. */
 bool body_has(const struct body *b, uint64_t offset, uint64_t length);

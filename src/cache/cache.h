@@ -118,6 +118,8 @@ void message_finish(struct message *m);
 
 enum mf_err cache_lookup(struct cache *c, uint64_t mailbox, const char *name, struct entry *ret);
 enum mf_err cache_entry(struct cache *c, uint64_t message, struct entry *ret);
+/* The same of the file: it knows of a transaction before the bodies that this puts away are put away, listings only behind that. */
+enum mf_err cache_entry_committed(struct cache *c, uint64_t message, struct entry *ret);
 enum mf_err cache_message(struct cache *c, uint64_t message, struct message *ret);
 /* Messages in ascending id, those with id > after, until visit returns false. visit holds a read lock: memory work only,
  * no call back into the cache. name is valid during the call. */

@@ -259,10 +259,8 @@ static bool find_loaded(struct cache *c, uint64_t message, struct entry *ret)
 	return found;
 }
 
-enum mf_err cache_entry(struct cache *c, uint64_t message, struct entry *ret)
+enum mf_err cache_entry_committed(struct cache *c, uint64_t message, struct entry *ret)
 {
-	if (find_loaded(c, message, ret))
-		return MF_OK;
 	enum mf_err e;
 	struct db *db = cache_reader(c, &e);
 	if (!db)
@@ -287,6 +285,11 @@ enum mf_err cache_entry(struct cache *c, uint64_t message, struct entry *ret)
 		return MF_NOT_FOUND; /* in limbo */
 	*ret = row.entry;
 	return MF_OK;
+}
+
+enum mf_err cache_entry(struct cache *c, uint64_t message, struct entry *ret)
+{
+	return find_loaded(c, message, ret) ? MF_OK : cache_entry_committed(c, message, ret);
 }
 
 /* The order of names is made beside the readers and put in if nothing changed meanwhile. */

@@ -4,6 +4,7 @@
 
 #include "base/log.h"
 #include "base/mem.h"
+#include "cache/journal.h"
 #include "sync/downloads.h"
 
 #define TELL_BYTES (64U << 10)          /* within a message, who waits is looked after this often */
@@ -270,17 +271,40 @@ static void run_let_go(struct fetch_run *run)
 	}
 }
 
-/* The file that the bytes go into: the readers' own, or a new one. */
-static enum mf_err run_open_body(struct fetch_run *run, struct download *d)
+/* The message may have been overwritten since it was asked for. One that is gone has no other version; of one that is being moved the
+ * journal has the number. */
+static bool number_is_still_its(struct account *a, const struct flight *f, size_t item)
+{
+	struct entry e;
+	uint64_t message = f->items[item]->message;
+	enum mf_err known = cache_entry_committed(a->cache, message, &e);
+	if (known == MF_OK && e.uid == 0)
+		(void)journal_source(a->cache, message, &e.mailbox, &e.uid);
+	return known == MF_NOT_FOUND || (known == MF_OK && e.uid == f->uids[item] && e.mailbox == f->mailbox);
+}
+
+/* The file that the bytes go into: the readers' own, or a new one. It is there before its message is looked at: one that is overwritten
+ * from then on takes it away. */
+static enum mf_err run_open_body(struct fetch_run *run)
 {
 	struct account *a = run->account;
+	const struct download *d = run->flight->items[run->item];
 	pthread_mutex_lock(&a->lock);
 	if (d->body)
 		run->body = body_ref(d->body);
 	else if (d->waiters)
 		run->body = body_ref(d->waiters->body);
 	pthread_mutex_unlock(&a->lock);
-	return run->body ? MF_OK : cache_body_create(a->cache, d->message, d->size, &run->body);
+	enum mf_err e = run->body ? MF_OK : cache_body_create(a->cache, d->message, d->size, &run->body);
+	if (e == MF_OK && !body_is_current(run->body))
+		e = MF_STALE;
+	else if (e == MF_OK && !number_is_still_its(a, run->flight, run->item))
+		e = MF_UIDVALIDITY; /* looked for again, as after that */
+	if (e != MF_OK) {
+		body_unref(run->body);
+		run->body = NULL;
+	}
+	return e;
 }
 
 static enum mf_err fetch_begin(void *context, uint32_t uid, uint64_t offset, uint64_t length)
@@ -292,7 +316,7 @@ static enum mf_err fetch_begin(void *context, uint32_t uid, uint64_t offset, uin
 	run->got = run->told = 0;
 	if (!run_find(run, uid, offset))
 		return MF_OK; /* nobody asked: let it pass */
-	run->local_error = run_open_body(run, run->flight->items[run->item]);
+	run->local_error = run_open_body(run);
 	return MF_OK;
 }
 
@@ -329,8 +353,23 @@ static enum mf_err fetch_data(void *context, const void *data, size_t len)
 	return MF_OK;
 }
 
+/* Unless the message has been overwritten meanwhile: what came is of the version before. */
+static enum mf_err size_note(struct account *a, struct body *body, uint64_t length)
+{
+	struct txn *t;
+	enum mf_err e = cache_begin(a->cache, &t);
+	if (e != MF_OK)
+		return e;
+	e = body_is_current(body) ? txn_message_size(t, body_message(body), length) : MF_NOT_FOUND;
+	if (e != MF_OK) {
+		txn_rollback(t);
+		return e == MF_NOT_FOUND ? MF_OK : e;
+	}
+	return txn_commit(t);
+}
+
 /* The size was a claim; the bytes have been counted. */
-static enum mf_err size_is(struct account *a, const struct download *d, uint64_t length)
+static enum mf_err size_is(struct account *a, const struct download *d, struct body *body, uint64_t length)
 {
 	bool lied = d->size != length;
 	pthread_mutex_lock(&a->lock);
@@ -345,16 +384,7 @@ static enum mf_err size_is(struct account *a, const struct download *d, uint64_t
 		if (e != MF_OK)
 			return e;
 	}
-	struct txn *t;
-	enum mf_err e = cache_begin(a->cache, &t);
-	if (e != MF_OK)
-		return e;
-	e = txn_message_size(t, d->message, length);
-	if (e != MF_OK) {
-		txn_rollback(t);
-		return e == MF_NOT_FOUND ? MF_OK : e;
-	}
-	return txn_commit(t);
+	return size_note(a, body, body_is_whole(body) ? body_size(body) : length);
 }
 
 /* Nothing in the place of a message (NIL, or an empty literal) is what some servers give of one that they cannot find. */
@@ -362,7 +392,7 @@ static enum mf_err whole_came(struct fetch_run *run, struct download *d)
 {
 	if (run->got == 0 && d->size)
 		return MF_PROTOCOL;
-	enum mf_err e = size_is(run->account, d, run->got);
+	enum mf_err e = size_is(run->account, d, run->body, run->got);
 	return e == MF_OK ? body_finish(run->body, run->got) : e;
 }
 
@@ -373,7 +403,7 @@ enum window_verdict { WINDOW_MORE, WINDOW_LAST, WINDOW_LIE };
 static enum window_verdict window_came(struct fetch_run *run, struct download *d)
 {
 	const struct flight *f = run->flight;
-	if (run->got != f->length - f->overshoot)
+	if (!run->body || run->got != f->length - f->overshoot) /* no body: what came is not the part that was asked for */
 		return WINDOW_LIE;
 	pthread_mutex_lock(&run->account->lock);
 	d->ranges.verified |= f->overshoot != 0;
@@ -406,7 +436,7 @@ static void item_ended(struct fetch_run *run, enum mf_err result)
 	enum window_verdict verdict = f->length ? WINDOW_MORE : WINDOW_LAST;
 	uint64_t came = run->got;
 	if (result == MF_OK)
-		result = run->local_error != MF_OK ? run->local_error : !run->body ? MF_PROTOCOL : MF_OK;
+		result = run->local_error != MF_OK ? run->local_error : !run->body && !f->length ? MF_PROTOCOL : MF_OK;
 	if (result == MF_OK && f->length)
 		verdict = window_came(run, d);
 	if (result == MF_OK && verdict == WINDOW_LAST)

@@ -431,8 +431,10 @@ bool bodies_want(struct account *a, struct body *body, uint64_t offset, uint64_t
 	}
 	if (body_has(body, offset, length)) { /* it came meanwhile */
 		*ret_result = MF_OK;
+	} else if (!body_is_current(body)) { /* what the server has of the message is of another version */
+		*ret_result = MF_STALE;
 	} else if (known != MF_OK) {
-		*ret_result = known == MF_OK || known == MF_NOT_FOUND ? MF_STALE : known;
+		*ret_result = known == MF_NOT_FOUND ? MF_STALE : known;
 	} else if (!link_answers_locked(a, e.mailbox, ret_result)) {
 		answered = false;
 		struct want *want = want_create_locked(a, WANT_BODY, done, context);
@@ -456,7 +458,7 @@ bool bodies_want(struct account *a, struct body *body, uint64_t offset, uint64_t
 void bodies_passed_locked(struct account *a, struct body *body, uint64_t offset, uint64_t length)
 {
 	struct download *d = a->downloads.count ? id_table_get(&a->downloads, body_message(body)) : NULL;
-	if (!d || d->kind != DOWNLOAD_RANGES || d->parked || d->whole_after || d->done)
+	if (!d || d->kind != DOWNLOAD_RANGES || d->parked || d->whole_after || d->done || !body_is_current(body))
 		return;
 	ranges_want(&d->ranges, body, offset, length, false);
 	if (ranges_pending(&d->ranges)) {

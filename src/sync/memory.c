@@ -439,6 +439,11 @@ void memory_empty_status(struct memory_server *m, bool empty)
 	SET(m, m->empty_status = empty);
 }
 
+void memory_whole_always(struct memory_server *m, bool always)
+{
+	SET(m, m->whole_always = always);
+}
+
 void memory_tell_no_copies(struct memory_server *m, bool silent)
 {
 	SET(m, m->tell_no_copies = silent);

@@ -56,6 +56,7 @@ void memory_tell_append_limit(struct memory_server *m, const char *raw, uint64_t
 void memory_copy_part(struct memory_server *m, size_t count);          /* a COPY of more goes out in parts, each of which may fail */
 void memory_hide_vanished(struct memory_server *m, bool hide);         /* QRESYNC does not tell what was expunged */
 void memory_hide_newest(struct memory_server *m, const char *raw, size_t count); /* are counted and listed, and not told of */
+void memory_whole_always(struct memory_server *m, bool always);        /* where a part of a message is asked for, all of it comes */
 void memory_unreadable(struct memory_server *m, const char *raw, bool unreadable); /* nobody can make out what LIST says of it */
 void memory_empty_status(struct memory_server *m, bool empty);         /* LIST brings no numbers */
 void memory_tell_no_copies(struct memory_server *m, bool silent);      /* COPY and MOVE do not say where messages are, whatever the caps */

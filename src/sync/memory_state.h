@@ -68,7 +68,7 @@ struct memory_server {
 	uint64_t cut_bytes;              /* UINT64_MAX: never */
 	unsigned cut_answers;            /* UINT32_MAX: never */
 	unsigned pause_answers;          /* likewise */
-	bool hide_vanished, empty_status, tell_no_copies;
+	bool hide_vanished, empty_status, tell_no_copies, whole_always;
 	enum mf_err refusals[WRITE_UNSUBSCRIBE + 1];
 	uint64_t append_limit;
 	int64_t late_ms;                 /* what sessions made later are told; 0: nothing is late */

@@ -293,19 +293,28 @@ static enum mf_err send_bytes(struct pipeline *p, const char *data, size_t len)
 	return MF_OK;
 }
 
+static bool gives_part(struct memory_server *m, const struct command *c)
+{
+	pthread_mutex_lock(&m->lock);
+	bool part = c->length && !m->whole_always;
+	pthread_mutex_unlock(&m->lock);
+	return part;
+}
+
 static enum mf_err send_item(struct pipeline *p, const struct command *c, uint32_t uid)
 {
 	struct memory_bytes *bytes = NULL;
+	bool part = gives_part(p->s->server, c);
 	enum mf_err found = find_bytes(p->s->server, c, uid, &bytes);
 	enum mf_err e = memory_answer(p->s, 40);
 	if (found != MF_OK)
 		return e == MF_OK ? p->sink->end(p->sink->context, uid, found, false) : e;
-	uint64_t from = c->length && c->offset < bytes->len ? c->offset : c->length ? bytes->len : 0;
+	uint64_t from = part && c->offset < bytes->len ? c->offset : part ? bytes->len : 0;
 	uint64_t len = bytes->len - from;
-	if (c->length && len > c->length)
+	if (part && len > c->length)
 		len = c->length;
 	if (e == MF_OK)
-		e = p->sink->begin(p->sink->context, uid, c->length ? c->offset : 0, len);
+		e = p->sink->begin(p->sink->context, uid, part ? c->offset : 0, len);
 	if (e == MF_OK)
 		e = send_bytes(p, bytes->data + from, (size_t)len);
 	if (e == MF_OK)

@@ -142,6 +142,19 @@ static void without_ranges_it_comes_whole(void **state)
 	body_unref(body);
 }
 
+static void whole_where_a_part_is_asked_for(void **state)
+{
+	struct world *w = *state;
+	deliver(w, "INBOX", 1, 3000000);
+	memory_whole_always(w->server, true);
+	begin(w);
+	struct body *body = open_body(w, message_id(w, "INBOX", 1));
+	assert_int_equal(want_bytes(w, body, 2000000, 1000), MF_OK);
+	check_bytes(body, 1, 3000000, 0, 3000000);
+	assert_true(body_is_whole(body));
+	body_unref(body);
+}
+
 static void a_lie(struct world *w, const char *raw, int number, size_t size, uint64_t claim)
 {
 	uint64_t id = message_id(w, raw, 1);
@@ -369,7 +382,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		TEST(a_hundred_readers_one_download), TEST(many_small_ones_in_few_commands), TEST(the_head_of_a_large_message_moves_little),
-		TEST(a_large_message_read_to_its_end_is_whole), TEST(what_is_there_is_not_asked_for_again), TEST(without_ranges_it_comes_whole), TEST(sizes_that_lie), TEST(expunged_meanwhile),
+		TEST(a_large_message_read_to_its_end_is_whole), TEST(what_is_there_is_not_asked_for_again), TEST(without_ranges_it_comes_whole), TEST(whole_where_a_part_is_asked_for), TEST(sizes_that_lie), TEST(expunged_meanwhile),
 		TEST(numbered_anew_meanwhile), TEST(numbered_anew_before_it_is_asked_for), TEST(cut_in_the_middle_of_a_download), TEST(a_message_that_kills_every_connection),
 		TEST(cancelling_leaves_the_others), TEST(a_person_is_served_while_bodies_come_in_the_background), TEST(an_empty_message), TEST(nothing_in_the_place_of_a_message),
 	};

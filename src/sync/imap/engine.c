@@ -238,6 +238,7 @@ enum mf_err imap_send(struct imap *s, const struct imap_command *command, unsign
 	if (s->dead || s->out_error || s->out.len > s->out.max - 2) {
 		enum mf_err e = s->dead ? s->dead : s->out_error ? s->out_error : MF_TOO_BIG;
 		out_reset(s);
+		free(command->selects);
 		return s->dead ? e : imap_fail(s, e, "%s: a name or argument that cannot be sent", command->what);
 	}
 	enum mf_err e = end_idle(s);
@@ -274,9 +275,6 @@ enum mf_err imap_send_select(struct imap *s, const char *raw, const char *parame
 	imap_put(s, "%s ", select.what);
 	imap_put_string(s, raw, strlen(raw));
 	imap_put(s, "%s", parameter);
-	enum mf_err e = s->out_error;
-	if (e || s->dead)
-		free(select.selects);
 	return imap_send(s, &select, NULL);
 }
 

@@ -116,7 +116,8 @@ void imap_put(struct imap *s, const char *format, ...) __attribute__((format(pri
 void imap_put_string(struct imap *s, const char *string, size_t len);   /* a string: quoted, else a literal (RFC 9051 4.3) */
 void imap_put_secret(struct imap *s, const char *string, size_t len);   /* likewise; neither traced nor left in memory */
 void imap_put_hidden(struct imap *s);                                   /* what is put from here on is secret */
-/* Sends what has been put, as the command described (copied; what, done, owner, index, first, last, idle are the caller's).
+/* Sends what has been put, as the command described (copied; selects is taken over; what, done, owner, index, first, last, idle are the
+ * caller's).
  * With an error of scope ITEM (an argument with CR, LF or NUL) nothing was sent. */
 enum mf_err imap_send(struct imap *s, const struct imap_command *command, unsigned *ret_serial);
 /* The next bytes of a literal that ends the command sent last; and its line's end, when they are all there. */

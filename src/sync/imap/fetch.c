@@ -12,6 +12,7 @@
 #define PIECE (64U << 10)
 #define BUDGET (1ULL << 30)   /* what may come beside a body */
 #define SPOOL_IN_MEMORY (256U << 10)
+#define SPOOL_MOST (16U << 20)   /* of a body before its UID; a larger one is asked for by itself, where there is no doubt whose it is */
 #define SET_MAX 7000          /* bytes of a command's set: many servers take lines of 8,000 */
 #define COMMANDS_LEAST 2
 #define COMMANDS_MOST 4
@@ -53,7 +54,8 @@ struct fetch {
 	struct pace pace;
 	/* the body of the response under way */
 	bool has_body, streamed;  /* there is one; its bytes go to the sink as they come */
-	bool unwanted;            /* they go nowhere */
+	bool unwanted;            /* they go nowhere: nobody asked, */
+	bool too_large;           /* or whose they are is not known in time */
 	uint32_t body_uid;        /* known before it came; 0: not */
 	uint64_t body_offset, body_length;
 	struct buf spool;         /* a body that came before its UID */
@@ -153,7 +155,7 @@ static enum mf_err spool_add(struct fetch *v, const void *data, size_t len)
 
 static void give(struct fetch *v, const void *data, size_t len)
 {
-	if (!v->failed && len && !v->unwanted)
+	if (!v->failed && len && !v->unwanted && !v->too_large)
 		v->failed = v->streamed ? v->sink->data(v->sink->context, data, len) : spool_add(v, data, len);
 }
 
@@ -195,6 +197,7 @@ static void begin_body(struct fetch *v, uint32_t uid, uint64_t offset, uint64_t 
 	const struct batch *b = uid ? find_batch(v, uid, offset, &at) : NULL;
 	v->streamed = b != NULL;
 	v->unwanted = uid && !v->streamed;
+	v->too_large = !uid && length > SPOOL_MOST;
 	spool_reset(v);
 	if (!b || v->failed)
 		return;
@@ -315,9 +318,9 @@ static enum mf_err on_data(struct imap *s, void *verb, struct imap_data *data)
 	enum mf_err e = v->failed;
 	if (!e && v->has_body) {
 		data->expected = true;
-		e = end_body(v, uid);
+		e = end_body(v, v->too_large ? 0 : uid);
 	}
-	v->has_body = v->streamed = v->unwanted = false;
+	v->has_body = v->streamed = v->unwanted = v->too_large = false;
 	spool_reset(v);
 	return e;
 }

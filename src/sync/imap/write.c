@@ -129,7 +129,7 @@ static bool take_mailbox(struct writer *v, const struct imap_data *data)
 }
 
 /* Behind the numbers there may be (MODSEQ ...). What cannot be read may be any message. */
-static void take_search(struct writer *v, struct scan s)
+static void take_deleted(struct writer *v, struct scan s)
 {
 	for (;;) {
 		uint32_t uid;
@@ -138,10 +138,12 @@ static void take_search(struct writer *v, struct scan s)
 		if (scan_at_end(&s) || *s.p == '(')
 			return;
 		if (!scan_uid(&s, &uid) || (!scan_at_end(&s) && *s.p != ' ')) {
-			uidset_add(v->deleted, 1, UINT32_MAX);
+			v->others_marked = true;
 			return;
 		}
-		uidset_add(v->deleted, uid, uid);
+		bool ours = write_is_of(v->expunges, uid);
+		v->ours_marked |= ours;
+		v->others_marked |= !ours;
 	}
 }
 
@@ -151,8 +153,8 @@ static enum mf_err on_data(struct imap *s, void *verb, struct imap_data *data)
 	(void)s;
 	if (data->kind == DATA_LIST || data->kind == DATA_LSUB || data->kind == DATA_STATUS)
 		data->expected = take_mailbox(v, data);
-	else if (data->kind == DATA_SEARCH && v->deleted)
-		take_search(v, data->rest);
+	else if (data->kind == DATA_SEARCH && v->expunges)
+		take_deleted(v, data->rest);
 	else if (data->kind == DATA_FETCH)
 		write_take_fetch(v, &data->fetch);
 	else if (data->kind == DATA_VANISHED && !data->earlier)

@@ -38,7 +38,8 @@ struct writer {
 	const char *asked;       /* a mailbox: LIST, LSUB, STATUS. NULL: no such question */
 	bool listed, selectable, subscribed, counted;
 	uint32_t messages_there;
-	struct uidset *deleted;  /* UID SEARCH DELETED; NULL: not under way */
+	const struct remote_write *expunges;   /* UID SEARCH DELETED: for this one; NULL: not under way */
+	bool ours_marked, others_marked;
 	/* the last SELECT that was refused, for its neighbours */
 	const char *refused;
 	enum mf_err refused_result;
@@ -60,6 +61,7 @@ enum mf_err write_room(struct writer *v, size_t messages, uint64_t bytes);
 
 /* write_messages.c: FLAGS, COPY, MOVE, EXPUNGE */
 enum mf_err write_messages(struct writer *v, size_t i);
+bool write_is_of(const struct remote_write *w, uint32_t uid);
 enum mf_err write_select(struct writer *v, size_t i);  /* its mailbox, so that it can be changed; waits for the answer */
 enum mf_err write_part(struct writer *v, size_t i, uint32_t first, uint32_t last);   /* those between, once more too */
 void write_put_flags(struct imap *s, unsigned flags, const char *keywords);           /* "(...)" */

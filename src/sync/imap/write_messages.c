@@ -29,7 +29,7 @@ static size_t count_between(const struct remote_write *w, uint32_t first, uint32
 	return count_below(w, (uint64_t)last + 1) - count_below(w, first);
 }
 
-static bool is_asked_for(const struct remote_write *w, uint32_t uid)
+bool write_is_of(const struct remote_write *w, uint32_t uid)
 {
 	size_t at = count_below(w, uid);
 	return at < w->count && w->uids[at] == uid;
@@ -104,7 +104,7 @@ static bool take_pairs(struct write_item *item, const struct remote_write *w, st
 	for (; from_size; from_size--) {
 		struct uid_pair pair = { walk_next(&a), 0 };
 		pair.to = walk_next(&b);
-		if (!is_asked_for(w, pair.from))
+		if (!write_is_of(w, pair.from))
 			return false;
 		item->pairs[item->count++] = pair;
 	}
@@ -149,7 +149,7 @@ void write_take_copyuid(struct writer *v, struct span args)
 {
 	uint32_t uid = first_from(args);
 	for (struct imap_command *c = v->s->head; c && uid; c = c->next) {
-		if (!is_move(v, c) || uid < c->first || uid > c->last || !is_asked_for(&v->writes[c->index], uid))
+		if (!is_move(v, c) || uid < c->first || uid > c->last || !write_is_of(&v->writes[c->index], uid))
 			continue;
 		take_copyuid(v, c, args);
 		return;
@@ -204,7 +204,7 @@ void write_take_fetch(struct writer *v, const struct imap_fetch *f)
 	for (struct imap_command *c = v->s->head; c; c = c->next) {
 		struct write_item *item = item_of_flags(v, c);
 		const struct remote_write *w = &v->writes[c->index];
-		if (!item || f->uid < c->first || f->uid > c->last || !is_asked_for(w, f->uid) || !has_flags_of(f, w))
+		if (!item || f->uid < c->first || f->uid > c->last || !write_is_of(w, f->uid) || !has_flags_of(f, w))
 			continue;
 		if (!item->there)
 			item->there = mf_alloc_array(w->count, sizeof *item->there);
@@ -448,32 +448,20 @@ static enum mf_err searched(struct imap *s, struct imap_command *c, const struct
 	return write_over(c->owner, c->index, cond, c->what);
 }
 
-static bool only_ours(const struct remote_write *w, struct uidset *marked)
-{
-	struct uid_ranges ranges = uidset_ranges(marked);
-	for (size_t i = 0; i < ranges.count; i++)
-		if (count_between(w, ranges.items[i].first, ranges.items[i].last) != (uint64_t)ranges.items[i].last - ranges.items[i].first + 1)
-			return false;
-	return true;
-}
-
 static enum mf_err expunge_marked(struct writer *v, size_t i)
 {
-	struct uidset marked;
 	unsigned serial = 0;
 	static const char others[] = "other messages in the mailbox are marked as deleted, and the server cannot expunge only some";
-	uidset_init(&marked);
-	v->deleted = &marked;
+	v->expunges = &v->writes[i];
+	v->ours_marked = v->others_marked = false;
 	imap_put(v->s, "UID SEARCH DELETED");
 	enum mf_err e = write_send(v, i, &(struct imap_command){ .what = "UID SEARCH", .done = searched }, &serial);
 	if (!e)
 		e = imap_pump_until(v->s, serial);
-	v->deleted = NULL;
-	bool ours = only_ours(&v->writes[i], &marked), none = !marked.count;
-	uidset_finish(&marked);
-	if (e || v->items[i].result || none)
+	v->expunges = NULL;
+	if (e || v->items[i].result || (!v->ours_marked && !v->others_marked))
 		return e;
-	if (!ours) {
+	if (v->others_marked) {
 		write_fail(v, i, MF_CANCELLED, others, sizeof others - 1);
 		return MF_OK;
 	}
