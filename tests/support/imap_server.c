@@ -24,6 +24,7 @@
 #include "sync/memory_state.h"
 
 #define OUT_MAX (64U << 20)
+#define CLIENTS_MAX 4096         /* of one server */
 /* on threads of the server, where a test cannot fail */
 #define MUST(x) do { if (!(x)) { fprintf(stderr, "%s:%d: not so: %s\n", __FILE__, __LINE__, #x); abort(); } } while (0)
 
@@ -37,6 +38,8 @@ struct imap_server {
 	pthread_cond_t changed;
 	unsigned clients;                /* guarded by the lock, with what follows */
 	bool stopping;
+	pthread_t peers[CLIENTS_MAX];    /* their threads; of those that have gone, too */
+	unsigned peer_count;
 };
 
 struct viewed { uint32_t uid; uint64_t modseq; };
@@ -746,13 +749,12 @@ static void *serve(void *context)
 static void begin_locked(struct imap_server *s, int fd)
 {
 	struct peer *p = MF_NEW(struct peer);
-	pthread_t thread;
 	p->server = s;
 	p->fd = fd;
 	MUST(setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &(int){ 1 }, sizeof(int)) == 0);
 	s->clients++;
-	MUST(pthread_create(&thread, NULL, serve, p) == 0);
-	pthread_detach(thread);
+	MUST(s->peer_count < CLIENTS_MAX);
+	MUST(pthread_create(&s->peers[s->peer_count++], NULL, serve, p) == 0);
 }
 
 static bool has_caller(const struct imap_server *s, int timeout_ms)
@@ -819,6 +821,8 @@ void imap_server_stop(struct imap_server *s)
 	pthread_mutex_unlock(&s->lock);
 	shutdown(s->fd, SHUT_RDWR);
 	pthread_join(s->thread, NULL);
+	for (unsigned i = 0; i < s->peer_count; i++)
+		pthread_join(s->peers[i], NULL);
 	close(s->fd);
 	pthread_cond_destroy(&s->changed);
 	pthread_mutex_destroy(&s->lock);

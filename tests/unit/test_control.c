@@ -329,17 +329,25 @@ static int tell(struct world *w, struct told *t, const char *line)
 	return control_run(&w->control, "work", line, &t->stop, note_text, t);
 }
 
+/* an account that is not connected, and a change that waits */
+static struct world *with_one_change(struct told *t)
+{
+	struct world *w = world_create(false, 65536);
+	*t = (struct told){ .text = "" };
+	assert_true(cancel_init(&t->stop));
+	memory_mailbox_add(w->server, "Archive", 0, USE_ARCHIVE);
+	world_start(w);
+	assert_int_equal(tell(w, t, "disconnect"), EXIT_OK);
+	assert_int_equal(tell(w, t, "subscribe Archive"), EXIT_OK);
+	return w;
+}
+
 /* The client waits a minute for a word, and no longer */
 static void cancel_all_says_how_far_it_is(void **state)
 {
 	(void)state;
-	struct world *w = world_create(false, 65536);
-	struct told t = { .text = "" };
-	assert_true(cancel_init(&t.stop));
-	memory_mailbox_add(w->server, "Archive", 0, USE_ARCHIVE);
-	world_start(w);
-	assert_int_equal(tell(w, &t, "disconnect"), EXIT_OK);
-	assert_int_equal(tell(w, &t, "subscribe Archive"), EXIT_OK);
+	struct told t;
+	struct world *w = with_one_change(&t);
 	t.deaf = true;
 	assert_int_equal(tell(w, &t, "cancel all"), EXIT_CANCELLED);
 	t.deaf = false;
@@ -355,13 +363,8 @@ static void cancel_all_says_how_far_it_is(void **state)
 static void who_interrupts_cancel_all_is_heard(void **state)
 {
 	(void)state;
-	struct world *w = world_create(false, 65536);
-	struct told t = { .text = "" };
-	assert_true(cancel_init(&t.stop));
-	memory_mailbox_add(w->server, "Archive", 0, USE_ARCHIVE);
-	world_start(w);
-	assert_int_equal(tell(w, &t, "disconnect"), EXIT_OK);
-	assert_int_equal(tell(w, &t, "subscribe Archive"), EXIT_OK);
+	struct told t;
+	struct world *w = with_one_change(&t);
 	cancel_raise(&t.stop);
 	assert_int_equal(tell(w, &t, "cancel all"), EXIT_CANCELLED);
 	assert_non_null(strstr(t.text, "\"done\":0"));

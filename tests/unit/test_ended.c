@@ -2,7 +2,6 @@
  * Of what is written then nothing arrives, or half. Started again it comes to just what an undisturbed run comes to, at the server and in
  * the tree. Between them are the real engine and a server that keeps its mail in memory. */
 #include <sys/mman.h>
-#include <sys/wait.h>
 
 static void change_made(void);
 #define CHANGE_MADE change_made
@@ -12,10 +11,7 @@ static void change_made(void);
 #include "sync/engine.h"
 #include "sync/imap/imap.h"
 #include "support/imap_server.c"
-
-#pragma GCC visibility push(default) /* those of the libraries, too, are to be seen */
-#include "tools/ends.c"
-#pragma GCC visibility pop
+#include "support/ends_at.h"
 
 /* shared with the one that ends: transactions made, and the last one that is to be */
 static struct { unsigned made, last; } *changes;
@@ -26,7 +22,6 @@ static void change_made(void)
 		_exit(ENDED);
 }
 
-#define CHILD_PATIENCE_S 120
 #define STEPS_MAX 5000
 #define CHANGES_MAX 200
 
@@ -54,7 +49,10 @@ static void run(const char *format, ...)
 
 struct show {
 	struct world w;
+	unsigned caps;
+	change_function *work;                   /* of the one that ends */
 	struct imap_server *imap;
+	uint16_t port;                           /* its */
 	struct credentials *credentials;
 	struct imap_memory *memory;
 };
@@ -63,7 +61,7 @@ static struct remote *connect_to(void *context, unsigned roles, struct cancel *c
 {
 	const struct show *s = context;
 	struct imap_options options = {
-		.transport = { .host = "127.0.0.1", .port = imap_server_port(s->imap), .connect_timeout_ms = PATIENCE_MS, .io_timeout_ms = PATIENCE_MS, .cancel = cancel },
+		.transport = { .host = "127.0.0.1", .port = s->port, .connect_timeout_ms = PATIENCE_MS, .io_timeout_ms = PATIENCE_MS, .cancel = cancel },
 		.credentials = s->credentials, .auth = AUTH_PLAIN, .memory = s->memory, .list_ahead = roles & ROLE_WORKER,
 	};
 	struct remote *remote = imap_remote_create(&options);
@@ -71,17 +69,24 @@ static struct remote *connect_to(void *context, unsigned roles, struct cancel *c
 	return remote;
 }
 
-/* The mailboxes of fill_server() behind IMAP, and no index yet */
+/* The mailboxes of fill_server(), and no index yet */
 static void show_open(struct show *s, unsigned caps)
 {
+	*s = (struct show){ .caps = caps };
 	world_init_bare(&s->w);
 	s->w.config->idle = false;
 	fill_server(s->w.server, caps);
-	s->imap = imap_server_start(s->w.server, caps);
 	s->credentials = credentials_create("alice", "secret", NULL);
 	s->memory = imap_memory_create(NULL);
 	s->w.make = connect_to;
 	s->w.make_context = s;
+}
+
+/* ... behind IMAP */
+static void show_serve(struct show *s)
+{
+	s->imap = imap_server_start(s->w.server, s->caps);
+	s->port = imap_server_port(s->imap);
 }
 
 static void show_close(struct show *s)
@@ -113,6 +118,7 @@ static void stage_build(struct stage *stage, unsigned caps, change_function *cha
 	snprintf(stage->state, sizeof stage->state, "%s/state", stage->dir);
 	snprintf(stage->bodies, sizeof stage->bodies, "%s/cache", stage->dir);
 	show_open(&s, caps);
+	show_serve(&s);
 	world_open_cache(&s.w);
 	if (change) {
 		world_start(&s.w);
@@ -166,25 +172,21 @@ static void read_all(struct world *w)
 		_exit(4);
 }
 
-/* false: it came to its end before that step */
-static bool ends_at(struct show *s, change_function *work, long step, bool halves, const char *when)
+static void work_of(void *context)
 {
-	int status;
-	fflush(NULL);
-	pid_t child = fork();
-	if (child == 0) {
-		alarm(CHILD_PATIENCE_S);
-		half = halves;
-		last_step = step;
-		work(&s->w);
-		_exit(0);
-	}
-	assert_true(child > 0);
-	assert_int_equal(waitpid(child, &status, 0), child);
-	if (!WIFEXITED(status) || (WEXITSTATUS(status) != 0 && WEXITSTATUS(status) != ENDED))
-		fail_msg("%s: status %#x", when, (unsigned)status);
+	struct show *s = context;
+	s->work(&s->w);
+}
+
+/* ... and all that the server has heard is done */
+static bool show_ends(struct show *s, change_function *work, long step, bool halves, const char *when)
+{
+	s->work = work;
+	struct ending e = ending_begin(work_of, s, &s->port, step, halves);
+	show_serve(s);
+	bool ended = ending_come(&e, s->port, when);
 	imap_server_await_idle(s->imap);
-	return WEXITSTATUS(status) == ENDED;
+	return ended;
 }
 
 /* Started again: what it comes to; the caller frees. put_aside: so many files at most */
@@ -213,6 +215,7 @@ static char *undisturbed(const struct stage *stage)
 {
 	struct show s;
 	show_begin(&s, stage);
+	show_serve(&s);
 	char *text = started_again(&s, 0, "undisturbed");
 	show_close(&s);
 	return text;
@@ -227,7 +230,7 @@ static long ends_anywhere(const struct stage *stage, size_t number, bool halves)
 		assert_true(step < STEPS_MAX);
 		snprintf(when, sizeof when, "capabilities %zu, step %ld%s", number, step + 1, halves ? ", half of it" : "");
 		show_begin(&s, stage);
-		ended = ends_at(&s, stage->work, step + 1, halves, when);
+		ended = show_ends(&s, stage->work, step + 1, halves, when);
 		char *text = started_again(&s, 0, when);
 		check_same(text, wanted, when);
 		free(text);
@@ -309,7 +312,9 @@ static char *changed_so_far(const struct stage *stage, unsigned count, change_fu
 	show_begin(&s, stage);
 	changes->made = 0;
 	changes->last = count;
-	bool ended = count == 0 || ends_at(&s, make, 0, false, when);
+	bool ended = count == 0 || show_ends(&s, make, 0, false, when);
+	if (count == 0)
+		show_serve(&s);
 	char *text = started_again(&s, 0, when);
 	show_close(&s);
 	if (ended)
@@ -335,7 +340,7 @@ static void changing_ends(change_function *make)
 		snprintf(when, sizeof when, "changing, step %ld", step + 1);
 		show_begin(&s, &stage);
 		changes->made = 0;
-		ended = ends_at(&s, make, step + 1, step % 2, when);
+		ended = show_ends(&s, make, step + 1, step % 2, when);
 		char *text = started_again(&s, 1, when);
 		if (!wanted[changes->made + 1] || strcmp(text, wanted[changes->made + 1]) != 0)
 			check_same(text, wanted[changes->made], when);

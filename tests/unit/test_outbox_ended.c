@@ -5,12 +5,8 @@
 #include <poll.h>
 
 #include "unit/outbox_world.h"
+#include "support/ends_at.h"
 
-#pragma GCC visibility push(default) /* those of the libraries, too, are to be seen */
-#include "tools/ends.c"
-#pragma GCC visibility pop
-
-#define PATIENCE_S 60
 #define MESSAGES 5
 
 static const char *const letters[MESSAGES] = {
@@ -103,31 +99,12 @@ static void put_all(struct world *w)
 	}
 }
 
-static void put_and_send(struct world *w)
+static void put_and_send(void *context)
 {
+	struct world *w = context;
 	put_all(w);
 	later(11);
 	run(w);
-}
-
-/* false: it came to its end before that step */
-static bool ends_at(struct world *w, long step, bool halves)
-{
-	int status;
-	fflush(NULL);
-	pid_t child = fork();
-	if (child == 0) {
-		alarm(PATIENCE_S);
-		half = halves;
-		last_step = step;
-		put_and_send(w);
-		_exit(0);
-	}
-	assert_true(child > 0);
-	assert_int_equal(waitpid(child, &status, 0), child);
-	if (!WIFEXITED(status) || (WEXITSTATUS(status) != 0 && WEXITSTATUS(status) != ENDED))
-		fail_msg("step %ld: status %#x", step, (unsigned)status);
-	return WEXITSTATUS(status) == ENDED;
 }
 
 /* --- what is left of it ------------------------------------------------------------------------------------------------------------ */
@@ -191,14 +168,17 @@ static void every_step(void **state)
 	(void)state;
 	size_t maybe = 0;
 	long step = 1;
+	char when[40];
 	for (bool ended = true; ended; step += getenv("MAILFS_TEST_SHORT") ? 7 : 1) {
 		struct world w;
 		begin(&w);
 		outbox_close(w.outbox);
 		w.outbox = NULL;
-		front_open(&w.server);
 		memset(done, 0, sizeof *done);
-		ended = ends_at(&w, step, step % 2);
+		snprintf(when, sizeof when, "step %ld", step);
+		struct ending e = ending_begin(put_and_send, &w, &front.port, step, step % 2);
+		front_open(&w.server);
+		ended = ending_come(&e, front.port, when);
 		check(&w, step);
 		struct outbox_counts counts;
 		outbox_counts(w.outbox, &counts);
