@@ -51,7 +51,7 @@ static enum mf_err mend_content(struct txn *t, struct row *row)
 }
 
 /* Its bytes had been accepted, or it had got its name, and the machine ended before that was in the index: a message all the same.
- * MF_NOT_FOUND, MF_INVALID: it cannot be one */
+ * MF_NOT_FOUND, MF_INVALID, MF_CORRUPT (torn): it cannot be one */
 static enum mf_err accept_late(struct txn *t, const struct row *row)
 {
 	MF_CLEANUP(mf_close) int fd = -1;
@@ -96,7 +96,7 @@ static enum mf_err is_wanted(struct txn *t, uint64_t message, bool *ret)
 	*ret = e == MF_OK || e == MF_NO_SPACE;
 	if (e == MF_NO_SPACE)
 		log_error("%s: it is sent when there is room on this disk, and mailfs starts again", row.name);
-	return e == MF_NOT_FOUND || e == MF_INVALID || e == MF_NO_SPACE ? MF_OK : e;
+	return e == MF_NOT_FOUND || e == MF_INVALID || e == MF_CORRUPT || e == MF_NO_SPACE ? MF_OK : e;
 }
 
 /* The server has the message of that row, with as many bytes: what was put aside is one copy too many. */

@@ -362,6 +362,21 @@ static void in_place_but_not_committed(void **state)
 	assert_true(file_is(f, "rejected/written.eml", TEXT));
 }
 
+/* ... and the file is torn: its bytes are kept for a person, and mailfs starts */
+static void torn_and_not_committed(void **state)
+{
+	struct fixture *f = *state;
+	uint64_t inbox = inbox_of(f), id = created(f, inbox, "new.eml");
+	prepare(f, id, TEXT);
+	assert_int_equal(spool_commit(f->c, id), MF_OK);
+	MF_CLEANUP(mf_free) char *name = mf_format("spool/%ju", (uintmax_t)id);
+	assert_int_equal(truncate(path(f, name), 20), 0);
+	reopen(f);
+	assert_int_equal(list_count(f, inbox), 0);
+	assert_int_equal(journal_count(f->c), 0);
+	assert_int_equal(rejected_count(f->c), 1);
+}
+
 /* What waits is told of as it is stored: by the newer bytes, however many they are */
 static void newer_but_not_committed(void **state)
 {
@@ -526,7 +541,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		WITH_CACHE(lines_end_with_crlf), WITH_CACHE(prepared_is_not_in_place), WITH_CACHE(what_is_wanted_stays), WITH_CACHE(leftovers),
-		WITH_CACHE(torn_anywhere), WITH_CACHE(lying_trailers), WITH_CACHE(lost_index), WITH_CACHE(in_place_but_not_committed), WITH_CACHE(newer_but_not_committed), WITH_CACHE(made_way_but_not_committed),
+		WITH_CACHE(torn_anywhere), WITH_CACHE(lying_trailers), WITH_CACHE(lost_index), WITH_CACHE(in_place_but_not_committed), WITH_CACHE(torn_and_not_committed), WITH_CACHE(newer_but_not_committed), WITH_CACHE(made_way_but_not_committed),
 		WITH_CACHE(rejected_names), WITH_CACHE(rejected_edits), WITH_CACHE(rejected_on_a_full_disk),
 		WITH_CACHE(renamed_before_it_is_on_the_disk),
 	};
